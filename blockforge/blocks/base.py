@@ -1,0 +1,197 @@
+"""What a building block is: validated parameters, a shape rule, a cost rule and an nn.Module, in one class.
+
+A block is a frozen pydantic model, so equal blocks are equal values, hash alike, and cost is computed once
+for each (block, place). The compiler calls every block of a kind in the same way and knows none by name:
+
+| kind               | place = the arguments of check, out_shape, cost, workspace and build        |
+|--------------------|-----------------------------------------------------------------------------|
+| mixer, ffn, norm   | `shape`: the map it works on                                                |
+| stem, downsample   | `shape`, `dim`: the map it reads and the width it must give                 |
+| aggregator         | `shape`, `sources`, `dim`: the map, the sources' widths, the width to give  |
+| head               | `shape`, `num_classes`                                                      |
+
+Every module works on channels-last maps, x_BHWC; a head gives y_BK (K classes).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from blockforge.errors import OpError
+
+Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head"]
+
+
+class Shape(NamedTuple):
+    """A feature map without its batch: height and width in positions, `dim` channels."""
+
+    height: int
+    width: int
+    dim: int
+
+    @property
+    def positions(self) -> int:
+        return self.height * self.width
+
+    @property
+    def elements(self) -> int:
+        return self.height * self.width * self.dim
+
+    def __str__(self) -> str:
+        return f"{self.dim}x{self.height}x{self.width}"
+
+
+class Cost(NamedTuple):
+    """Exact cost of one block for one image. Adds up with `+`.
+
+    Attributes:
+        params: learnt parameters (buffers aside).
+        macs: multiply-adds, scans included.
+        scan: the part of `macs` that no operator counter sees (closed form of a scan).
+    """
+
+    params: int = 0
+    macs: int = 0
+    scan: int = 0
+
+    def __add__(self, other: object) -> Cost:
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.params + other.params, self.macs + other.macs, self.scan + other.scan)
+
+
+class Op(BaseModel):
+    """Base of all building blocks. Subclass one of the kinds below and register it with its decorator.
+
+    Parameters are annotated fields with defaults; unknown ones are refused. The methods take the kind's
+    place (see the module's table).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    op: ClassVar[str] = ""
+    """The registered name, set by the decorator."""
+    kind: ClassVar[Kind]
+
+    def check(self, *place: Any) -> None:
+        """Raise `OpError` where the block cannot stand. The default accepts every place."""
+
+    @abstractmethod
+    def out_shape(self, *place: Any) -> Shape:
+        """The shape that the block gives."""
+
+    @abstractmethod
+    def cost(self, *place: Any) -> Cost:
+        """Exact parameters and multiply-adds of the block for one image, from `primitives`."""
+
+    @abstractmethod
+    def workspace(self, *place: Any) -> int:
+        """Most elements alive at once inside the block's forward pass in inference, its output included,
+        its inputs (which live until it returns) not."""
+
+    @abstractmethod
+    def build(self, *place: Any) -> nn.Module:
+        """The module, initialised as its paper says."""
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """All parameters with their defaults, nested blocks as `{op: ..., ...}`; reloads through the registry."""
+        return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+
+
+class MapOp(Op):
+    """A block that keeps the shape of its map: the base of mixers, FFNs and norms."""
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return shape
+
+
+class Mixer(MapOp):
+    """Mixes positions. Module: `forward(x_BHWC) -> y_BHWC`."""
+
+    kind = "mixer"
+
+    def fed(self, dim: int) -> tuple[Mixer, int]:
+        """How an aggregator feeds this mixer on a map of width `dim`: the mixer that then runs, and the
+        width that the aggregator must give. The default: the same mixer, fed at `dim`. A mixer whose input
+        projection the aggregator replaces returns itself without it, and the width it works at."""
+        return self, dim
+
+
+class FFN(MapOp):
+    """Mixes channels at each position. Module: `forward(x_BHWC) -> y_BHWC`."""
+
+    kind = "ffn"
+
+
+class Norm(MapOp):
+    """A normalisation over channels. Module: `forward(x_BHWC) -> y_BHWC`."""
+
+    kind = "norm"
+    bias_before: ClassVar[bool] = False
+    """Whether a convolution before this norm has a bias unless its spec says otherwise."""
+
+
+class Stem(Op):
+    """From the image to the first stage. Module: `forward(x_BHWC) -> y_BHWC`, x with `in_chans` channels."""
+
+    kind = "stem"
+
+
+class Downsample(Op):
+    """Between two stages, and on skips. Module: `forward(x_BHWC) -> y_BHWC`."""
+
+    kind = "downsample"
+
+
+class Aggregator(Op):
+    """Joins the outputs of earlier layers before a mixer.
+
+    Module: `forward(x_BHWC, sources) -> y_BHWD`, where x is the layer's normalised input and `sources` a
+    list of maps of the same height and width, oldest first; D is the width the mixer asks for (`Mixer.fed`).
+    """
+
+    kind = "aggregator"
+
+    def out_shape(self, shape: Shape, sources: tuple[int, ...], dim: int) -> Shape:
+        return Shape(shape.height, shape.width, dim)
+
+
+class Head(Op):
+    """From the last map to class scores.
+
+    Module: `forward(x_BHWC, pre_logits=False) -> y_BK`; with `pre_logits` the pooled features before the
+    classifier. It has `reset(num_classes)`, which replaces the classifier (0: none).
+    """
+
+    kind = "head"
+
+    def out_shape(self, shape: Shape, num_classes: int) -> Shape:
+        return Shape(1, 1, num_classes or shape.dim)
+
+
+def divisible(value: int, by: int, what: str, by_what: str, param: str | None = None) -> None:
+    """Raise `OpError` unless `by` divides `value`; the hint names the nearest values that would do."""
+    if value % by:
+        below, above = value - value % by, value + by - value % by
+        near = " or ".join(str(v) for v in (below, above) if v > 0)
+        divisors = [d for d in range(max(1, by // 2), by * 2) if value % d == 0]
+        nearest = sorted(sorted(divisors, key=lambda d: abs(d - by))[:2])
+        also = f", or {by_what} {' or '.join(map(str, nearest))}" if nearest else ""
+        raise OpError(
+            f"{what} {value} is not divisible by {by_what} {by}",
+            hint=f"{what} {near}{also} would do",
+            param=param,
+            code="divisibility",
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Op):
+        return {"op": value.op, **value.parameters_dict()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,1 @@
+"""Between stages, and on skips."""

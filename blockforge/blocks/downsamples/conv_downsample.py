@@ -1,0 +1,58 @@
+"""A strided convolution between stages."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.fields import NormParam, OddKernel
+from blockforge.blocks.layers import Conv2d
+from blockforge.blocks.primitives import conv_size
+from blockforge.blocks.registry import downsample
+
+
+@downsample("conv_downsample")
+class ConvDownsample(Downsample):
+    """Convolution of stride 2, then a norm.
+
+    Shape: x_BHWC -> y_B(H/2)(W/2)D, sizes rounded up.
+    Cost: kernel_size^2 * C * D multiply-adds an output position.
+    Reference: Scale-Aware Modulation Meet Transformer, ICCV 2023, https://arxiv.org/abs/2307.08579.
+    """
+
+    kernel_size: OddKernel = 3
+    """Side of the kernel."""
+    norm: NormParam = None
+    """Norm after the convolution, or none."""
+    bias: bool | None = None
+    """Bias of the convolution; absent: only where the norm that follows asks for one (a layer_norm does)."""
+
+    @property
+    def has_bias(self) -> bool:
+        if self.bias is not None:
+            return self.bias
+        return self.norm is not None and self.norm.bias_before
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        sides = (conv_size(s, self.kernel_size, 2, self.kernel_size // 2) for s in shape[:2])
+        return Shape(*sides, dim)
+
+    def check(self, shape: Shape, dim: int) -> None:
+        if self.norm is not None:
+            self.norm.check(self.out_shape(shape, dim))
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        out = self.out_shape(shape, dim)
+        kernel = (self.kernel_size, self.kernel_size)
+        cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=self.has_bias)
+        return cost + (self.norm.cost(out) if self.norm is not None else Cost())
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        out = self.out_shape(shape, dim)
+        return out.elements + (self.norm.workspace(out) if self.norm is not None else 0)
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias)
+        norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
+        return nn.Sequential(conv, norm)

@@ -1,0 +1,57 @@
+"""A feed-forward network with a depth-wise convolution between its linear layers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import FFN, Cost, Shape
+from blockforge.blocks.fields import Act, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.registry import ffn
+
+
+@ffn("conv_mlp")
+class ConvMLP(FFN):
+    """Linear layer, `act(x + dwconv(x))`, linear layer: the FFN of SMT and SparX.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: (2 * dim + kernel_size^2) * mlp_ratio * dim multiply-adds a position.
+    Reference: Scale-Aware Modulation Meet Transformer, ICCV 2023, https://arxiv.org/abs/2307.08579.
+    """
+
+    mlp_ratio: Ratio = 4.0
+    """Hidden width, times dim."""
+    kernel_size: OddKernel = 3
+    """Side of the depth-wise kernel."""
+    act: Act = "gelu"
+    """Activation."""
+
+    def hidden(self, dim: int) -> int:
+        return int(dim * self.mlp_ratio)
+
+    def cost(self, shape: Shape) -> Cost:
+        hidden, positions = self.hidden(shape.dim), shape.positions
+        cost = primitives.linear(shape.dim, hidden, positions) + primitives.linear(hidden, shape.dim, positions)
+        return cost + primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), positions)
+
+    def workspace(self, shape: Shape) -> int:
+        return 3 * shape.positions * self.hidden(shape.dim)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return ConvMLPModule(shape.dim, self.hidden(shape.dim), self.kernel_size, self.act)
+
+
+class ConvMLPModule(nn.Module):
+    """See `ConvMLP`."""
+
+    def __init__(self, dim: int, hidden: int, kernel_size: int, act: str) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden)
+        self.dwconv = DWConv(hidden, kernel_size)
+        self.act = activation(act)
+        self.fc2 = Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        return self.fc2(self.act(x + self.dwconv(x)))

@@ -1,0 +1,45 @@
+"""Types of block parameters: names for what many blocks take, with their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Norm
+from blockforge.errors import OpError
+
+Count = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Ratio = Annotated[float, Field(gt=0, le=64)]
+Eps = Annotated[float, Field(gt=0, le=1)]
+KernelSize = Annotated[int, Field(ge=1, le=99)]
+Act = Literal["gelu", "gelu_tanh", "relu", "silu", "identity"]
+
+
+def _odd(value: int) -> int:
+    if isinstance(value, int) and value % 2 == 0:
+        raise OpError(f"kernel size {value} is even", hint=f"{value - 1} or {value + 1} keep the map's size", code="value")
+    return value
+
+
+OddKernel = Annotated[KernelSize, BeforeValidator(_odd)]
+"""An odd kernel size, so that padding on both sides keeps the map's size."""
+
+
+def _norm(value: Any) -> Any:
+    """A norm by its name, as `{op: ..., ...}`, or `none`."""
+    if isinstance(value, Norm) or value == "none":
+        return None if value == "none" else value
+    if isinstance(value, str):
+        value = {"op": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("op"), str):
+        raise PydanticCustomError("norm", "a norm is a name, {{op: ...}}, or none")
+    return registry.make(value["op"], {k: v for k, v in value.items() if k != "op"}, "norm")
+
+
+NormParam = Annotated[Norm | None, BeforeValidator(_norm)]
+"""A normalisation inside a block, or none."""

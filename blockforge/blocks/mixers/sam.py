@@ -1,0 +1,81 @@
+"""Scale-aware modulation: multi-head mixed convolution and its aggregation, as a modulator of values."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.fields import Count
+from blockforge.blocks.layers import Conv2d, DWConv, Linear
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.registry import mixer
+from blockforge.errors import OpError
+
+MAX_HEADS = 16
+
+
+@mixer("sam")
+class SAM(Mixer):
+    """Scale-aware modulation. Channels are split into heads, each with a depth-wise convolution of its own
+    size (3, 5, 7, ...); one channel of every head form a group that is mixed (SAA), and the result multiplies
+    the values.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: 3 linear layers, one depth-wise convolution a head, a grouped and a dense 1x1 convolution.
+    Raises: OpError if `num_heads` does not divide dim.
+    Reference: Scale-Aware Modulation Meet Transformer, ICCV 2023, section 3.1, https://arxiv.org/abs/2307.08579.
+    """
+
+    num_heads: Count = 4
+    """Heads; head i has a kernel of 3 + 2 i."""
+    expand: Count = 2
+    """Width of the aggregation, times dim."""
+
+    def check(self, shape: Shape) -> None:
+        if self.num_heads > MAX_HEADS:
+            text = f"num_heads {self.num_heads} gives a kernel of {1 + 2 * self.num_heads}"
+            raise OpError(text, hint=f"at most {MAX_HEADS} heads", param="num_heads")
+        divisible(shape.dim, self.num_heads, "dim", "num_heads", "num_heads")
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, hidden, positions, heads = shape.dim, shape.dim * self.expand, shape.positions, self.num_heads
+        cost = Cost()
+        for _ in range(3):  # values, modulator, output
+            cost += primitives.linear(dim, dim, positions)
+        for i in range(heads):
+            cost += primitives.dwconv(dim // heads, (3 + 2 * i, 3 + 2 * i), positions)
+        cost += primitives.conv(dim, hidden, (1, 1), positions, groups=dim // heads)
+        return cost + primitives.norm(hidden) + primitives.linear(hidden, dim, positions)
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements * (2 + 2 * self.expand)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return SAMModule(shape.dim, self.num_heads, self.expand)
+
+
+class SAMModule(nn.Module):
+    """See `SAM`."""
+
+    def __init__(self, dim: int, num_heads: int, expand: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.v = Linear(dim, dim)
+        self.s = Linear(dim, dim)
+        head_dim = dim // num_heads
+        self.convs = nn.ModuleList(DWConv(head_dim, 3 + 2 * i) for i in range(num_heads))
+        self.mix = Conv2d(dim, dim * expand, 1, groups=head_dim)
+        self.bn = BatchNorm2d(dim * expand)
+        self.act = nn.GELU()
+        self.gather = Linear(dim * expand, dim)
+        self.proj = Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.s(x).chunk(self.num_heads, dim=-1)
+        s = [conv(head) for conv, head in zip(self.convs, heads, strict=True)]
+        from torch import stack
+
+        mixed = stack(s, dim=-1).flatten(-2)
+        s = self.gather(self.act(self.bn(self.mix(mixed))))
+        return self.proj(s * self.v(x))

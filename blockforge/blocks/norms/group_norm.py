@@ -1,0 +1,45 @@
+"""Group normalisation on channels-last maps."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Norm, Shape, divisible
+from blockforge.blocks.fields import Count, Eps
+from blockforge.blocks.registry import norm
+
+
+class GroupNorm2d(nn.GroupNorm):
+    """torch's GroupNorm on x_BHWC."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+@norm("group_norm")
+class GroupNorm(Norm):
+    """Group normalisation: statistics of each image over groups of channels and all positions.
+
+    Shape: x_BHWC -> y_BHWC.
+    Cost: 2 * dim parameters; no multiply-adds.
+    Raises: OpError if `num_groups` does not divide dim.
+    Reference: Group Normalization, https://arxiv.org/abs/1803.08494.
+    """
+
+    num_groups: Count = 1
+    """Groups of channels; 1 normalises over the whole map."""
+    eps: Eps = 1e-5
+    """Added to the variance."""
+
+    def check(self, shape: Shape) -> None:
+        divisible(shape.dim, self.num_groups, "dim", "num_groups", "num_groups")
+
+    def cost(self, shape: Shape) -> Cost:
+        return primitives.norm(shape.dim)
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape) -> nn.Module:
+        return GroupNorm2d(self.num_groups, shape.dim, eps=self.eps)

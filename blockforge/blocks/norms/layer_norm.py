@@ -1,0 +1,36 @@
+"""Layer normalisation over channels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Norm, Shape
+from blockforge.blocks.fields import Eps
+from blockforge.blocks.registry import norm
+
+
+@norm("layer_norm")
+class LayerNorm(Norm):
+    """Layer normalisation over the channels of each position.
+
+    Shape: x_BHWC -> y_BHWC.
+    Cost: 2 * dim parameters; elementwise work counts no multiply-adds.
+    Reference: Layer Normalization, https://arxiv.org/abs/1607.06450.
+    """
+
+    bias_before: ClassVar[bool] = True
+
+    eps: Eps = 1e-5
+    """Added to the variance."""
+
+    def cost(self, shape: Shape) -> Cost:
+        return primitives.norm(shape.dim)
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.LayerNorm(shape.dim, eps=self.eps)

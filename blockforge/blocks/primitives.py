@@ -1,0 +1,41 @@
+"""Cost of the operations that blocks are made of. One multiply-add counts once; biases add no MACs.
+
+These agree with half of what torch's FlopCounterMode counts, operation by operation.
+"""
+
+from __future__ import annotations
+
+from blockforge.blocks.base import Cost
+
+
+def linear(in_chs: int, out_chs: int, positions: int, *, bias: bool = True) -> Cost:
+    """A linear layer, or a 1x1 convolution, at each of `positions`."""
+    return Cost(in_chs * out_chs + bias * out_chs, in_chs * out_chs * positions)
+
+
+def conv(
+    in_chs: int, out_chs: int, kernel: tuple[int, int], positions: int, *, groups: int = 1, bias: bool = True
+) -> Cost:
+    """A 2D convolution that gives `positions` outputs."""
+    weights = in_chs // groups * out_chs * kernel[0] * kernel[1]
+    return Cost(weights + bias * out_chs, weights * positions)
+
+
+def dwconv(dim: int, kernel: tuple[int, int], positions: int, *, bias: bool = True) -> Cost:
+    """A depth-wise 2D convolution: one filter a channel."""
+    return conv(dim, dim, kernel, positions, groups=dim, bias=bias)
+
+
+def norm(dim: int) -> Cost:
+    """A normalisation with learnt scale and bias. Elementwise work counts no MACs."""
+    return Cost(2 * dim)
+
+
+def matmul(m: int, k: int, n: int, batch: int = 1) -> Cost:
+    """`batch` products of (m, k) by (k, n)."""
+    return Cost(0, m * k * n * batch)
+
+
+def conv_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Output length of a convolution along one side."""
+    return (size + 2 * padding - kernel) // stride + 1

@@ -1,0 +1,172 @@
+"""The blocks that specs may name. A block registers itself with its kind's decorator:
+
+    @mixer("sam")
+    class SAM(Mixer): ...
+
+Files under `blocks/` are found by their place; third parties use the entry-point group `blockforge.blocks`
+or a plugin file that the user names (`--plugin`). A YAML file alone never imports code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from blockforge.blocks import base
+from blockforge.errors import BlockforgeError, OpError, did_you_mean
+
+_OPS: dict[str, type[base.Op]] = {}
+T = TypeVar("T", bound=type[base.Op])
+
+
+class PluginError(BlockforgeError):
+    """A plugin file that cannot be used."""
+
+
+def _register(name: str, cls: type[base.Op]) -> None:
+    if (known := _OPS.get(name)) is not None and known is not cls:
+        raise PluginError(f"two blocks are named '{name}': {known.__module__} and {cls.__module__}")
+    if not cls.__doc__:
+        raise PluginError(f"block '{name}' ({cls.__module__}) has no docstring")
+    cls.op = name
+    _OPS[name] = cls
+
+
+def _decorator(kind: type[base.Op]) -> Callable[[str], Callable[[T], T]]:
+    def named(name: str) -> Callable[[T], T]:
+        def register(cls: T) -> T:
+            if not issubclass(cls, kind):
+                raise PluginError(f"block '{name}' ({cls.__module__}) must derive from {kind.__name__}")
+            _register(name, cls)
+            return cls
+
+        return register
+
+    return named
+
+
+mixer = _decorator(base.Mixer)
+ffn = _decorator(base.FFN)
+norm = _decorator(base.Norm)
+stem = _decorator(base.Stem)
+downsample = _decorator(base.Downsample)
+aggregator = _decorator(base.Aggregator)
+head = _decorator(base.Head)
+
+
+@functools.cache
+def load_blocks() -> None:
+    """Import every block file of the package and every installed plugin, once."""
+    import blockforge.blocks as package
+
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    for entry in importlib.metadata.entry_points(group="blockforge.blocks"):
+        entry.load()
+
+
+def load_plugin(file: str | os.PathLike[str]) -> None:
+    """Run a plugin file that the user named, so that its blocks are registered.
+
+    Raises: PluginError if the file cannot be read or fails.
+    """
+    path = FilePath(file)
+    if not path.is_file():
+        raise PluginError(f"plugin file not found: {path}")
+    found = importlib.util.spec_from_file_location(f"blockforge_plugin_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise PluginError(f"not a Python file: {path}")
+    load_blocks()
+    module = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+    except BlockforgeError:
+        raise
+    except Exception as e:
+        raise PluginError(f"plugin {path} failed: {type(e).__name__}: {e}") from e
+
+
+def blocks(*kinds: base.Kind) -> dict[str, type[base.Op]]:
+    """The registered blocks by name, of the given kinds or of all."""
+    load_blocks()
+    return {n: c for n, c in sorted(_OPS.items()) if not kinds or c.kind in kinds}
+
+
+def get(name: str, *kinds: base.Kind) -> type[base.Op]:
+    """The block class called `name`.
+
+    Raises: OpError if there is none, or if it is of another kind than those asked for.
+    """
+    load_blocks()
+    cls = _OPS.get(name)
+    wanted = " or ".join(kinds) or "block"
+    if cls is None:
+        hint = did_you_mean(name, blocks(*kinds), what=f"known {'s, '.join(kinds) or 'block'}s")
+        raise OpError(f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0]}")
+    if kinds and cls.kind not in kinds:
+        hint = f"known: {', '.join(blocks(*kinds))}"
+        raise OpError(f"'{name}' is a {cls.kind}, not a {wanted}", hint=hint, param="op", code="wrong-kind")
+    return cls
+
+
+class ParamErrors(OpError):
+    """All parameters of one block that are wrong, each with its path inside the block."""
+
+    def __init__(self, errors: list[tuple[tuple[str | int, ...], OpError]]) -> None:
+        super().__init__("; ".join(str(e) for _, e in errors))
+        self.errors = errors
+
+
+_MADE: dict[Any, base.Op] = {}
+
+
+def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.Op:
+    """The block `name` with these parameters; equal calls share one object.
+
+    Raises: OpError for an unknown name, ParamErrors for parameters that are unknown or do not validate.
+    """
+    key: Any = (name, kinds, *_frozen(params))
+    if (made := _MADE.get(key)) is not None:
+        return made
+    cls = get(name, *kinds)
+    try:
+        op = cls.model_validate(dict(params))
+    except ValidationError as e:
+        raise ParamErrors([_explain(cls, error) for error in e.errors()]) from None
+    if len(_MADE) > 50_000:  # a long search must not grow without bound
+        _MADE.clear()
+    _MADE[key] = op
+    return op
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((k, _frozen(v)) for k, v in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    return (type(value).__name__, value)  # 1, 1.0 and True are different parameters
+
+
+def _explain(cls: type[base.Op], error: Any) -> tuple[tuple[str | int, ...], OpError]:
+    """One pydantic error as an OpError with its path."""
+    where = tuple(error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = did_you_mean(str(where[-1]), cls.model_fields, what=f"parameters of {cls.op}")
+        return where, OpError(f"'{cls.op}' has no parameter '{where[-1]}'", hint=known, code="unknown-key")
+    nested = error.get("ctx", {}).get("error")
+    if isinstance(nested, OpError):
+        return where, nested
+    message = error["msg"][0].lower() + error["msg"][1:]
+    field = cls.model_fields.get(str(where[0])) if where else None
+    hint = f"{where[0]}: {field.description}" if field is not None and field.description else None
+    shown = "" if isinstance(error["input"], dict | list | base.Op) else f", not {error['input']!r}"[:80]
+    return where, OpError(message + shown, hint=hint, code="value")

@@ -1,0 +1,156 @@
+"""A compiled spec: the graph with shapes and costs, and what can be asked of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from blockforge.blocks.base import Shape
+from blockforge.compiler import canonical
+from blockforge.compiler.liveness import peak_bytes
+from blockforge.errors import Diagnostic, SpecError
+from blockforge.spec.model import Spec
+from blockforge.spec.plan import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_SHOWN = (
+    "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "params", "macs", "scan",
+    "activation_bytes", "workspace_bytes", "drop_path",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A network without tensors.
+
+    Attributes:
+        graph: a DiGraph in execution order. Node attributes: `kind` (input, stem, downsample, mixer, ffn,
+            aggregator, norm, window_in, window_out, skip, add, head), `op` and `parameters` (the block and all
+            its parameters), `inputs` (nodes read, in order), `stage`, `layer`, `in_shape`, `out_shape`
+            (height, width, dim of one image or one window), `windows`, `params`, `macs`, `scan`,
+            `activation_bytes`, `workspace_bytes`, `path` and `loc` (where it is written). Edges carry `role`
+            (main, intra, inter, skip) and `shape`.
+        spec: the spec it was compiled from, resolved.
+        warnings: findings that did not stop the compiler.
+    """
+
+    graph: nx.DiGraph
+    spec: Spec
+    plan: Plan = field(repr=False)
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @functools.cached_property
+    def params(self) -> int:
+        """Learnt parameters."""
+        return sum(n["params"] for n in self.graph.nodes.values())
+
+    @functools.cached_property
+    def macs(self) -> int:
+        """Multiply-adds for one image, scans included: what vision papers call FLOPs."""
+        return sum(n["macs"] for n in self.graph.nodes.values())
+
+    @functools.cached_property
+    def scan_macs(self) -> int:
+        """The part of `macs` that is the closed form of scans, which operator counters do not see."""
+        return sum(n["scan"] for n in self.graph.nodes.values())
+
+    @functools.cached_property
+    def depth(self) -> int:
+        """Number of layers."""
+        return sum(len(s.layers) for s in self.plan.stages)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Peak bytes of live activations in inference, one float32 image."""
+        return self._peak[0]
+
+    @property
+    def peak_node(self) -> str:
+        """The node that runs when most is alive."""
+        return self._peak[1]
+
+    def peak_activation_bytes(self, batch: int = 1, dtype: str = "float32") -> int:
+        """Peak bytes of live activations in inference, for a batch in a dtype."""
+        return self._peak[0] // 4 * _BYTES[dtype] * batch
+
+    @functools.cached_property
+    def _peak(self) -> tuple[int, str]:
+        return peak_bytes(self.graph)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Equal for equal architectures, however they are written."""
+        return canonical.digest(self.graph)
+
+    def stage_shapes(self) -> list[Shape]:
+        """The map that each stage gives."""
+        last: dict[int, Shape] = {}
+        for node in self.graph.nodes.values():
+            if node["stage"] is not None:
+                last[node["stage"]] = node["out_shape"]
+        return [last[i] for i in sorted(last)]
+
+    def summary(self, layers: bool = True) -> Group:
+        """A table a stage, and one a layer, to be printed by rich."""
+        from blockforge.compiler.summary import summary
+
+        return summary(self, layers)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The graph as node-link JSON, with the spec; `from_json` reloads it."""
+        nodes = [{"id": n, "inputs": list(d["inputs"]), **{k: d[k] for k in _SHOWN}} for n, d in self.graph.nodes(data=True)]
+        edges = [{"source": u, "target": v, **d} for u, v, d in self.graph.edges(data=True)]
+        whole = {
+            "blockforge": 1,
+            "spec": self.spec.tree,
+            "totals": {"params": self.params, "macs": self.macs, "activation_bytes": self.activation_bytes, "hash": self.hash},
+            "directed": True,
+            "multigraph": False,
+            "graph": {"name": self.name},
+            "nodes": nodes,
+            "edges": edges,
+        }
+        return json.dumps(whole, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """The architecture that `to_json` wrote, compiled anew from the spec in it.
+
+        Raises: SpecError if the text is not such JSON, or if this version compiles the spec to another graph.
+        """
+        from blockforge.compiler import compile_spec
+        from blockforge.spec import load
+
+        try:
+            whole: Any = json.loads(text)
+            tree, known = whole["spec"], whole["totals"]["hash"]
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            raise SpecError([Diagnostic("json", f"not a graph written by blockforge: {e}")]) from None
+        arch = compile_spec(load(tree))
+        if arch.hash != known:
+            text = f"the spec now compiles to another graph ({arch.hash}, was {known})"
+            raise SpecError([Diagnostic("json", text, hint="it was written by another version of blockforge")])
+        return arch
+
+    def to_dot(self) -> str:
+        """The graph in graphviz's language."""
+        from blockforge.compiler.render import to_dot
+
+        return to_dot(self.graph, self.name)
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        from blockforge.compiler.render import to_mermaid
+
+        return to_mermaid(self.graph)

@@ -1,0 +1,40 @@
+"""Canonical form: equal architectures written differently give equal text, and so an equal hash.
+
+Only what the network computes counts: blocks with all their parameters, shapes, edges and drop path rates,
+in execution order. Names, notes, `let`, patterns and the order of keys do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import networkx as nx
+
+VERSION = 1
+
+
+def canonical(graph: nx.DiGraph) -> str:
+    """The canonical form as JSON text."""
+    index = {name: i for i, name in enumerate(graph.nodes)}
+    rows = []
+    for node in graph.nodes.values():
+        scale, norm = node["scale"], node["norm"]
+        row = [
+            node["kind"],
+            node["op"],
+            node["parameters"],
+            [index[i] for i in node["inputs"]],
+            list(node["out_shape"]),
+            node["windows"],
+            [norm.op, norm.parameters_dict()] if norm is not None else None,
+            [scale.branch, scale.skip] if scale is not None else None,
+            round(node["drop_path"], 12),
+        ]
+        rows.append(row)
+    return json.dumps([VERSION, rows], sort_keys=True, separators=(",", ":"))
+
+
+def digest(graph: nx.DiGraph) -> str:
+    """A hash of the canonical form: 16 hexadecimal digits."""
+    return hashlib.sha256(canonical(graph).encode()).hexdigest()[:16]

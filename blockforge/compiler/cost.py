@@ -1,0 +1,58 @@
+"""Costs: parameters, multiply-adds and activation memory of every node, from the blocks' own rules.
+
+Adds to each node: `params`, `macs` and `scan` (see `blocks.base.Cost`), `activation_bytes` (its output, one
+image, float32) and `workspace_bytes` (the most that lives inside it, its output included).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networkx as nx
+
+from blockforge.blocks.base import Cost
+from blockforge.compiler.infer import facts
+
+BYTES = 4
+"""Of a float32."""
+
+
+def add_costs(graph: nx.DiGraph) -> None:
+    """Fill in the costs of a graph with shapes."""
+    for node in graph.nodes.values():
+        cost, workspace = _branch(node) if node["kind"] in ("mixer", "ffn", "aggregator") else _single(node)
+        windows = node["windows"]
+        node["params"], node["macs"], node["scan"] = cost.params, cost.macs * windows, cost.scan * windows
+        node["activation_bytes"] = node["out_shape"].elements * windows * BYTES
+        node["workspace_bytes"] = workspace * windows * BYTES
+
+
+def _single(node: dict[str, Any]) -> tuple[Cost, int]:
+    """A node that is one block, or only moves data."""
+    if node["impl"] is not None:
+        found = facts(node["impl"], node["place"])
+        return found.cost, found.workspace
+    return Cost(), node["out_shape"].elements
+
+
+def _branch(node: dict[str, Any]) -> tuple[Cost, int]:
+    """Norm, block, scale and residual; an aggregator is norm and block."""
+    found = facts(node["impl"], node["place"])
+    cost, workspace, out = found.cost, found.workspace, found.out_shape.elements
+    if node["norm"] is not None:
+        shape = node["in_shape"]
+        norm = facts(node["norm"], (shape,))
+        cost += norm.cost
+        workspace = max(norm.workspace, shape.elements + workspace)  # the block's input lives as long as it runs
+    if node["kind"] == "aggregator":
+        return cost, workspace
+    if (scale := node["scale"]) is not None:
+        dim = found.out_shape.dim
+        cost += Cost(params=dim * (scale.branch is not None) + 2 * dim * (scale.skip is not None))
+    return cost, max(workspace, residual_elements(node, out))
+
+
+def residual_elements(node: dict[str, Any], out: int) -> int:
+    """What lives at once while the branch is scaled and added: it, its scaled form or the sum, the scaled input."""
+    scale = node["scale"]
+    return out * (2 + (scale is not None and scale.skip is not None))

@@ -1,0 +1,200 @@
+"""What a user's mistake looks like: a place, a code, a message, and what to do about it.
+
+Everything that is the user's to mend derives from `BlockforgeError`; the command line catches that and
+nothing else. Language errors are collected as `Diagnostic`s and raised together as one `SpecError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Path = tuple[str | int, ...]
+"""The way from the top of a document to a value: `("stages", 2, "depth")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A text that was parsed: a file, a string, or one `--set` argument."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loc:
+    """A place in a source. `line` and `column` count from 1."""
+
+    source: Source
+    line: int
+    column: int
+    length: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+    def excerpt(self) -> str:
+        """The source line with a caret line below it; long lines are cut around the place."""
+        if not 1 <= self.line <= len(self.source.lines):
+            return ""
+        text = self.source.lines[self.line - 1].replace("\t", " ")
+        start = max(0, self.column - 1 - 60)
+        shown = text[start : start + 120]
+        carets = "^" * max(1, min(self.length, len(shown) - (self.column - 1 - start)))
+        gutter = f"{self.line:>5} | "
+        return f"{gutter}{shown}\n{' ' * (len(gutter) - 2)}| {' ' * (self.column - 1 - start)}{carets}"
+
+
+class Locs:
+    """Where each path of a document was written: `path -> (Loc of the key, Loc of the value)`."""
+
+    def __init__(self, table: dict[Path, tuple[Loc | None, Loc]] | None = None) -> None:
+        self.table = table if table is not None else {}
+
+    def value(self, path: Path) -> Loc | None:
+        """The place of the value at `path`, or of the nearest enclosing one that was written."""
+        found = self._nearest(path)
+        return found[1] if found else None
+
+    def key(self, path: Path) -> Loc | None:
+        """The place of the key at `path`; where it has none (a list's item), that of the value."""
+        found = self._nearest(path)
+        return (found[0] or found[1]) if found else None
+
+    def _nearest(self, path: Path) -> tuple[Loc | None, Loc] | None:
+        for end in range(len(path), -1, -1):
+            if (found := self.table.get(path[:end])) is not None:
+                return found
+        return None
+
+
+def format_path(path: Path) -> str:
+    """`("stages", 2, "depth")` -> `stages[2].depth`."""
+    out = ""
+    for part in path:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding. `related` places are shown below it: what the value disagrees with."""
+
+    code: str
+    message: str
+    path: Path = ()
+    loc: Loc | None = None
+    hint: str | None = None
+    severity: Literal["error", "warning"] = "error"
+    related: tuple[tuple[str, Loc], ...] = ()
+
+    def render(self) -> str:
+        """`file:line:col: error[code]: message (path)`, the source line with a caret, the hint."""
+        where = f"{self.loc}: " if self.loc else ""
+        path = f" ({format_path(self.path)})" if self.path else ""
+        lines = [f"{where}{self.severity}[{self.code}]: {self.message}{path}"]
+        if self.loc:
+            lines.append(self.loc.excerpt())
+        for text, loc in self.related:
+            lines += [f"  {text}: {loc}", loc.excerpt()]
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(line for line in lines if line)
+
+
+class BlockforgeError(Exception):
+    """Base of everything that is the user's to mend. `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class SpecError(BlockforgeError, ValueError):
+    """A spec that is wrong. Carries every error of the pass that found it, in source order."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = sorted(diagnostics, key=_source_order)
+        super().__init__("\n".join(d.render() for d in self.diagnostics))
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[list[Diagnostic]]]:
+        return SpecError, (self.diagnostics,)
+
+
+class OpError(BlockforgeError, ValueError):
+    """A building block that cannot stand where it was put; the compiler adds the place.
+
+    Args:
+        message: the law and the values, `dim 30 is not divisible by num_heads 4`.
+        hint: what would be right.
+        param: the block's parameter at fault, if it is one.
+        code: short name of the law.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, param: str | None = None, code: str = "shape"
+    ) -> None:
+        super().__init__(message)
+        self.hint, self.param, self.code = hint, param, code
+
+
+class BudgetError(BlockforgeError, ValueError):
+    """A budget that cannot be read or met."""
+
+
+class WeightsError(BlockforgeError, ValueError):
+    """A checkpoint that does not fit the model, or cannot be read safely."""
+
+
+def _source_order(d: Diagnostic) -> tuple[str, int, int]:
+    return (d.loc.source.name, d.loc.line, d.loc.column) if d.loc else ("", 0, 0)
+
+
+@dataclass
+class Report:
+    """Collects the findings of a pass; `close()` raises if one of them is an error."""
+
+    locs: Locs
+    found: list[Diagnostic] = field(default_factory=list)
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        path: Path = (),
+        *,
+        hint: str | None = None,
+        on_key: bool = False,
+        loc: Loc | None = None,
+        related: Sequence[tuple[str, Loc]] = (),
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        """Add a finding at `path` (`on_key`: point at the key, not at the value)."""
+        place = loc or (self.locs.key(path) if on_key else self.locs.value(path))
+        self.found.append(Diagnostic(code, message, path, place, hint, severity, tuple(related)))
+
+    def warn(self, code: str, message: str, path: Path = (), *, hint: str | None = None) -> None:
+        """Add a finding that does not stop the pass."""
+        self.error(code, message, path, hint=hint, severity="warning")
+
+    @property
+    def errors(self) -> Iterator[Diagnostic]:
+        return (d for d in self.found if d.severity == "error")
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        return [d for d in self.found if d.severity == "warning"]
+
+    def close(self) -> None:
+        """Raise `SpecError` with every error found so far, if there is one."""
+        if errors := list(self.errors):
+            raise SpecError(errors)
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
+    """`did you mean 'ss2d'? known: attention, sam, ss2d`."""
+    names = sorted(known)
+    folded = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower()[:80], folded, n=1, cutoff=0.6)
+    listed = f"{what}: {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}" if names else f"{what}: none"
+    return f"did you mean '{folded[close[0]]}'? {listed}" if close else listed

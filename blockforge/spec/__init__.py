@@ -1,0 +1,24 @@
+"""The language: YAML text -> Spec -> Plan. Needs no torch and knows no block."""
+
+from blockforge.spec.emit import to_yaml
+from blockforge.spec.holes import fill, holes
+from blockforge.spec.load import SpecLike, from_text, list_specs, load, parse
+from blockforge.spec.model import Spec
+from blockforge.spec.plan import Plan
+from blockforge.spec.resolve import resolve
+from blockforge.spec.values import Hole
+
+__all__ = [
+    "Hole",
+    "Plan",
+    "Spec",
+    "SpecLike",
+    "fill",
+    "from_text",
+    "holes",
+    "list_specs",
+    "load",
+    "parse",
+    "resolve",
+    "to_yaml",
+]
