@@ -1,1 +1,69 @@
-"""BlockForge."""
+"""BlockForge: a vision backbone is a page of YAML.
+
+    import blockforge as bf
+    spec = bf.load("smt_b")
+    arch = bf.compile("smt_b", {"stages.2.depth": 12})
+    model = bf.build("smt_b", num_classes=100, img_size=(192, 256))
+
+Everything is imported when it is first used, so that `import blockforge` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from blockforge.api import build, compile, from_official
+    from blockforge.compiler import Architecture
+    from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
+    from blockforge.saving import load_model, load_weights, save_model
+    from blockforge.spec import Spec, list_specs, load
+
+_HOMES = {
+    "build": "api",
+    "compile": "api",
+    "from_official": "api",
+    "Architecture": "compiler",
+    "BlockforgeError": "errors",
+    "BudgetError": "errors",
+    "SpecError": "errors",
+    "WeightsError": "errors",
+    "load_model": "saving",
+    "load_weights": "saving",
+    "save_model": "saving",
+    "Spec": "spec",
+    "list_specs": "spec",
+    "load": "spec",
+}
+__all__ = [
+    "Architecture",
+    "BlockforgeError",
+    "BudgetError",
+    "Spec",
+    "SpecError",
+    "WeightsError",
+    "__version__",
+    "build",
+    "compile",
+    "from_official",
+    "list_specs",
+    "load",
+    "load_model",
+    "load_weights",
+    "save_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blockforge' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"blockforge.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

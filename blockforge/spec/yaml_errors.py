@@ -55,6 +55,13 @@ def tag(loc: Loc, path: Path = ()) -> Diagnostic:
     return Diagnostic("tag", "tags ('!') are not allowed", path, loc, hint)
 
 
+def question_mark(source: Source, line: int, column: int) -> Diagnostic:
+    """For `?` in plain text inside brackets, which versions of YAML and of libyaml read differently."""
+    text = _plain_text(source.lines[line], column)
+    loc, hint = Loc(source, line + 1, column + 1, len(text)), f"quote it: {quoted(text)}"
+    return Diagnostic("yaml", "unquoted text inside brackets cannot hold '?'", loc=loc, hint=hint)
+
+
 def missing_space(source: Source, line: int, column: int, text: str) -> Diagnostic:
     """For `key:value`."""
     key, _, value = text.partition(":")
@@ -138,6 +145,10 @@ def _escape(m: _Mistake) -> Diagnostic:
     return bad_escape(m.source, m.problem.line, column)
 
 
+def _question_mark(m: _Mistake) -> Diagnostic:
+    return question_mark(m.source, m.context.line, m.context.column)
+
+
 def _glued_in_flow(m: _Mistake) -> Diagnostic:
     text = m.line(m.context)[m.context.column : m.problem.column]
     return missing_space(m.source, m.context.line, m.context.column, text + ":")
@@ -172,9 +183,8 @@ def _no_value(m: _Mistake) -> Diagnostic:
     found = m.rest(m.problem)[:1]
     if found in ("]", "}"):
         return m.at(m.problem, f"this '{found}' closes nothing", "remove it, or quote the text")
-    return m.at(
-        m.problem, "a value is missing here", "remove the comma, or quote the text" if found == "," else None
-    )
+    hints = {",": "remove the comma, or quote the text", "-": "close the bracket above, or quote the text"}
+    return m.at(m.problem, "a value is missing here", hints.get(found))
 
 
 def _not_a_pair(m: _Mistake) -> Diagnostic:
@@ -236,6 +246,7 @@ _RULES: tuple[tuple[str, Callable[[_Mistake], Diagnostic]], ...] = (
     ("escape|hexa?dec?imal", _escape),
     ("quoted scalar: found unexpected (end of stream|document)", _quote),
     ("found unexpected ':'", _glued_in_flow),
+    (r"found unexpected '\?'", _question_mark),
     _flow("sequence", "[", "]"),
     _flow("mapping", "{", "}"),
     ("the node content|expected node content", _no_value),

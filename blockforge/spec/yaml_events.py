@@ -11,7 +11,7 @@ from yaml.scanner import ScannerError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(u[dD][89a-fA-F]|U0000[dD][89a-fA-F]|.)", re.DOTALL)
-_GLUED = frozenset(":" + following for following in ",?[]{}")
+_GLUED = frozenset(":" + following for following in ",[]{}?")
 
 
 class Mark(Protocol):
@@ -22,19 +22,23 @@ class Mark(Protocol):
     column: int
 
 
-def mark_at(text: str, index: int) -> Mark:
-    """The place of a character."""
-    return yaml.Mark("", index, text.count("\n", 0, index), index - text.rfind("\n", 0, index) - 1, None, 0)
+def mark_at(text: str, index: int, before: Mark | None = None) -> Mark:
+    """The place of a character. `before` is a known one in front of it, from where the lines are counted."""
+    start, line, column = (before.index, before.line, before.column) if before else (0, 0, 0)
+    if lines := text.count("\n", start, index):
+        return yaml.Mark("", index, line + lines, index - text.rfind("\n", start, index) - 1, None, 0)
+    return yaml.Mark("", index, line, column + index - start, None, 0)
 
 
 class PythonParser(yaml.BaseLoader):
-    """PyYAML's parser in Python; refuses what libyaml refuses too."""
+    """PyYAML's parser in Python; refuses what libyaml refuses too, and `?` where versions of libyaml differ."""
 
     def scan_plain(self) -> Any:
         token: Any = super().scan_plain()
-        if self.flow_level and (":?" in token.value or self.prefix(2) in _GLUED):
-            start = token.start_mark
-            raise ScannerError("while scanning a plain scalar", start, "found unexpected ':'", token.end_mark)
+        if self.flow_level and self.prefix(2) in _GLUED:
+            raise _unexpected(":", token.start_mark, token.end_mark)
+        if self.flow_level and self.peek() == "?":
+            raise _unexpected("?", token.start_mark, token.end_mark)
         return token
 
     def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
@@ -49,6 +53,10 @@ class PythonParser(yaml.BaseLoader):
                 start_mark, mark_at(self.buffer, next(m.start() for m in escapes if len(m[1]) > 1))
             )
         return chunks
+
+
+def _unexpected(character: str, start: Any, at: Any) -> ScannerError:
+    return ScannerError("while scanning a plain scalar", start, f"found unexpected '{character}'", at)
 
 
 def _bad_escape(start: Any, at: Any) -> ScannerError:

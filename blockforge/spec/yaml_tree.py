@@ -10,7 +10,7 @@ import yaml
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source
 from blockforge.spec.scalars import Scalar, ScalarError, resolve, shorten
-from blockforge.spec.yaml_errors import explain, quoted, span, tag
+from blockforge.spec.yaml_errors import explain, question_mark, quoted, span, tag
 from blockforge.spec.yaml_events import Mark, events, mark_at
 
 MAX_DEPTH = 32
@@ -35,7 +35,7 @@ class _Frame:
     key: str | int | None = None
     """Of a mapping: the key whose value comes next."""
     key_loc: Loc | None = None
-    key_end: int = 0
+    key_end: Mark | None = None
     keys: dict[str | int, Loc] = field(default_factory=dict)
 
 
@@ -96,8 +96,7 @@ class TreeBuilder:
         if not self.nodes:
             self._empty()
         if self.inline and (rest := self.text[self.end :].strip()):
-            start = mark_at(self.text, self.text.index(rest, self.end))
-            loc = Loc(self.source, start.line + 1, start.column + 1, len(rest.split("\n", 1)[0]))
+            loc = self._at(self.text.index(rest, self.end), len(rest.split("\n", 1)[0]))
             self._stop(
                 "yaml", "text after the value", (), loc, hint="quote the whole value if this belongs to it"
             )
@@ -122,12 +121,10 @@ class TreeBuilder:
             self._stop("yaml", "'---' starts a document, not a value", (), loc, hint="quote it if it is text")
 
     def _scalar(self, event: Any) -> None:
-        loc = self._loc(event)
         if self._at_key():
-            return self._key(event, loc)
+            return self._key(event, self._loc(event))
         start, self.end = event.start_mark.index, event.end_mark.index
-        if start == self.end:
-            self._check_missing(start)
+        loc = self._missing(event.start_mark) if start == self.end else self._loc(event)
         path = self._path()
         value = self._value(event, path, loc)
         if event.anchor and not event.style and not event.value:
@@ -158,7 +155,7 @@ class TreeBuilder:
                 (("first written here", first),),
             )
             self._error("duplicate-key", message, path, loc, related=related)
-        frame.key, frame.key_loc, frame.key_end = key, loc, event.end_mark.index
+        frame.key, frame.key_loc, frame.key_end = key, loc, event.end_mark
 
     def _open(self, event: Any) -> None:
         """A mapping or a list begins. How long it is on its line, its end will tell."""
@@ -265,7 +262,7 @@ class TreeBuilder:
         start: Mark = event.start_mark
         if self.text.startswith("&", start.index):
             anchor = _ANCHOR.match(self.text, start.index, event.end_mark.index)
-            return mark_at(self.text, anchor.end()) if anchor else start
+            return mark_at(self.text, anchor.end(), start) if anchor else start
         return start
 
     def _loc(self, event: Any) -> Loc:
@@ -278,25 +275,32 @@ class TreeBuilder:
         if len(text) > MAX_SCALAR:
             self._stop("limit", f"a text of {len(text)} characters; {MAX_SCALAR} are allowed", path, loc)
         if not event.style:
+            if "?" in text and self.frames and self.frames[-1].flow:
+                self._refuse(question_mark(self.source, loc.line - 1, loc.column - 1))
+                self.report.close()
             try:
                 return resolve(text)
             except ScalarError as e:
                 self._error("number", str(e), path, loc, hint="quote it if it is text")
         return text
 
-    def _check_missing(self, at: int) -> None:
+    def _missing(self, mark: Mark) -> Loc:
         """Nothing is written where a value belongs. `a:` is null; `{a}` and `{a:1}` are slips."""
         if not self.frames:
             self._empty()
         frame = self.frames[-1]
-        if frame.key_loc and ":" not in self.text[frame.key_end : at]:
-            key = str(frame.key)
-            hint = (
-                f"write a space after the colon: {shorten(key.replace(':', ': ', 1))}"
-                if ":" in key
-                else "a mapping is {key: value}, a list is [a, b]"
-            )
-            self._error("yaml", f"the key {quoted(key)} has no value", self._path(), frame.key_loc, hint=hint)
+        if frame.key_loc and frame.key_end:
+            colon = self.text.find(":", frame.key_end.index, mark.index)
+            if colon < 0:
+                self._no_value(str(frame.key), frame.key_loc)
+            else:  # libyaml says that the value stands in front of whatever comes next
+                mark = mark_at(self.text, colon + 1, frame.key_end)
+        return span(self.source, mark, mark)
+
+    def _no_value(self, key: str, loc: Loc) -> None:
+        glued = f"write a space after the colon: {shorten(key.replace(':', ': ', 1))}"
+        hint = glued if ":" in key else "a mapping is {key: value}, a list is [a, b]"
+        self._error("yaml", f"the key {quoted(key)} has no value", self._path(), loc, hint=hint)
 
     def _check_depth(self, path: Path, loc: Loc) -> None:
         if len(path) >= MAX_DEPTH:

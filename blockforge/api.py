@@ -1,0 +1,123 @@
+"""The Python API: load, compile, build. Exported lazily from `blockforge`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.backbone import Backbone
+from blockforge.spec import Spec, SpecLike, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Overrides = Mapping[str, Any] | list[str] | None
+compile = compile_spec  # noqa: A001  (bf.compile reads as it should)
+
+
+def build(
+    source: SpecLike | Architecture,
+    overrides: Overrides = None,
+    *,
+    num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    in_chans: int | None = None,
+    drop_path_rate: float | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+) -> Backbone:
+    """Build the model of a spec.
+
+    Args:
+        source: a zoo name, path, mapping, Spec, or a compiled Architecture.
+        overrides: values to replace by path, `{"stages.2.depth": 12}`.
+        num_classes, img_size, in_chans, drop_path_rate: as in timm; they override the spec's.
+        features_only: return feature maps (B, C, H, W) in place of logits.
+        out_indices: with `features_only`, the stages whose maps are returned; all by default.
+        weights: a file of weights to load (safetensors, or a checkpoint of torch that holds only tensors).
+        seed: makes the initialisation reproducible, without touching torch's global generator.
+    Returns:
+        The model, on the CPU, in training mode.
+    Raises:
+        SpecError: if the spec is wrong. WeightsError: if the weights do not fit.
+    """
+    arch = source if isinstance(source, Architecture) else None
+    spec = load(arch.spec if arch is not None else source, overrides)  # type: ignore[arg-type]
+    given = _given(spec, num_classes, img_size, in_chans, drop_path_rate)
+    if arch is None or overrides or given:
+        arch = compile_spec(spec, given)
+    if features_only or out_indices is not None:
+        out_indices = tuple(out_indices) if out_indices is not None else tuple(range(len(arch.plan.stages)))
+    with _seeded(seed):
+        model = Backbone.from_architecture(arch, out_indices)
+    if weights is not None:
+        from blockforge.saving import load_weights
+
+        load_weights(model, weights)
+    return model
+
+
+def from_official(source: SpecLike, state_dict: Mapping[str, Any], overrides: Overrides = None) -> Backbone:
+    """Build the model of a spec with weights in the layout of its family's official checkpoint.
+
+    Args:
+        source: any spec of the family.
+        state_dict: the checkpoint, plain or wrapped (`model`, `state_dict`, `module.` prefixes).
+    Raises:
+        WeightsError: if it is no layout that is known, or does not fit the spec.
+    """
+    from blockforge.weights import load_official
+
+    model = build(source, overrides)
+    load_official(model, state_dict)
+    return model
+
+
+def _given(
+    spec: Spec,
+    num_classes: int | None,
+    img_size: int | tuple[int, int] | None,
+    in_chans: int | None,
+    drop_path_rate: float | None,
+) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if num_classes is not None:
+        given["num_classes"] = num_classes
+    if img_size is not None:
+        given["input.size"] = img_size if isinstance(img_size, int) else list(img_size)
+    if in_chans is not None:
+        given["input.channels"] = in_chans
+    if drop_path_rate is not None:
+        constant = spec.drop_path.constant is not None
+        given["drop_path"] = {"constant": drop_path_rate} if constant else drop_path_rate
+    return given
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def proof(model: Backbone, batch: int = 1) -> Tensor:
+    """Run one forward pass on noise of the spec's own size, in evaluation mode."""
+    size = model.arch.plan.input
+    was_training = model.training
+    x = torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            return model.eval()(x)
+    finally:
+        model.train(was_training)

@@ -1,0 +1,144 @@
+"""Architecture -> modules and an fx graph that calls them. The only pass that makes tensors.
+
+One fx node a layer, named after its module's path: `stages_2_layers_5 = self.stages.2.layers.5(...)`. fx
+generates Python that drops every map after its last use.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+from torch import fx, nn
+
+from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.modules import Branch, Fuse, Layer, WindowIn, WindowOut
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one fx node runs: a single graph node, or the nodes of a layer. `inputs` are other units' names."""
+
+    name: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def units(graph: nx.DiGraph) -> Iterator[Unit]:
+    """The graph's nodes in execution order, those of a layer together."""
+    owner: dict[str, str] = {}  # node -> the unit that gives its value
+    groups: dict[str, list[str]] = {}
+    for name, node in graph.nodes(data=True):
+        unit = name if node["layer"] is None else f"stages.{node['stage']}.layers.{node['layer']}"
+        owner[name] = unit
+        groups.setdefault(unit, []).append(name)
+    for unit, members in groups.items():
+        inputs = dict.fromkeys(owner[i] for m in members for i in graph.nodes[m]["inputs"] if i not in members)
+        yield Unit(unit, tuple(members), tuple(inputs))
+
+
+def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | None = None) -> dict[str, nn.Module]:
+    """Every module of the network by its path, freshly initialised. `num_stages`: only the first ones."""
+    graph = arch.graph
+    modules = {}
+    for unit in units(graph):
+        node = graph.nodes[unit.nodes[0]]
+        beyond = num_stages is not None and node["stage"] is not None and node["stage"] >= num_stages
+        if node["kind"] in ("input", "add") or beyond or (node["kind"] == "head" and not with_head):
+            continue
+        modules[unit.name] = _module(graph, unit)
+    return modules
+
+
+def emit(arch: Architecture, maps: Sequence[int] | None = None, logits: bool = True) -> fx.Graph:
+    """The fx graph of the network.
+
+    Args:
+        maps: stages whose maps it returns, as NCHW views; None: it returns a single value.
+        logits: the head's output (beside the maps, if any); without it, and without maps, the last map.
+    """
+    graph, emitted = fx.Graph(), {}
+    stage_ends = _stage_ends(arch.graph)
+    last_stage = len(stage_ends) - 1 if logits or maps is None else max(maps)
+    for unit in units(arch.graph):
+        node = arch.graph.nodes[unit.nodes[0]]
+        if (node["stage"] or 0) > last_stage or (node["kind"] == "head" and not logits):
+            continue
+        emitted[unit.name] = _emit_unit(graph, unit, node, emitted)
+    found = [_nchw(graph, emitted[stage_ends[i]]) for i in (maps if maps is not None else ())]
+    final = emitted["head"] if logits else None
+    if maps is None:
+        graph.output(final if final is not None else _nchw(graph, emitted[stage_ends[-1]]))
+    else:
+        graph.output((final, found) if final is not None else found)
+    for fx_node in reversed(graph.nodes):  # a skip that only leads to stages left out
+        if not fx_node.users and fx_node.op not in ("placeholder", "output"):
+            graph.erase_node(fx_node)
+    graph.lint()
+    return graph
+
+
+def _stage_ends(graph: nx.DiGraph) -> list[str]:
+    """The unit that gives each stage's map, its norm included."""
+    last: dict[int, str] = {}
+    for unit in units(graph):
+        node = graph.nodes[unit.nodes[0]]
+        if node["stage"] is not None:
+            last[node["stage"]] = unit.name
+    return [last[i] for i in sorted(last)]
+
+
+def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[str, fx.Node]) -> fx.Node:
+    name = unit.name.replace(".", "_")
+    args = tuple(emitted[i] for i in unit.inputs)
+    if node["kind"] == "input":
+        image = graph.placeholder("x")
+        nhwc = graph.call_method("permute", (image, 0, 2, 3, 1))
+        return graph.create_node("call_method", "contiguous", (nhwc,), name="image")
+    if node["kind"] == "add":
+        return graph.create_node("call_function", operator.add, args, name=name)
+    if node["kind"] == "window_out":
+        like = emitted[_unit_of(node["like"], emitted)]
+        args += tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
+    return graph.create_node("call_module", unit.name, args, name=name)
+
+
+_SIDES = ((1, "height"), (2, "width"))
+
+
+def _unit_of(name: str, emitted: dict[str, fx.Node]) -> str:
+    """The unit that a node belongs to: itself, or its layer."""
+    return name if name in emitted else name.rpartition(".")[0]
+
+
+def _nchw(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.create_node("call_method", "permute", (node, 0, 3, 1, 2), name=f"{node.name}_nchw")
+
+
+def _module(graph: nx.DiGraph, unit: Unit) -> nn.Module:
+    nodes = [graph.nodes[n] for n in unit.nodes]
+    first = nodes[0]
+    if first["layer"] is not None:
+        return _layer(unit, nodes)
+    if first["kind"] in ("window_in", "window_out"):
+        return (WindowIn if first["kind"] == "window_in" else WindowOut)(first["window"])
+    return first["impl"].build(*first["place"])
+
+
+def _layer(unit: Unit, nodes: list[dict[str, Any]]) -> Layer:
+    branches: dict[str, nn.Module] = {}
+    fuse, fed = None, None
+    for name, node in zip(unit.nodes, nodes, strict=True):
+        impl = node["impl"].build(*node["place"])
+        norm = node["norm"].build(node["in_shape"]) if node["norm"] is not None else None
+        if node["kind"] == "aggregator":
+            fuse = Fuse(impl, norm)
+            continue
+        own = name.removeprefix(f"{unit.name}.")
+        if fuse is not None and fed is None:  # the aggregator stands right before the branch it feeds
+            fed = own
+        branches[own] = Branch(impl, norm, node["scale"], node["out_shape"].dim, node["drop_path"])
+    return Layer(branches, fuse, fed)

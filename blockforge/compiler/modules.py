@@ -1,0 +1,127 @@
+"""The modules that hold blocks together: residual branches, layers, windows. Maps are x_BHWC throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from blockforge.blocks.layers import DropPath
+from blockforge.spec.model import ScaleSpec
+
+
+class Branch(nn.Module):
+    """`x + drop_path(scale * op(norm(x)))`.
+
+    Args:
+        op: the block.
+        norm: before the block; None: none, or an aggregator has applied it.
+        scale: a learnt scale on the branch (LayerScale), or scale and bias on the identity path.
+        dim: channels.
+        drop_path: probability to drop the branch of an image in training.
+    """
+
+    def __init__(
+        self, op: nn.Module, norm: nn.Module | None, scale: ScaleSpec | None, dim: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm = norm if norm is not None else nn.Identity()
+        self.op = op
+        branch, skip = (scale.branch, scale.skip) if scale is not None else (None, None)
+        self.scale = nn.Parameter(torch.full((dim,), branch)) if branch is not None else None
+        self.skip_scale = nn.Parameter(torch.full((dim,), skip)) if skip is not None else None
+        self.skip_bias = nn.Parameter(torch.zeros(dim)) if skip is not None else None
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
+        """`fed`: what an aggregator gives in place of the branch's own input."""
+        y = self.op(self.norm(x) if fed is None else fed)
+        if self.scale is not None:
+            y = y * self.scale
+        if self.skip_scale is not None and self.skip_bias is not None:
+            x = torch.addcmul(self.skip_bias, x, self.skip_scale)
+        return x + self.drop_path(y)
+
+    def no_weight_decay(self) -> set[str]:
+        return {n for n in ("scale", "skip_scale", "skip_bias") if getattr(self, n) is not None}
+
+
+class Fuse(nn.Module):
+    """An aggregator behind the norm of the branch that it feeds."""
+
+    def __init__(self, op: nn.Module, norm: nn.Module | None) -> None:
+        super().__init__()
+        self.norm = norm if norm is not None else nn.Identity()
+        self.op = op
+
+    def forward(self, x: Tensor, sources: list[Tensor]) -> Tensor:
+        return self.op(self.norm(x), sources)
+
+
+class Layer(nn.Module):
+    """The branches of a layer in a row; `fed` names the one that the aggregator feeds, if there is one."""
+
+    def __init__(self, branches: Mapping[str, nn.Module], fuse: Fuse | None = None, fed: str | None = None) -> None:
+        super().__init__()
+        if fuse is not None:
+            self.aggregate = fuse
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+        self.names, self.fed = tuple(branches), fed
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor, *sources: Tensor) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_tracing():
+            return checkpoint(self._run, x, *sources, use_reentrant=False)
+        return self._run(x, *sources)
+
+    def _run(self, x: Tensor, *sources: Tensor) -> Tensor:
+        for name in self.names:
+            branch = self._modules[name]
+            assert branch is not None
+            x = branch(x, self.aggregate(x, list(sources))) if name == self.fed else branch(x)
+        return x
+
+
+class WindowIn(nn.Module):
+    """Cut maps into window x window tiles, zero-padded right and below: (B, H, W, C) -> (B * tiles, w, w, C)."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.window
+        batch, height, width, dim = x.shape
+        below, right = -height % w, -width % w
+        if below or right:
+            x = F.pad(x, (0, 0, 0, right, 0, below))
+        rows, columns = (height + below) // w, (width + right) // w
+        x = x.reshape(batch, rows, w, columns, w, dim).transpose(2, 3)
+        return x.reshape(batch * rows * columns, w, w, dim)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+
+class WindowOut(nn.Module):
+    """Put the tiles of `WindowIn` back and crop: (B * tiles, w, w, C), H, W -> (B, H, W, C)."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        w = self.window
+        rows, columns = (height + w - 1) // w, (width + w - 1) // w
+        x = x.reshape(-1, rows, columns, w, w, x.shape[-1]).transpose(2, 3)
+        x = x.reshape(-1, rows * w, columns * w, x.shape[-1])
+        if height % w or width % w:
+            x = x[:, :height, :width].contiguous()
+        return x
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
