@@ -20,19 +20,26 @@ BYTES = 4
 def add_costs(graph: nx.DiGraph) -> None:
     """Fill in the costs of a graph with shapes."""
     for node in graph.nodes.values():
-        cost, workspace = _branch(node) if node["kind"] in ("mixer", "ffn", "aggregator") else _single(node)
+        cost, workspace = _branch(node) if node["kind"] in ("mixer", "ffn", "aggregator") else _single(node, graph)
         windows = node["windows"]
         node["params"], node["macs"], node["scan"] = cost.params, cost.macs * windows, cost.scan * windows
         node["activation_bytes"] = node["out_shape"].elements * windows * BYTES
         node["workspace_bytes"] = workspace * windows * BYTES
 
 
-def _single(node: dict[str, Any]) -> tuple[Cost, int]:
+def _single(node: dict[str, Any], graph: nx.DiGraph) -> tuple[Cost, int]:
     """A node that is one block, or only moves data."""
     if node["impl"] is not None:
         found = facts(node["impl"], node["place"])
         return found.cost, found.workspace
-    return Cost(), node["out_shape"].elements
+    out = node["out_shape"].elements
+    if "window" not in node:
+        return Cost(), out
+    # Tiles that stick out of the map cost a second copy: padded on entry, cropped on exit.
+    tiles = graph.nodes[node["inputs"][0]] if node["kind"] == "window_out" else node
+    whole = node["out_shape"] if node["kind"] == "window_out" else node["in_shape"]
+    padded = tiles["out_shape"].elements * tiles["windows"]
+    return Cost(), out + (padded // node["windows"] if padded != whole.elements else 0)
 
 
 def _branch(node: dict[str, Any]) -> tuple[Cost, int]:

@@ -36,8 +36,12 @@ def units(graph: nx.DiGraph) -> Iterator[Unit]:
         owner[name] = unit
         groups.setdefault(unit, []).append(name)
     for unit, members in groups.items():
-        inputs = dict.fromkeys(owner[i] for m in members for i in graph.nodes[m]["inputs"] if i not in members)
-        yield Unit(unit, tuple(members), tuple(inputs))
+        first = graph.nodes[members[0]]
+        # A layer reads its input and, if it has an aggregator, the sources: these may name the input again.
+        main = first["inputs"] if first["layer"] is None else first["inputs"][:1]
+        fuse = next((graph.nodes[m] for m in members if graph.nodes[m]["kind"] == "aggregator"), None)
+        sources = fuse["inputs"][1:] if fuse is not None else ()
+        yield Unit(unit, tuple(members), tuple(owner[i] for i in (*main, *sources)))
 
 
 def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | None = None) -> dict[str, nn.Module]:

@@ -36,7 +36,7 @@ class ConvMLP(FFN):
         return cost + primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), positions)
 
     def workspace(self, shape: Shape) -> int:
-        return 3 * shape.positions * self.hidden(shape.dim)
+        return 2 * shape.positions * self.hidden(shape.dim)
 
     def build(self, shape: Shape) -> nn.Module:
         return ConvMLPModule(shape.dim, self.hidden(shape.dim), self.kernel_size, self.act)
@@ -53,5 +53,4 @@ class ConvMLPModule(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        return self.fc2(self.act(x + self.dwconv(x)))
+        return self.fc2(self.act(self.dwconv.residual(self.fc1(x))))

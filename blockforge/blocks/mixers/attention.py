@@ -56,7 +56,8 @@ class Attention(Mixer):
         return cost + primitives.linear(dim, dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        return 5 * shape.elements
+        maps = 5 if self.local_conv is None else 6  # queries, keys, values, their mix, its projection or sum
+        return maps * shape.elements + shape.positions * self.heads(shape.dim)
 
     def build(self, shape: Shape) -> nn.Module:
         return AttentionModule(shape.dim, self.heads(shape.dim), self.qkv_bias, self.local_conv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -49,7 +50,7 @@ class SAM(Mixer):
         return cost + primitives.norm(hidden) + primitives.linear(hidden, dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.elements * (2 + 2 * self.expand)
+        return shape.elements * max(3, 2 * self.expand)  # at the interleaving, at the BatchNorm
 
     def build(self, shape: Shape) -> nn.Module:
         return SAMModule(shape.dim, self.num_heads, self.expand)
@@ -72,10 +73,11 @@ class SAMModule(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = self.s(x).chunk(self.num_heads, dim=-1)
-        s = [conv(head) for conv, head in zip(self.convs, heads, strict=True)]
-        from torch import stack
+        modulator = self.gather(self.act(self.bn(self.mix(self.mixed(x)))))
+        return self.proj(modulator * self.v(x))
 
-        mixed = stack(s, dim=-1).flatten(-2)
-        s = self.gather(self.act(self.bn(self.mix(mixed))))
-        return self.proj(s * self.v(x))
+    def mixed(self, x: Tensor) -> Tensor:
+        """The convolved heads, channel c of every head side by side: the groups of `mix`."""
+        heads = self.s(x).chunk(self.num_heads, dim=-1)
+        scales = [conv(head) for conv, head in zip(self.convs, heads, strict=True)]
+        return torch.stack(scales, dim=-1).flatten(-2)

@@ -47,7 +47,7 @@ class ConvStem(Stem):
         return nn.Sequential(
             Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False),
             BatchNorm2d(dim),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             Conv2d(dim, dim, 2, stride=2, padding=0),
             nn.LayerNorm(dim),
         )
