@@ -31,11 +31,16 @@ class Family:
         matches: whether a set of official keys is of this family.
         sources: our key -> the official keys it is made of, in order (several are stacked along the first
             axis); None: the key is not of this layout.
+        prepare: official tensors in another arrangement under other keys, where stacking is not enough
+            (a fused tensor split, an axis moved).
+        computed: official buffers that a constructor computes and ours do without.
     """
 
     name: str
     matches: Callable[[set[str]], bool]
     sources: Callable[[str], tuple[str, ...] | None]
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
+    computed: Callable[[str], bool] = lambda key: False
 
 
 FAMILIES: dict[str, Family] = {}
@@ -69,6 +74,7 @@ def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
     if family is None:
         some = ", ".join(list(state)[:4])
         raise WeightsError(f"no official layout has these keys ({some}, ...); known families: {', '.join(known)}")
+    state = family.prepare({k: v for k, v in state.items() if not family.computed(k)})
     model.load_state_dict(_convert(model.state_dict(), state, family))
 
 

@@ -1,0 +1,122 @@
+"""`blockforge bench models`: our model and another implementation, in turn, in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Times of ours and of the other side at one batch size.
+
+    Attributes:
+        ours_ms, other_ms: median milliseconds of one call.
+        ratio: median of the ratios ours / other, round by round; `low` and `high` hold the middle 80% of them.
+        difference: relative difference of the outputs, None where the weights are not equal.
+    """
+
+    name: str
+    batch: int
+    ours_ms: float
+    other_ms: float
+    ratio: float
+    low: float
+    high: float
+    difference: float | None
+
+
+def compare(
+    name: str, ours: nn.Module, other: nn.Module, shape: tuple[int, int, int, int], *, repeats: int = 15, train: bool = False
+) -> Comparison:
+    """Time two models on the same noise, one call each in turn.
+
+    Args:
+        shape: of the input, (B, C, H, W).
+        repeats: rounds that count, after three that do not.
+        train: a training step (forward, backward, AdamW) in place of inference.
+    """
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    difference = None if train else _difference(ours.eval(), other.eval(), x)
+    steps = [_train_step(m, x) if train else _inference(m, x) for m in (ours, other)]
+    times: list[tuple[float, float]] = []
+    for round_ in range(-3, repeats):
+        pair = (_timed(steps[0]), _timed(steps[1]))
+        if round_ >= 0:
+            times.append(pair)
+    ratios = sorted(a / b for a, b in times)
+    tenth = max(0, len(ratios) // 10)
+    return Comparison(
+        name,
+        shape[0],
+        statistics.median(a for a, _ in times) * 1e3,
+        statistics.median(b for _, b in times) * 1e3,
+        statistics.median(ratios),
+        ratios[tenth],
+        ratios[-1 - tenth],
+        difference,
+    )
+
+
+def share_weights(ours: nn.Module, other: nn.Module) -> bool:
+    """Copy the other model's weights into ours, if its layout is an official one that we know."""
+    from blockforge.weights import load_official
+
+    _randomise_statistics(other)
+    try:
+        load_official(ours, other.state_dict())  # type: ignore[arg-type]
+    except WeightsError:
+        return False
+    return True
+
+
+def _randomise_statistics(model: nn.Module) -> None:
+    """Running statistics as after training: at 0 and 1 a wrong BatchNorm would go unnoticed."""
+    generator = torch.Generator().manual_seed(0)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.3)
+        elif name.endswith("running_var"):
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+
+
+def _difference(ours: nn.Module, other: nn.Module, x: Tensor) -> float:
+    with torch.inference_mode():
+        expected = other(x)
+        return float((ours(x) - expected).norm() / expected.norm())
+
+
+def _inference(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    model.eval()
+
+    def step() -> None:
+        with torch.inference_mode():
+            model(x)
+
+    return step
+
+
+def _train_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    target = torch.zeros(len(x), dtype=torch.long)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def _timed(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start

@@ -1,0 +1,123 @@
+"""Loads another project's model file, so that it can be timed beside ours.
+
+Only a file that the user names is run. Official code often imports packages for training that its forward
+pass never uses; those that are not installed are replaced by stand-ins while the file is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from blockforge.errors import BlockforgeError
+
+
+def load_peer(where: str) -> nn.Module:
+    """The model that `FILE.py:FACTORY` makes when called without arguments.
+
+    Raises: BlockforgeError if the file or the factory is missing, or does not give a module.
+    """
+    file, _, factory = where.rpartition(":")
+    path = Path(file)
+    if not factory or not path.is_file():
+        raise BlockforgeError(f"'{where}' is not FILE.py:FACTORY; for example models/smt.py:smt_t")
+    module = _import(path)
+    make = getattr(module, factory, None)
+    if not callable(make):
+        raise BlockforgeError(f"{path} has no '{factory}' to call")
+    model = make()
+    if not isinstance(model, nn.Module):
+        raise BlockforgeError(f"{where} gives a {type(model).__name__}, not a torch module")
+    return model
+
+
+def _import(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(f"blockforge_peer_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _stand_ins(_imports(path)):
+        try:
+            spec.loader.exec_module(module)
+        except Exception as e:
+            raise BlockforgeError(f"{path} cannot be imported: {type(e).__name__}: {e}") from e
+    return module
+
+
+def _imports(path: Path) -> set[str]:
+    """Every module that a file imports, and the packages they are in."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        for name in names:
+            parts = name.split(".")
+            found |= {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+    return found
+
+
+@contextmanager
+def _stand_ins(names: set[str]) -> Iterator[None]:
+    before = set(sys.modules)
+    finder = _Finder(names)
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in set(sys.modules) - before:
+            if isinstance(sys.modules[name], _StandIn):
+                del sys.modules[name]
+
+
+class _Finder:
+    """Found last: gives a stand-in for modules that nothing else provides."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
+        inside_real_package = "." in name and not isinstance(sys.modules.get(name.rpartition(".")[0]), _StandIn)
+        if name not in self.names or inside_real_package:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+class _StandIn(types.ModuleType):
+    """A module whose every name is a harmless function, a decorator that changes nothing among them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _KNOWN.get(name, _nothing)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> Any:
+    return args[0] if len(args) == 1 and callable(args[0]) and not kwargs else None
+
+
+def _pair(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+class _NoDrop(nn.Identity):
+    """Stochastic depth in evaluation."""
+
+
+_KNOWN: dict[str, Any] = {"DropPath": _NoDrop, "to_2tuple": _pair, "trunc_normal_": nn.init.trunc_normal_}
