@@ -1,0 +1,142 @@
+"""What a person sees while a search runs: a live bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from blockforge.search.records import EVALUATED, TrialRecord, Verdict
+
+_LABELS: dict[Verdict, str] = {
+    "refused": "over budget",
+    "duplicate": "duplicate",
+    "invalid": "invalid",
+    "failed": "failed",
+}
+
+
+class Reporter(Protocol):
+    """Follows a search."""
+
+    def start(self, target: int, earlier: list[TrialRecord]) -> None:
+        """The search begins; `earlier` are the trials that a resumed study brings."""
+
+    def update(self, record: TrialRecord) -> None:
+        """A trial ended."""
+
+    def stop(self) -> None:
+        """The search ended."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, target: int, earlier: list[TrialRecord]) -> None: ...
+
+    def update(self, record: TrialRecord) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Tally:
+    """Counts of a search, its best score and its speed."""
+
+    def __init__(self, target: int, earlier: list[TrialRecord]) -> None:
+        self.target, self.counts, self.best = target, Counter[Verdict](), float("-inf")
+        for record in earlier:
+            self.add(record)
+        self.before, self.started = self.evaluated, time.monotonic()
+
+    def add(self, record: TrialRecord) -> None:
+        self.counts[record.state] += 1
+        if record.score is not None:
+            self.best = max(self.best, record.score)
+
+    @property
+    def evaluated(self) -> int:
+        return sum(self.counts[state] for state in EVALUATED)
+
+    @property
+    def rate(self) -> float:
+        """Evaluated candidates a second, in this run."""
+        return (self.evaluated - self.before) / max(1e-9, time.monotonic() - self.started)
+
+    def text(self) -> str:
+        best = f"best {self.best:.2f}" if self.counts["scored"] else "no score yet"
+        others = [f"{self.counts[s]} {label}" for s, label in _LABELS.items() if self.counts[s]]
+        return ", ".join([best, *others, f"{self.rate:.2f}/s"])
+
+    def remaining(self) -> str:
+        if not self.rate:
+            return "?"
+        minutes, seconds = divmod(round((self.target - self.evaluated) / self.rate), 60)
+        return f"{minutes}:{seconds:02d}"
+
+
+class Bar:
+    """A live bar. It redraws itself while a candidate is being evaluated."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("search"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self.progress = Progress(*columns, console=console, expand=True)
+
+    def start(self, target: int, earlier: list[TrialRecord]) -> None:
+        self.tally = Tally(target, earlier)
+        self.task = self.progress.add_task("search", total=target, completed=self.tally.evaluated, text="")
+        self.progress.start()
+
+    def update(self, record: TrialRecord) -> None:
+        self.tally.add(record)
+        self.progress.update(self.task, completed=self.tally.evaluated, text=self.tally.text())
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+class Lines:
+    """A plain line every `seconds`, for logs and pipes."""
+
+    def __init__(self, console: Console, seconds: float = 5.0) -> None:
+        self.console, self.seconds = console, seconds
+
+    def start(self, target: int, earlier: list[TrialRecord]) -> None:
+        self.tally, self.shown, self.news = Tally(target, earlier), time.monotonic(), True
+        if earlier:
+            self.line()
+
+    def update(self, record: TrialRecord) -> None:
+        self.tally.add(record)
+        self.news = True
+        if time.monotonic() - self.shown >= self.seconds:
+            self.line()
+
+    def line(self) -> None:
+        self.shown, self.news = time.monotonic(), False
+        tally = self.tally
+        text = f"{tally.evaluated}/{tally.target} evaluated, {tally.text()}, {tally.remaining()} left"
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        if self.news:
+            self.line()
+
+
+def make_reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
+    """The reporter that fits the terminal, or the one given."""
+    if not isinstance(show, bool):
+        return show
+    if not show:
+        return Silent()
+    console = console or Console(stderr=True)
+    return Bar(console) if console.is_terminal else Lines(console)

@@ -1,0 +1,137 @@
+"""What a search prints at its end: the best candidates, how they differ, how much of the score is size."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from blockforge.search.files import BEST, PLOT, TOP, TRIALS, best_files
+from blockforge.search.records import TrialRecord, Verdict
+from blockforge.search.result import SearchResult
+from blockforge.spec import holes
+from blockforge.units import format_bytes, format_count
+
+_LARGELY_SIZE = 0.6
+_ENOUGH = 10
+_COST_NAMES = {"macs": "MACs", "params": "params", "activation_bytes": "activations", "depth": "depth"}
+
+
+def report(result: SearchResult) -> Group:
+    """The report of a search, to be printed by rich."""
+    parts: list[RenderableType] = [Text(_headline(result), style="bold")]
+    if result.stopped is not None:
+        parts.append(Text(f"The search ended early: {result.stopped}.", style="yellow"))
+    if result.best is None:
+        parts.append(Text("No candidate has a score."))
+    else:
+        parts += [_table(result), *_differences(result), _size_table(result)]
+    if failure := next((t for t in result.trials if t.state == "failed"), None):
+        parts.append(Text(f"First failure (trial {failure.number}): {failure.reason}", style="red"))
+    if result.folder is not None:
+        parts.append(Text(_where(result)))
+    return Group(*parts)
+
+
+def _headline(result: SearchResult) -> str:
+    counts = result.counts
+    others: dict[Verdict, str] = {
+        "failed": "failed",
+        "refused": "over budget, not built",
+        "duplicate": "duplicates, not evaluated again",
+        "invalid": "invalid",
+        "interrupted": "interrupted",
+    }
+    listed = "".join(f", {counts[s]} {label}" for s, label in others.items() if counts[s])
+    budget = f" within {result.budget}" if result.budget.limits else ""
+    done = f"{result.space.name}: {result.evaluated} of {result.target} candidates evaluated{budget}"
+    return f"{done}{listed}; {result.seconds:.0f} s"
+
+
+def _table(result: SearchResult) -> Table:
+    table = Table(
+        title="Best candidates by score, then the rest of the Pareto front (*)", title_justify="left"
+    )
+    table.add_column("rank")
+    for column in ("score", "MACs", "params", "activations", "depth"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("hash", no_wrap=True)
+    table.add_column(f"file in {BEST}/" if result.folder else "trial", overflow="fold")
+    front = {t.number for t in result.pareto}
+    by_number = {t.number: t for t in result.trials}
+    places = {t.number: i for i, t in enumerate(result.ranked, 1)}
+    for number, name in best_files(result).items():
+        trial = by_number[number]
+        table.add_row(
+            f"{places[number]}{'*' if number in front else ''}", f"{trial.score:.2f}", *_costs(trial),
+            trial.hash, name if result.folder else str(number),
+        )  # fmt: skip
+    return table
+
+
+def _costs(trial: TrialRecord) -> tuple[str, str, str, str]:
+    return (
+        format_count(trial.macs or 0),
+        format_count(trial.params or 0),
+        format_bytes(trial.activation_bytes or 0),
+        str(trial.depth),
+    )
+
+
+def _differences(result: SearchResult) -> list[RenderableType]:
+    """The holes in which the best candidates differ, and those in which they agree."""
+    top = result.ranked[:TOP]
+    if len(top) < 2:
+        return []
+    names = [n for n in holes(result.space) if any(n in t.holes for t in top)]
+    missing: Any = object()
+    equal = [n for n in names if len({repr(t.holes.get(n, missing)) for t in top}) == 1]
+    table = Table(
+        title=f"Where the best {len(top)} differ", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column("hole", style="cyan")
+    for i in range(1, len(top) + 1):
+        table.add_column(f"rank {i}", overflow="fold")
+    for name in names:
+        if name not in equal:
+            table.add_row(name, *(_shown(t.holes[name]) if name in t.holes else "-" for t in top))
+    agree = ", ".join(f"{n}={_shown(top[0].holes[n])}" for n in equal)
+    return [table, Text(f"All of them have {agree}.")] if agree else [table]
+
+
+def _size_table(result: SearchResult) -> RenderableType:
+    """How far the score says no more than the size does."""
+    found = {_COST_NAMES[c]: tau for c, tau in result.correlations.items() if tau is not None}
+    if not found:
+        return Text("Too few scores to compare them with the candidates' size.")
+    listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in found.items())
+    text = (
+        f"Kendall's tau of the score with size baselines over {result.counts['scored']} candidates: {listed}."
+    )
+    largest = max(found, key=lambda name: abs(found[name]))
+    if abs(found[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
+        text += (
+            f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
+        )
+    return Text(text)
+
+
+def _where(result: SearchResult) -> str:
+    assert result.folder is not None
+    folder = shlex.quote(os.fspath(result.folder))
+    lines = [f"Files: {folder}/{TRIALS}, {folder}/{PLOT}, {folder}/{BEST}/"]
+    if result.best is not None:
+        lines.append(
+            f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}"
+        )
+    more = result.target if result.evaluated < result.target else 2 * result.target
+    lines.append(f"Go on: blockforge search --out {folder} --trials {more}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,74 @@
+"""Budgets: the smallest candidate, what is refused, and that nothing is built for a refusal."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import blockforge as bf
+from blockforge.search import search
+from blockforge.search.budget import excess, over, smallest_candidate
+from blockforge.search.space import values
+from blockforge.spec import Spec, holes
+from blockforge.units import Budget
+
+
+@pytest.mark.parametrize("limit", ["macs", "params", "activation_bytes"])
+def test_smallest_candidate_is_the_smallest_of_all(few: Spec, limit: str) -> None:
+    names = holes(few)
+    everything = [
+        bf.compile(few, ask=lambda hole, point=point: dict(zip(names, point, strict=True))[hole.name])
+        for point in itertools.product(*(values(hole) for hole in names.values()))
+    ]
+    found = smallest_candidate(few, Budget(**{limit: 1}))
+    assert getattr(found, limit) == min(getattr(arch, limit) for arch in everything)
+
+
+def test_excess_is_relative_to_each_limit(tiny: Spec) -> None:
+    arch = smallest_candidate(tiny, Budget())
+    budget = Budget(macs=arch.macs * 2, params=arch.params // 2)
+    assert excess(arch, budget)["macs"] == pytest.approx(-0.5)
+    assert excess(arch, budget)["params"] == pytest.approx(1.0, rel=1e-3)
+    assert "params against" in over(arch, budget)
+    assert "MACs" not in over(arch, budget)
+
+
+def test_impossible_budget_names_the_smallest_candidate(tiny: Spec, tmp_path) -> None:
+    smallest = smallest_candidate(tiny, Budget(macs=1000))
+    shown = f"{smallest.macs / 1000:.0f}K MACs"
+    with pytest.raises(
+        bf.BudgetError, match=f"no candidate of 'tiny' fits in 1.00K MACs\n.* costs {shown}, "
+    ):
+        search(tiny, budget="1KFLOPs", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_refused_candidates_are_never_evaluated(tiny: Spec) -> None:
+    seen = []
+
+    def objective(arch: bf.Architecture) -> float:
+        seen.append(arch.macs)
+        return float(arch.depth)
+
+    result = search(tiny, budget="400KFLOPs,20Kparams", trials=12, objective=objective)
+    assert result.evaluated == len(seen) == 12
+    assert max(seen) <= 400_000
+    refused = [t for t in result.trials if t.state == "refused"]
+    assert refused
+    assert all(t.score is None and "against" in t.reason for t in refused)
+    assert all(t.macs > 400_000 or t.params > 20_000 for t in refused)
+
+
+def test_a_space_that_never_compiles_shows_its_error(tiny: Spec) -> None:
+    with pytest.raises(bf.SpecError, match="dim 7 is not divisible by num_heads 2"):
+        search(bf.load(tiny, {"let.heads": 2, "stages.1.dim": 7, "stages.1.layers": "sam"}), trials=2)
+
+
+def test_invalid_candidates_are_told_and_passed_over(tiny: Spec) -> None:
+    space = bf.load(tiny, {"stages.1.dim": {"$choice": [16, 17]}, "stages.1.layers": "sam", "let.heads": 2})
+    result = search(space, trials=6, objective=lambda arch: float(arch.depth), sampler="random")
+    invalid = [t for t in result.trials if t.state == "invalid"]
+    assert invalid
+    assert all(t.reason.startswith("dim 17 is not divisible by num_heads 2") for t in invalid)
+    assert all(t.holes["stages.1.dim"] == 16 for t in result.ranked)

@@ -1,0 +1,163 @@
+"""The study on disk: torn journals, locks, the identity of a study, and trials that a dead process left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from blockforge.search import SearchError, search
+from blockforge.search.records import MAX_RETRIES, read_trial
+from blockforge.search.sampling import quiet_optuna
+from blockforge.search.storage import (
+    JOURNAL,
+    KernelLock,
+    cut_torn_line,
+    open_storage,
+    open_study,
+    recover,
+    working_in,
+)
+from blockforge.spec import Spec, holes
+
+
+def depth(arch) -> float:
+    return float(arch.depth) + arch.params / 1e9
+
+
+@pytest.mark.parametrize("tail", [b'{"op_code":4,"wor', b"\0" * 100_000, b""])
+def test_torn_tail_is_cut_back_to_the_last_newline(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / JOURNAL
+    whole = b'{"a":1}\n{"b":2}\n'
+    path.write_bytes(whole + tail)
+    assert cut_torn_line(path) == len(tail)
+    assert path.read_bytes() == whole
+    path.write_bytes(tail)
+    cut_torn_line(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_torn_study_goes_on(few: Spec, tmp_path: Path) -> None:
+    search(few, trials=2, objective=depth, out=tmp_path)
+    with open(tmp_path / JOURNAL, "ab") as journal:
+        journal.write(b'{"op_code":5,"worker_id":"x","trial')
+    result = search(few, trials=4, objective=depth, out=tmp_path)
+    assert result.evaluated == 4
+    assert all(line.endswith("}") for line in (tmp_path / JOURNAL).read_text().splitlines())
+
+
+def test_a_folder_belongs_to_one_search_at_a_time(few: Spec, tmp_path: Path) -> None:
+    with working_in(tmp_path), pytest.raises(SearchError, match="another search is running in"):
+        search(few, trials=1, objective=depth, out=tmp_path)
+    assert search(few, trials=1, objective=depth, out=tmp_path).evaluated == 1
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(few: Spec, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SearchError, match=r"cannot write in .*file"):
+        search(few, trials=1, objective=depth, out=tmp_path / "file")
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom blockforge.search.storage import KernelLock\n"
+        "KernelLock(Path(sys.argv[1])).acquire()\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
+    assert done.returncode == -9
+    lock = KernelLock(tmp_path / "lock")
+    assert lock.acquire(wait=False)
+    assert not KernelLock(tmp_path / "lock").acquire(wait=False)
+    lock.release()
+    assert KernelLock(tmp_path / "lock").acquire(wait=False)
+
+
+def test_another_search_in_the_folder_is_refused_by_name(few: Spec, tiny: Spec, tmp_path: Path) -> None:
+    search(few, budget="1MFLOPs", trials=1, objective=depth, out=tmp_path)
+    with pytest.raises(SearchError, match="budget: the study has 1000000 macs, this run 2000000 macs"):
+        search(few, budget="2MFLOPs", trials=2, objective=depth, out=tmp_path)
+    with pytest.raises(SearchError, match="seed: the study has 0, this run 1"):
+        search(few, trials=2, objective=depth, out=tmp_path, seed=1)
+    with pytest.raises(
+        SearchError, match=r"objective: the study has .*:depth, this run Expressivity\(size=96"
+    ):
+        search(few, trials=2, out=tmp_path)
+    text = (
+        r"space: the study has tiny \(.*\), this run tiny \(.*\)\n +they differ at blocks.dw\[0\].kernel_size"
+    )
+    with pytest.raises(SearchError, match=text):
+        search(tiny, trials=2, objective=depth, out=tmp_path)
+
+
+def test_what_is_not_given_is_taken_from_the_study(few: Spec, tmp_path: Path) -> None:
+    first = search(few, budget="1MFLOPs", seed=3, trials=2, objective=depth, out=tmp_path)
+    again = search(trials=3, objective=depth, out=tmp_path)
+    assert again.budget == first.budget
+    assert again.space.tree == first.space.tree
+    assert [t.hash for t in again.trials][: len(first.trials)] == [t.hash for t in first.trials]
+    assert again.evaluated == 3
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, monkeypatch) -> None:
+    from blockforge.search.storage import Journal
+
+    written = Journal.append_logs
+
+    def full(self: Journal, logs: list[dict]) -> None:
+        if journal.exists() and journal.stat().st_size > 4000:
+            raise OSError(28, "No space left on device")
+        written(self, logs)
+
+    journal = tmp_path / JOURNAL
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append_logs", full)
+        with pytest.raises(SearchError, match=r"No space left on device\n.*the same command goes on"):
+            search(few, trials=6, objective=depth, out=tmp_path)
+    finished = journal.read_text().count('"outcome"')
+    assert finished > 0
+    assert search(few, trials=6, objective=depth, out=tmp_path).counts["scored"] == 6
+
+
+def test_a_file_that_is_no_journal_is_an_error(few: Spec, tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text("not a journal\nat all\n")
+    with pytest.raises(SearchError, match="is not a study that can be read"):
+        search(few, trials=1, objective=depth, out=tmp_path)
+
+
+def _die_evaluating(folder: Path, space: Spec) -> optuna.trial.FrozenTrial:
+    """Leave a trial as a process does that dies during its evaluation."""
+    study = open_study(open_storage(folder)[0], {})
+    trial = study.ask()
+    for hole in holes(space).values():
+        if hole.kind == "int":
+            trial.suggest_int(hole.name, int(hole.low), int(hole.high), step=hole.step)
+    trial.set_user_attr("arch", {"hash": "0" * 16})
+    return study.get_trials()[-1]
+
+
+def test_a_candidate_is_tried_again_twice_then_kept_as_failed(few: Spec, tmp_path: Path) -> None:
+    with quiet_optuna():
+        tries = []
+        for _ in range(MAX_RETRIES + 1):
+            tries.append(_die_evaluating(tmp_path, few))
+            study = open_study(open_storage(tmp_path)[0], {})
+            assert recover(study) == 1
+            assert recover(study) == 0
+        assert len({tuple(t.params.items()) for t in tries}) == 1
+        trials = study.get_trials()
+        records = [read_trial(t, holes(few)) for t in trials]
+    assert [r.state for r in records] == ["interrupted"] * MAX_RETRIES + ["failed"]
+    assert records[-1].reason == "its process died (attempt 3)"
+
+
+def test_a_retry_is_queued_once_though_the_recovery_died(few: Spec, tmp_path: Path) -> None:
+    with quiet_optuna():
+        left = _die_evaluating(tmp_path, few)
+        study = open_study(open_storage(tmp_path)[0], {})
+        study.enqueue_trial(left.params, user_attrs={"retry_of": left.number, "retries": 1})
+        recover(study)
+        waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
+    assert [t.user_attrs["retry_of"] for t in waiting] == [left.number]
