@@ -11,11 +11,20 @@ from fractions import Fraction
 
 from blockforge.errors import BudgetError, Diagnostic, Loc, Source
 
-EXAMPLES = "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations); 5GFLOPs,30Mparams"
+EXAMPLES = (
+    "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations); 5GFLOPs,30Mparams"
+)
 _MAX_LENGTH = 200
-_ITEM = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?|\.\d{1,9})\s*(?P<unit>[a-zA-Z]*)")
+_ITEM = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?|\.\d{1,9})\s*(?P<unit>[a-zA-Z]*(?:\s+[a-zA-Z]+)?)")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_WORDS = {"flop": "macs", "flops": "macs", "mac": "macs", "macs": "macs", "param": "params", "params": "params"}
+_WORDS = {
+    "flop": "macs",
+    "flops": "macs",
+    "mac": "macs",
+    "macs": "macs",
+    "param": "params",
+    "params": "params",
+}
 
 
 def _units() -> dict[str, tuple[str, int]]:
@@ -57,6 +66,7 @@ def parse_budget(text: str) -> Budget:
     """
     if len(text) > _MAX_LENGTH:
         raise BudgetError(f"a budget has at most {_MAX_LENGTH} characters\n  hint: {EXAMPLES}")
+    text = text if text.isprintable() else re.sub(r"[^ -~]", "?", text)
     limits: dict[str, int] = {}
     column = 0
     for part in text.split(","):
@@ -76,11 +86,11 @@ def _parse_item(item: str, text: str, start: int) -> tuple[str, int]:
     if match is None:
         what = "is below 0" if item.startswith("-") else "is not a number and a unit"
         raise _error(f"'{item}' {what}", text, start, len(item))
-    unit = match["unit"]
-    if unit.lower() not in _UNITS:
-        what = f"the unit '{unit}' is not known" if unit.lower() not in _POWERS else f"'{item}' has no unit"
+    unit, key = match["unit"], "".join(match["unit"].lower().split())
+    if key not in _UNITS:
+        what = f"the unit '{unit}' is not known" if key not in _POWERS else f"'{item}' has no unit"
         raise _error(what, text, start + match.start("unit") if unit else start, len(unit) or len(item))
-    limit, factor = _UNITS[unit.lower()]
+    limit, factor = _UNITS[key]
     value = int(Fraction(match["number"]) * factor)
     if value < 1:
         raise _error(f"'{item}' leaves nothing", text, start, len(item))
@@ -88,8 +98,7 @@ def _parse_item(item: str, text: str, start: int) -> tuple[str, int]:
 
 
 def _error(message: str, text: str, start: int, length: int) -> BudgetError:
-    shown = text if text.isprintable() else re.sub(r"[^ -~]", "?", text)
-    loc = Loc(Source("budget", (shown,)), 1, start + 1, length)
+    loc = Loc(Source("budget", (text,)), 1, start + 1, length)
     return BudgetError(Diagnostic("budget", message, loc=loc, hint=EXAMPLES).render())
 
 

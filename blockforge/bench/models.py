@@ -5,12 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from blockforge.errors import WeightsError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,13 @@ class Comparison:
 
 
 def compare(
-    name: str, ours: nn.Module, other: nn.Module, shape: tuple[int, int, int, int], *, repeats: int = 15, train: bool = False
+    name: str,
+    ours: nn.Module,
+    other: nn.Module,
+    shape: tuple[int, int, int, int],
+    *,
+    repeats: int = 15,
+    train: bool = False,
 ) -> Comparison:
     """Time two models on the same noise, one call each in turn.
 
@@ -63,6 +73,43 @@ def compare(
         ratios[-1 - tenth],
         difference,
     )
+
+
+def compare_all(
+    specs: list[str], against: str, batches: list[int], *, size: int, runs: int, threads: int, train: bool
+) -> list[Comparison]:
+    """Compare each spec at each batch size with the model that `against` (FILE.py[:NAME]) makes."""
+    import blockforge as bf
+    from blockforge.bench.peers import load_peer
+
+    if threads:
+        torch.set_num_threads(threads)
+    found = []
+    for spec in specs:
+        ours = bf.build(spec, img_size=size, seed=0)
+        other = load_peer(against if ".py:" in against else f"{against}:{ours.spec.name}")
+        equal = share_weights(ours, other)
+        for batch in batches:
+            shape = (batch, ours.arch.plan.input.channels, size, size)
+            result = compare(ours.spec.name, ours, other, shape, repeats=runs, train=train)
+            found.append(result if equal else replace(result, difference=None))
+    return found
+
+
+def comparisons_table(found: list[Comparison], train: bool) -> Table:
+    """The comparisons, to be printed by rich."""
+    from rich.table import Table
+
+    what = "training step" if train else "inference"
+    title = f"ours against theirs: {what}, float32, CPU, {torch.get_num_threads()} threads"
+    table = Table(title=title, title_justify="left")
+    for column in ("model", "batch", "ours ms", "theirs ms", "ratio", "middle 80%", "outputs differ by"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for c in found:
+        spread, off = f"{c.low:.2f} to {c.high:.2f}", "" if c.difference is None else f"{c.difference:.1e}"
+        times = (f"{c.ours_ms:.0f}", f"{c.other_ms:.0f}", f"{c.ratio:.2f}")
+        table.add_row(c.name, str(c.batch), *times, spread, off)
+    return table
 
 
 def share_weights(ours: nn.Module, other: nn.Module) -> bool:

@@ -1,12 +1,13 @@
 """Loads another project's model file, so that it can be timed beside ours.
 
 Only a file that the user names is run. Official code often imports packages for training that its forward
-pass never uses; those that are not installed are replaced by stand-ins while the file is imported.
+pass never uses; those that cannot be imported here are replaced by stand-ins while the file is imported.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -68,27 +69,37 @@ def _imports(path: Path) -> set[str]:
 
 @contextmanager
 def _stand_ins(names: set[str]) -> Iterator[None]:
-    before = set(sys.modules)
-    finder = _Finder(names)
-    sys.meta_path.append(finder)
+    finder = _Finder(names, {top for top in sorted({n.partition(".")[0] for n in names}) if not _works(top)})
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
+        for name in [n for n, module in sys.modules.items() if isinstance(module, _StandIn)]:
+            del sys.modules[name]
+
+
+def _works(package: str) -> bool:
+    """Whether a package can be imported; what a failing one leaves behind is removed."""
+    before = set(sys.modules)
+    try:
+        importlib.import_module(package)
+    except Exception:  # another project's package may fail in any way: then it is not to be had here
         for name in set(sys.modules) - before:
-            if isinstance(sys.modules[name], _StandIn):
+            if name.partition(".")[0] == package:
                 del sys.modules[name]
+        return False
+    return True
 
 
 class _Finder:
-    """Found last: gives a stand-in for modules that nothing else provides."""
+    """Gives stand-ins for the modules of packages that do not work."""
 
-    def __init__(self, names: set[str]) -> None:
-        self.names = names
+    def __init__(self, names: set[str], broken: set[str]) -> None:
+        self.names, self.broken = names, broken
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
-        inside_real_package = "." in name and not isinstance(sys.modules.get(name.rpartition(".")[0]), _StandIn)
-        if name not in self.names or inside_real_package:
+        if name not in self.names or name.partition(".")[0] not in self.broken:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 

@@ -1,0 +1,103 @@
+"""What commands share: options, consoles, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blockforge.errors import BlockforgeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 120
+"""Of output that no terminal shows."""
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A zoo name or a YAML file.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Replace a value, as in stages.2.depth=12; may be repeated."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+_STYLES = (
+    (re.compile(r"\berror\[[\w-]+\]|^error:", re.MULTILINE), "1;31"),
+    (re.compile(r"\bwarning\[[\w-]+\]"), "1;33"),
+    (re.compile(r"^ +\| +(\^+)$", re.MULTILINE), "1;31"),
+    (re.compile(r"^ +hint:", re.MULTILINE), "1;36"),
+)
+
+
+class OutputError(BlockforgeError):
+    """A file that cannot be written."""
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, plain and of fixed width where there is none."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    import json
+
+    print(json.dumps(value, indent=1))
+
+
+def print_error(error: BlockforgeError) -> None:
+    """The message on standard error; messages without a place of their own start with `error:`."""
+    text = str(error)
+    if not re.search(r"\berror\[", text):
+        text = f"error: {text}"
+    print(coloured(text), file=sys.stderr)
+
+
+def coloured(text: str) -> str:
+    """Diagnostics with colour, if standard error is a terminal that wants it."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    for pattern, style in _STYLES:
+        text = pattern.sub(lambda m, style=style: _styled(m, style), text)  # type: ignore[misc]
+    return text
+
+
+def _styled(match: re.Match[str], style: str) -> str:
+    shown = match[match.lastindex or 0]
+    return match[0].replace(shown, f"\x1b[{style}m{shown}\x1b[0m")
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill `path`, which then appears whole or not at all.
+
+    Raises: OutputError if it cannot be written.
+    """
+    from blockforge.saving import write_atomically
+
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: there is no folder {path.parent}\n  hint: mkdir -p {path.parent}"
+        )
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    try:
+        write_atomically(path, write)  # type: ignore[arg-type]
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {(e.strerror or str(e)).lower()}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises: OutputError if it cannot be written."""
+    write_file(path, lambda file: file.write_text(text, encoding="utf-8"))

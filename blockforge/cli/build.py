@@ -1,0 +1,67 @@
+"""`blockforge build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, OutputError, SetOption, SpecArgument, console, print_json
+
+
+def build(
+    spec: SpecArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the model to this folder.")
+    ] = None,
+    overrides: SetOption = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Build a model, run it once as proof, and write it to a folder.
+
+    The folder holds spec.yaml, graph.json, model.safetensors and versions.json; blockforge.load_model
+    reads it.
+
+    \b
+    Examples:
+      blockforge build smt_b
+      blockforge build smt_b --set stages.2.depth=12 --seed 0 -o runs/small
+      blockforge build smt_b --weights smt_base.pth
+    """
+    import blockforge as bf
+    from blockforge.bench.forward import prove
+
+    if output is not None and output.exists() and not output.is_dir():
+        raise OutputError(f"cannot write to {output}: it is not a folder")
+    arch = bf.compile(spec, overrides)
+    out = console()
+    if not json:
+        out.print(arch.summary(layers=False))
+    model = bf.build(arch, weights=weights, seed=seed)
+    proof = prove(model)
+    if output is not None:
+        try:
+            bf.save_model(model, output)
+        except OSError as e:
+            raise OutputError(f"cannot write to {output}: {(e.strerror or str(e)).lower()}") from None
+    if json:
+        totals = {"params": arch.params, "macs": arch.macs, "activation_bytes": arch.activation_bytes}
+        print_json(
+            {
+                "name": arch.name,
+                "hash": arch.hash,
+                **totals,
+                "proof": proof.as_dict(),
+                "folder": output and str(output),
+            }
+        )
+        return
+    out.print(str(proof))
+    if output is not None:
+        out.print(f"written to {output}", soft_wrap=True)

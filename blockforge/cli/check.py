@@ -1,0 +1,40 @@
+"""`blockforge check`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import SetOption, coloured
+
+
+def check(
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC", help="Zoo names or YAML files.", show_default=False)
+    ],
+    overrides: SetOption = None,
+) -> None:
+    """Check specs without building them, search spaces included.
+
+    All errors of all files are shown. In a search space every option of every hole is tried once, the other
+    holes at their first value.
+
+    \b
+    Examples:
+      blockforge check my_net.yaml
+      blockforge check specs/*.yaml spaces/*.yaml
+    """
+    from blockforge.compiler.probe import probe
+
+    failed = 0
+    for source in specs:
+        found = probe(source, overrides)
+        for diagnostic in found.diagnostics:
+            print(coloured(diagnostic.render()), file=sys.stderr)
+        failed += not found.ok
+        print(f"{source}: {found}")
+    if len(specs) > 1:
+        print(f"{len(specs) - failed} of {len(specs)} specs are right")
+    raise typer.Exit(int(failed > 0))

@@ -1,0 +1,32 @@
+"""`blockforge show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console
+
+
+def show(
+    spec: SpecArgument,
+    layers: Annotated[bool, typer.Option(help="With a row for every layer.")] = True,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what a network consists of and costs, without building it.
+
+    \b
+    Examples:
+      blockforge show smt_b
+      blockforge show smt_b --no-layers --set input.size=384
+      blockforge show my_net.yaml --json
+    """
+    import blockforge as bf
+
+    arch = bf.compile(spec, overrides)
+    if json:
+        print(arch.to_json(indent=1))
+    else:
+        console().print(arch.summary(layers))

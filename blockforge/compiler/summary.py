@@ -1,0 +1,201 @@
+"""What a network costs, as tables for people: a row a stage, and a row a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from blockforge.compiler.liveness import peak_bytes
+from blockforge.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+    from blockforge.compiler.architecture import Architecture
+
+CONVENTION = "1 MAC = 1 multiply-add; papers call these FLOPs"
+_BAR = 12
+
+
+def summary(arch: Architecture, layers: bool) -> Group:
+    """The tables of `arch`, to be printed by rich. `layers`: with a row for every layer."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(_headline(arch), style="bold"), _stage_table(arch)]
+    if layers:
+        parts.append(_layer_table(arch))
+    parts.append(Text(totals(arch), style="bold"))
+    scan = f"; {format_count(arch.scan_macs)} of them in scans" if arch.scan_macs else ""
+    parts.append(Text(f"{CONVENTION}{scan}. Peak: live activations, one float32 image, at {arch.peak_node}."))
+    parts += [Text(d.render(), style="yellow") for d in arch.warnings]
+    return Group(*parts)
+
+
+def totals(arch: Architecture) -> str:
+    """The figures of a network in one line."""
+    figures = f"{format_count(arch.params)} params, {format_count(arch.macs)} MACs"
+    return f"{figures}, {format_bytes(arch.activation_bytes)} peak activations, {arch.depth} layers"
+
+
+def overview(arch: Architecture) -> dict[str, Any]:
+    """A network's figures, beside what its paper reports."""
+    reported = arch.spec.about.get("reported", {})
+    figures = {
+        "params": arch.params,
+        "macs": arch.macs,
+        "activation_bytes": arch.activation_bytes,
+        "depth": arch.depth,
+    }
+    return {"name": arch.name, **figures, "reported": dict(reported) if isinstance(reported, dict) else {}}
+
+
+def overview_table(rows: list[dict[str, Any]]) -> Group:
+    """Networks that `overview` describes, a row each."""
+    from rich.console import Group
+
+    table = _table(("name", "params", "MACs", "peak", "layers", "reported by the paper"), right=range(1, 5))
+    for row in rows:
+        reported = ", ".join(f"{value} {name}" for name, value in row["reported"].items())
+        peak = format_bytes(row["activation_bytes"])
+        table.add_row(
+            row["name"],
+            format_count(row["params"]),
+            format_count(row["macs"]),
+            peak,
+            str(row["depth"]),
+            reported,
+        )
+    return Group(table, f"{CONVENTION}. Peak: live activations of one float32 image.")
+
+
+def compact(names: Sequence[str]) -> str:
+    """Names of layers in a row, shortened: `4x sam`, `14x sam+msa`, `2x (3x ssd + msa)`."""
+    length = len(names)
+    period = next(p for p in range(1, length + 1) if all(names[i] == names[i % p] for i in range(length)))
+    if period == 1 or 2 * period > length:
+        return " + ".join(_runs(names))
+    inner = _runs(names[:period])
+    body = "+".join(inner) if len(inner) == period else f"({' + '.join(inner)})"
+    rest = _runs(names[: length % period])
+    return " + ".join([f"{length // period}x {body}", *rest])
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    counted = [(name, len(list(run))) for name, run in groupby(names)]
+    return [f"{count}x {name}" if count > 1 else name for name, count in counted]
+
+
+def _headline(arch: Architecture) -> str:
+    size = arch.plan.input
+    return (
+        f"{arch.name}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
+    )
+
+
+def _stage_table(arch: Architecture) -> Table:
+    table = _table(
+        ("stage", "layers", "dim", "map", "params", "MACs", "peak", "share of MACs"), right=range(2, 7)
+    )
+    peaks = _Peaks(arch.graph)
+    by_stage: dict[Any, list[str]] = {}
+    for name, node in arch.graph.nodes(data=True):
+        by_stage.setdefault(node["kind"] if node["stage"] is None else node["stage"], []).append(name)
+    by_stage.pop("input")
+    for stage, names in by_stage.items():
+        nodes = [arch.graph.nodes[n] for n in names]
+        is_stage = isinstance(stage, int)
+        pattern = (
+            compact([name for name, _ in arch.plan.stages[stage].layers]) if is_stage else nodes[0]["op"]
+        )
+        shape = nodes[-1]["out_shape"]
+        macs = _sum(nodes, "macs")
+        table.add_row(
+            str(stage), pattern, str(shape.dim), f"{shape.height}x{shape.width}",
+            format_count(_sum(nodes, "params")), format_count(macs), format_bytes(peaks.among(names)),
+            _bar(macs, arch.macs),
+        )  # fmt: skip
+    return table
+
+
+def _layer_table(arch: Architecture) -> Table:
+    table = _table(("layer", "block", "ops", "map", "params", "MACs", "peak", "receives"), right=range(4, 7))
+    peaks = _Peaks(arch.graph)
+    for (stage, layer), names in _rows(arch.graph):
+        nodes = [arch.graph.nodes[n] for n in names]
+        label, block = names[0].removeprefix("stages."), ""
+        if layer is not None:
+            label, block = f"{stage}.{layer}", arch.plan.stages[stage].layers[layer][0]
+        table.add_row(
+            label, block, " + ".join(n["op"] for n in nodes), _map(nodes),
+            format_count(_sum(nodes, "params")), format_count(_sum(nodes, "macs")),
+            format_bytes(peaks.among(names)), _received(arch.graph, nodes),
+        )  # fmt: skip
+    return table
+
+
+def _rows(graph: nx.DiGraph) -> Iterator[tuple[tuple[Any, Any], list[str]]]:
+    """The nodes of each layer, and every other node but the image by itself, in execution order."""
+    names = [n for n, node in graph.nodes(data=True) if node["kind"] != "input"]
+    place = {n: (graph.nodes[n]["stage"], graph.nodes[n]["layer"]) for n in names}
+    for _, group in groupby(names, lambda n: n if place[n][1] is None else place[n]):
+        members = list(group)
+        yield place[members[0]], members
+
+
+def _map(nodes: list[dict[str, Any]]) -> str:
+    """The map a row works on; what it becomes, if that differs; how many windows it is cut into."""
+    before, after, windows = nodes[0]["in_shape"], nodes[-1]["out_shape"], nodes[-1]["windows"]
+    shown = str(before) if before == after else f"{before} -> {after}"
+    return f"{shown} in {windows} windows" if windows > 1 else shown
+
+
+def _received(graph: nx.DiGraph, nodes: list[dict[str, Any]]) -> str:
+    """The sources of a layer's aggregator: layers by number, the stage's input as `input`."""
+    sources = [s for node in nodes if node["kind"] == "aggregator" for s in node["inputs"][1:]]
+    layers = [graph.nodes[s]["layer"] for s in sources]
+    return ", ".join("input" if layer is None else str(layer) for layer in layers)
+
+
+class _Peaks:
+    """Peak live activations while some of the nodes run."""
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self.graph: nx.DiGraph = nx.DiGraph()
+        self.own = dict(graph.nodes(data="workspace_bytes"))
+        keys = ("stage", "layer", "inputs", "activation_bytes")
+        for name, node in graph.nodes(data=True):
+            self.graph.add_node(name, workspace_bytes=float("-inf"), **{k: node[k] for k in keys})
+
+    def among(self, names: list[str]) -> int:
+        for name in names:
+            self.graph.nodes[name]["workspace_bytes"] = self.own[name]
+        peak, _ = peak_bytes(self.graph)
+        for name in names:
+            self.graph.nodes[name]["workspace_bytes"] = float("-inf")
+        return peak
+
+
+def _table(heads: Sequence[str], right: range) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads):
+        table.add_column(
+            head, justify="right" if i in right else "left", no_wrap=head != "ops", overflow="fold"
+        )
+    return table
+
+
+def _sum(nodes: list[dict[str, Any]], key: str) -> int:
+    return sum(n[key] for n in nodes)
+
+
+def _bar(part: int, whole: int) -> str:
+    share = part / whole if whole else 0.0
+    return f"{'█' * round(share * _BAR):<{_BAR}} {share:4.0%}"

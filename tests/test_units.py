@@ -1,0 +1,108 @@
+"""Budgets and short figures."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockforge.errors import BudgetError
+from blockforge.units import Budget, format_bytes, format_count, parse_budget
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("5GFLOPs", {"macs": 5_000_000_000}),
+        ("5GMACs", {"macs": 5_000_000_000}),
+        ("5 gflops", {"macs": 5_000_000_000}),
+        ("4.7GFLOPs", {"macs": 4_700_000_000}),
+        (".5TMAC", {"macs": 500_000_000_000}),
+        ("750000flops", {"macs": 750_000}),
+        ("30Mparams", {"params": 30_000_000}),
+        ("0.1K params", {"params": 100}),
+        ("200MB", {"activation_bytes": 200_000_000}),
+        ("200MiB", {"activation_bytes": 200 * 2**20}),
+        ("1.5gib", {"activation_bytes": 3 * 2**29}),
+        (
+            "5GFLOPs,30Mparams, 200MB",
+            {"macs": 5 * 10**9, "params": 30 * 10**6, "activation_bytes": 2 * 10**8},
+        ),
+    ],
+)
+def test_a_budget_is_read(text: str, limits: dict[str, int]) -> None:
+    assert parse_budget(text).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("5G", 2, "'5G' has no unit"),
+        ("5", 1, "'5' has no unit"),
+        ("GFLOPs", 1, "'GFLOPs' is not a number and a unit"),
+        ("-3GFLOPs", 1, "'-3GFLOPs' is below 0"),
+        ("nan", 1, "'nan' is not a number and a unit"),
+        ("infGFLOPs", 1, "'infGFLOPs' is not a number and a unit"),
+        ("5e9FLOPs", 1, "'5e9FLOPs' is not a number and a unit"),
+        ("0GFLOPs", 1, "'0GFLOPs' leaves nothing"),
+        ("5Gparms", 2, "the unit 'Gparms' is not known"),
+        ("200B", 4, "the unit 'B' is not known"),
+        ("5GFLOPs, 3GMACs", 10, "there is a limit on macs already"),
+        ("5GFLOPs,,3Mparams", 9, "there is no limit here"),
+        ("", 1, "there is no limit here"),
+        ("5GFLOPs;3Mparams", 1, "'5GFLOPs;3Mparams' is not a number and a unit"),
+        ("5\x1bGFLOPs", 1, "'5[?]GFLOPs' is not a number and a unit"),
+    ],
+)
+def test_what_cannot_be_read_is_pointed_at(text: str, column: int, message: str) -> None:
+    with pytest.raises(BudgetError, match=rf"^budget:1:{column}: error\[budget\]: {message}") as e:
+        parse_budget(text)
+    assert "hint: 5GFLOPs or 5GMACs" in str(e.value)
+
+
+def test_a_long_text_is_refused() -> None:
+    with pytest.raises(BudgetError, match="at most 200 characters"):
+        parse_budget("5GFLOPs," * 1000)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        assert all(v > 0 for v in parse_budget(text).limits.values())
+    except BudgetError as e:
+        assert str(e).isascii() or text.isprintable()  # noqa: PT017
+
+
+def test_a_budget_says_itself() -> None:
+    assert str(Budget(macs=5_000_000_000, activation_bytes=200_000_000)) == "5.00G MACs, 200 MB"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (950, "950"),
+        (999.6, "1.00K"),
+        (9_996, "10.0K"),
+        (4_838_833_152, "4.84G"),
+        (32_037_352, "32.0M"),
+        (999_499, "999K"),
+        (999_500, "1.00M"),
+        (-1_850_000, "-1.85M"),
+        (10**18, "1000P"),
+    ],
+)
+def test_counts_have_three_figures(value: float, shown: str) -> None:
+    assert format_count(value) == shown
+
+
+def test_bytes_have_their_unit() -> None:
+    assert format_bytes(21_676_032) == "21.7 MB"
+    assert format_bytes(12) == "12 B"
+
+
+@given(st.integers(1000, 10**17))
+def test_a_short_figure_is_right_within_half_a_percent(value: int) -> None:
+    text = format_count(value)
+    power = "KMGTP".index(text[-1]) + 1
+    assert float(text[:-1]) * 1000**power == pytest.approx(value, rel=0.0051)
