@@ -13,6 +13,7 @@ from blockforge.blocks.base import Shape
 from blockforge.compiler import canonical
 from blockforge.compiler.liveness import peak_bytes
 from blockforge.errors import Diagnostic, SpecError
+from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
 from blockforge.spec.plan import Plan
 
@@ -37,18 +38,23 @@ class Architecture:
             (height, width, dim of one image or one window), `windows`, `params`, `macs`, `scan`,
             `activation_bytes`, `workspace_bytes`, `path` and `loc` (where it is written). Edges carry `role`
             (main, intra, inter, skip) and `shape`.
-        spec: the spec it was compiled from, resolved.
+        source: the spec it was compiled from; `spec` is the same with its holes filled.
         warnings: findings that did not stop the compiler.
     """
 
     graph: nx.DiGraph
-    spec: Spec
+    source: Spec
     plan: Plan = field(repr=False)
     warnings: tuple[Diagnostic, ...] = ()
 
     @property
     def name(self) -> str:
-        return self.spec.name
+        return self.source.name
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """What was compiled, as an ordinary spec: no `extends`, no holes."""
+        return fill(self.source, self.plan.answers) if self.plan.answers else self.source
 
     @functools.cached_property
     def params(self) -> int:

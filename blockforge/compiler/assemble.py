@@ -6,204 +6,187 @@ lists the nodes it reads, in order. What the passes behind this one add is liste
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import networkx as nx
-from pydantic import ValidationError
 
-from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Mixer, Op
-from blockforge.compiler.connect import STAGE_INPUT, Rule, make_rule
-from blockforge.errors import OpError, Path, Report
-from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
-from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.blocks.base import Mixer
+from blockforge.compiler.connect import STAGE_INPUT, Feeds
+from blockforge.compiler.make import Maker
+from blockforge.errors import Report
+from blockforge.spec.findings import NOWHERE, report_at
+from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 
 INPUT = "input"
+MAX_NODES = 20_000
+MAX_EDGES = 50_000
+
+_NODE: dict[str, Any] = {
+    "impl": None, "planned": None, "stage": None, "layer": None, "dim": None, "norm": None,
+    "norm_planned": None, "scale": None, "drop_path": 0.0, "post_act": None,
+}  # fmt: skip
 
 
 def assemble(plan: Plan, report: Report) -> nx.DiGraph:
     """The graph of `plan`, without shapes. Raises: SpecError with every block that could not be made."""
-    graph = _Assembler(plan, report).run()
+    maker = Maker(report)
+    maker.check_all(plan)
+    feeds = {s.index: maker.feeds(s) for s in plan.stages}
     report.close()
-    return graph
+    _check_size(plan, feeds, report)
+    return _Assembler(plan, maker, feeds).run()
 
 
 class _Assembler:
-    def __init__(self, plan: Plan, report: Report) -> None:
-        self.plan, self.report = plan, report
-        self.graph = nx.DiGraph()
-        self.ops: dict[int, Op | None] = {}  # by the PlannedOp's id: many layers share one
+    def __init__(self, plan: Plan, maker: Maker, feeds: dict[int, Feeds]) -> None:
+        self.plan, self.make, self.feeds = plan, maker.make, feeds
+        self.graph: nx.DiGraph = nx.DiGraph()
 
     def run(self) -> nx.DiGraph:
         plan = self.plan
         self.add(INPUT, "input", (), path=("input",))
-        last = self.add("stem", "stem", (INPUT,), op=plan.stem, dim=plan.stages[0].dim)
-        skips: dict[int, list[str]] = {}
-        layer = 0
+        last = self.add_op("stem", "stem", (INPUT,), plan.stem, dim=plan.stem_dim)
+        ways: dict[int, str] = {}
+        rates = iter(plan.drop_path)
         for stage in plan.stages:
-            last = self.stage_input(stage, last, skips)
-            last = self.layers(stage, last, layer)
-            layer += len(stage.layers)
+            last = self.stage_input(stage, last, ways)
+            last = self.layers(stage, last, [next(rates) for _ in stage.layers])
             if plan.stage_norm is not None:
-                last = self.add(f"stages.{stage.index}.norm", "norm", (last,), op=plan.stage_norm, stage=stage.index)
-        self.add("head", "head", (last,), op=plan.head, dim=plan.num_classes)
+                name = f"stages.{stage.index}.norm"
+                last = self.add_op(name, "norm", (last,), plan.stage_norm, stage=stage.index)
+        self.add_op("head", "head", (last,), plan.head, dim=plan.num_classes)
         return self.graph
 
     # --- nodes
 
-    def add(self, name: str, kind: str, inputs: tuple[str, ...], *, op: PlannedOp | None = None, **more: Any) -> str:
+    def add(
+        self, name: str, kind: str, inputs: tuple[str, ...], *, roles: tuple[str, ...] = (), **more: Any
+    ) -> str:
         """A node and its edges. The first input is the main one; `roles` names the others'."""
-        roles = more.pop("roles", ())
-        path = op.path if op else more.pop("path", ())
-        impl = self.make(op, *_KINDS[kind]) if op else None
-        self.graph.add_node(name, kind=kind, inputs=inputs, impl=impl, planned=op, path=path, **{**_NODE, **more})
+        self.graph.add_node(name, kind=kind, inputs=inputs, **{**_NODE, **more})
         for i, source in enumerate(inputs):
-            role = roles[i - 1] if i and i <= len(roles) else "main"
             if not self.graph.has_edge(source, name):  # a layer's input may also be one of its sources
-                self.graph.add_edge(source, name, role=role)
+                self.graph.add_edge(source, name, role=roles[i - 1] if 0 < i <= len(roles) else "main")
         return name
 
-    def make(self, op: PlannedOp, *kinds: Kind) -> Op | None:
-        """The block, made once for each place it is written; None where it has an error."""
-        key = id(op)
-        if key not in self.ops:
-            self.ops[key] = self.attempt(op, lambda: registry.make(op.spec.op, op.spec.params, *kinds))
-        return self.ops[key]
-
-    def attempt(self, op: PlannedOp, make: Callable[[], Op]) -> Op | None:
-        try:
-            return make()
-        except registry.ParamErrors as errors:
-            for where, e in errors.errors:
-                self.complain(op, e, where, on_key=e.code == "unknown-key")
-        except OpError as e:
-            self.complain(op, e, ("op",))
-        return None
-
-    def complain(self, op: PlannedOp, e: OpError, where: Path, on_key: bool = False) -> None:
-        path = (*op.path, *where)
-        related = op.related(path, self.plan.locs)
-        if not any(d.path == path and d.message == str(e) for d in self.report.found):
-            self.report.error(e.code, str(e), path, hint=e.hint, on_key=on_key, related=related)
+    def add_op(self, name: str, kind: str, inputs: tuple[str, ...], op: PlannedOp, **more: Any) -> str:
+        """A node that runs one block."""
+        return self.add(name, kind, inputs, impl=self.make(op), planned=op, path=op.path, **more)
 
     # --- stages
 
-    def stage_input(self, stage: Stage, last: str, skips: dict[int, list[str]]) -> str:
-        """Downsampling, and the long skips that arrive at or pass through this stage's input."""
+    def stage_input(self, stage: Stage, last: str, ways: dict[int, str]) -> str:
+        """Downsampling, and the long skips that arrive at or pass through this stage's input.
+
+        `ways`: how far each skip has come, by its number.
+        """
         name, i = f"stages.{stage.index}", stage.index
         if stage.downsample is not None:
-            last = self.add(f"{name}.downsample", "downsample", (last,), op=stage.downsample, dim=stage.dim, stage=i)
+            last = self.add_op(
+                f"{name}.downsample", "downsample", (last,), stage.downsample, dim=stage.dim, stage=i
+            )
         entry = last
-        for number, skip in enumerate(self.plan.skips):
+        for number, skip in _in_order(self.plan.skips):
             if skip.source < i <= skip.targets[-1]:
-                way = skips.setdefault(number, [])
-                made = self.add(
-                    f"skips.{number}.{i}", "skip", (way[-1],), op=skip.op, dim=stage.dim, stage=i, skip=number
-                )
-                way.append(made)
+                more: dict[str, Any] = {"dim": stage.dim, "stage": i, "skip": number}
+                ways[number] = self.add_op(f"skips.{number}.{i}", "skip", (ways[number],), skip.op, **more)
                 if i in skip.targets:
-                    role = ("skip",)
-                    last = self.add(f"{name}.add.{number}", "add", (last, made), stage=i, path=skip.path, roles=role)
+                    inputs = (last, ways[number])
+                    last = self.add(
+                        f"{name}.add.{number}",
+                        "add",
+                        inputs,
+                        stage=i,
+                        path=skip.path,
+                        roles=("skip",),
+                        skip=number,
+                    )
             if skip.source == i:
-                skips[number] = [entry]
+                ways[number] = entry
         return last
 
-    def layers(self, stage: Stage, last: str, first_layer: int) -> str:
-        name, i = f"stages.{stage.index}", stage.index
-        before = last
+    def layers(self, stage: Stage, last: str, rates: list[float]) -> str:
+        """The layers of a stage, between the entry to its windows and the exit from them."""
+        name, before = f"stages.{stage.index}", last
+        tiles: dict[str, Any] = {
+            "stage": stage.index,
+            "window": stage.window,
+            "path": (*stage.path, "window"),
+        }
         if stage.window is not None:
-            last = self.add(f"{name}.window_in", "window_in", (last,), stage=i, window=stage.window, path=(*stage.path, "window"))
-        feeds = self.feeds(stage)
-        outputs = {STAGE_INPUT: last}
-        for layer, (_, branches) in enumerate(stage.layers):
-            sources = tuple(outputs[s] for s in feeds.get(layer, ()))
-            roles = tuple("inter" if s == STAGE_INPUT else "intra" for s in feeds.get(layer, ()))
-            rate = self.plan.drop_path[first_layer + layer]
-            last = self.layer(stage, layer, branches, last, sources, roles, rate)
+            last = self.add(f"{name}.window_in", "window_in", (last,), **tiles)
+        feeds, outputs = self.feeds[stage.index], {STAGE_INPUT: last}
+        for layer, rate in enumerate(rates):
+            sources = feeds.get(layer, ())
+            roles = tuple("inter" if s == STAGE_INPUT else "intra" for s in sources)
+            last = self.layer(stage, layer, last, tuple(outputs[s] for s in sources), roles, rate)
             outputs[layer] = last
         if stage.window is not None:
-            path: Path = (*stage.path, "window")
-            last = self.add(f"{name}.window_out", "window_out", (last,), stage=i, window=stage.window, path=path, like=before)
+            last = self.add(f"{name}.window_out", "window_out", (last,), like=before, **tiles)
         return last
 
     def layer(
         self,
         stage: Stage,
         layer: int,
-        branches: tuple[Branch, ...],
         last: str,
         sources: tuple[str, ...],
         roles: tuple[str, ...],
         rate: float,
     ) -> str:
-        """One layer: its branches in a row, the first mixing one fed by the aggregator if there are sources."""
+        """One layer: its branches in a row, one of them fed by the aggregator if there are sources."""
+        _, branches = stage.layers[layer]
         place = f"stages.{stage.index}.layers.{layer}"
-        made = [(b, self.make(b.op, "mixer", "ffn"), self.norm(b)) for b in branches]
-        fed = _fed_branch(made) if sources else None
-        if sources and fed is None and all(impl for _, impl, _ in made):
-            text = f"layer {layer} has no mixer for the aggregator to feed"
-            self.report.error("connect", text, (*stage.path, "connect"))
+        common: dict[str, Any] = {"stage": stage.index, "layer": layer}
+        fed = fed_branch(branches, self.make) if sources else None
         taken: dict[str, int] = {}
-        for i, (branch, impl, norm) in enumerate(made):
-            op_name = branch.op.spec.op
-            taken[op_name] = taken.get(op_name, 0) + 1
-            name = f"{place}.{op_name}" + (f"_{taken[op_name]}" if taken[op_name] > 1 else "")
+        for i, branch in enumerate(branches):
+            impl = self.make(branch.op)
+            norm = self.make(branch.norm) if branch.norm is not None else None
             inputs: tuple[str, ...] = (last,)
-            common: dict[str, Any] = {"stage": stage.index, "layer": layer}
-            if i == fed and isinstance(impl, Mixer):
+            if i == fed:
+                assert isinstance(impl, Mixer)
+                assert stage.aggregate is not None
                 impl, width = impl.fed(stage.dim)
-                fuse = self.add(
-                    f"{place}.aggregate", "aggregator", (last, *sources), op=stage.aggregate, norm=norm,
-                    dim=width, roles=roles, **common,
+                fuse = self.add_op(
+                    f"{place}.aggregate", "aggregator", (last, *sources), stage.aggregate,
+                    norm=norm, norm_planned=branch.norm, dim=width, roles=roles, **common,
                 )  # fmt: skip
                 inputs, norm = (last, fuse), None
-            self.add(
-                name, impl.kind if impl else "mixer", inputs, op=branch.op, norm=norm, scale=branch.scale,
-                drop_path=rate if branch.drop_path else 0.0, **common,
+            op = branch.op.spec.op
+            taken[op] = taken.get(op, 0) + 1
+            name = f"{place}.{op}" + (f"_{taken[op]}" if taken[op] > 1 else "")
+            last = self.add(
+                name, impl.kind, inputs, impl=impl, planned=branch.op, path=branch.op.path, norm=norm,
+                norm_planned=branch.norm, scale=branch.scale,
+                drop_path=rate if branch.drop_path else 0.0, post_act=branch.post_act, **common,
             )  # fmt: skip
-            self.graph.nodes[name]["impl"] = impl
-            last = name
         return last
 
-    def norm(self, branch: Branch) -> Op | None:
-        return self.make(branch.norm, "norm") if branch.norm is not None else None
 
-    def feeds(self, stage: Stage) -> dict[int, tuple[int, ...]]:
-        """Receiving layer -> source layers, as the stage's rule says."""
-        if stage.connect is None:
-            return {}
-        path: Path = (*stage.path, "connect")
-        try:
-            rule: Rule = make_rule(stage.connect.rule, stage.connect.model_extra or {})
-            return rule.sources(len(stage.layers), first_stage=stage.index == 0)
-        except OpError as e:
-            at = (*path, e.param or "rule")
-            self.report.error(e.code, str(e), at, hint=e.hint)
-        except ValidationError as e:
-            from blockforge.compiler.connect import RULES
-
-            report_schema_errors(e, RULES[stage.connect.rule], self.report, path)
-        return {}
-
-
-_KINDS: dict[str, tuple[Kind, ...]] = {
-    "stem": ("stem",),
-    "downsample": ("downsample",),
-    "skip": ("downsample",),
-    "mixer": ("mixer", "ffn"),
-    "ffn": ("mixer", "ffn"),
-    "norm": ("norm",),
-    "aggregator": ("aggregator",),
-    "head": ("head",),
-}
-_NODE: dict[str, Any] = {"stage": None, "layer": None, "norm": None, "scale": None, "drop_path": 0.0, "dim": None}
-
-
-def _fed_branch(made: list[tuple[Branch, Op | None, Op | None]]) -> int | None:
+def fed_branch(branches: tuple[Branch, ...], make: Any) -> int | None:
     """The branch that an aggregator feeds: the first mixer with a norm before it, else the first mixer.
 
     A positional convolution (`norm: none`) may stand before the layer's real mixer.
     """
-    mixers = [i for i, (_, impl, _) in enumerate(made) if isinstance(impl, Mixer)]
-    return next((i for i in mixers if made[i][2] is not None), mixers[0] if mixers else None)
+    mixers = [i for i, b in enumerate(branches) if isinstance(make(b.op), Mixer)]
+    return next((i for i in mixers if branches[i].norm is not None), mixers[0] if mixers else None)
+
+
+def _in_order(skips: tuple[Skip, ...]) -> list[tuple[int, Skip]]:
+    """The skips with their numbers, in an order that does not depend on the order they are written in."""
+    return sorted(
+        enumerate(skips), key=lambda s: (s[1].source, s[1].targets, s[1].op.spec.op, repr(s[1].op.spec))
+    )
+
+
+def _check_size(plan: Plan, feeds: dict[int, Feeds], report: Report) -> None:
+    """A few lines can ask for more layers than any machine takes."""
+    nodes = sum(len(branches) for s in plan.stages for _, branches in s.layers)
+    edges = nodes + sum(len(sources) for f in feeds.values() for sources in f.values())
+    for what, count, limit in (("branches", nodes, MAX_NODES), ("edges", edges, MAX_EDGES)):
+        if count > limit:
+            text = f"the network has {count} {what}; {limit} are allowed"
+            report_at(report, NOWHERE, "limit", text, ("stages",), hint="fewer layers, or fewer connections")
+            break
+    report.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,6 +66,7 @@ class Backbone(fx.GraphModule):
     arch: Architecture
     num_classes: int
     out_indices: tuple[int, ...] | None
+    head: Any  # what the head's block builds, see `blocks.base.Head`
 
     @classmethod
     def from_architecture(cls, arch: Architecture, out_indices: Sequence[int] | None = None) -> Backbone:
@@ -88,9 +90,9 @@ class Backbone(fx.GraphModule):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        shapes, side = self.arch.stage_shapes(), max(self.arch.plan.input.size)
+        shapes, area = self.arch.stage_shapes(), math.prod(self.arch.plan.input.size)
         info = [
-            {"num_chs": s.dim, "reduction": round(side / max(s.height, s.width)), "module": f"stages.{i}", "index": i}
+            {"num_chs": s.dim, "reduction": round(math.sqrt(area / s.positions)), "module": f"stages.{i}", "index": i}
             for i, s in enumerate(shapes)
         ]
         return FeatureInfo(info, range(len(info)) if self.out_indices is None else self.out_indices)
@@ -144,7 +146,7 @@ class Backbone(fx.GraphModule):
         """Parameters that weight decay must spare, beyond norms and biases: as the blocks declare."""
         found = set()
         for name, module in self.named_modules():
-            declared = getattr(module, "no_weight_decay", None)
+            declared: Any = getattr(module, "no_weight_decay", None)
             if name and callable(declared):
                 found |= {f"{name}.{parameter}" for parameter in declared()}
         return found

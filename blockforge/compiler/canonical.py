@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import networkx as nx
 
@@ -23,16 +24,23 @@ def canonical(graph: nx.DiGraph) -> str:
         row = [
             node["kind"],
             node["op"],
-            node["parameters"],
+            _said(node["parameters"]),
             [index[i] for i in node["inputs"]],
             list(node["out_shape"]),
             node["windows"],
-            [norm.op, norm.parameters_dict()] if norm is not None else None,
+            [norm.op, _said(norm.parameters_dict())] if norm is not None else None,
             [scale.branch, scale.skip] if scale is not None else None,
             round(node["drop_path"], 12),
         ]
+        if node["post_act"] is not None:
+            row.append(node["post_act"])
         rows.append(row)
     return json.dumps([VERSION, rows], sort_keys=True, separators=(",", ":"))
+
+
+def _said(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Without what is left out, so that a block may get a new optional parameter and keep its old hashes."""
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def digest(graph: nx.DiGraph) -> str:

@@ -8,12 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
-from blockforge.errors import OpError, did_you_mean
+from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.spec.schema_errors import shown
 
 STAGE_INPUT = -1
+MAX_EDGES = 10_000
+"""Of one stage: about a dense stage of 140 layers."""
 Index = Annotated[int, Field(ge=0, le=1000)]
+Feeds = dict[int, tuple[int, ...]]
+"""Receiving layer -> the layers that it receives, in the order the aggregator sees them."""
+
+
+class RuleError(OpError):
+    """All that does not fit in one rule, each with its path inside it."""
+
+    def __init__(self, errors: list[tuple[Path, OpError]]) -> None:
+        super().__init__("; ".join(str(e) for _, e in errors))
+        self.errors = errors
 
 
 class Rule(BaseModel):
@@ -22,10 +43,10 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
     rule: ClassVar[str]
 
-    def sources(self, depth: int, first_stage: bool) -> dict[int, tuple[int, ...]]:
-        """Receiving layer -> the layers that it receives, in the order the aggregator sees them.
+    def sources(self, depth: int, first_stage: bool) -> Feeds:
+        """Who feeds whom in a stage of `depth` layers.
 
-        Raises: OpError where the rule does not fit `depth` layers.
+        Raises: RuleError where the rule does not fit.
         """
         raise NotImplementedError
 
@@ -52,6 +73,15 @@ def make_rule(name: str, params: Mapping[str, Any]) -> Rule:
     return RULES[name].model_validate(dict(params))
 
 
+def _or_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """One message for both forms of a window."""
+    try:
+        return handler(value)
+    except ValidationError:
+        text = "this should be a whole number from 1 to 1000, or all, not {value}"
+        raise PydanticCustomError("window", text, {"value": shown(value)}) from None
+
+
 @rule("sparx")
 class SparX(Rule):
     """Sparse cross-layer connections (SparX, AAAI 2025, section 3): ganglion layers at a stride, each seeing
@@ -59,19 +89,21 @@ class SparX(Rule):
 
     stride: Annotated[int, Field(ge=1, le=1000)]
     """Distance between ganglion layers, counted back from the stage's last layer (the paper's S)."""
-    window: Annotated[int, Field(ge=1, le=1000)] | Literal["all"] = "all"
+    window: Annotated[Annotated[int, Field(ge=1, le=1000)] | Literal["all"], WrapValidator(_or_all)] = "all"
     """How many earlier ganglion layers each one sees (the paper's M); all: no limit (the paper's DGC)."""
     start: Index = 0
     """No ganglion layer stands before this index."""
 
-    def sources(self, depth: int, first_stage: bool) -> dict[int, tuple[int, ...]]:
-        ganglion = [i for i in range(depth - 1, -1, -1) if (depth - 1 - i) % self.stride == 0 and i >= self.start][::-1]
-        found: dict[int, tuple[int, ...]] = {}
+    def sources(self, depth: int, first_stage: bool) -> Feeds:
+        ganglion = [i for i in range(depth) if (depth - 1 - i) % self.stride == 0 and i >= self.start]
+        window = len(ganglion) if self.window == "all" else self.window
+        _bound(depth + len(ganglion) * min(window, len(ganglion)) // 2)
+        found: Feeds = {}
         previous = -1
         for order, layer in enumerate(ganglion):
-            normal = tuple(range(previous + 1, layer))
             entry = (STAGE_INPUT,) if order == 0 and not first_stage else ()
-            seen = ganglion[:order] if self.window == "all" else ganglion[max(0, order - self.window) : order]
+            normal = range(previous + 1, layer)
+            seen = ganglion[max(0, order - window) : order]
             if sources := (*entry, *normal, *seen):
                 found[layer] = sources
             previous = layer
@@ -85,27 +117,44 @@ class Dense(Rule):
     start: Index = 1
     """The first layer that receives."""
 
-    def sources(self, depth: int, first_stage: bool) -> dict[int, tuple[int, ...]]:
-        return {i: tuple(range(i)) for i in range(max(1, self.start), depth)}
+    def sources(self, depth: int, first_stage: bool) -> Feeds:
+        first = max(1, self.start)
+        _bound((depth - first) * (depth + first - 1) // 2)
+        return {i: tuple(range(i)) for i in range(first, depth)}
 
 
 @rule("edges")
 class Edges(Rule):
-    """Free form: a list of [from, to] layer indices; `-1` is the stage's input."""
+    """Free form: a list of [from, to] layer indices. An aggregator sees its sources in the order listed."""
 
-    edges: Annotated[list[Annotated[list[int], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=10_000)]
-    """[from, to] pairs, counted from 0 inside the stage."""
+    edges: Annotated[
+        list[Annotated[list[int], Field(min_length=2, max_length=2)]],
+        Field(min_length=1, max_length=MAX_EDGES),
+    ]
+    """[from, to] pairs of layers, counted from 0 inside the stage; from -1 is the stage's input."""
 
-    def sources(self, depth: int, first_stage: bool) -> dict[int, tuple[int, ...]]:
-        found: dict[int, list[int]] = {}
-        for source, target in self.edges:
-            if not STAGE_INPUT <= source < target < depth:
-                raise OpError(
-                    f"the edge [{source}, {target}] does not fit: layers are 0 to {depth - 1}, and edges lead forward",
-                    param="edges",
-                    code="connect",
-                )
-            if source in found.setdefault(target, []):
-                raise OpError(f"the edge [{source}, {target}] is listed twice", param="edges", code="connect")
-            found[target].append(source)
-        return {t: tuple(sorted(s)) for t, s in sorted(found.items())}
+    def sources(self, depth: int, first_stage: bool) -> Feeds:
+        found: dict[int, dict[int, None]] = {}
+        errors: list[tuple[Path, OpError]] = []
+        for i, (source, target) in enumerate(self.edges):
+            text, hint = None, f"layers are 0 to {depth - 1}; -1 is the stage's input"
+            if not STAGE_INPUT <= source < depth or not 0 <= target < depth:
+                text = f"the edge [{source}, {target}] leaves the stage, which has {depth} layers"
+            elif source >= target:
+                text, hint = f"the edge [{source}, {target}] does not lead forward", "write [earlier, later]"
+            elif source in found.setdefault(target, {}):
+                text, hint = f"the edge [{source}, {target}] is listed twice", "list each edge once"
+            if text is None:
+                found[target][source] = None
+            else:
+                errors.append((("edges", i), OpError(text, hint=hint, code="connect")))
+        if errors:
+            raise RuleError(errors)
+        return {target: tuple(found[target]) for target in sorted(found)}
+
+
+def _bound(edges: int) -> None:
+    if edges > MAX_EDGES:
+        text = f"this rule gives about {edges} edges; {MAX_EDGES} are allowed in a stage"
+        error = OpError(text, hint="a larger stride, a smaller window, or fewer layers", code="limit")
+        raise RuleError([(("rule",), error)])

@@ -23,8 +23,9 @@ def add_costs(graph: nx.DiGraph) -> None:
         cost, workspace = _branch(node) if node["kind"] in ("mixer", "ffn", "aggregator") else _single(node, graph)
         windows = node["windows"]
         node["params"], node["macs"], node["scan"] = cost.params, cost.macs * windows, cost.scan * windows
-        node["activation_bytes"] = node["out_shape"].elements * windows * BYTES
-        node["workspace_bytes"] = workspace * windows * BYTES
+        is_view = node["kind"] == "input" and node["out_shape"].dim == 1  # one channel: any layout is channels-last
+        node["activation_bytes"] = 0 if is_view else node["out_shape"].elements * windows * BYTES
+        node["workspace_bytes"] = 0 if is_view else workspace * windows * BYTES
 
 
 def _single(node: dict[str, Any], graph: nx.DiGraph) -> tuple[Cost, int]:
@@ -55,11 +56,15 @@ def _branch(node: dict[str, Any]) -> tuple[Cost, int]:
         return cost, workspace
     if (scale := node["scale"]) is not None:
         dim = found.out_shape.dim
-        cost += Cost(params=dim * (scale.branch is not None) + 2 * dim * (scale.skip is not None))
+        cost += Cost(dim) if scale.branch is not None else Cost()
+        cost += Cost(2 * dim, out) if scale.skip is not None else Cost()
     return cost, max(workspace, residual_elements(node, out))
 
 
 def residual_elements(node: dict[str, Any], out: int) -> int:
     """What lives at once while the branch is scaled and added: it, its scaled form or the sum, the scaled input."""
     scale = node["scale"]
+    alone = node["norm"] is None and scale is None and node["drop_path"] == 0 and len(node["inputs"]) == 1
+    if alone and node["impl"].residual:
+        return out * (1 + (node["post_act"] is not None))
     return out * (2 + (scale is not None and scale.skip is not None))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from blockforge.blocks.base import Cost, Op, Shape
-from blockforge.errors import OpError, Path, Report
+from blockforge.errors import Loc, OpError, Path, Report
+from blockforge.spec.findings import NOWHERE, report_at
 from blockforge.spec.plan import Plan, PlannedOp
 
 MAX_ELEMENTS = 2**40
@@ -32,7 +33,8 @@ def facts(op: Op, place: tuple[Any, ...]) -> Facts:
     op.check(*place)
     out = op.out_shape(*place)
     if min(out) < 1:
-        raise OpError(f"'{op.op}' leaves nothing of a map of {place[0]}", hint="use larger images or fewer stages")
+        hint = "a larger input.size, or fewer stages and downsamples"
+        raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")
     return Facts(out, op.cost(*place), op.workspace(*place))
 
 
@@ -49,11 +51,17 @@ class _Infer:
         self.said: set[tuple[Path, str]] = set()
 
     def run(self) -> None:
+        steps = {
+            "input": self._input,
+            "add": self._add,
+            "window_in": self._window_in,
+            "window_out": self._window_out,
+        }
         for name, node in self.nodes(data=True):
-            kind = node["kind"]
-            step = getattr(self, f"_{kind}", self._block)
-            if not step(name, node):
-                return  # what follows would only repeat the mistake
+            if not steps.get(node["kind"], self._block)(name, node):
+                return  # nobody knows the shapes behind this node
+
+    # --- one step for each kind of node: fills in its shapes; False where it gives none
 
     def _input(self, name: str, node: dict[str, Any]) -> bool:
         height, width = self.plan.input.size
@@ -71,13 +79,12 @@ class _Infer:
         else:
             place = (shape,) if node["dim"] is None else (shape, node["dim"])
         node.update(in_shape=shape, windows=main["windows"], place=place)
-        try:
-            out = facts(node["impl"], place).out_shape
-            if node["norm"] is not None:
-                facts(node["norm"], (shape,))
-        except OpError as e:
-            planned: PlannedOp = node["planned"]
-            self._complain(name, node, planned, e)
+        out = self._ask(name, node, node["impl"], node["planned"], place)
+        if node["norm"] is not None:
+            self._ask(name, node, node["norm"], node["norm_planned"], (shape,))
+        if out is None and node["kind"] in ("mixer", "ffn", "norm"):
+            out = shape  # what such a block would give is known: go on to find the other mistakes
+        if out is None:
             return False
         if out.elements * node["windows"] > MAX_ELEMENTS:
             self._complain(name, node, node["planned"], OpError(f"a map of {out} is too large", code="size"))
@@ -85,30 +92,35 @@ class _Infer:
         node["out_shape"] = out
         return True
 
+    def _ask(self, name: str, node: dict[str, Any], op: Op, planned: PlannedOp, place: Any) -> Shape | None:
+        try:
+            return facts(op, place).out_shape
+        except OpError as e:
+            self._complain(name, node, planned, e)
+        return None
+
     def _add(self, name: str, node: dict[str, Any]) -> bool:
         """A long skip that arrives: both maps must be of one shape."""
         main, skip = (self.nodes[n] for n in node["inputs"])
         shape, other = main["out_shape"], skip["out_shape"]
         node.update(in_shape=shape, out_shape=shape, windows=1, place=())
-        if shape == other:
-            return True
-        stage_path: Path = ("stages", node["stage"])
-        stage_loc = self.plan.locs.value(stage_path)
-        text = f"stage {node['stage']} gives {shape}"
-        self.report.error(
-            "skip-shape",
-            f"{text}{f' (line {stage_loc.line})' if stage_loc else ''}, the skip adds {other}",
-            node["path"],
-            hint="choose the skip's op so that it gives what the stage's downsample gives",
-            related=[(text, stage_loc)] if stage_loc else [],
-        )
-        return False
+        if shape != other:
+            there, here = self.plan.locs.value(("stages", node["stage"])), self.plan.locs.value(node["path"])
+            gives = f"stage {node['stage']} takes {shape}"
+            text = f"{gives}{_line(there)}, the skip adds {other}{_line(here)}"
+            op = self.nodes[node["inputs"][1]]["planned"].spec.op
+            hint = f"'{op}' and the stage's downsample must give maps of one size; choose another op here"
+            related = [(gives, there)] if there else []
+            report_at(self.report, NOWHERE, "skip-shape", text, node["path"], hint=hint, related=related)
+        return True
 
     def _window_in(self, name: str, node: dict[str, Any]) -> bool:
         shape, window = self.nodes[node["inputs"][0]]["out_shape"], node["window"]
         if window > max(shape.height, shape.width):
-            text = f"window {window} is larger than the map, {shape.height}x{shape.width}"
-            self.report.warn("window", text, node["path"], hint="zeros fill the rest; a smaller window does less work")
+            size = f"{shape.height}x{shape.width}"
+            text = f"window {window} is larger than the map of stage {node['stage']}, {size}"
+            hint = f"zeros fill the rest; a window of {max(shape.height, shape.width)} covers the whole map"
+            self.report.warn("window", text, node["path"], hint=hint)
         windows = -(-shape.height // window) * -(-shape.width // window)
         out = Shape(window, window, shape.dim)
         node.update(in_shape=shape, out_shape=out, windows=windows, place=())
@@ -120,7 +132,18 @@ class _Infer:
         return True
 
     def _complain(self, name: str, node: dict[str, Any], planned: PlannedOp, e: OpError) -> None:
+        """Report a block that cannot stand at a node; once, however many layers it is in."""
         path = (*planned.path, e.param) if e.param else planned.path
-        where = f" (in {name}, on a map of {node['in_shape']})"
-        related = planned.related(path, self.plan.locs)
-        self.report.error(e.code, f"{e}{where}", path, hint=e.hint, related=related)
+        if (path, str(e)) in self.said:
+            return
+        self.said.add((path, str(e)))
+        related: list[tuple[str, Loc]] = []
+        stage = node["stage"]
+        if stage is not None and (loc := self.plan.locs.value(("stages", stage, "dim"))) is not None:
+            related = [(f"stage {stage} has dim {self.plan.stages[stage].dim}", loc)]
+        text = f"{e} (in {name}, on a map of {node['in_shape']})"
+        report_at(self.report, planned.origins, e.code, text, path, hint=e.hint, related=related)
+
+
+def _line(loc: Loc | None) -> str:
+    return f" (line {loc.line})" if loc else ""

@@ -64,7 +64,8 @@ def emit(arch: Architecture, maps: Sequence[int] | None = None, logits: bool = T
         maps: stages whose maps it returns, as NCHW views; None: it returns a single value.
         logits: the head's output (beside the maps, if any); without it, and without maps, the last map.
     """
-    graph, emitted = fx.Graph(), {}
+    graph = fx.Graph()
+    emitted: dict[str, fx.Node] = {}
     stage_ends = _stage_ends(arch.graph)
     last_stage = len(stage_ends) - 1 if logits or maps is None else max(maps)
     for unit in units(arch.graph):
@@ -100,13 +101,17 @@ def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[
     args = tuple(emitted[i] for i in unit.inputs)
     if node["kind"] == "input":
         image = graph.placeholder("x")
-        nhwc = graph.call_method("permute", (image, 0, 2, 3, 1))
+        if node["out_shape"].dim == 1:  # permuted, it would keep strides that a convolution takes for NCHW
+            nhwc = graph.call_method("unsqueeze", (graph.call_method("squeeze", (image, 1)), -1))
+        else:
+            nhwc = graph.call_method("permute", (image, 0, 2, 3, 1))
         return graph.create_node("call_method", "contiguous", (nhwc,), name="image")
     if node["kind"] == "add":
         return graph.create_node("call_function", operator.add, args, name=name)
     if node["kind"] == "window_out":
         like = emitted[_unit_of(node["like"], emitted)]
-        args += tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
+        with graph.inserting_before(like.next):  # the map itself need not live until its windows are put back
+            args += tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
     return graph.create_node("call_module", unit.name, args, name=name)
 
 
@@ -144,5 +149,6 @@ def _layer(unit: Unit, nodes: list[dict[str, Any]]) -> Layer:
         own = name.removeprefix(f"{unit.name}.")
         if fuse is not None and fed is None:  # the aggregator stands right before the branch it feeds
             fed = own
-        branches[own] = Branch(impl, norm, node["scale"], node["out_shape"].dim, node["drop_path"])
+        dim, rate = node["out_shape"].dim, node["drop_path"]
+        branches[own] = Branch(impl, norm, node["scale"], dim, rate, node["post_act"])
     return Layer(branches, fuse, fed)

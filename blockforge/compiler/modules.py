@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blockforge.blocks.layers import DropPath
+from blockforge.blocks.layers import DropPath, activation, channel_affine, cut_windows, join_windows
+from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 
 
 class Branch(nn.Module):
-    """`x + drop_path(scale * op(norm(x)))`.
+    """`post_act(x + drop_path(scale * op(norm(x))))`.
 
     Args:
         op: the block.
@@ -22,10 +23,17 @@ class Branch(nn.Module):
         scale: a learnt scale on the branch (LayerScale), or scale and bias on the identity path.
         dim: channels.
         drop_path: probability to drop the branch of an image in training.
+        post_act: activation of the sum, or none.
     """
 
     def __init__(
-        self, op: nn.Module, norm: nn.Module | None, scale: ScaleSpec | None, dim: int, drop_path: float
+        self,
+        op: nn.Module,
+        norm: nn.Module | None,
+        scale: ScaleSpec | None,
+        dim: int,
+        drop_path: float,
+        post_act: Act | None = None,
     ) -> None:
         super().__init__()
         self.norm = norm if norm is not None else nn.Identity()
@@ -35,15 +43,22 @@ class Branch(nn.Module):
         self.skip_scale = nn.Parameter(torch.full((dim,), skip)) if skip is not None else None
         self.skip_bias = nn.Parameter(torch.zeros(dim)) if skip is not None else None
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.post_act = activation(post_act) if post_act is not None else None
+        self.at_once = norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
 
     def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
         """`fed`: what an aggregator gives in place of the branch's own input."""
+        if self.at_once and fed is None:
+            op: Any = self.op
+            y = op.residual(x)
+            return self.post_act(y) if self.post_act is not None else y
         y = self.op(self.norm(x) if fed is None else fed)
         if self.scale is not None:
             y = y * self.scale
         if self.skip_scale is not None and self.skip_bias is not None:
-            x = torch.addcmul(self.skip_bias, x, self.skip_scale)
-        return x + self.drop_path(y)
+            x = channel_affine(x, self.skip_scale, self.skip_bias)
+        y = x + self.drop_path(y)
+        return self.post_act(y) if self.post_act is not None else y
 
     def no_weight_decay(self) -> set[str]:
         return {n for n in ("scale", "skip_scale", "skip_bias") if getattr(self, n) is not None}
@@ -94,14 +109,7 @@ class WindowIn(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        w = self.window
-        batch, height, width, dim = x.shape
-        below, right = -height % w, -width % w
-        if below or right:
-            x = F.pad(x, (0, 0, 0, right, 0, below))
-        rows, columns = (height + below) // w, (width + right) // w
-        x = x.reshape(batch, rows, w, columns, w, dim).transpose(2, 3)
-        return x.reshape(batch * rows * columns, w, w, dim)
+        return cut_windows(x, self.window)
 
     def extra_repr(self) -> str:
         return f"window={self.window}"
@@ -115,13 +123,7 @@ class WindowOut(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        w = self.window
-        rows, columns = (height + w - 1) // w, (width + w - 1) // w
-        x = x.reshape(-1, rows, columns, w, w, x.shape[-1]).transpose(2, 3)
-        x = x.reshape(-1, rows * w, columns * w, x.shape[-1])
-        if height % w or width % w:
-            x = x[:, :height, :width].contiguous()
-        return x
+        return join_windows(x, self.window, height, width)
 
     def extra_repr(self) -> str:
         return f"window={self.window}"

@@ -1,36 +1,46 @@
-"""A spec with holes is a search space: list its holes, fill them, and write the result as an ordinary spec."""
+"""A spec with holes is a search space: list its holes, fill them, and get an ordinary spec."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from blockforge.errors import Report
+from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
 from blockforge.spec.loader import Document
 from blockforge.spec.model import Spec
-from blockforge.spec.values import Hole, Ref, lift, plain, walk
+from blockforge.spec.values import Hole, Ref, plain, walk
 
 
 def holes(spec: Spec) -> dict[str, Hole]:
     """Every hole of `spec` by name, those inside choices included, in the order they are written."""
     found: dict[str, Hole] = {}
-    walk(lift(spec.tree, Report(spec.locs)), lambda v: found.setdefault(v.name, v) if isinstance(v, Hole) else None)
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Hole):
+            found.setdefault(value.name, value)
+
+    walk(spec.lifted, visit)
     return found
 
 
 def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spec:
-    """`spec` with its holes filled from `answers` (name -> label or number), without what is then unused.
+    """`spec` with its holes filled, without what is then unused.
 
-    Blocks that no layer names, and names that nothing refers to, are left out; so are their holes.
+    Blocks that no layer names, and names that nothing refers to, are left out; so are their holes. Any other
+    hole without an answer takes its first choice or lowest value.
+
+    Args:
+        answers: hole name -> label of a choice, or number in the range.
+        name: in place of the spec's own.
+    Raises: SpecError for an answer that is no value of its hole.
     """
     from blockforge.spec.load import parse
 
-    tree = _fill(lift(spec.tree, Report(spec.locs)), answers)
-    blocks = tree.get("blocks", {})
-    used = {n for stage in tree["stages"] for n, _ in _names(stage.get("layers"), tree)}
-    if used <= set(blocks):
-        tree["blocks"] = {n: b for n, b in blocks.items() if n in used}
+    tree = _fill(spec.lifted, answers)
+    used = _used_blocks(tree)
+    if "blocks" in tree:
+        tree["blocks"] = {n: b for n, b in tree["blocks"].items() if n in used}
     _drop_unused_names(tree)
     if name is not None:
         tree["name"] = name
@@ -39,39 +49,67 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
 
 def _fill(value: Any, answers: Mapping[str, Any]) -> Any:
     if isinstance(value, Hole):
-        if value.kind != "choice":
-            return answers.get(value.name, value.low)
-        return _fill(value.option(answers.get(value.name, value.labels[0])), answers)
+        answer = answers.get(value.name, value.labels[0] if value.labels else value.low)
+        if answer not in value:
+            text = f"{answer!r} is not a value of the hole '{value.name}'"
+            raise SpecError([Diagnostic("hole", text, value.written, hint=f"its values: {value.values()}")])
+        return _fill(value.options[value.index(answer)], answers) if value.kind == "choice" else answer
     if isinstance(value, dict):
         return {k: _fill(v, answers) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_fill(v, answers) for v in value]
     return value
 
 
-def _names(layers: Any, tree: dict[str, Any]) -> tuple[tuple[str, int], ...]:
-    while isinstance(layers, Ref):
-        layers = tree.get("let", {}).get(layers.name)
-    return patterns.names(layers) if isinstance(layers, str) else ()
+def _used_blocks(tree: dict[str, Any]) -> set[str]:
+    """The blocks that some stage's layers name."""
+    shared = tree.get("let", {})
+    used: set[str] = set()
+    for stage in tree["stages"]:
+        stage = _given(stage, [shared])
+        lets = [stage["let"], shared] if isinstance(stage, dict) and "let" in stage else [shared]
+        layers = _given(stage.get("layers"), lets) if isinstance(stage, dict) else None
+        if isinstance(layers, str):
+            used.update(_names(layers))
+    return used
+
+
+def _names(pattern: str) -> list[str]:
+    """The names in a pattern; of a malformed one none, which compiling the spec will say."""
+    try:
+        return [name for name, _ in patterns.names(pattern)]
+    except patterns.PatternError:
+        return []
+
+
+def _given(value: Any, lets: list[dict[str, Any]]) -> Any:
+    """What a reference stands for; `lets` are looked through in order."""
+    for _ in range(100):  # a name may stand for a name; one that stands for itself is told when compiling
+        if not isinstance(value, Ref):
+            break
+        value = next((let[value.name] for let in lets if value.name in let), None)
+    return value
 
 
 def _drop_unused_names(tree: dict[str, Any]) -> None:
     """Leave in every `let` what something refers to, directly or through another name."""
-    used: set[str] = set()
-    lets: dict[str, list[Any]] = {}
-    stages = [{k: v for k, v in s.items() if k != "let"} for s in tree["stages"]]
-    for owner in (tree, *tree["stages"]):
+    owners = [tree, *(s for s in tree["stages"] if isinstance(s, dict))]
+    given: dict[str, list[Any]] = {}
+    for owner in owners:
         for key, value in owner.get("let", {}).items():
-            lets.setdefault(key, []).append(value)
+            given.setdefault(key, []).append(value)
+    used: set[str] = set()
+    todo = [{k: v for k, v in owner.items() if k not in ("let", "stages", "about")} for owner in owners]
+    todo += [s for s in tree["stages"] if not isinstance(s, dict)]
 
     def visit(value: Any) -> None:
         if isinstance(value, Ref) and value.name not in used:
             used.add(value.name)
-            for given in lets.get(value.name, []):
-                walk(given, visit)
+            todo.extend(given.get(value.name, []))
 
-    walk([{k: v for k, v in tree.items() if k not in ("let", "stages")}, stages], visit)
-    for owner in (tree, *tree["stages"]):
+    while todo:
+        walk(todo.pop(), visit)
+    for owner in owners:
         if "let" in owner:
             owner["let"] = {k: v for k, v in owner["let"].items() if k in used}
             if not owner["let"]:

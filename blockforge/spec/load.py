@@ -11,12 +11,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blockforge.errors import Loc, Locs, Path, Report, Source, SpecError, did_you_mean
+from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
+from blockforge.spec.layers import check_all_options
+from blockforge.spec.lift import lift
 from blockforge.spec.loader import Document, load_file, load_text
-from blockforge.spec.merge import Base, extend, override
+from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
+from blockforge.spec.names import check_names
+from blockforge.spec.override import Overrides, override
+from blockforge.spec.plain_data import plain_data
+from blockforge.spec.scalars import shorten
 from blockforge.spec.schema_errors import report_schema_errors
-from blockforge.spec.values import lift
 
 SpecLike = Spec | str | os.PathLike[str] | Mapping[str, Any]
 _SUFFIXES = (".yaml", ".yml")
@@ -24,11 +29,11 @@ _SUFFIXES = (".yaml", ".yml")
 
 def list_specs(pattern: str = "*") -> list[str]:
     """Names of the zoo's specs that match a shell pattern, as in `smt*`."""
-    names = (f.name.removesuffix(".yaml") for f in resources.files("blockforge.specs").iterdir() if f.name.endswith(".yaml"))
-    return sorted(n for n in names if fnmatch(n, pattern))
+    names = (f.name for f in resources.files("blockforge.specs").iterdir())
+    return sorted(n[:-5] for n in names if n.endswith(".yaml") and fnmatch(n[:-5], pattern))
 
 
-def load(source: SpecLike, overrides: Mapping[str, Any] | list[str] | None = None) -> Spec:
+def load(source: SpecLike, overrides: Overrides | None = None) -> Spec:
     """Read and validate a spec.
 
     Args:
@@ -40,30 +45,9 @@ def load(source: SpecLike, overrides: Mapping[str, Any] | list[str] | None = Non
         SpecError: with every error that the pass found.
     """
     if isinstance(source, Spec):
-        if not overrides:
-            return source
-        return parse(override(Document(source.tree, source.locs), overrides))
+        return parse(override(Document(source.tree, source.locs), overrides)) if overrides else source
     document = extend(_open(source), _find)
     return parse(override(document, overrides) if overrides else document)
-
-
-def parse(document: Document) -> Spec:
-    """Validate one document whose `extends` is already merged."""
-    report = Report(document.locs)
-    if not isinstance(document.tree, dict):
-        report.error("spec", "a spec is a mapping of keys", hint="start with: blockforge: 1")
-        report.close()
-    lifted = lift(document.tree, report)
-    report.close()
-    try:
-        spec = Spec.model_validate(lifted)
-    except ValidationError as e:
-        report_schema_errors(e, Spec, report)
-        report.close()
-        raise
-    object.__setattr__(spec, "_tree", document.tree)
-    object.__setattr__(spec, "_locs", document.locs)
-    return spec
 
 
 def from_text(text: str, name: str = "<text>") -> Spec:
@@ -71,58 +55,60 @@ def from_text(text: str, name: str = "<text>") -> Spec:
     return parse(extend(Base(name, load_text(text, name)), _find))
 
 
+def parse(document: Document) -> Spec:
+    """Validate one document whose `extends` is already merged."""
+    report = Report(document.locs)
+    lifted = lift(document.tree, report)
+    if not isinstance(lifted, dict):
+        hint = "start with: blockforge: 1; a hole stands in place of a value"
+        report.error("spec", "a spec is a mapping of keys", hint=hint)
+        report.close()
+    check_names(lifted, report)
+    stages, blocks = lifted.get("stages"), lifted.get("blocks", {})
+    if isinstance(stages, list) and isinstance(blocks, dict):
+        check_all_options(stages, blocks, report)
+    try:
+        spec = Spec.model_validate(lifted)
+    except ValidationError as e:
+        report_schema_errors(e, Spec, report)
+        report.close()
+        raise
+    report.close()
+    return spec.with_source(document.tree, document.locs)
+
+
 def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Base:
     if isinstance(source, Mapping):
         return Base("<mapping>", _from_mapping(source))
     text = os.fspath(source)
-    is_path = not isinstance(source, str) or text.endswith(_SUFFIXES) or os.sep in text
-    if is_path:
+    if not isinstance(source, str) or _is_path(text):
         return Base(os.path.realpath(text), load_file(text))
-    try:
-        return _zoo(text)
-    except LookupError as e:
-        raise SpecError(_plain_error(*e.args)) from None
+    return _zoo(text)
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(_SUFFIXES) or "/" in text or os.sep in text
 
 
 def _find(name: str, child: Base) -> Base:
     """What `extends: name` means in `child`: a path beside it, or a zoo name."""
-    if name.endswith(_SUFFIXES) or "/" in name:
-        path = FilePath(child.name).parent / name
-        return Base(os.path.realpath(path), load_file(path))
-    return _zoo(name)
+    if not _is_path(name):
+        return _zoo(name)
+    path = os.path.realpath(FilePath(child.name).parent / name)
+    return Base(path, load_file(short_path(path)))
 
 
 def _zoo(name: str) -> Base:
     file = resources.files("blockforge.specs") / f"{name}.yaml"
     if not name.replace("_", "").replace("-", "").isalnum() or not file.is_file():
         hint = did_you_mean(name, list_specs(), what="zoo") + "; a file needs its .yaml"
-        raise LookupError(f"no spec named '{name}' in the zoo", hint)
-    return Base(f"zoo:{name}", load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
-
-
-def _plain_error(message: str, hint: str) -> list[Any]:
-    report = Report(Locs())
-    report.error("file", message, hint=hint)
-    return report.found
+        raise SpecError([Diagnostic("file", f"no spec named '{shorten(name)}' in the zoo", hint=hint)])
+    return Base(os.path.realpath(str(file)), load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Document:
     """A document from Python data: tuples are lists, keys are text or numbers, places are paths."""
     report = Report(Locs({(): (None, Loc(Source("<mapping>", ()), 1, 1))}))
-    tree = _plain_data(source, (), report, 0)
+    tree = plain_data(source, report)
     report.close()
     return Document(tree, report.locs)
-
-
-def _plain_data(value: Any, path: Path, report: Report, depth: int) -> Any:
-    if depth > 32:
-        report.error("spec", "nested more than 32 deep", path[:4])
-        return None
-    if isinstance(value, Mapping):
-        return {k: _plain_data(v, (*path, k), report, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_data(v, (*path, i), report, depth + 1) for i, v in enumerate(value)]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    report.error("spec", f"a {type(value).__name__} has no place in a spec", path)
-    return None

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError
+from blockforge.spec.yaml_builder import TreeBuilder
 from blockforge.spec.yaml_events import mark_at
-from blockforge.spec.yaml_tree import TreeBuilder
 
 MAX_BYTES = 256 * 1024
-"""Of a text or file. `yaml_tree` bounds what may be in it."""
+"""Of a text or file. `yaml_tree` and `yaml_builder` bound what may be in it."""
 
 # What YAML may hold, less the exotic line breaks (U+0085, U+2028, U+2029), which editors do not count as
 # lines, and the byte order mark, which belongs at the start.

@@ -1,78 +1,36 @@
 """The schema of a spec: frozen pydantic models. Positions live beside them, in a `Locs` table.
 
-Any value may also be a reference or a hole (`values`); `Value[T]` accepts those and validates what a hole
-could become. Which ops exist and what their parameters mean is the registry's to say, not this schema's.
+Which ops exist and what their parameters mean is the registry's to say, not this schema's.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from blockforge.errors import Locs
+from blockforge.errors import Locs, Report
+from blockforge.spec.fields import (
+    MAX_CLASSES,
+    MAX_STAGES,
+    Act,
+    Both,
+    Depth,
+    Dim,
+    LetName,
+    Name,
+    Open,
+    OrNone,
+    Rate,
+    Side,
+)
+from blockforge.spec.lift import lift
 from blockforge.spec.values import Hole, Ref, plain
 
-MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 16, 16_384, 1_000_000
-
-
-def _open_value(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Let references and holes through; validate each value that a hole could take."""
-    if isinstance(value, Ref):
-        return value
-    if isinstance(value, Hole):
-        key = f"${value.kind}"
-        numbers = (value.low, value.high)
-        tried = enumerate(value.options) if value.kind == "choice" else enumerate(numbers)
-        for i, option in tried:
-            if not isinstance(option, Ref | Hole):
-                _validate_option(option, handler, (key, i))
-            elif isinstance(option, Hole):
-                _open_value(option, handler)
-        return value
-    return handler(value)
-
-
-def _validate_option(option: Any, handler: ValidatorFunctionWrapHandler, at: tuple[str | int, ...]) -> None:
-    try:
-        handler(option)
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        text = f"{where}: {first['msg']}" if where else first["msg"]
-        raise PydanticCustomError(
-            "option", "{text}", {"text": f"choice {at[1]}: {text}", "at": (*at, *first["loc"])}
-        ) from None
-
-
-def _none(value: Any) -> Any:
-    """`none` -> None; YAML's empty value is refused, because it is most often a slip."""
-    if value is None:
-        raise PydanticCustomError("empty", "there is no value here; write none to leave it out")
-    return None if value == "none" else value
-
-
-Open = WrapValidator(_open_value)
-OrNone = BeforeValidator(_none)
-
-Both = BeforeValidator(lambda v: v if isinstance(v, list) else [v, v])
-"""One number for both sides."""
-
-Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
-Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]
+MAX_SKIPS = MAX_STAGES * (MAX_STAGES - 1) // 2
+"""One for each pair of stages."""
 
 
 class Model(BaseModel):
@@ -105,6 +63,13 @@ class OpSpec(Model):
 OptionalOp = Annotated[OpSpec | None, OrNone, Open]
 
 
+class StemSpec(OpSpec):
+    """The block from the image to the first stage."""
+
+    dim: Annotated[Dim | None, Open] = None
+    """Channels, where stage 0 has a `downsample` of its own behind the stem; absent: those of stage 0."""
+
+
 class ScaleSpec(Model):
     """A learnt scale a channel: on the branch (LayerScale), or scale and bias on the identity path."""
 
@@ -123,7 +88,7 @@ Scale = Annotated[ScaleSpec | None, OrNone, Open]
 
 
 class BranchSpec(OpSpec):
-    """One residual branch: `x + drop_path(scale * op(norm(x)))`."""
+    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
 
     norm: OptionalOp = None
     """Normalisation before the op, or none; absent: the one in `defaults`."""
@@ -131,13 +96,17 @@ class BranchSpec(OpSpec):
     """`none`, a float (LayerScale on the branch) or `{skip: 1.0}` (scale and bias on the identity path)."""
     drop_path: Annotated[bool, Open] = True
     """false: this branch is never dropped."""
+    post_act: Annotated[Act | None, OrNone, Open] = None
+    """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
 
 
 class DefaultsSpec(Model):
     """What every branch takes that does not say."""
 
     norm: OptionalOp = None
+    """Normalisation before the op, or none."""
     scale: Scale = None
+    """`none`, a float (LayerScale on the branch) or `{skip: 1.0}` (scale and bias on the identity path)."""
 
 
 class ConnectSpec(Model):
@@ -148,7 +117,7 @@ class ConnectSpec(Model):
     rule: Annotated[Name, Open]
     """`sparx`, `dense` or `edges`."""
     aggregate: Annotated[OpSpec, Open]
-    """The aggregator that joins the sources."""
+    """The aggregator that joins the sources: `{op: concat}`."""
 
 
 class StageSpec(Model):
@@ -156,11 +125,11 @@ class StageSpec(Model):
 
     dim: Annotated[Dim, Open]
     """Channels."""
-    depth: Annotated[Annotated[int, Field(ge=1, le=MAX_DEPTH)], Open]
+    depth: Annotated[Depth, Open]
     """Number of layers."""
     layers: Annotated[str, Open]
     """Which block stands in which layer: `sam`, `sam*2 msa*6`, `(sam msa)*`, `mamba* msa*`."""
-    let: dict[Name, Any] = {}
+    let: dict[LetName, Any] = {}
     """Names for this stage; they win over the spec's."""
     connect: Annotated[ConnectSpec | None, OrNone, Open] = None
     """Connections between the layers."""
@@ -171,11 +140,11 @@ class StageSpec(Model):
 
 
 class SkipSpec(Model):
-    """A long edge: the input of stage `from`, through `op` once a stage, added to the inputs of the stages `to`."""
+    """A long edge: the input of stage `from`, through `op` once a stage, added to inputs of stages `to`."""
 
     from_: Annotated[int, Open] = Field(alias="from")
     """Stage whose input leaves, before anything is added to it. Stages count from 0."""
-    to: Annotated[list[int], Open]
+    to: Annotated[list[Annotated[int, Open]], Field(min_length=1, max_length=MAX_STAGES), Open]
     """Stages whose inputs it is added to."""
     op: Annotated[OpSpec, Open]
     """A downsample block, applied once for every stage on the way."""
@@ -201,52 +170,77 @@ class DropPathSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, dict) and {"linear", "constant"} <= value.keys():
+            raise PydanticCustomError("both", "linear and constant are both given; keep one of them")
         return {"linear": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class Spec(Model):
-    """A vision backbone as a page of YAML: what `bf.load` gives."""
+class Basics(Model):
+    """What a spec says beside its blocks and stages."""
 
-    blockforge: Literal[1]
-    """Version of this language."""
-    name: Name
-    """Name of the architecture."""
-    about: dict[str, Any] = {}
-    """Paper, reported figures, differences: free form, never read by the compiler."""
-    input: InputSpec = InputSpec()
+    input: Annotated[InputSpec, Open] = InputSpec()
     """The image that shapes and costs are stated for."""
     num_classes: Annotated[Annotated[int, Field(ge=0, le=MAX_CLASSES)], Open] = 1000
     """Classes of the head; 0: features only."""
     drop_path: Annotated[DropPathSpec, Open] = DropPathSpec()
     """Stochastic depth: rises linearly to this rate over all layers; {constant: 0.1} does not."""
-    let: dict[Name, Any] = {}
+
+
+class Spec(Basics):
+    """A vision backbone as a page of YAML: what `bf.load` gives."""
+
+    blockforge: Literal[1]
+    """Version of this language: 1."""
+    name: Name
+    """Name of the architecture: letters, digits, _ and -."""
+    about: dict[str | int, Any] = {}
+    """Paper, reported figures, differences: free form, never read by the compiler."""
+    let: dict[LetName, Any] = {}
     """Names for $name anywhere below."""
-    defaults: DefaultsSpec = DefaultsSpec()
+    defaults: Annotated[DefaultsSpec, Open] = DefaultsSpec()
     """What every branch takes that does not say."""
-    blocks: dict[Name, Annotated[list[Annotated[BranchSpec, Open]], Open]] = {}
-    """A block is a list of residual branches, applied in order."""
-    stem: Annotated[OpSpec, Open]
+    blocks: dict[Name, Annotated[list[Annotated[BranchSpec, Open]], Field(min_length=1), Open]] = {}
+    """A block is a list of residual branches, applied in order: [{op: sam}, {op: mlp}]."""
+    stem: Annotated[StemSpec, Open]
     """From the image to the first stage."""
     downsample: OptionalOp = None
     """Between stages; a stage may override it."""
-    stages: Annotated[list[StageSpec], Field(min_length=1, max_length=MAX_STAGES)]
-    """The stages, counted from 0."""
-    skips: list[SkipSpec] = []
-    """Long edges between stage inputs."""
+    stages: Annotated[list[Annotated[StageSpec, Open]], Field(min_length=1, max_length=MAX_STAGES)]
+    """The stages, counted from 0: [{dim: 64, depth: 2, layers: sam}, ...]."""
+    skips: Annotated[list[Annotated[SkipSpec, Open]], Field(max_length=MAX_SKIPS), Open] = []
+    """Long edges between stage inputs: [{from: 1, to: [2, 3], op: {op: dwconv_downsample}}]."""
     stage_norm: OptionalOp = None
     """A norm at the end of every stage."""
     head: Annotated[OpSpec, Open]
     """From the last map to class scores."""
 
-    _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _tree: dict[str, Any] | None = PrivateAttr(default=None)
     _locs: Locs = PrivateAttr(default_factory=Locs)
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The spec as plain data, without what was not written: `extends` merged, references and holes kept."""
-        return self._tree or plain(self.model_dump(exclude_unset=True, by_alias=True))
+        """The spec as plain data, only what was written: `extends` merged, references and holes kept."""
+        if self._tree is None:
+            return plain(self.model_dump(exclude_unset=True, by_alias=True))
+        return self._tree
+
+    @functools.cached_property
+    def lifted(self) -> dict[str, Any]:
+        """`tree` with references and holes as objects. Shared: not to be changed."""
+        return lift(self.tree, Report(self.locs))
 
     @property
     def locs(self) -> Locs:
         """Where each value was written, for errors."""
         return self._locs
+
+    def to_yaml(self, header: bool = True) -> str:
+        """YAML text that loads to this spec. `header`: with the line by which editors find the schema."""
+        from blockforge.spec.emit import to_yaml
+
+        return to_yaml(self, header)
+
+    def with_source(self, tree: dict[str, Any], locs: Locs) -> Spec:
+        """This spec, with the plain tree that it was read from and the places in it."""
+        self._tree, self._locs = tree, locs
+        return self

@@ -16,7 +16,9 @@ import functools
 import re
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_-]*)|(?P<star>\*\s*(?P<count>\d+)?)|(?P<paren>[()]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_-]*)|(?P<star>\*\s*(?P<count>[0-9]+)?)|(?P<paren>[()]))"
+)
 MAX_PATTERN, MAX_DEPTH, MAX_NESTING = 1000, 1000, 16
 
 
@@ -95,15 +97,18 @@ def _parse(pattern: str) -> list[_Item]:
         match = _TOKEN.match(text, position)
         if match is None:
             column = len(text) - len(text[position:].lstrip())
-            raise PatternError(f"'{text[column]}' has no place in a pattern", column, hint="sam*2 (sam msa)* msa*")
+            hint = "a pattern is block names, parentheses, and * with or without a number: (sam*3 msa)* msa*2"
+            raise PatternError(f"'{text[column]}' has no place in a pattern", column, hint=hint)
         tokens.append(match)
         position = match.end()
     items, end = _sequence(tokens, 0, 0)
     if end < len(tokens):
-        raise PatternError("')' without '('", tokens[end].start("paren"))
+        raise PatternError("')' without '('", tokens[end].start("paren"), hint="open the group: (sam msa)*")
     if not items:
-        raise PatternError("the pattern is empty", length=len(pattern) or 1, hint="name a block, as in: sam")
-    if len(items) == 1 and items[0].times == 1 and len(items[0].names) == 1 and "(" not in pattern:
+        raise PatternError(
+            "the pattern is empty", length=len(pattern) or 1, hint="name a block, as in layers: sam"
+        )
+    if len(tokens) == 1:
         return [_Item(items[0].names, None, items[0].column, items[0].length)]
     return items
 
@@ -113,12 +118,16 @@ def _sequence(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[list[
     if nesting > MAX_NESTING:
         raise PatternError(f"groups nest at most {MAX_NESTING} deep", tokens[at - 1].start("paren"))
     items: list[_Item] = []
+    inner: tuple[str, ...]
     while at < len(tokens) and tokens[at]["paren"] != ")":
         token = tokens[at]
         if token["star"]:
-            raise PatternError("'*' follows a name or a group", token.start("star"))
+            raise PatternError(
+                "'*' needs a name or a group before it", token.start("star"), hint="as in sam*2 (sam msa)*"
+            )
         if token["name"]:
-            inner, column, at = (token["name"],), token.start("name"), at + 1
+            inner = (str(token["name"]),)
+            column, at = token.start("name"), at + 1
         else:
             inner, column, at = _group(tokens, at, nesting)
         times: int | None = 1
@@ -135,13 +144,16 @@ def _group(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[tuple[st
     column = tokens[at].start("paren")
     inner, end = _sequence(tokens, at + 1, nesting + 1)
     if end == len(tokens):
-        raise PatternError("'(' is never closed", column)
+        raise PatternError("'(' is never closed", column, hint="close the group: (sam msa)*")
     if not inner:
-        raise PatternError("the group is empty", column, 2)
+        raise PatternError("the group is empty", column, 2, hint="name a block in it, or leave it out")
     open_star = next((i for i in inner if i.times is None), None)
     if open_star is not None:
         raise PatternError(
-            "a part of a group needs a number after '*'", open_star.column, open_star.length, hint="(sam*3 msa)*"
+            "a part of a group needs a number after '*'",
+            open_star.column,
+            open_star.length,
+            hint="as in (sam*3 msa)*",
         )
     flat = tuple(n for i in inner for n in i.names * (i.times or 0))
     if len(flat) > MAX_DEPTH:
@@ -153,5 +165,11 @@ def _times(star: re.Match[str]) -> int | None:
     if star["count"] is None:
         return None
     if len(star["count"]) > 4 or not 1 <= int(star["count"]) <= MAX_DEPTH:
-        raise PatternError(f"repeat 1 to {MAX_DEPTH} times", star.start("count"), len(star["count"]))
+        count = star["count"] if len(star["count"]) <= 8 else "so many"
+        raise PatternError(
+            f"'{count}' times; a part can stand 1 to {MAX_DEPTH} times",
+            star.start("count"),
+            len(star["count"]),
+            hint="leave the part out, or write * alone to fill the stage",
+        )
     return int(star["count"])

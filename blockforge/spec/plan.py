@@ -5,10 +5,14 @@ The compiler turns a plan into a graph. Blocks are still names with parameters; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from blockforge.errors import Loc, Locs, Path
-from blockforge.spec.model import BranchSpec, ConnectSpec, InputSpec, OpSpec, ScaleSpec
+from blockforge.errors import Locs, Path
+from blockforge.spec.fields import Act
+from blockforge.spec.findings import Origins
+from blockforge.spec.model import ConnectSpec, InputSpec, OpSpec, ScaleSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +21,7 @@ class PlannedOp:
 
     spec: OpSpec
     path: Path
-    origins: tuple[tuple[Path, Path], ...] = ()
-    """For values that came through `$name`: where they are used, and where `let` gives them."""
-
-    def related(self, path: Path, locs: Locs) -> tuple[tuple[str, Loc], ...]:
-        """The `let` that a value at `path` came from, for an error there."""
-        for used, given in self.origins:
-            if path[: len(used)] == used and (loc := locs.value(given)) is not None:
-                return ((f"the value comes from {'.'.join(map(str, given))}", loc),)
-        return ()
+    origins: Origins
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,7 @@ class Branch:
     norm: PlannedOp | None
     scale: ScaleSpec | None
     drop_path: bool
-
-    @classmethod
-    def of(cls, spec: BranchSpec, path: Path, norm: PlannedOp | None, scale: ScaleSpec | None, origins: tuple[tuple[Path, Path], ...]) -> Branch:
-        return cls(PlannedOp(spec, path, origins), norm, scale, spec.drop_path)
+    post_act: Act | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +46,7 @@ class Stage:
     window: int | None
     connect: ConnectSpec | None
     aggregate: PlannedOp | None
+    origins: Origins
 
     @property
     def path(self) -> Path:
@@ -78,8 +72,11 @@ class Plan:
     num_classes: int
     drop_path: tuple[float, ...]
     stem: PlannedOp
+    stem_dim: int
     stages: tuple[Stage, ...]
     skips: tuple[Skip, ...]
     stage_norm: PlannedOp | None
     head: PlannedOp
     locs: Locs = field(repr=False)
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """What the holes were filled with, by name."""

@@ -1,4 +1,4 @@
-"""Spec -> Plan: references replaced, holes asked for, layer patterns written out. No torch, no block is known.
+"""Spec -> Plan: references replaced, holes asked for, layer patterns written out. No block is known here.
 
 Only what the network uses is looked at: a hole in a block that no layer names is never asked for, so the
 search sees exactly the holes that matter for a candidate.
@@ -6,39 +6,33 @@ search sees exactly the holes that matter for a candidate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from blockforge.errors import Loc, Path, Report, did_you_mean
-from blockforge.spec import patterns
+from blockforge.errors import Path, Report
+from blockforge.spec.findings import Origins, report_at
+from blockforge.spec.layers import write_out
 from blockforge.spec.model import (
+    Basics,
     BranchSpec,
-    ConnectSpec,
     DefaultsSpec,
     DropPathSpec,
-    InputSpec,
     OpSpec,
     ScaleSpec,
     SkipSpec,
     Spec,
     StageSpec,
+    StemSpec,
 )
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.schema_errors import report_schema_errors
-from blockforge.spec.values import Hole, Ref, lift, walk
+from blockforge.spec.scope import Ask, FailedError, Scope, Values
 
-Ask = Callable[[Hole], Any]
-"""Gives a value for a hole: a label of a choice, or a number in its range."""
-
-MAX_LAYERS = 4096
 _M = TypeVar("_M", bound=BaseModel)
-_Origins = dict[Path, Path]
-
-
-class _Failed(Exception):
-    """A part that could not be resolved; its errors are in the report."""
+_T = TypeVar("_T")
 
 
 def resolve(spec: Spec, ask: Ask | None = None, report: Report | None = None) -> Plan:
@@ -55,238 +49,209 @@ def resolve(spec: Spec, ask: Ask | None = None, report: Report | None = None) ->
 
 class _Resolver:
     def __init__(self, spec: Spec, ask: Ask | None, report: Report) -> None:
-        self.report = report
-        self.tree: dict[str, Any] = lift(spec.tree, Report(spec.locs))
-        self.ask = ask
-        self.answers: dict[str, Any] = {}
-        self.name = spec.name
+        self.report, self.name = report, spec.name
+        self.tree: dict[str, Any] = spec.lifted
+        self.scope = Scope(self.tree.get("let", {}), ("let",))
+        self.values = Values(report, ask)
 
-    # --- values
+    def plan(self) -> Plan:
+        tree = self.tree
+        stem = self.attempt(self.required_op, "stem", StemSpec)
+        basics = self.attempt(self._basics)
+        stages = [self.attempt(self._stage, i) for i in range(len(tree["stages"]))]
+        skips = self.attempt(self._skips)
+        stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
+        head = self.attempt(self.required_op, "head")
+        self.report.close()
+        if basics is None or stem is None or head is None or skips is None:
+            raise AssertionError("a part that fails reports why")
+        whole = [s for s in stages if s is not None]
+        assert isinstance(stem.spec, StemSpec)
+        stem_dim = stem.spec.dim or whole[0].dim
+        self._check_stem(stem_dim, whole[0], stem.origins)
+        self._check_dims(whole)
+        self.report.close()
+        assert isinstance(basics.drop_path, DropPathSpec)
+        rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))
+        return Plan(
+            self.name, basics.input, basics.num_classes, rates, stem, stem_dim, tuple(whole), skips,
+            stage_norm, head, self.report.locs, dict(self.values.answers),
+        )  # fmt: skip
 
-    def value(self, value: Any, path: Path, scope: _Scope, origins: _Origins, trail: tuple[Any, ...] = ()) -> Any:
-        """`value` with references and holes replaced. `origins` collects where referenced values came from."""
-        if isinstance(value, Ref):
-            return self._reference(value, path, scope, origins, trail)
-        if isinstance(value, Hole):
-            return self.value(self._fill(value, path), path, scope, origins, trail)
-        if isinstance(value, dict):
-            return {k: self.value(v, (*path, k), scope, origins, trail) for k, v in value.items()}
-        if isinstance(value, list):
-            return [self.value(v, (*path, i), scope, origins, trail) for i, v in enumerate(value)]
-        return value
+    def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
+        """What `make` gives, or None where it failed: the pass goes on to find the other errors."""
+        try:
+            return make(*args)
+        except FailedError:
+            return None
 
-    def _reference(self, ref: Ref, path: Path, scope: _Scope, origins: _Origins, trail: tuple[Any, ...]) -> Any:
-        found = scope.find(ref.name)
-        if found is None:
-            hint = did_you_mean(ref.name, scope.names(), what="names in let")
-            self.report.error("unknown-name", f"there is no ${ref.name}", path, hint=hint)
-            raise _Failed
-        given, at = found
-        if at in trail:
-            self.report.error("let-cycle", f"${ref.name} refers to itself", at)
-            raise _Failed
-        origins[path] = at
-        return self.value(given, at, scope, {}, (*trail, at))
-
-    def _fill(self, hole: Hole, path: Path) -> Any:
-        if self.ask is None:
-            self.report.error("hole", f"'{hole.name}' is a hole", path, hint=_hole_hint(hole))
-            raise _Failed
-        if hole.name not in self.answers:
-            answer = self.ask(hole)
-            if answer not in hole:
-                self.report.error("hole", f"{answer!r} is not one of the values of '{hole.name}'", hole.path)
-                raise _Failed
-            self.answers[hole.name] = answer
-        answer = self.answers[hole.name]
-        return hole.option(answer) if hole.kind == "choice" else answer
+    def fail(
+        self, code: str, message: str, path: Path, origins: Origins, hint: str | None = None
+    ) -> FailedError:
+        """Report an error; to be raised."""
+        report_at(self.report, origins, code, message, path, hint=hint)
+        return FailedError()
 
     # --- parts
 
-    def part(self, model: type[_M], tree: Any, path: Path, scope: _Scope) -> tuple[_M, _Origins]:
+    def part(self, model: type[_M], tree: Any, path: Path, scope: Scope, origins: Origins) -> _M:
         """One part of the spec, resolved and validated."""
-        origins: _Origins = {}
-        plain = self.value(tree, path, scope, origins)
+        found = self.values.deep(tree, path, scope, origins)
         try:
-            return model.model_validate(plain), origins
+            return model.model_validate(found)
         except ValidationError as e:
-            report_schema_errors(e, model, self.report, path)
-            raise _Failed from None
+            report_schema_errors(e, model, self.report, path, origins)
+            raise FailedError from None
 
-    def op(self, tree: Any, path: Path, scope: _Scope) -> PlannedOp | None:
+    def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:
         """A block, or None for `none`."""
-        if isinstance(tree, Ref | Hole):
-            tree = self.value(tree, path, scope, {})
+        origins = Origins()
+        tree = self.values.shallow(tree, path, scope, origins)
         if tree is None or tree == "none":
             return None
-        spec, origins = self.part(OpSpec, tree, path, scope)
-        return PlannedOp(spec, path, tuple(origins.items()))
+        return PlannedOp(self.part(model, tree, path, scope, origins), path, origins)
 
-    def attempt(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives, or None where it failed: the pass goes on to find the other errors."""
-        try:
-            return make()
-        except _Failed:
-            return None
+    def required_op(self, key: str, model: type[OpSpec] = OpSpec) -> PlannedOp:
+        """The stem or the head."""
+        found = self.op(self.tree[key], (key,), self.scope, model)
+        if found is None:
+            raise self.fail("value", f"the {key} cannot be none", (key,), Origins(), "every backbone has one")
+        return found
 
-    def plan(self) -> Plan:
-        tree, scope = self.tree, _Scope(self.tree.get("let", {}), ("let",))
-        top = {key: self.attempt(lambda k=key: self.op(tree.get(k), (k,), scope)) for key in ("stem", "head")}
-        stage_norm = self.attempt(lambda: self.op(tree.get("stage_norm"), ("stage_norm",), scope))
-        basics = self.attempt(lambda: self._basics(scope))
-        stages = [self.attempt(lambda i=i, s=s: self._stage(i, s, scope)) for i, s in enumerate(tree["stages"])]
-        skips = self.attempt(lambda: self._skips(scope, len(stages)))
-        self._check_unused_names(scope)
-        for key in ("stem", "head"):
-            if top[key] is None and tree.get(key) == "none":
-                self.report.error("value", f"{key} cannot be none", (key,))
-        self.report.close()
-        input_, classes, drop_path = basics
-        rates = _rates(drop_path, [len(s.layers) for s in stages])
-        return Plan(
-            self.name, input_, classes, rates, top["stem"], tuple(stages), skips, stage_norm, top["head"], self.report.locs
-        )  # fmt: skip
+    def _basics(self) -> Basics:
+        tree = {k: self.tree[k] for k in Basics.model_fields if k in self.tree}
+        return self.part(Basics, tree, (), self.scope, Origins())
 
-    def _basics(self, scope: _Scope) -> tuple[InputSpec, int, DropPathSpec]:
-        tree = self.tree
-        input_, _ = self.part(InputSpec, tree.get("input", {}), ("input",), scope)
-        drop_path, _ = self.part(DropPathSpec, tree.get("drop_path", 0.0), ("drop_path",), scope)
-        classes = self.value(tree.get("num_classes", 1000), ("num_classes",), scope, {})
-        return input_, classes, drop_path
+    # --- stages
 
-    def _stage(self, index: int, tree: Any, spec_scope: _Scope) -> Stage:
+    def _stage(self, index: int) -> Stage:
         path: Path = ("stages", index)
-        scope = _Scope(tree.get("let", {}), (*path, "let"), spec_scope)
-        own = {k: v for k, v in tree.items() if k in ("dim", "depth", "layers", "window", "connect")}
-        stage, origins = self.part(StageSpec, own, path, scope)
-        downsample = None
-        if index or "downsample" in tree:
-            at: Path = (*path, "downsample") if "downsample" in tree else ("downsample",)
-            downsample = self.op(tree.get("downsample", self.tree.get("downsample")), at, scope)
-        names = self._layers(stage, (*path, "layers"), origins)
-        blocks = {name: self.attempt(lambda n=name: self._block(n, scope)) for name in dict.fromkeys(names)}
+        origins = Origins()
+        tree = self.values.shallow(self.tree["stages"][index], path, self.scope, origins)
+        own = tree.get("let", {}) if isinstance(tree, dict) else {}
+        scope = Scope(own if isinstance(own, dict) else {}, (*path, "let"), self.scope)
+        if isinstance(tree, dict):  # `downsample` and `let` have paths or scopes of their own
+            apart = {k: tree[k] for k in ("downsample", "let") if k in tree}
+            rest = {k: v for k, v in tree.items() if k not in apart}
+            tree = {**apart, **self.values.deep(rest, path, scope, origins)}
+        try:
+            stage = StageSpec.model_validate(tree)
+        except ValidationError as e:
+            report_schema_errors(e, StageSpec, self.report, path, origins)
+            raise FailedError from None
+        names = write_out(stage, (*path, "layers"), self.tree.get("blocks", {}), origins, self.report)
+        blocks = {n: self.attempt(self._block, n, scope) for n in dict.fromkeys(names)}
+        downsample = self._downsample(index, tree, scope)
         if None in blocks.values():
-            raise _Failed
+            raise FailedError
         aggregate = None
         if stage.connect is not None:
-            at = (*path, "connect", "aggregate")
-            aggregate = PlannedOp(stage.connect.aggregate, at, tuple(origins.items()))
-        layers = tuple((name, blocks[name]) for name in names)
-        return Stage(index, stage.dim, layers, downsample, stage.window, stage.connect, aggregate)
+            aggregate = PlannedOp(stage.connect.aggregate, (*path, "connect", "aggregate"), origins)
+        layers = tuple((name, blocks[name] or ()) for name in names)
+        return Stage(index, stage.dim, layers, downsample, stage.window, stage.connect, aggregate, origins)
 
-    def _layers(self, stage: StageSpec, path: Path, origins: _Origins) -> tuple[str, ...]:
-        """The block of each layer. Errors point into the pattern."""
-        path = origins.get(path, path)
-        known = self.tree.get("blocks", {})
-        try:
-            unknown = [(n, c) for n, c in patterns.names(stage.layers) if n not in known]
-            for name, column in unknown:
-                loc = _inside(self.report.locs.value(path), stage.layers, column, len(name))
-                hint = did_you_mean(name, known, what="blocks")
-                self.report.error("unknown-block", f"there is no block named '{name}'", path, hint=hint, loc=loc)
-            if unknown:
-                raise _Failed
-            return patterns.expand(stage.layers, stage.depth)
-        except patterns.PatternError as e:
-            loc = _inside(self.report.locs.value(path), stage.layers, e.column, e.length)
-            self.report.error("layers", str(e), path, hint=e.hint, loc=loc)
-            raise _Failed from None
+    def _downsample(self, index: int, tree: Any, scope: Scope) -> PlannedOp | None:
+        if "downsample" in tree:
+            return self.op(tree["downsample"], ("stages", index, "downsample"), scope)
+        return self.op(self.tree.get("downsample"), ("downsample",), scope) if index else None
 
-    def _block(self, name: str, scope: _Scope) -> tuple[Branch, ...]:
+    def _check_stem(self, dim: int, first: Stage, origins: Origins) -> None:
+        """As `_check_dims`, between the stem and stage 0."""
+        if first.downsample is None and dim != first.dim:
+            text = f"the stem has dim {dim}, stage 0 has {first.dim}, and no downsample stands between them"
+            loc = self.report.locs.value((*first.path, "dim"))
+            report_at(
+                self.report, origins, "dim", text, ("stem", "dim"),
+                hint="leave dim out here, or give stage 0 a downsample",
+                related=[(f"stage 0 has {first.dim}", loc)] if loc else [],
+            )  # fmt: skip
+
+    def _check_dims(self, stages: list[Stage]) -> None:
+        """Without a downsample the width cannot change."""
+        for before, stage in itertools.pairwise(stages):
+            if stage.downsample is None and stage.dim != before.dim:
+                text = f"stage {stage.index} has dim {stage.dim}, stage {before.index} gives {before.dim}"
+                loc = self.report.locs.value((*before.path, "dim"))
+                report_at(
+                    self.report, stage.origins, "dim", f"{text}, and no downsample stands between them",
+                    (*stage.path, "dim"), hint=f"add a downsample, or set dim to {before.dim}",
+                    related=[(f"stage {before.index} gives {before.dim}", loc)] if loc else [],
+                )  # fmt: skip
+
+    # --- blocks
+
+    def _block(self, name: str, scope: Scope) -> tuple[Branch, ...]:
         path: Path = ("blocks", name)
-        tree = self.tree["blocks"][name]
-        if isinstance(tree, Ref | Hole):
-            tree = self.value(tree, path, scope, {})
+        origins = Origins()
+        tree = self.values.shallow(self.tree["blocks"][name], path, scope, origins)
         if not isinstance(tree, list) or not tree:
-            self.report.error("value", f"block '{name}' has no branches", path, hint="a block is a list of branches")
-            raise _Failed
-        return tuple(self._branch(b, (*path, i), scope) for i, b in enumerate(tree))
+            hint = "a block is a list of branches: [{op: sam}, {op: mlp}]"
+            raise self.fail("value", f"block '{name}' has no branches", path, origins, hint)
+        return tuple(self._branch(b, (*path, i), scope, origins) for i, b in enumerate(tree))
 
-    def _branch(self, tree: Any, path: Path, scope: _Scope) -> Branch:
-        spec, origins = self.part(BranchSpec, tree, path, scope)
-        given = tuple(origins.items())
+    def _branch(self, tree: Any, path: Path, scope: Scope, outer: Origins) -> Branch:
+        origins = Origins(outer)
+        spec = self.part(BranchSpec, tree, path, scope, origins)
         if "norm" in spec.model_fields_set:
-            norm = PlannedOp(spec.norm, (*path, "norm"), given) if spec.norm else None
+            norm = PlannedOp(spec.norm, (*path, "norm"), origins) if spec.norm else None
         else:
-            norm = self.op(self.tree.get("defaults", {}).get("norm"), ("defaults", "norm"), scope)
-        scale: ScaleSpec | None = spec.scale
-        if "scale" not in spec.model_fields_set and "scale" in self.tree.get("defaults", {}):
-            scale = self.part(DefaultsSpec, {"scale": self.tree["defaults"]["scale"]}, ("defaults",), scope)[0].scale
-        return Branch.of(spec, path, norm, scale, given)
+            norm = self._default_norm(scope)
+        scale = spec.scale if "scale" in spec.model_fields_set else self._default_scale(scope)
+        return Branch(PlannedOp(spec, path, origins), norm, scale, spec.drop_path, spec.post_act)
 
-    def _skips(self, scope: _Scope, num_stages: int) -> tuple[Skip, ...]:
-        skips = []
-        for i, tree in enumerate(self.tree.get("skips", [])):
-            path: Path = ("skips", i)
-            spec, origins = self.part(SkipSpec, tree, path, scope)
-            op = PlannedOp(spec.op, (*path, "op"), tuple(origins.items()))
-            last = f"stages count from 0 to {num_stages - 1}"
-            if not 0 <= spec.from_ < num_stages:
-                self.report.error("skip", f"there is no stage {spec.from_}", (*path, "from"), hint=last)
-            for j, target in enumerate(spec.to):
-                if not 0 <= target < num_stages:
-                    self.report.error("skip", f"there is no stage {target}", (*path, "to", j), hint=last)
-                elif target <= spec.from_:
-                    text = f"a skip leads forward: stage {target} does not come after stage {spec.from_}"
-                    self.report.error("skip", text, (*path, "to", j))
-            if len(set(spec.to)) != len(spec.to):
-                self.report.error("skip", "a stage is listed twice", (*path, "to"))
-            skips.append(Skip(spec.from_, tuple(sorted(spec.to)), op, path))
-        return tuple(skips)
+    def _default_norm(self, scope: Scope) -> PlannedOp | None:
+        return self.op(self._defaults(scope).get("norm"), ("defaults", "norm"), scope)
 
-    def _check_unused_names(self, spec_scope: _Scope) -> None:
-        """Unknown names in blocks that no layer uses are mistakes too, though nothing asked for them."""
-        names = set(spec_scope.names())
-        for stage in self.tree["stages"]:
-            names |= set(stage.get("let", {}))
-        seen = {d.path for d in self.report.found if d.code == "unknown-name"}
-        for name, block in self.tree.get("blocks", {}).items():
-            for ref in _refs(block):
-                path = ("blocks", name)
-                if ref not in names and not any(p[:2] == path for p in seen):
-                    hint = did_you_mean(ref, names, what="names in let")
-                    self.report.error("unknown-name", f"block '{name}' uses ${ref}, which no let gives", path, hint=hint)
+    def _default_scale(self, scope: Scope) -> ScaleSpec | None:
+        given = {k: v for k, v in self._defaults(scope).items() if k == "scale"}
+        if not given:
+            return None
+        return self.part(DefaultsSpec, given, ("defaults",), scope, Origins()).scale
+
+    def _defaults(self, scope: Scope) -> dict[str, Any]:
+        found = self.values.shallow(self.tree.get("defaults", {}), ("defaults",), scope, Origins())
+        if not isinstance(found, dict):
+            raise self.fail("value", "defaults is a mapping", ("defaults",), Origins(), "{norm: layer_norm}")
+        return found
+
+    # --- long edges
+
+    def _skips(self) -> tuple[Skip, ...]:
+        origins = Origins()
+        trees = self.values.shallow(self.tree.get("skips", []), ("skips",), self.scope, origins)
+        if not isinstance(trees, list):
+            raise self.fail("value", "skips is a list", ("skips",), origins, "[{from: 1, to: [2], op: ...}]")
+        skips = [self.attempt(self._skip, tree, ("skips", i), origins) for i, tree in enumerate(trees)]
+        return tuple(s for s in skips if s is not None)
+
+    def _skip(self, tree: Any, path: Path, outer: Origins) -> Skip:
+        origins = Origins(outer)
+        spec = self.part(SkipSpec, tree, path, self.scope, origins)
+        for at, message, hint in _wrong_stages(spec, len(self.tree["stages"])):
+            report_at(self.report, origins, "skip", message, (*path, *at), hint=hint)
+        return Skip(spec.from_, tuple(sorted(spec.to)), PlannedOp(spec.op, (*path, "op"), origins), path)
 
 
-class _Scope:
-    """Names that `let` gives: a stage's own before the spec's."""
-
-    def __init__(self, own: Mapping[str, Any], path: Path, outer: _Scope | None = None) -> None:
-        self.own, self.path, self.outer = own, path, outer
-
-    def find(self, name: str) -> tuple[Any, Path] | None:
-        if name in self.own:
-            return self.own[name], (*self.path, name)
-        return self.outer.find(name) if self.outer else None
-
-    def names(self) -> list[str]:
-        return [*self.own, *(self.outer.names() if self.outer else [])]
-
-
-def _rates(drop_path: DropPathSpec, depths: list[int]) -> tuple[float, ...]:
+def _rates(drop_path: DropPathSpec, layers: int) -> tuple[float, ...]:
     """The drop path rate of every layer, as timm's linspace gives them."""
-    total = sum(depths)
     if drop_path.constant is not None:
-        return (drop_path.constant,) * total
-    return tuple(drop_path.linear * i / (total - 1) if total > 1 else 0.0 for i in range(total))
+        return (drop_path.constant,) * layers
+    return tuple(drop_path.linear * i / (layers - 1) if layers > 1 else 0.0 for i in range(layers))
 
 
-def _refs(tree: Any) -> list[str]:
-    found: list[str] = []
-    walk(tree, lambda v: found.append(v.name) if isinstance(v, Ref) else None)
-    return found
-
-
-def _inside(loc: Loc | None, text: str, column: int, length: int) -> Loc | None:
-    """The place `column` characters into a string value, if the value stands on one line as it is."""
-    if loc is None or not 1 <= loc.line <= len(loc.source.lines):
-        return loc
-    start = loc.source.lines[loc.line - 1].find(text, loc.column - 1)
-    if start not in (loc.column - 1, loc.column):  # as it is, or behind a quote
-        return loc
-    return Loc(loc.source, loc.line, start + 1 + column, max(1, length))
-
-
-def _hole_hint(hole: Hole) -> str:
-    values = ", ".join(map(str, hole.labels[:8])) if hole.kind == "choice" else f"{hole.low} to {hole.high}"
-    return f"fill it: --set {hole.name}=VALUE (values: {values}); or search the space: blockforge search"
+def _wrong_stages(skip: SkipSpec, stages: int) -> Iterator[tuple[Path, str, str]]:
+    """Where a skip names a wrong stage: the place in it, what is wrong, what would be right."""
+    count = f"stages count from 0 to {stages - 1}"
+    if not 0 <= skip.from_ < stages:
+        yield ("from",), f"there is no stage {skip.from_}", count
+        return
+    for i, target in enumerate(skip.to):
+        if not 0 <= target < stages:
+            yield ("to", i), f"there is no stage {target}", count
+        elif target <= skip.from_:
+            text = f"a skip leads forward, but stage {target} does not come after stage {skip.from_}"
+            last = f"stage {skip.from_} is the last; let the skip start earlier"
+            hint = f"stages {skip.from_ + 1} to {stages - 1} do" if skip.from_ + 1 < stages else last
+            yield ("to", i), text, hint
+        elif target in skip.to[:i]:
+            yield ("to", i), f"stage {target} is listed twice", "list each stage once"

@@ -59,9 +59,10 @@ def shorten(text: str, limit: int = 60) -> str:
 
 def _decimal(text: str) -> int:
     """Python refuses to convert thousands of digits, so the length is looked at first."""
-    if len(text.lstrip("+-").lstrip("0")) > _DIGITS_64:
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > _DIGITS_64:
         raise _too_wide(text)
-    return _checked(int(text), text)
+    return _checked(-int(digits) if text.startswith("-") else int(digits), text)
 
 
 def _checked(number: int, text: str) -> int:

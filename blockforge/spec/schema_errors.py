@@ -3,57 +3,134 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report, did_you_mean
+from blockforge.spec.findings import NOWHERE, Origins, report_at
+from blockforge.spec.scalars import shorten
+
+_SAID = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+}
+_NAME = "letters, digits, _ and -, starting with a letter"
+_LET_NAME = "letters, digits and _, starting with a letter, so that $name can say it"
 
 
-def report_schema_errors(error: ValidationError, model: type[BaseModel], report: Report, prefix: Path = ()) -> None:
-    """Add each finding of `error`, which validating against `model` at `prefix` gave."""
-    for found in error.errors():
+def report_schema_errors(
+    error: ValidationError,
+    model: type[BaseModel],
+    report: Report,
+    prefix: Path = (),
+    origins: Origins = NOWHERE,
+    more_keys: Iterable[str] = (),
+) -> None:
+    """Add each finding of `error`, which validating against `model` at `prefix` gave.
+
+    Args:
+        more_keys: what may stand at `prefix` beside the model's own fields.
+    """
+    for found in error.errors(include_url=False):
         loc = tuple(p for p in found["loc"] if p != "[key]")
-        path: Path = (*prefix, *loc)
-        kind, value = found["type"], found["input"]
+        path, kind = (*prefix, *loc), found["type"]
+        on_key = kind == "extra_forbidden" or "[key]" in found["loc"]
         if kind == "extra_forbidden":
-            hint = did_you_mean(str(loc[-1]), _keys_at(model, loc[:-1]))
-            report.error("unknown-key", f"there is no key '{loc[-1]}' here", path, hint=hint, on_key=True)
+            message, hint = (
+                f"there is no key '{shorten(str(loc[-1]))}' here",
+                _known_keys(model, loc, more_keys),
+            )
         elif kind == "missing":
-            report.error("missing-key", f"'{loc[-1]}' is missing", path, hint=_describe(model, loc))
-        elif kind == "option":
-            report.error("value", found["msg"], (*path, *found["ctx"]["at"]), hint=_describe(model, loc))
+            message, hint = f"the key '{loc[-1]}' is missing", _describe(model, loc)
+        elif "[key]" in found["loc"]:
+            message, hint = (
+                f"'{shorten(str(loc[-1]))}' cannot be a name here",
+                f"a name is {_name_law(found)}",
+            )
         else:
-            report.error("value", _sentence(found["msg"], value), path, hint=_describe(model, loc))
+            message, hint = sentence(found), _describe(model, loc)
+        code = {"extra_forbidden": "unknown-key", "missing": "missing-key"}.get(kind, "value")
+        report_at(report, origins, code, message, path, hint=hint, on_key=on_key)
 
 
-def _sentence(message: str, value: Any) -> str:
-    message = message.replace("Input should be", "this should be").replace("valid dictionary", "mapping")
-    message = message.replace("a valid ", "a ").replace(" or instance of OpSpec", "").replace("a list", "a list")
-    message = message[0].lower() + message[1:]
-    return f"{message}, not {value!r}" if isinstance(value, str | int | float) and len(repr(value)) < 60 else message
+def sentence(found: Any) -> str:
+    """`this should be at most 16384, not 99999`."""
+    kind, value, context = found["type"], found["input"], found.get("ctx", {})
+    if value is None and kind != "empty":
+        return (
+            f"there is no value here; it should be {_SAID[kind]}"
+            if kind in _SAID
+            else "there is no value here"
+        )
+    if kind in ("too_short", "too_long"):
+        law, count = (
+            ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
+        )
+        items = "item" if count == 1 else "items"
+        return f"this list should have at {law} {count} {items}, not {context['actual_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"'{shorten(str(value))}' is not a name: {_name_law(found)}"
+    if kind not in _SAID:
+        return str(found["msg"][0].lower() + found["msg"][1:])
+    the_text = (
+        "the text " if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") else ""
+    )
+    return f"this should be {_SAID[kind].format(**context)}, not {the_text}{shown(value)}"
+
+
+def _name_law(found: Any) -> str:
+    return _NAME if "-]" in found.get("ctx", {}).get("pattern", "") else _LET_NAME
+
+
+def shown(value: Any) -> str:
+    """A value in a message, as YAML says it."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{shorten(value)}'" if isinstance(value, str) else str(value)[:60]
 
 
 def _describe(model: type[BaseModel], loc: Path) -> str | None:
-    """What the schema says of the key that `loc` ends in."""
+    """What the schema says of the key that `loc` ends in, or of the nearest one above it."""
+    for end in range(len(loc), 0, -1):
+        owner, key = _model_at(model, loc[: end - 1]), loc[end - 1]
+        fields = owner.model_fields.items() if owner else ()
+        if field := next((f for n, f in fields if key in (n, f.alias)), None):
+            return f"{key}: {field.description}" if field.description else None
+    return None
+
+
+def _known_keys(model: type[BaseModel], loc: Path, more: Iterable[str]) -> str | None:
     owner = _model_at(model, loc[:-1])
-    if owner is None or not loc or not isinstance(loc[-1], str):
-        return None
-    field = next((f for n, f in owner.model_fields.items() if loc[-1] in (n, f.alias)), None)
-    return f"{loc[-1]}: {field.description}" if field is not None and field.description else None
-
-
-def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
-    owner = _model_at(model, loc)
-    return [f.alias or n for n, f in owner.model_fields.items()] if owner else []
+    names = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
+    if len(loc) == 1:
+        names += more
+    return did_you_mean(str(loc[-1]), names, what="keys here") if names else None
 
 
 def _model_at(model: type[BaseModel], loc: Path) -> type[BaseModel] | None:
-    """The model that describes the mapping at `loc`."""
+    """The model that describes the mapping at `loc`; the levels of holes in it are passed over."""
     current: Any = model
-    for part in loc:
+    parts = iter(loc)
+    for part in parts:
         current = _unwrap(current)
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        if isinstance(part, str) and part.startswith("$"):
+            next(parts, None)
+        elif isinstance(current, type) and issubclass(current, BaseModel):
             field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
             current = field.annotation if field else None
         elif get_origin(current) in (list, dict):

@@ -103,9 +103,8 @@ class _Mistake:
         return self.line(mark)[mark.column :].rstrip()
 
     def at_end(self) -> bool:
-        return not self.rest(self.problem) and not any(
-            map(str.strip, self.source.lines[self.problem.line + 1 :])
-        )
+        below = self.source.lines[self.problem.line + 1 :]
+        return not self.rest(self.problem) and not any(map(str.strip, below))
 
 
 _ESCAPE = re.compile(r"\\(?:[xuU][0-9a-fA-F]{0,8}|.?)")
@@ -161,11 +160,8 @@ def _flow(kind: str, opening: str, closing: str) -> tuple[str, Callable[[_Mistak
         if (column := _special_before(m)) is not None:
             return special_start(m.source, m.problem.line, column)
         related = ((f"the '{opening}' stands here", m.loc(m.context)),)
-        message, hint = (
-            f"expected ',' or '{closing}'",
-            f"close the '{opening}', or put a comma between its items",
-        )
-        return Diagnostic("yaml", message, loc=m.loc(m.problem), hint=hint, related=related)
+        hint = f"close the '{opening}', or put a comma between its items"
+        return Diagnostic("yaml", f"expected ',' or '{closing}'", (), m.loc(m.problem), hint, related=related)
 
     return f"parsing a flow {kind}: ", rule
 
@@ -174,9 +170,8 @@ def _special_before(m: _Mistake) -> int | None:
     """The column of an alias or anchor, with nothing but text behind it: `*sam msa*` was meant as text."""
     before = m.before().rstrip()
     word = before.rsplit(maxsplit=1)[-1].lstrip("[{,") if before else ""
-    return (
-        len(before) - len(word) if word[:1] in ("*", "&") and m.rest(m.problem)[:1] not in ("", ":") else None
-    )
+    text_behind = m.rest(m.problem)[:1] not in ("", ":")
+    return len(before) - len(word) if text_behind and word[:1] in ("*", "&") else None
 
 
 def _no_value(m: _Mistake) -> Diagnostic:
@@ -190,10 +185,8 @@ def _no_value(m: _Mistake) -> Diagnostic:
 def _not_a_pair(m: _Mistake) -> Diagnostic:
     if glued := _GLUED.fullmatch(m.line(m.context)):
         return missing_space(m.source, m.context.line, glued.start("pair"), glued["pair"].rstrip())
-    text = m.rest(m.context)
-    return m.at(
-        m.context, "this line is not 'key: value'", "write ': ' after the key, or indent the text", len(text)
-    )
+    hint, length = "write ': ' after the key, or indent the text", len(m.rest(m.context))
+    return m.at(m.context, "this line is not 'key: value'", hint, length)
 
 
 def _no_mapping(m: _Mistake) -> Diagnostic:
@@ -229,12 +222,13 @@ def _block_end(m: _Mistake) -> Diagnostic:
         return m.at(m.problem, "a key is missing before ':'")
     hint = "start all keys of one mapping, and all '-' of one list, in the same column"
     loc, related = m.loc(m.problem, len(m.rest(m.problem))), (("this block starts here", m.loc(m.context)),)
-    return Diagnostic(
-        "yaml", "this line does not fit the block it stands in", loc=loc, hint=hint, related=related
-    )
+    message = "this line does not fit the block it stands in"
+    return Diagnostic("yaml", message, loc=loc, hint=hint, related=related)
 
 
 def _outside(m: _Mistake) -> Diagnostic:
+    if (column := _special_before(m)) is not None:
+        return special_start(m.source, m.problem.line, column)
     hint = "start all keys of one mapping in the same column; put nothing after a closing quote or bracket"
     return m.at(m.problem, "this is not part of the value above it", hint, len(m.rest(m.problem)))
 

@@ -31,7 +31,7 @@ def mark_at(text: str, index: int, before: Mark | None = None) -> Mark:
 
 
 class PythonParser(yaml.BaseLoader):
-    """PyYAML's parser in Python; refuses what libyaml refuses too, and `?` where versions of libyaml differ."""
+    """PyYAML's parser in Python; refuses what libyaml refuses, and `?` where versions of that differ."""
 
     def scan_plain(self) -> Any:
         token: Any = super().scan_plain()
@@ -49,9 +49,8 @@ class PythonParser(yaml.BaseLoader):
             raise _bad_escape(start_mark, self.get_mark()) from None
         if double and _SURROGATE.search("".join(chunks)):
             escapes = _ESCAPE.finditer(self.buffer, first, self.index)
-            raise _bad_escape(
-                start_mark, mark_at(self.buffer, next(m.start() for m in escapes if len(m[1]) > 1))
-            )
+            at = next(match.start() for match in escapes if len(match[1]) > 1)
+            raise _bad_escape(start_mark, mark_at(self.buffer, at))
         return chunks
 
 
@@ -60,9 +59,7 @@ def _unexpected(character: str, start: Any, at: Any) -> ScannerError:
 
 
 def _bad_escape(start: Any, at: Any) -> ScannerError:
-    return ScannerError(
-        "while scanning a quoted scalar", start, "found invalid Unicode character escape code", at
-    )
+    return ScannerError("while scanning a quoted scalar", start, "found invalid escape code", at)
 
 
 # libyaml is about ten times faster.

@@ -1,0 +1,72 @@
+"""Types of the schema's fields. `Open` lets a reference or a hole stand in place of a value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
+
+from blockforge.spec.values import Hole, Ref
+
+MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 16, 16_384, 1_000_000
+
+_KNOWN = frozenset(get_args(ErrorType))
+
+
+def _open_value(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Let references and holes through; validate each value that a hole could take."""
+    if isinstance(value, Hole):
+        if errors := _option_errors(value, handler):
+            raise ValidationError.from_exception_data("options", errors)
+        return value
+    return value if isinstance(value, Ref) else handler(value)
+
+
+def _option_errors(hole: Hole, handler: ValidatorFunctionWrapHandler) -> list[InitErrorDetails]:
+    """What is wrong with the values of a hole, each located at its place in the hole."""
+    errors: list[InitErrorDetails] = []
+    for i, option in enumerate(hole.options if hole.kind == "choice" else (hole.low, hole.high)):
+        prefix = (f"${hole.kind}", i)
+        if isinstance(option, Hole):
+            errors += [{**e, "loc": (*prefix, *e.get("loc", ()))} for e in _option_errors(option, handler)]
+        elif not isinstance(option, Ref):
+            try:
+                handler(option)
+            except ValidationError as e:
+                errors += [_moved(found, prefix) for found in e.errors()]
+    return errors
+
+
+def _moved(found: Any, prefix: tuple[str | int, ...]) -> InitErrorDetails:
+    """An error of pydantic's, `prefix` deeper."""
+    loc, value = (*prefix, *found["loc"]), found["input"]
+    if found["type"] in _KNOWN:
+        return InitErrorDetails(type=found["type"], loc=loc, input=value, ctx=found.get("ctx", {}))
+    ours = PydanticCustomError(found["type"], "{text}", {"text": found["msg"]})
+    return InitErrorDetails(type=ours, loc=loc, input=value)
+
+
+def _none(value: Any) -> Any:
+    """`none` -> None; YAML's empty value is refused, because it is most often a slip."""
+    if value is None:
+        raise PydanticCustomError("empty", "there is no value here; write none to leave it out")
+    return None if value == "none" else value
+
+
+Open = WrapValidator(_open_value)
+OrNone = BeforeValidator(_none)
+
+Both = BeforeValidator(lambda v: v if isinstance(v, list) else [v, v])
+"""One number for both sides."""
+
+Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
+Depth = Annotated[int, Field(ge=1, le=MAX_DEPTH)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Act = Literal["gelu", "gelu_tanh", "relu", "silu", "identity"]
+"""An activation, inside blocks and after them."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]
+LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+"""What `$name` can say."""

@@ -1,0 +1,135 @@
+"""References replaced and holes asked for, one value at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from blockforge.errors import Path, Report, did_you_mean, format_path
+from blockforge.spec.findings import NOWHERE, Origins, report_at
+from blockforge.spec.values import Hole, Ref
+
+Ask = Callable[[Hole], Any]
+"""Gives a value for a hole: a label of a choice, or a number in its range."""
+
+MAX_NESTING = 100
+MAX_VALUES = 100_000
+"""Written out, in one spec: a few lines of `let` can double a value with every line."""
+
+
+class FailedError(Exception):
+    """A part that could not be resolved; its errors are in the report."""
+
+
+class Scope:
+    """Names that `let` gives: a stage's own before the spec's."""
+
+    def __init__(self, own: Mapping[str, Any], path: Path, outer: Scope | None = None) -> None:
+        self.own, self.path, self.outer = own, path, outer
+
+    def find(self, name: str) -> tuple[Any, Path] | None:
+        """The value of a name and where it is given."""
+        if name in self.own:
+            return self.own[name], (*self.path, name)
+        return self.outer.find(name) if self.outer else None
+
+    def names(self) -> list[str]:
+        return [*self.own, *(self.outer.names() if self.outer else [])]
+
+
+class Values:
+    """Replaces references and holes. Each hole is asked for once; `answers` keeps what it got."""
+
+    def __init__(self, report: Report, ask: Ask | None) -> None:
+        self.report, self.ask = report, ask
+        self.answers: dict[str, Any] = {}
+        self.trail: list[Path] = []
+        self.nesting, self.room = 0, MAX_VALUES
+
+    def deep(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
+        """`value` with all references and holes in it replaced. Raises: FailedError."""
+        if isinstance(value, Ref | Hole):
+            return self._from_elsewhere(value, path, scope, origins, self.deep)
+        if not isinstance(value, dict | list):
+            return value
+        self.room -= len(value)
+        self.nesting += 1
+        try:
+            if self.room < 0 or self.nesting > MAX_NESTING:
+                self._too_much(path)
+            if isinstance(value, dict):
+                return {k: self.deep(v, (*path, k), scope, origins) for k, v in value.items()}
+            return [self.deep(v, (*path, i), scope, origins) for i, v in enumerate(value)]
+        finally:
+            self.nesting -= 1
+
+    def shallow(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
+        """`value` itself replaced if it is a reference or a hole; what lies in it stays as it is."""
+        if isinstance(value, Ref | Hole):
+            return self._from_elsewhere(value, path, scope, origins, self.shallow)
+        return value
+
+    def _from_elsewhere(
+        self, value: Ref | Hole, path: Path, scope: Scope, origins: Origins, go_on: Callable[..., Any]
+    ) -> Any:
+        given, at = self._reference(value, scope) if isinstance(value, Ref) else self._fill(value)
+        if len(self.trail) >= MAX_NESTING:
+            self._too_much(path)
+        self.trail.append(at)
+        below = Origins()
+        try:
+            # what a name stands for is known by its own path, a choice by the path of its hole
+            found = go_on(given, at if isinstance(value, Ref) else path, scope, below)
+        finally:
+            self.trail.pop()
+        self.room -= len(below.table)
+        origins.add(path, at, below if isinstance(value, Ref) else None)
+        if isinstance(value, Hole):
+            origins.table.update(below.table)
+        return found
+
+    def _reference(self, ref: Ref, scope: Scope) -> tuple[Any, Path]:
+        found = scope.find(ref.name)
+        if found is None:
+            known = did_you_mean(ref.name, set(scope.names()), what="names")
+            if scope.outer is None:
+                self._fail("unknown-name", f"no let gives ${ref.name}", ref.written, known)
+            stage = format_path(scope.path[:-1])
+            hint = f"give it in {stage}.let or in let; {known}"
+            self._fail("unknown-name", f"{stage} needs ${ref.name}, which no let gives it", ref.written, hint)
+        if found[1] in self.trail:
+            loop = self.trail[self.trail.index(found[1]) :]
+            way = " -> ".join(f"${p[-1]}" for p in (*loop, found[1]) if p[-2:-1] == ("let",))
+            hint = "give one of them a value that does not lead back"
+            self._fail("let-cycle", f"${ref.name} refers to itself: {way}", min(loop, key=str), hint)
+        return found
+
+    def _fill(self, hole: Hole) -> tuple[Any, Path]:
+        """The value of a hole and where it is written."""
+        if self.ask is None:
+            self._fail("hole", f"'{hole.name}' is a hole", hole.written, _fill_hint(hole))
+        if hole.name not in self.answers:
+            self.answers[hole.name] = self.ask(hole)
+        answer = self.answers[hole.name]
+        if answer not in hole:
+            hint = f"its values: {hole.values()}"
+            self._fail("hole", f"{answer!r} is not a value of the hole '{hole.name}'", hole.written, hint)
+        if hole.kind != "choice":
+            return answer, hole.written
+        index = hole.index(answer)
+        return hole.options[index], (*hole.written, "$choice", index)
+
+    def _too_much(self, path: Path) -> NoReturn:
+        if self.room < -MAX_VALUES:  # it was said; what is left of the spec is not looked at
+            raise FailedError
+        self.room = -2 * MAX_VALUES
+        hint = f"at most {MAX_VALUES} values, nested {MAX_NESTING} deep, once every $name is written out"
+        self._fail("limit", "references make this value too large", path[:4], hint)
+
+    def _fail(self, code: str, message: str, path: Path, hint: str | None = None) -> NoReturn:
+        report_at(self.report, NOWHERE, code, message, path, hint=hint)
+        raise FailedError
+
+
+def _fill_hint(hole: Hole) -> str:
+    return f"fill it: --set {hole.name}=VALUE (values: {hole.values()}); or search: blockforge search FILE"

@@ -1,0 +1,62 @@
+"""What a branch computes with each of its keys, and a stem of a width of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import blockforge as bf
+from blockforge.compiler.backbone import Backbone
+from blockforge.testing import check_spec, randomise
+
+SPEC: dict[str, Any] = {
+    "blockforge": 1,
+    "name": "branch",
+    "input": {"size": [12, 20]},
+    "num_classes": 5,
+    "blocks": {"one": [{"op": "dwconv", "norm": "layer_norm"}]},
+    "stem": {"op": "patch_embed", "patch": 4},
+    "stages": [{"dim": 8, "depth": 1, "layers": "one"}],
+    "head": "classifier",
+}
+SCALES = ["none", 0.5, {"skip": 1.0}, {"branch": 0.5, "skip": 1.0}]
+
+
+def built(**keys: Any) -> Backbone:
+    model = bf.build({**SPEC, "blocks": {"one": [{**SPEC["blocks"]["one"][0], **keys}]}}, seed=0)
+    assert isinstance(randomise(model), Backbone)
+    return model.eval()
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+@pytest.mark.parametrize("post_act", ["none", "relu", "gelu", "identity"])
+def test_formula(scale: Any, post_act: str) -> None:
+    branch = built(scale=scale, post_act=post_act).get_submodule("stages.0.layers.0.dwconv")
+    own = dict(branch.named_parameters())
+    x = torch.randn(2, 3, 5, 8)
+    with torch.no_grad():
+        y = own.get("scale", torch.ones(8)) * branch.get_submodule("op")(branch.get_submodule("norm")(x))
+        y = own.get("skip_scale", torch.ones(8)) * x + own.get("skip_bias", torch.zeros(8)) + y
+        expected = {"relu": torch.relu, "gelu": torch.nn.functional.gelu}.get(post_act, lambda t: t)(y)
+        torch.testing.assert_close(branch(x), expected)
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_costs_with_an_activation_of_the_sum(scale: Any) -> None:
+    blocks = {"one": [{"op": "identity", "scale": scale, "post_act": "gelu"}, {"op": "mlp", "post_act": "relu"}]}
+    check_spec({**SPEC, "blocks": blocks})
+
+
+def test_stem_of_another_width() -> None:
+    first = {"dim": 8, "depth": 1, "layers": "one", "downsample": {"op": "conv_downsample"}}
+    source = {**SPEC, "stem": {**SPEC["stem"], "dim": 6}, "stages": [first]}
+    model = check_spec(source)
+    shapes = {name: model.arch.graph.nodes[name]["out_shape"].dim for name in ("stem", "stages.0.downsample")}
+    assert shapes == {"stem": 6, "stages.0.downsample": 8}
+    assert bf.compile(source, {"stem.dim": 8}).hash == bf.compile({**source, "stem": SPEC["stem"]}).hash
+
+
+def test_reduction_of_a_row_of_tokens() -> None:
+    assert bf.build("deit_s", {"stages.0.depth": 1}, img_size=64).feature_info.reduction() == [16]
