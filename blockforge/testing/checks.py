@@ -1,0 +1,223 @@
+"""What every building block must keep, one function a law: `check_x(op, *place)` raises AssertionError."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
+from torch.utils._pytree import tree_map_only
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Mixer, Op, Shape
+from blockforge.testing.examples import accepts, example_inputs, example_places
+from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise
+
+TOLERANCE = 0.1
+"""Of memory: predicted against allocated."""
+
+
+def check_op(op: Op, *place: Any) -> None:
+    """Run every check on a block at a place, or at every example place of its kind that it accepts.
+
+    Raises: AssertionError that names the block, the place and the law.
+    """
+    places = [place] if place else [p for p in example_places(op.kind) if accepts(op, *p)]
+    assert places, f"{op.op} accepts no example place of a {op.kind}; give one: check_op(op, *place)"
+    for at in places:
+        for check in CHECKS:
+            try:
+                check(op, *at)
+            except AssertionError as e:
+                raise AssertionError(f"{check.__name__}: {op.op}({op}) at {at}: {e}") from e
+
+
+def check_costs(op: Op, *place: Any) -> None:
+    """Parameters and multiply-adds are what the module has and does."""
+    module, cost = op.build(*place), op.cost(*place)
+    counted = sum(p.numel() for p in module.parameters())
+    assert cost.params == counted, f"predicted {cost.params} parameters, the module has {counted}"
+    x = example_inputs(op.kind, *place, batch=1)
+    macs = count_macs(lambda: module.eval()(*x)) + cost.scan
+    assert cost.macs == macs, f"predicted {cost.macs} multiply-adds, torch counts {macs} (scans included)"
+
+
+def check_shape(op: Op, *place: Any) -> None:
+    """The module gives the shape that the block declares."""
+    y, expected = _module(op, place)(*example_inputs(op.kind, *place, batch=3)), _expected(op, place, 3)
+    assert tuple(y.shape) == expected, f"declared {expected}, the module gives {tuple(y.shape)}"
+    assert y.dtype == torch.float32, f"float32 gives {y.dtype}"
+
+
+def check_workspace(op: Op, *place: Any) -> None:
+    """The declared workspace is the memory that a forward pass takes."""
+    module, predicted = _module(op, place), op.workspace(*place) * 4
+    measured = peak_bytes_per_image(module, lambda batch: example_inputs(op.kind, *place, batch=batch))
+    close = abs(predicted - measured) <= TOLERANCE * measured
+    assert close, f"predicted {predicted} bytes an image at most, {measured} were alive"
+
+
+def check_gradients(op: Op, *place: Any) -> None:
+    """The gradient reaches every parameter and every input, and is finite."""
+    module = _module(op, place)
+    x = tree_map_only(Tensor, lambda t: t.requires_grad_(), example_inputs(op.kind, *place))
+    _loss(module(*x)).backward()
+    for name, tensor in [*module.named_parameters(), *((f"input {i}", t) for i, t in enumerate(_flat(x)))]:
+        assert tensor.grad is not None, f"no gradient reaches {name}"
+        assert tensor.grad.isfinite().all(), f"the gradient of {name} is not finite"
+        assert tensor.grad.any(), f"the gradient of {name} is zero everywhere"
+
+
+def check_gradcheck(op: Op, *place: Any) -> None:
+    """The gradient is the derivative: finite differences in float64, along random directions."""
+    module = _module(op, place).double()
+    x = _flat(example_inputs(op.kind, *place, batch=1, dtype=torch.float64))
+    parameters = dict(module.named_parameters())
+    leaves = [t.detach().clone().requires_grad_() for t in (*x, *parameters.values())]
+
+    def run(*tensors: Tensor) -> Tensor:
+        own = dict(zip(parameters, tensors[len(x) :], strict=True))
+        args = (tensors[0], list(tensors[1 : len(x)])) if op.kind == "aggregator" else tensors[: len(x)]
+        return torch.func.functional_call(module, own, args)
+
+    try:
+        torch.autograd.gradcheck(run, leaves, fast_mode=True)
+    except GradcheckError as e:
+        raise AssertionError(f"the gradient is not the derivative: {e}") from e
+
+
+def check_batch(op: Op, *place: Any) -> None:
+    """In evaluation an image's result depends on that image alone, wherever it stands in the batch."""
+    module, x = _module(op, place), example_inputs(op.kind, *place, batch=4)
+    order = torch.tensor([2, 0, 3, 1])
+    with torch.no_grad():
+        whole, permuted = module(*x), module(*tree_map_only(Tensor, lambda t: t[order], x))
+        alone = module(*tree_map_only(Tensor, lambda t: t[2:3], x))
+    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, whole[2:3], rtol=1e-4, atol=1e-5)
+
+
+def check_deterministic(op: Op, *place: Any) -> None:
+    """In evaluation the same input gives the same bits, and the input stays as it was."""
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    before = copy.deepcopy(x)
+    with torch.no_grad():
+        assert torch.equal(module(*x), module(*x)), "two runs differ"
+    same = all(torch.equal(a, b) for a, b in zip(_flat(x), _flat(before), strict=True))
+    assert same, "the module writes into its input"
+
+
+def check_copies(op: Op, *place: Any) -> None:
+    """deepcopy, pickle and a state dict's round trip give the same module."""
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    fresh = op.build(*place).eval()
+    fresh.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        y = module(*x)
+        for how, other in (
+            ("deepcopy", copy.deepcopy(module)),
+            ("pickle", pickle.loads(pickle.dumps(module))),
+            ("state_dict", fresh),
+        ):
+            assert torch.equal(other(*x), y), f"{how} gives another result"
+
+
+def check_parameters(op: Op, *place: Any) -> None:
+    """The parameters reload through the registry, from plain data, to an equal block."""
+    plain = json.loads(json.dumps(op.parameters_dict()))
+    again = registry.make(op.op, plain, op.kind)
+    assert again == op, f"{plain} reloads to {again}"
+    assert again.cost(*place) == op.cost(*place), "the reloaded block has another cost"
+
+
+def check_training(op: Op, *place: Any) -> None:
+    """In training mode it runs forward and backward, as it was initialised, without losing a number."""
+    module = op.build(*place).train()
+    x = tree_map_only(Tensor, lambda t: t.requires_grad_(), example_inputs(op.kind, *place))
+    y = module(*x)
+    assert tuple(y.shape) == _expected(op, place, 2), f"training mode gives {tuple(y.shape)}"
+    assert y.isfinite().all(), "the initialised module gives numbers that are not finite"
+    _loss(y).backward()
+    finite = all(t.grad is not None and t.grad.isfinite().all() for t in (*module.parameters(), *_flat(x)))
+    assert finite, "a gradient is missing or not finite"
+
+
+def check_bfloat16(op: Op, *place: Any) -> None:
+    """It runs in bfloat16 and gives about what it gives in float32."""
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    with torch.no_grad():
+        exact = module(*x)
+        y = module.bfloat16()(*tree_map_only(Tensor, lambda t: t.bfloat16(), x))
+    assert y.dtype == torch.bfloat16, f"bfloat16 gives {y.dtype}"
+    error = ((y.float() - exact).norm() / exact.norm()).item()
+    assert error < 0.1, f"bfloat16 is off by {error:.3f} of the result"
+
+
+def check_fed(op: Op, *place: Any) -> None:
+    """Behind an aggregator a mixer works at the width it asks for, and gives the map's own width."""
+    if not isinstance(op, Mixer):
+        return
+    shape: Shape = place[0]
+    fed, width = op.fed(shape.dim)
+    given = fed.out_shape(Shape(shape.height, shape.width, width))
+    assert given == shape, f"fed at width {width} it gives {given}, not {shape}"
+    if (fed, width) != (op, shape.dim):
+        check_op(fed, Shape(shape.height, shape.width, width))
+
+
+def check_head(op: Op, *place: Any) -> None:
+    """A head gives features before its classifier, and takes a new classifier."""
+    if op.kind != "head":
+        return
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    features = module(*x, pre_logits=True)
+    assert features.ndim == 2, f"pre_logits gives {tuple(features.shape)}, not one row an image"
+    reset: Any = module.reset
+    reset(7)
+    assert tuple(module(*x).shape) == (2, 7), f"after reset(7) it gives {tuple(module(*x).shape)}"
+    reset(0)
+    assert torch.equal(module(*x), features), "after reset(0) it does not give the features"
+
+
+CHECKS: tuple[Callable[..., None], ...] = (
+    check_costs,
+    check_shape,
+    check_workspace,
+    check_gradients,
+    check_gradcheck,
+    check_batch,
+    check_deterministic,
+    check_copies,
+    check_parameters,
+    check_training,
+    check_bfloat16,
+    check_fed,
+    check_head,
+)
+"""Every law, in the order in which `check_op` asks."""
+
+
+def _module(op: Op, place: tuple[Any, ...]) -> nn.Module:
+    """The module in evaluation mode, off its initial values."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return randomise(op.build(*place)).eval()
+
+
+def _expected(op: Op, place: tuple[Any, ...], batch: int) -> tuple[int, ...]:
+    shape = op.out_shape(*place)
+    return (batch, shape.dim) if op.kind == "head" else (batch, *shape)
+
+
+def _loss(y: Tensor) -> Tensor:
+    """A sum with random weights: a plain sum hides what a final norm does."""
+    return (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))).sum()
+
+
+def _flat(inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0], *(inputs[1] if len(inputs) > 1 else ()))

@@ -1,0 +1,117 @@
+"""Examples for every kind of block: places to stand, inputs to run on, and variations of the parameters."""
+
+from __future__ import annotations
+
+import itertools
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Kind, Op, Shape
+from blockforge.errors import OpError
+
+Place = tuple[Any, ...]
+"""The arguments of a block's methods, as `blockforge.blocks.base` lists them for each kind."""
+
+_MAPS: tuple[Place, ...] = ((Shape(7, 5, 24),), (Shape(6, 11, 60),), (Shape(13, 18, 64),))
+_PLACES: dict[Kind, tuple[Place, ...]] = {
+    "mixer": _MAPS,
+    "ffn": _MAPS,
+    "norm": _MAPS,
+    "stem": ((Shape(33, 47, 3), 24), (Shape(64, 40, 1), 60), (Shape(62, 83, 3), 64)),
+    "downsample": ((Shape(7, 5, 24), 24), (Shape(12, 9, 60), 120), (Shape(23, 30, 64), 128)),
+    "aggregator": (
+        (Shape(7, 5, 24), (24,), 24),
+        (Shape(6, 11, 60), (60, 60), 120),
+        (Shape(13, 18, 64), (64, 64, 64), 64),
+    ),
+    "head": ((Shape(7, 5, 24), 10), (Shape(3, 8, 60), 0), (Shape(13, 18, 64), 100)),
+}
+
+
+def example_places(kind: Kind) -> tuple[Place, ...]:
+    """Places for blocks of a kind: not square, odd sides among them, widths of many divisors, small first."""
+    return _PLACES[kind]
+
+
+def accepts(op: Op, *place: Any) -> bool:
+    """Whether the block can stand there."""
+    try:
+        op.check(*place)
+    except OpError:
+        return False
+    return True
+
+
+def example_inputs(
+    kind: Kind, *place: Any, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> tuple[Any, ...]:
+    """Noise for the module of a block at a place: `(x_BHWC,)`, for an aggregator `(x_BHWC, sources)`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(dim: int) -> Tensor:
+        shape: Shape = place[0]
+        return torch.randn(batch, shape.height, shape.width, dim, generator=generator).to(dtype)
+
+    x = noise(place[0].dim)
+    return (x, [noise(dim) for dim in place[1]]) if kind == "aggregator" else (x,)
+
+
+def variants(cls: type[Op]) -> Iterator[Op]:
+    """The block with its defaults, then with each parameter varied in turn.
+
+    A value that no example place accepts goes with the first value of another parameter that makes it fit.
+    """
+    yield cls()
+    for name in cls.model_fields:
+        for value in field_values(cls, name):
+            others = (
+                {other: v} for other in cls.model_fields if other != name for v in field_values(cls, other)
+            )
+            tried = (_made(cls, {name: value, **more}) for more in itertools.chain([{}], others))
+            if (fits := next((op for op in tried if op is not None and _fits(op)), None)) is not None:
+                yield fits
+
+
+def _fits(op: Op) -> bool:
+    return any(accepts(op, *place) for place in example_places(op.kind))
+
+
+def _made(cls: type[Op], params: dict[str, Any]) -> Op | None:
+    try:
+        return cls.model_validate(params)
+    except ValidationError:
+        return None
+
+
+def field_values(cls: type[Op], name: str) -> list[Any]:
+    """Small valid values of one parameter other than its default, found from its type."""
+    default = getattr(cls(), name)
+    found = []
+    for value in _candidates(cls.model_fields[name].annotation):
+        made = _made(cls, {name: value})
+        if made is not None and getattr(made, name) != default:
+            found.append(value)
+    return found
+
+
+def _candidates(annotation: Any) -> list[Any]:
+    """A few values of a type; none for a type of which nothing is known."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _candidates(get_args(annotation)[0])
+    if origin is Literal:
+        return list(get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return [v for part in get_args(annotation) for v in _candidates(part)]
+    if annotation is types.NoneType:
+        return [None, "none"]
+    if isinstance(annotation, type) and issubclass(annotation, Op):
+        return [cls() for cls in registry.blocks(annotation.kind).values()]
+    known: dict[Any, list[Any]] = {bool: [False, True], int: [1, 2, 3, 4, 5], float: [0.5, 1.0, 1.5, 3.0]}
+    return known.get(annotation, [])

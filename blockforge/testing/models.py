@@ -1,0 +1,113 @@
+"""What every whole model must keep: its graph's costs, shapes and memory are the module's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.api import build
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.backbone import Backbone
+from blockforge.spec import SpecLike
+from blockforge.testing.checks import TOLERANCE
+from blockforge.testing.measure import count_macs, peak_bytes_per_image
+
+
+def check_spec(source: SpecLike | Architecture, overrides: Mapping[str, Any] | None = None) -> Backbone:
+    """Build a spec and run every check of this file on it. Returns the model.
+
+    Raises: SpecError if the spec is wrong, AssertionError that names the law that it breaks.
+    """
+    arch = source if isinstance(source, Architecture) else compile_spec(source, overrides)
+    model = build(arch, seed=0)
+    check_costs(model)
+    check_shapes(model)
+    check_memory(model)
+    check_training_step(model)
+    return model
+
+
+def check_costs(model: Backbone) -> None:
+    """Parameters and multiply-adds of the graph are the module's, whole and node by node."""
+    arch, nodes = model.arch, model.arch.graph.nodes
+    for name, module in _modules(model).items():
+        counted = sum(p.numel() for p in module.parameters())
+        assert nodes[name]["params"] == counted, (
+            f"{name}: predicted {nodes[name]['params']}, it has {counted}"
+        )
+    counted = sum(p.numel() for p in model.parameters())
+    assert arch.params == counted, f"predicted {arch.params} parameters, the model has {counted}"
+    image = _image(model)
+    macs = count_macs(lambda: model.eval()(image)) + arch.scan_macs
+    assert arch.macs == macs, f"predicted {arch.macs} multiply-adds, torch counts {macs} (scans included)"
+
+
+def check_shapes(model: Backbone, batch: int = 2) -> None:
+    """Every node reads and gives the shapes that the graph says; inside windows, a map a window."""
+    nodes = model.arch.graph.nodes
+    seen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[name] = tuple(args[0].shape), tuple(output.shape)
+
+        return module.register_forward_hook(hook)
+
+    hooks = [watch(name, module) for name, module in _modules(model).items()]
+    try:
+        with torch.no_grad():
+            model.eval()(_image(model, batch))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, (read, given) in seen.items():
+        node = nodes[name]
+        main = nodes[node["inputs"][0]]
+        assert read == (batch * main["windows"], *main["out_shape"]), (
+            f"{name} reads {read}, the graph says {main}"
+        )
+        out = (node["out_shape"].dim,) if node["kind"] == "head" else node["out_shape"]
+        assert given == (batch * node["windows"], *out), f"{name} gives {given}, the graph says {out}"
+    missing = {n for n, d in nodes.items() if d["kind"] not in ("input", "add")} - set(seen)
+    assert not missing, f"these nodes never ran: {sorted(missing)}"
+
+
+def check_memory(model: Backbone) -> None:
+    """The peak of live activations is what a forward pass in inference takes."""
+    measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
+    predicted = model.arch.activation_bytes
+    close = abs(predicted - measured) <= TOLERANCE * measured
+    assert close, f"predicted a peak of {predicted} bytes (at {model.arch.peak_node}), {measured} were alive"
+
+
+def check_training_step(model: Backbone) -> None:
+    """A training step has a finite loss, and its gradient reaches every parameter."""
+    model.train().zero_grad()
+    logits = model(_image(model, batch=2))
+    target = torch.arange(2) % logits.shape[1]
+    loss = nn.functional.cross_entropy(logits, target)
+    assert loss.isfinite(), f"the loss is {loss.item()}"
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
+def _modules(model: Backbone) -> dict[str, nn.Module]:
+    """The module of every node that has one: a node's name is its module's path."""
+    kinds = ("input", "add")
+    return {n: model.get_submodule(n) for n, d in model.arch.graph.nodes.items() if d["kind"] not in kinds}
+
+
+def _image(model: Backbone, batch: int = 1) -> Tensor:
+    """Noise of the spec's own size, on the model's device."""
+    size = model.arch.plan.input
+    device = next(model.parameters()).device
+    if device.type == "meta":
+        return torch.empty(batch, size.channels, *size.size, device=device)
+    return torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0)).to(
+        device
+    )

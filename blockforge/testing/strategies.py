@@ -1,0 +1,131 @@
+"""Hypothesis strategies, driven by the registry: blocks with random parameters, and whole small specs.
+
+A block that registers itself takes part at once. Specs are valid by construction as far as blocks tell
+(`check`); where shapes cannot meet, draw again with `hypothesis.assume`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Kind, Op, Shape
+from blockforge.testing.examples import accepts, example_places, field_values
+
+
+@st.composite
+def ops(draw: st.DrawFn, *kinds: Kind) -> Op:
+    """A registered block of these kinds (or of any), its parameters at their defaults or at small other values."""
+    cls = draw(st.sampled_from(list(registry.blocks(*kinds).values())))
+    return draw(parametrised(cls))
+
+
+@st.composite
+def parametrised(draw: st.DrawFn, cls: type[Op]) -> Op:
+    """A block with random parameters; combinations that it refuses fall back to its defaults."""
+    params: dict[str, Any] = {}
+    for name in cls.model_fields:
+        if values := field_values(cls, name):
+            params |= draw(st.sampled_from([{}, *({name: v} for v in values)]))
+    try:
+        return cls.model_validate(params)
+    except ValidationError:
+        return cls()
+
+
+@st.composite
+def placed_ops(draw: st.DrawFn, *kinds: Kind) -> tuple[Op, tuple[Any, ...]]:
+    """A block and an example place that it accepts."""
+    op = draw(ops(*kinds).filter(lambda op: any(accepts(op, *p) for p in example_places(op.kind))))
+    return op, draw(st.sampled_from([p for p in example_places(op.kind) if accepts(op, *p)]))
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    """A small spec of one to three stages: random blocks, patterns, connections, windows, skips and norms."""
+    size = [draw(st.integers(24, 72)), draw(st.integers(24, 72))]
+    dims = [draw(st.sampled_from([8, 12, 24]))]
+    dims += [dims[0] * 2**i for i in range(1, draw(st.integers(1, 3)))]
+    blocks = {name: draw(st.lists(_branches(dims), min_size=1, max_size=3)) for name in ("one", "two")}
+    mixing = [
+        n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)
+    ]
+    downsample = _plain(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
+    whole: dict[str, Any] = {
+        "blockforge": 1,
+        "name": "drawn",
+        "input": {"size": size, "channels": draw(st.sampled_from([1, 3]))},
+        "num_classes": draw(st.sampled_from([0, 5])),
+        "drop_path": draw(st.sampled_from([0.0, 0.3, {"constant": 0.1}])),
+        "blocks": blocks,
+        "stem": _plain(draw(ops("stem").filter(lambda op: accepts(op, Shape(48, 48, 3), dims[0])))),
+        "downsample": downsample,
+        "stages": [draw(_stages(dim, mixing)) for dim in dims],
+        "head": _plain(draw(ops("head").filter(lambda op: accepts(op, Shape(6, 6, dims[-1]), 5)))),
+    }
+    if draw(st.booleans()):
+        whole["stage_norm"] = _plain(draw(_fitting("norm", dims)))
+    if len(dims) > 2 and draw(st.booleans()):
+        whole["skips"] = [{"from": 1, "to": [2], "op": downsample}]
+    return whole
+
+
+@st.composite
+def _stages(draw: st.DrawFn, dim: int, mixing: list[str]) -> dict[str, Any]:
+    """A stage; connections only where every layer has a mixer to feed."""
+    stage: dict[str, Any] = {"dim": dim, "depth": draw(st.integers(1, 4))}
+    stage["layers"] = draw(st.sampled_from(["one", "(one two)*", "one* two*"]))
+    names = {"one"} if stage["layers"] == "one" else {"one", "two"}
+    if draw(st.booleans()):
+        stage["window"] = draw(st.sampled_from([3, 5, 7]))
+    if names <= set(mixing) and draw(st.booleans()):
+        rules: list[dict[str, Any]] = [
+            {
+                "rule": "sparx",
+                "stride": draw(st.integers(1, 2)),
+                "window": draw(st.sampled_from([1, 2, "all"])),
+            },
+            {"rule": "dense"},
+        ]
+        if stage["depth"] > 2:
+            rules.append({"rule": "edges", "edges": [[-1, 1], [0, 2]]})
+        aggregate = draw(ops("aggregator").filter(lambda op: accepts(op, Shape(6, 6, dim), (dim,), dim)))
+        stage["connect"] = {**draw(st.sampled_from(rules)), "aggregate": _plain(aggregate)}
+    return stage
+
+
+@st.composite
+def _branches(draw: st.DrawFn, dims: list[int]) -> dict[str, Any]:
+    """One residual branch that can stand at every width."""
+    branch = _plain(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims)))
+    branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(_plain)))
+    branch["scale"] = draw(st.sampled_from(["none", 0.5, {"skip": 1.0}, {"branch": 0.1, "skip": 0.9}]))
+    branch["drop_path"] = draw(st.booleans())
+    return branch
+
+
+def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[Op]:
+    """Blocks that keep their map and accept it at all these widths."""
+    return ops(kind).filter(lambda op: all(accepts(op, Shape(7, 5, dim)) for dim in dims))
+
+
+def _plain(op: Op) -> dict[str, Any]:
+    """A block as a spec writes it, without what is left at its default."""
+    cls = type(op)
+    changed = {k: v for k, v in op.parameters_dict().items() if v != cls().parameters_dict()[k]}
+    return {
+        "op": op.op,
+        **{k: "none" if v is None and _reads_none(cls, k) else v for k, v in changed.items()},
+    }
+
+
+def _reads_none(cls: type[Op], name: str) -> bool:
+    """Whether a parameter may be left out by the word `none`, as norms may."""
+    try:
+        cls.model_validate({name: "none"})
+    except ValidationError:
+        return False
+    return True

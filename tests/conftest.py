@@ -1,0 +1,41 @@
+"""One thread and a fixed seed a test: results depend neither on the cores nor on the order of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "blockforge",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("blockforge")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., str]:
+    """`tiny(("old", "new"), ...)`: the text of a small valid spec, with parts of it replaced."""
+    file = Path(__file__).parent / "specs" / "invalid" / "parts" / "tiny.yaml"
+    text = file.read_text(encoding="utf-8")
+
+    def changed(*changes: tuple[str, str]) -> str:
+        result = text
+        for old, new in changes:
+            assert old in result, old
+            result = result.replace(old, new, 1)
+        return result
+
+    return changed

@@ -1,0 +1,228 @@
+"""Every registered block keeps the laws of `blockforge.testing`, and has a small spec that uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+import blockforge as bf
+from blockforge.blocks import primitives, registry
+from blockforge.blocks.base import Cost, Mixer, Op, Shape
+from blockforge.blocks.mixers.attention import Attention
+from blockforge.testing import accepts, check_op, check_spec, count_macs, example_places, peak_bytes, variants
+from blockforge.testing.strategies import placed_ops
+
+SPECS = Path(__file__).parent / "specs"
+PLUGIN = Path(__file__).parent / "data" / "plugin"
+BLOCKS = registry.blocks()
+VARIANTS = [op for cls in BLOCKS.values() for op in variants(cls) if op != cls()]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_conformance(name: str) -> None:
+    check_op(BLOCKS[name]())
+
+
+@pytest.mark.parametrize("op", VARIANTS, ids=lambda op: f"{op.op}-{op}".replace(" ", ","))
+def test_conformance_of_variants(op: Op) -> None:
+    check_op(op, *next(p for p in example_places(op.kind) if accepts(op, *p)))
+
+
+@settings(max_examples=25)
+@given(placed_ops())
+def test_conformance_of_random_parameters(drawn: tuple[Op, tuple[Any, ...]]) -> None:
+    op, place = drawn
+    check_op(op, *place)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_small_spec(name: str) -> None:
+    """Adding a block is one file and one small spec: it compiles, costs what it says and trains."""
+    file = SPECS / f"{name}.yaml"
+    assert file.is_file(), f"block '{name}' needs a small spec that uses it: tests/specs/{name}.yaml"
+    arch = bf.compile(file)
+    used = {op for node in arch.graph.nodes.values() for op in _ops(node["parameters"]) | {node["op"]}}
+    used |= {node["norm"].op for node in arch.graph.nodes.values() if node["norm"] is not None}
+    assert name in used
+    assert len(arch.stage_shapes()) >= 2
+    check_spec(arch)
+
+
+def _ops(parameters: Any) -> set[str]:
+    """Blocks named inside parameters, such as a downsample's norm."""
+    nested = [v for v in parameters.values() if isinstance(v, dict)]
+    return {v["op"] for v in nested}.union(*(_ops(v) for v in nested))
+
+
+def test_no_small_spec_without_a_block() -> None:
+    assert {f.stem for f in SPECS.glob("*.yaml")} == set(registry.blocks())
+
+
+def test_third_party_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    registry.load_plugin(PLUGIN / "pool_mixer.py")
+    for op in variants(registry.get("pool_mixer", "mixer")):
+        check_op(op)
+    check_op(registry.make("pool_mixer", {"kernel_size": 5}), Shape(14, 9, 48))
+    model = check_spec(PLUGIN / "pool_mixer.yaml")
+    assert "stages_1_layers_1" in model.code
+
+
+def test_behind_frozen_layers() -> None:
+    """The input of a block that is trained alone needs no gradient. In its own process: torch may crash."""
+    ran = subprocess.run([sys.executable, "-c", _FROZEN], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, f"{ran.stdout.split()[-1:]} ends with {ran.returncode}: {ran.stderr[-500:]}"
+    assert set(ran.stdout.split()) == set(registry.blocks())
+
+
+_FROZEN = """
+import torch
+from blockforge.blocks import registry
+from blockforge.testing import accepts, example_inputs, example_places
+for name, cls in registry.blocks().items():
+    print(name, flush=True)
+    op = cls()
+    place = next(p for p in example_places(op.kind) if accepts(op, *p))
+    module = op.build(*place)
+    for _ in range(3):
+        y = module(*example_inputs(op.kind, *place))
+        if y.requires_grad:
+            y.square().sum().backward()
+"""
+
+
+# --- the suite itself
+
+
+class _Broken(Mixer):
+    """A mixer with a mistake to be found."""
+
+    op = "broken"
+
+    def cost(self, shape: Shape) -> Cost:
+        return primitives.linear(shape.dim, shape.dim, shape.positions)
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.Linear(shape.dim, shape.dim)
+
+
+class _WrongParams(_Broken):
+    def cost(self, shape: Shape) -> Cost:
+        return Cost(1, super().cost(shape).macs)
+
+
+class _WrongMacs(_Broken):
+    def cost(self, shape: Shape) -> Cost:
+        return Cost(super().cost(shape).params, 7)
+
+
+class _WrongWorkspace(_Broken):
+    def workspace(self, shape: Shape) -> int:
+        return 2 * shape.elements
+
+
+class _Module(nn.Linear):
+    def __init__(self, dim: int, how: str) -> None:
+        super().__init__(dim, dim)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.how:
+            case "mixes the batch":
+                return super().forward(x).add_(x.mean(0, keepdim=True))
+            case "crops":
+                return super().forward(x)[:, 1:]
+            case "detaches":
+                return F.linear(x, self.weight, self.bias.detach())
+            case "has a wrong gradient":
+                return F.linear(x, self.weight, 2 * self.bias - self.bias.detach())
+            case _:
+                return F.linear(x.add_(1) if not x.requires_grad else x, self.weight, self.bias)
+
+
+class _WrongModule(_Broken):
+    how: str = ""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return _Module(shape.dim, self.how)
+
+
+@pytest.mark.parametrize(
+    ("op", "law"),
+    [
+        (_WrongParams(), "check_costs.*predicted 1 parameters"),
+        (_WrongMacs(), "check_costs.*predicted 7 multiply-adds"),
+        (_WrongWorkspace(), "check_workspace.*bytes an image"),
+        (_WrongModule(how="crops"), "check_shape.*declared"),
+        (_WrongModule(how="detaches"), "check_gradients.*no gradient reaches bias"),
+        (_WrongModule(how="has a wrong gradient"), "check_gradcheck.*not the derivative"),
+        (_WrongModule(how="mixes the batch"), "check_batch.*not close"),
+        (_WrongModule(how="writes into its input"), "check_(batch|deterministic)"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_mistakes_are_found(op: Op, law: str) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check_op(op, Shape(6, 9, 16))
+
+
+def test_block_without_a_place_says_so() -> None:
+    with pytest.raises(AssertionError, match="attention accepts no example place of a mixer; give one"):
+        check_op(Attention(num_heads=7))
+
+
+def test_fused_attention_is_counted() -> None:
+    shape = Shape(5, 7, 32)
+    module, x = Attention(num_heads=4).build(shape), torch.randn(1, *shape)
+    assert count_macs(lambda: module(x)) == 35 * 32 * (4 * 32 + 2 * 35)
+
+
+def test_peak_bytes_of_known_programs() -> None:
+    x = torch.randn(100)
+
+    def views_and_in_place() -> Tensor:
+        y = x + 1  # 400
+        y[10:].view(9, 10).mul_(2)
+        z = y * 2  # 800
+        del y
+        return z[:5]
+
+    def freed() -> Tensor:
+        for _ in range(5):
+            y = x + 1
+            del y
+        return x + 1
+
+    assert peak_bytes(views_and_in_place) == 800
+    assert peak_bytes(freed) == 400
+    assert peak_bytes(lambda: x.view(10, 10).t()) == 0
+    assert peak_bytes(lambda: torch.cat([x + 1, x + 2])) == 400 + 400 + 800
+
+
+def test_example_places_are_not_square() -> None:
+    shapes = [
+        p[0] for kind in ("mixer", "stem", "downsample", "aggregator", "head") for p in example_places(kind)
+    ]
+    assert all(s.height != s.width for s in shapes)
+    assert any(s.height % 2 and s.width % 2 for s in shapes)
+
+
+def test_variants_follow_the_fields() -> None:
+    attention = list(variants(Attention))
+    assert attention[0] == Attention()
+    assert {op.qkv_bias for op in attention} == {True, False}
+    assert {op.local_conv for op in attention} == {None, 1, 3, 5}
+    classifier = list(variants(registry.get("classifier")))
+    assert {op.pool for op in classifier} == {"avg", "max"}
+    assert {op.norm.op for op in classifier if op.norm} == set(registry.blocks("norm"))

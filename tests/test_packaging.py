@@ -1,0 +1,203 @@
+"""What ships, what imports what, and what no file may hold."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import blockforge
+
+REPO = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+HOMES = {"blockforge": "blockforge", **SETUPTOOLS["package-dir"]}
+FOUND = [f for home in HOMES.values() for f in sorted((REPO / home).rglob("*")) if f.is_file()]
+PACKAGE_FILES = [f for f in FOUND if "__pycache__" not in f.parts]
+MODULES = [f for f in PACKAGE_FILES if f.suffix == ".py"]
+OTHER_SOURCES = [f for folder in ("tests", "docs", ".ci") for f in sorted((REPO / folder).rglob("*.py"))]
+
+
+def module_name(file: Path) -> str:
+    """`kernels/scan.py` -> `blockforge.kernels.scan`."""
+    package, home = next((p, h) for p, h in HOMES.items() if (REPO / h) in file.parents)
+    parts = file.relative_to(REPO / home).with_suffix("").parts
+    return ".".join((package, *(p for p in parts if p != "__init__")))
+
+
+# --- what ships
+
+
+def test_every_package_is_listed() -> None:
+    found = {module_name(f) for f in MODULES if f.name == "__init__.py"}
+    assert found == set(SETUPTOOLS["packages"])
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    bare = {f.parent for f in MODULES if not (f.parent / "__init__.py").is_file()}
+    assert not bare
+
+
+def test_every_file_of_the_packages_ships() -> None:
+    patterns = ["*.py", *SETUPTOOLS["package-data"]["*"]]
+    forgotten = [f for f in PACKAGE_FILES if not any(map(f.match, patterns))]
+    assert not forgotten
+
+
+def test_specs_and_spaces_are_found_as_package_data() -> None:
+    zoo = {f.stem for f in (REPO / "specs").glob("*.yaml")}
+    assert zoo == set(blockforge.list_specs())
+
+
+def test_the_version_is_written_once() -> None:
+    assert "version" in PROJECT["project"]["dynamic"]
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "blockforge.__version__"}
+    assert metadata.version("blockforge") == blockforge.__version__
+
+
+def test_changelog_has_the_version() -> None:
+    text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{blockforge.__version__}]" in text or "## [Unreleased]" in text
+
+
+def test_constraints_pin_every_dependency() -> None:
+    lines = (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    pins = {requirement_name(line) for line in lines}
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = PROJECT["project"]["dependencies"] + [d for group in extras.values() for d in group]
+    names = {requirement_name(d) for d in wanted} - {"blockforge", "triton"}  # triton: see constraints.txt
+    assert names <= pins, names - pins
+    assert not [line for line in lines if "==" not in line or "+" in line], (
+        "exact versions, of nobody's own build"
+    )
+
+
+def requirement_name(requirement: str) -> str:
+    """`optuna>=5,<6` -> `optuna`."""
+    end = next((i for i, c in enumerate(requirement) if c in "[<>=;! "), len(requirement))
+    return requirement[:end].lower().replace("_", "-")
+
+
+# --- what is imported
+
+
+HEAVY = {"optuna", "triton", "matplotlib"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import blockforge", {*HEAVY, "torch", "pydantic", "networkx"}),
+        ("import blockforge.spec", {*HEAVY, "torch", "networkx"}),
+        ("import blockforge.errors, blockforge.units", {*HEAVY, "torch", "pydantic", "networkx"}),
+        ("import blockforge as bf; bf.compile('smt_t')", HEAVY),
+    ],
+)
+def test_imports_are_as_light_as_promised(statement: str, absent: set[str]) -> None:
+    assert not loaded_by(statement) & absent
+
+
+ABOVE_SPEC = ("blockforge.blocks", "blockforge.compiler", "blockforge.search")
+FORBIDDEN = {
+    "blockforge.errors": ("blockforge", "torch"),
+    "blockforge.units": ("blockforge.spec", *ABOVE_SPEC, "torch"),
+    "blockforge.spec": (*ABOVE_SPEC, "torch", "networkx"),
+    "blockforge.kernels": ("blockforge.spec", *ABOVE_SPEC),
+    "blockforge.blocks": ("blockforge.compiler", "blockforge.search"),
+    "blockforge.compiler": ("blockforge.search", "blockforge.weights", "optuna"),
+    "blockforge.weights": ("blockforge.search", "optuna"),
+    "blockforge.api": ("blockforge.search", "optuna"),
+    "blockforge.saving": ("blockforge.search", "optuna"),
+    "blockforge": ("blockforge.cli",),
+}
+"""Package or module -> what nothing in it may import, not even inside a function."""
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it; `from a import b` gives `a` and `a.b`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_point_one_way(package: str) -> None:
+    own = [f for f in MODULES if inside(module_name(f), package)]
+    assert own
+    wrong = [
+        f"{module_name(file)} imports {name}"
+        for file in own
+        if not inside(module_name(file), "blockforge.cli")
+        for name in imports(file)
+        if any(inside(name, banned) for banned in FORBIDDEN[package])
+    ]
+    assert not wrong
+
+
+def test_moved_packages_are_imported_by_their_long_names() -> None:
+    """`import search` would load a second copy of `blockforge.search`."""
+    short = [home for home in HOMES.values() if home != "blockforge"]
+    wrong = [
+        f"{file.relative_to(REPO)} imports {name}"
+        for file in MODULES + OTHER_SOURCES
+        for name in imports(file)
+        if name.partition(".")[0] in short
+    ]
+    assert not wrong
+
+
+# --- what no file may hold
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every text file of the project."""
+    wanted = (".md", ".toml", ".txt", "Makefile", ".gitignore")
+    top = [f for f in REPO.iterdir() if f.name.endswith(wanted)]
+    folders = [REPO / name for name in (*HOMES.values(), "tests", "docs", ".ci")]
+    below = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
+    for file in (f for f in top + below if "__pycache__" not in f.parts):
+        try:
+            yield file, file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # tensors and pictures
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    folders = [f"/{name}/" for name in ("work", "root", "farm", "Users")]
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("pytorch", "org/whl"))]
+    options = ["-".join(parts) for parts in (("index", "url"), ("find", "links"))]
+    found = [
+        f"{file.relative_to(REPO)}: {text}"
+        for file, content in texts()
+        for text in folders + hosts + options
+        if text in content
+    ]
+    assert not found
+
+
+def test_no_source_file_is_too_long() -> None:
+    lengths = {f: len(f.read_text(encoding="utf-8").splitlines()) for f in MODULES + OTHER_SOURCES}
+    long = {str(f.relative_to(REPO)): n for f, n in lengths.items() if n > 400}
+    assert not long
