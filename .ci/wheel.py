@@ -1,0 +1,70 @@
+"""Checks of the built wheel, one subcommand each; see `run`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+SHIPPED = {".py", ".yaml", ".json", ".typed"}
+
+
+def copy(target: str) -> None:
+    """Copy what a build needs to `target`."""
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("blockforge", "kernels", "search", "specs"):
+        shutil.copytree(REPO / name, Path(target) / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPO / name, target)
+
+
+def compare(wheel: str) -> None:
+    """Fail unless the wheel holds the tree's files, each at its place and equal, and nothing else."""
+    expected = tree()
+    with zipfile.ZipFile(wheel) as archive:
+        found = {
+            n: archive.read(n) for n in archive.namelist() if ".dist-info/" not in n and not n.endswith("/")
+        }
+    problems = [f"not in the wheel: {n}" for n in sorted(expected.keys() - found.keys())]
+    problems += [f"only in the wheel: {n}" for n in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"differs: {n}" for n, file in expected.items() if n in found and file.read_bytes() != found[n]
+    ]
+    if problems:
+        sys.exit("\n".join(problems))
+    print(f"{len(found)} files in the wheel, equal to the tree's")
+
+
+def tree() -> dict[str, Path]:
+    """Name in the wheel -> file, for everything that should ship."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+    moved = project["tool"]["setuptools"]["package-dir"]
+    homes = {"blockforge": "blockforge", **moved}
+    return {
+        f"{package.replace('.', '/')}/{file.relative_to(REPO / folder).as_posix()}": file
+        for package, folder in homes.items()
+        for file in (REPO / folder).rglob("*")
+        if file.suffix in SHIPPED
+    }
+
+
+def installed(venv: str) -> None:
+    """Fail unless `import blockforge` finds the wheel in `venv`, and it added no other top-level name."""
+    import blockforge
+    import blockforge.kernels
+    import blockforge.search
+    import blockforge.specs
+
+    for module in (blockforge, blockforge.kernels, blockforge.search, blockforge.specs):
+        assert Path(venv).resolve() in Path(str(module.__file__)).resolve().parents, module.__file__
+    site = Path(blockforge.__file__).parents[1]
+    added = {p.name for p in site.iterdir()} - {"dependencies.pth"}
+    assert added == {"blockforge", f"blockforge-{blockforge.__version__}.dist-info"}, added
+    print(f"blockforge {blockforge.__version__} from the wheel; nothing else in its site-packages")
+
+
+if __name__ == "__main__":
+    {"copy": copy, "compare": compare, "installed": installed}[sys.argv[1]](sys.argv[2])
