@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Overrides = Mapping[str, Any] | list[str] | None
-compile = compile_spec  # noqa: A001  (bf.compile reads as it should)
+compile = compile_spec
 
 
 def build(
@@ -96,7 +96,7 @@ def _given(
     if in_chans is not None:
         given["input.channels"] = in_chans
     if drop_path_rate is not None:
-        constant = spec.drop_path.constant is not None
+        constant = getattr(spec.drop_path, "constant", None) is not None  # it may be a hole or a reference
         given["drop_path"] = {"constant": drop_path_rate} if constant else drop_path_rate
     return given
 

@@ -59,8 +59,11 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
 
     path = Path(folder)
     info: Any = {}
-    if (path / "versions.json").is_file():
-        info = json.loads((path / "versions.json").read_text(encoding="utf-8"))
+    if (versions := path / "versions.json").is_file():
+        try:
+            info = dict(json.loads(versions.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as e:
+            raise WeightsError(f"{versions} cannot be read: {e}") from None
     model = build(load(path / "spec.yaml"), out_indices=info.get("out_indices"))
     load_weights(model, path / "model.safetensors")
     return model

@@ -105,6 +105,10 @@ class Op(BaseModel):
 class MapOp(Op):
     """A block that keeps the shape of its map: the base of mixers, FFNs and norms."""
 
+    residual: ClassVar[bool] = False
+    """Whether its module has a method `residual(x)`, `x + forward(x)` in one pass without a map for the second
+    term. A branch in which nothing stands between the two uses it."""
+
     def out_shape(self, shape: Shape) -> Shape:
         return shape
 
@@ -171,6 +175,13 @@ class Head(Op):
 
     def out_shape(self, shape: Shape, num_classes: int) -> Shape:
         return Shape(1, 1, num_classes or shape.dim)
+
+
+def hidden_width(dim: int, ratio: float, param: str = "mlp_ratio") -> int:
+    """`dim * ratio`, rounded down. Raises: OpError if that leaves nothing."""
+    if (hidden := int(dim * ratio)) < 1:
+        raise OpError(f"{param} {ratio:g} leaves nothing of dim {dim}", hint=f"at least {1 / dim:g}", param=param)
+    return hidden
 
 
 def divisible(value: int, by: int, what: str, by_what: str, param: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -11,13 +11,13 @@ from pydantic_core import PydanticCustomError
 from blockforge.blocks import registry
 from blockforge.blocks.base import Norm
 from blockforge.errors import OpError
+from blockforge.spec.fields import Act as Act
 
 Count = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Ratio = Annotated[float, Field(gt=0, le=64)]
 Eps = Annotated[float, Field(gt=0, le=1)]
 KernelSize = Annotated[int, Field(ge=1, le=99)]
-Act = Literal["gelu", "gelu_tanh", "relu", "silu", "identity"]
 
 
 def _odd(value: int) -> int:
@@ -32,7 +32,7 @@ OddKernel = Annotated[KernelSize, BeforeValidator(_odd)]
 
 def _norm(value: Any) -> Any:
     """A norm by its name, as `{op: ..., ...}`, or `none`."""
-    if isinstance(value, Norm) or value == "none":
+    if value is None or isinstance(value, Norm) or value == "none":
         return None if value == "none" else value
     if isinstance(value, str):
         value = {"op": value}

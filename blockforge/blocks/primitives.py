@@ -5,7 +5,7 @@ These agree with half of what torch's FlopCounterMode counts, operation by opera
 
 from __future__ import annotations
 
-from blockforge.blocks.base import Cost
+from blockforge.blocks.base import Cost, Shape
 
 
 def linear(in_chs: int, out_chs: int, positions: int, *, bias: bool = True) -> Cost:
@@ -36,6 +36,18 @@ def matmul(m: int, k: int, n: int, batch: int = 1) -> Cost:
     return Cost(0, m * k * n * batch)
 
 
+def scan(dim: int, d_state: int, positions: int) -> Cost:
+    """A scan by convention: 9 L D N + L D multiply-adds for D channels of N states, whatever way computes it."""
+    macs = 9 * positions * dim * d_state + positions * dim
+    return Cost(0, macs, macs)
+
+
 def conv_size(size: int, kernel: int, stride: int, padding: int) -> int:
     """Output length of a convolution along one side."""
     return (size + 2 * padding - kernel) // stride + 1
+
+
+def conv_shape(shape: Shape, dim: int, kernel: int, stride: int, padding: int | None = None) -> Shape:
+    """The map of width `dim` that a convolution gives; `padding` defaults to half the kernel."""
+    pad = kernel // 2 if padding is None else padding
+    return Shape(conv_size(shape.height, kernel, stride, pad), conv_size(shape.width, kernel, stride, pad), dim)

@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from blockforge.blocks import base
 from blockforge.errors import BlockforgeError, OpError, did_you_mean
+from blockforge.spec.schema_errors import sentence
 
 _OPS: dict[str, type[base.Op]] = {}
 T = TypeVar("T", bound=type[base.Op])
@@ -87,6 +89,7 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
         raise PluginError(f"not a Python file: {path}")
     load_blocks()
     module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # so that models with its blocks can be pickled
     try:
         found.loader.exec_module(module)
     except BlockforgeError:
@@ -114,11 +117,12 @@ def get(name: str, *kinds: base.Kind) -> type[base.Op]:
         raise OpError(f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0]}")
     if kinds and cls.kind not in kinds:
         hint = f"known: {', '.join(blocks(*kinds))}"
-        raise OpError(f"'{name}' is a {cls.kind}, not a {wanted}", hint=hint, param="op", code="wrong-kind")
+        article = "an" if cls.kind in ("aggregator", "ffn") else "a"
+        raise OpError(f"'{name}' is {article} {cls.kind}, not a {wanted}", hint=hint, param="op", code="wrong-kind")
     return cls
 
 
-class ParamErrors(OpError):
+class ParamsError(OpError):
     """All parameters of one block that are wrong, each with its path inside the block."""
 
     def __init__(self, errors: list[tuple[tuple[str | int, ...], OpError]]) -> None:
@@ -132,7 +136,7 @@ _MADE: dict[Any, base.Op] = {}
 def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.Op:
     """The block `name` with these parameters; equal calls share one object.
 
-    Raises: OpError for an unknown name, ParamErrors for parameters that are unknown or do not validate.
+    Raises: OpError for an unknown name, ParamsError for parameters that are unknown or do not validate.
     """
     key: Any = (name, kinds, *_frozen(params))
     if (made := _MADE.get(key)) is not None:
@@ -141,7 +145,7 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.Op:
     try:
         op = cls.model_validate(dict(params))
     except ValidationError as e:
-        raise ParamErrors([_explain(cls, error) for error in e.errors()]) from None
+        raise ParamsError([_explain(cls, error) for error in e.errors()]) from None
     if len(_MADE) > 50_000:  # a long search must not grow without bound
         _MADE.clear()
     _MADE[key] = op
@@ -165,8 +169,6 @@ def _explain(cls: type[base.Op], error: Any) -> tuple[tuple[str | int, ...], OpE
     nested = error.get("ctx", {}).get("error")
     if isinstance(nested, OpError):
         return where, nested
-    message = error["msg"][0].lower() + error["msg"][1:]
     field = cls.model_fields.get(str(where[0])) if where else None
     hint = f"{where[0]}: {field.description}" if field is not None and field.description else None
-    shown = "" if isinstance(error["input"], dict | list | base.Op) else f", not {error['input']!r}"[:80]
-    return where, OpError(message + shown, hint=hint, code="value")
+    return where, OpError(sentence(error), hint=hint, code="value")

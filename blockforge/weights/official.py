@@ -68,6 +68,11 @@ def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
     Raises: WeightsError if the layout is unknown, a tensor is missing, left over or of another shape; the
     model is then unchanged.
     """
+    model.load_state_dict(convert(model, state_dict))
+
+
+def convert(model: Backbone, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict of `model` that an official checkpoint holds. Raises: as `load_official`."""
     state = unwrap(state_dict)
     known = families()
     family = next((f for f in known.values() if f.matches(set(state))), None)
@@ -75,7 +80,7 @@ def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
         some = ", ".join(list(state)[:4])
         raise WeightsError(f"no official layout has these keys ({some}, ...); known families: {', '.join(known)}")
     state = family.prepare({k: v for k, v in state.items() if not family.computed(k)})
-    model.load_state_dict(_convert(model.state_dict(), state, family))
+    return _convert(model.state_dict(), state, family)
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -6,15 +6,15 @@ from torch import nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
-from blockforge.blocks.fields import NormParam, OddKernel
-from blockforge.blocks.layers import Conv2d
-from blockforge.blocks.primitives import conv_size
+from blockforge.blocks.fields import Act, NormParam, OddKernel
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 
 
 @downsample("conv_downsample")
 class ConvDownsample(Downsample):
-    """Convolution of stride 2, then a norm.
+    """Convolution of stride 2, activation if asked for, then a norm.
 
     Shape: x_BHWC -> y_B(H/2)(W/2)D, sizes rounded up.
     Cost: kernel_size^2 * C * D multiply-adds an output position.
@@ -23,6 +23,8 @@ class ConvDownsample(Downsample):
 
     kernel_size: OddKernel = 3
     """Side of the kernel."""
+    act: Act = "identity"
+    """Activation after the convolution."""
     norm: NormParam = None
     """Norm after the convolution, or none."""
     bias: bool | None = None
@@ -35,8 +37,7 @@ class ConvDownsample(Downsample):
         return self.norm is not None and self.norm.bias_before
 
     def out_shape(self, shape: Shape, dim: int) -> Shape:
-        sides = (conv_size(s, self.kernel_size, 2, self.kernel_size // 2) for s in shape[:2])
-        return Shape(*sides, dim)
+        return conv_shape(shape, dim, self.kernel_size, 2)
 
     def check(self, shape: Shape, dim: int) -> None:
         if self.norm is not None:
@@ -50,9 +51,11 @@ class ConvDownsample(Downsample):
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
-        return out.elements + (self.norm.workspace(out) if self.norm is not None else 0)
+        acting = 2 * out.elements * (self.act != "identity")
+        return max(acting, out.elements + (self.norm.workspace(out) if self.norm is not None else 0))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias)
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        return nn.Sequential(conv, norm)
+        act = [activation(self.act)] if self.act != "identity" else []
+        return nn.Sequential(conv, *act, norm)

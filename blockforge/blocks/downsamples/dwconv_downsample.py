@@ -6,7 +6,7 @@ from torch import nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
-from blockforge.blocks.layers import Conv2d
+from blockforge.blocks.layers import Conv2d, default_init
 from blockforge.blocks.registry import downsample
 from blockforge.errors import OpError
 
@@ -37,4 +37,6 @@ class DWConvDownsample(Downsample):
         return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        return Conv2d(shape.dim, dim, 2, stride=2, padding=0, groups=shape.dim, bias=False)
+        conv = Conv2d(shape.dim, dim, 2, stride=2, padding=0, groups=shape.dim, bias=False)
+        default_init(conv)
+        return conv

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import FFN, Cost, Shape
+from blockforge.blocks.base import Cost, FFN, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, activation
 from blockforge.blocks.registry import ffn
@@ -28,7 +28,7 @@ class ConvMLP(FFN):
     """Activation."""
 
     def hidden(self, dim: int) -> int:
-        return int(dim * self.mlp_ratio)
+        return hidden_width(dim, self.mlp_ratio)
 
     def cost(self, shape: Shape) -> Cost:
         hidden, positions = self.hidden(shape.dim), shape.positions

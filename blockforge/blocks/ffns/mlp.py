@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import FFN, Cost, Shape
+from blockforge.blocks.base import Cost, FFN, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
 from blockforge.blocks.layers import Linear, activation
 from blockforge.blocks.registry import ffn
@@ -26,14 +26,15 @@ class MLP(FFN):
     """Activation."""
 
     def hidden(self, dim: int) -> int:
-        return int(dim * self.mlp_ratio)
+        return hidden_width(dim, self.mlp_ratio)
 
     def cost(self, shape: Shape) -> Cost:
         hidden = self.hidden(shape.dim)
         return primitives.linear(shape.dim, hidden, shape.positions) + primitives.linear(hidden, shape.dim, shape.positions)
 
     def workspace(self, shape: Shape) -> int:
-        return 2 * shape.positions * self.hidden(shape.dim)
+        hidden = self.hidden(shape.dim)
+        return shape.positions * (hidden + max(shape.dim, hidden * (self.act != "identity")))
 
     def build(self, shape: Shape) -> nn.Module:
         return MLPModule(shape.dim, self.hidden(shape.dim), self.act)

@@ -1,4 +1,4 @@
-"""The usual classifier: norm, pooling, linear layer."""
+"""The usual classifier: norms, pooling, linear layer."""
 
 from __future__ import annotations
 
@@ -15,41 +15,60 @@ from blockforge.blocks.registry import head
 
 @head("classifier")
 class Classifier(Head):
-    """Norm over the last map, pooling over positions, linear layer.
+    """Norm over the last map, pooling over positions, norm of what was pooled, linear layer.
 
     Shape: x_BHWC -> y_BK, K classes; with 0 classes the pooled features, y_BC.
     Cost: C * K multiply-adds.
     """
 
-    pool: Literal["avg", "max"] = "avg"
-    """Pooling over positions."""
+    pool: Literal["avg", "max", "token"] = "avg"
+    """Pooling over positions; token: the first position alone, where `vit_stem` puts the class token."""
     norm: NormParam = None
     """Norm before pooling, or none."""
+    pooled_norm: NormParam = None
+    """Norm after pooling, or none."""
 
     def check(self, shape: Shape, num_classes: int) -> None:
         if self.norm is not None:
             self.norm.check(shape)
+        if self.pooled_norm is not None:
+            self.pooled_norm.check(_pooled(shape))
 
     def cost(self, shape: Shape, num_classes: int) -> Cost:
-        norm = self.norm.cost(shape) if self.norm is not None else Cost()
-        return norm + (primitives.linear(shape.dim, num_classes, 1) if num_classes else Cost())
+        cost = self.norm.cost(shape) if self.norm is not None else Cost()
+        if self.pooled_norm is not None:
+            cost += self.pooled_norm.cost(_pooled(shape))
+        return cost + (primitives.linear(shape.dim, num_classes, 1) if num_classes else Cost())
 
     def workspace(self, shape: Shape, num_classes: int) -> int:
-        norm = self.norm.workspace(shape) if self.norm is not None else 0
-        return max(norm, (shape.elements if norm else 0) + shape.dim, shape.dim + num_classes)
+        peak = self.norm.workspace(shape) if self.norm is not None else 0
+        alive = shape.elements if self.norm is not None else 0
+        if self.pool != "token":  # a token is a view of the map
+            peak, alive = max(peak, alive + shape.dim), shape.dim
+        if self.pooled_norm is not None:
+            peak, alive = max(peak, alive + self.pooled_norm.workspace(_pooled(shape))), shape.dim
+        return max(peak, alive + num_classes)
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         norm = self.norm.build(shape) if self.norm is not None else nn.Identity()
-        return ClassifierModule(shape.dim, num_classes, self.pool, norm)
+        pooled_norm = self.pooled_norm.build(_pooled(shape)) if self.pooled_norm is not None else nn.Identity()
+        return ClassifierModule(shape.dim, num_classes, self.pool, norm, pooled_norm)
+
+
+def _pooled(shape: Shape) -> Shape:
+    """What pooling leaves, as a map."""
+    return Shape(1, 1, shape.dim)
 
 
 class ClassifierModule(nn.Module):
     """See `Classifier`."""
 
-    def __init__(self, dim: int, num_classes: int, pool: str, norm: nn.Module) -> None:
+    def __init__(
+        self, dim: int, num_classes: int, pool: str, norm: nn.Module, pooled_norm: nn.Module
+    ) -> None:
         super().__init__()
         self.dim, self.pool = dim, pool
-        self.norm = norm
+        self.norm, self.pooled_norm = norm, pooled_norm
         self.fc: nn.Module = nn.Identity()
         self.reset(num_classes)
 
@@ -61,6 +80,12 @@ class ClassifierModule(nn.Module):
             self.fc.to(old.device, old.dtype)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.norm(x).flatten(1, 2)
-        x = x.mean(1) if self.pool == "avg" else x.amax(1)
+        x = self.pooled_norm(self.pooled(x)).flatten(1)
         return x if pre_logits else self.fc(x)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The normalised map, pooled to one position."""
+        x = self.norm(x)
+        if self.pool == "token":
+            return x[:, :1, :1]
+        return x.mean((1, 2), keepdim=True) if self.pool == "avg" else x.amax((1, 2), keepdim=True)

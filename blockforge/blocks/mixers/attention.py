@@ -1,30 +1,52 @@
-"""Multi-head self-attention over all positions of a map."""
+"""Multi-head self-attention: over all positions of a map, or within windows."""
 
 from __future__ import annotations
 
+from typing import Annotated, Literal, NamedTuple
+
+import torch
 import torch.nn.functional as F
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count, OddKernel
-from blockforge.blocks.layers import DWConv, Linear, split_heads
+from blockforge.blocks.layers import DWConv, Linear, cut_windows, join_windows, same_size
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 32
 
 
+class Tiles(NamedTuple):
+    """How a map is cut: `number` tiles of `height` x `width`, after a cyclic shift by `shift`."""
+
+    height: int
+    width: int
+    shift: int
+    number: int
+
+    @property
+    def positions(self) -> int:
+        return self.height * self.width
+
+
 @mixer("attention")
 class Attention(Mixer):
-    """Multi-head softmax attention over all H * W positions, optionally with a convolution of the values
-    beside it (SMT's local positional encoding).
+    """Multi-head softmax attention over all H * W positions, or within windows that the layer may shift;
+    optionally with a learnt bias for each relative position, and with a convolution of the values beside it.
 
-    Shape: x_BHWC -> y_BHWC, any H and W.
-    Cost: 4 dim^2 a position for the projections, 2 L^2 dim for the products (L = H * W).
-    Raises: OpError if the heads do not divide dim, or if both num_heads and head_dim are given.
-    Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; local_conv: Scale-Aware Modulation
-    Meet Transformer, ICCV 2023, section 3.2.
+    A window that is at least as large as the map's shorter side shrinks to it and is not shifted. Maps that
+    are no multiple of the window are padded with zeros right and below, as in Swin's code for detection.
+
+    Shape: x_BHWC -> y_BHWC, any H and W; with `rel_pos_bias` but no window only the H and W it was built for.
+    Cost: 4 dim^2 a position for the projections, 2 L dim for the products (L = H * W, or window^2).
+    Raises: OpError if the heads do not divide dim, if both num_heads and head_dim are given, if the shift is
+        not smaller than the window; at run time if the bias is of another size than the map.
+    Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; window, shift and rel_pos_bias:
+    Swin Transformer, ICCV 2021, section 3.2, https://arxiv.org/abs/2103.14030; local_conv: Scale-Aware
+    Modulation Meet Transformer, ICCV 2023, section 3.2.
     """
 
     num_heads: Count | None = None
@@ -33,51 +55,177 @@ class Attention(Mixer):
     """Width of a head; 32 if neither it nor `num_heads` is given."""
     qkv_bias: bool = True
     """Bias of the query, key and value projections."""
+    qk_norm: bool = False
+    """LayerNorm of the queries and of the keys of each head."""
     local_conv: OddKernel | None = None
-    """Kernel of a depth-wise convolution of the values that is added to the result; absent: none."""
+    """Kernel of a depth-wise convolution of the values (within windows), added to the result; or none."""
+    window: Count | None = None
+    """Side of the windows; absent: the whole map is one."""
+    shift: Annotated[int, Field(ge=0, le=4096)] | Literal["half"] = 0
+    """Positions by which the windows are shifted, in both directions; half: half a window, rounded down."""
+    rel_pos_bias: bool = False
+    """A learnt bias of the logits for each head and relative position inside a window."""
+
+    @field_validator("shift")
+    @classmethod
+    def _within_window(cls, shift: int | str, info: ValidationInfo) -> int | str:
+        window = info.data.get("window")
+        if window is None and shift != 0:
+            hint = "windows are shifted: give window too"
+            raise OpError("there is a shift but no window", hint=hint, code="value")
+        if isinstance(shift, int) and window is not None and shift >= window:
+            hint = f"less than the window; Swin has half of it, {window // 2}"
+            raise OpError(f"shift {shift} is not smaller than window {window}", hint=hint, code="value")
+        return shift
 
     def heads(self, dim: int) -> int:
         """Number of heads on a map of width `dim`."""
         return self.num_heads or max(1, dim // (self.head_dim or DEFAULT_HEAD_DIM))
 
+    def tiles(self, shape: Shape) -> Tiles:
+        """The windows on this map."""
+        if self.window is None:
+            return Tiles(shape.height, shape.width, 0, 1)
+        side = min(self.window, shape.height, shape.width)
+        shift = self.window // 2 if self.shift == "half" else self.shift
+        number = -(-shape.height // side) * -(-shape.width // side)
+        return Tiles(side, side, shift if side < min(shape.height, shape.width) else 0, number)
+
     def check(self, shape: Shape) -> None:
         if self.num_heads and self.head_dim:
-            raise OpError("num_heads and head_dim are both given", hint="one follows from the other", param="head_dim")
+            hint = "one follows from the other"
+            raise OpError("num_heads and head_dim are both given", hint=hint, param="head_dim")
         if self.num_heads is None and shape.dim > (self.head_dim or DEFAULT_HEAD_DIM):
             divisible(shape.dim, self.head_dim or DEFAULT_HEAD_DIM, "dim", "head_dim", "head_dim")
         divisible(shape.dim, self.heads(shape.dim), "dim", "num_heads", "num_heads")
 
     def cost(self, shape: Shape) -> Cost:
-        dim, positions = shape.dim, shape.positions
+        dim, tiles, heads = shape.dim, self.tiles(shape), self.heads(shape.dim)
+        length, positions = tiles.positions, tiles.positions * tiles.number
         cost = primitives.linear(dim, 3 * dim, positions, bias=self.qkv_bias)
-        cost += primitives.matmul(positions, dim, positions) + primitives.matmul(positions, positions, dim)
+        cost += primitives.matmul(length, dim, length, tiles.number)
+        cost += primitives.matmul(length, length, dim, tiles.number)
+        if self.qk_norm:
+            cost += primitives.norm(dim // heads) + primitives.norm(dim // heads)
+        if self.rel_pos_bias:
+            cost += Cost(params=(2 * tiles.height - 1) * (2 * tiles.width - 1) * heads)
         if self.local_conv is not None:
             cost += primitives.dwconv(dim, (self.local_conv, self.local_conv), positions)
-        return cost + primitives.linear(dim, dim, positions)
+        return cost + primitives.linear(dim, dim, shape.positions)
 
     def workspace(self, shape: Shape) -> int:
-        maps = 5 if self.local_conv is None else 6  # queries, keys, values, their mix, its projection or sum
-        return maps * shape.elements + shape.positions * self.heads(shape.dim)
+        tiles, heads = self.tiles(shape), self.heads(shape.dim)
+        # Maps: q, k, v, their mix, and two more for each option. A shift has a bias for every window.
+        maps = 4 + 2 * self.qk_norm + 2 * (self.local_conv is not None)
+        bias = tiles.positions * (heads if self.rel_pos_bias else 1) if tiles.shift else 0
+        return tiles.positions * tiles.number * (maps * shape.dim + heads + bias)
 
     def build(self, shape: Shape) -> nn.Module:
-        return AttentionModule(shape.dim, self.heads(shape.dim), self.qkv_bias, self.local_conv)
+        module = AttentionModule if self.window is None else WindowAttentionModule
+        return module(self, shape)
 
 
 class AttentionModule(nn.Module):
     """See `Attention`. The rows of `qkv` are queries, keys, values."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, local_conv: int | None) -> None:
+    def __init__(self, op: Attention, shape: Shape) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
-        self.local_conv = DWConv(dim, local_conv) if local_conv is not None else None
+        dim, self.num_heads = shape.dim, op.heads(shape.dim)
+        self.tiles = op.tiles(shape)
+        self.qkv = Linear(dim, 3 * dim, bias=op.qkv_bias)
+        self.q_norm = nn.LayerNorm(dim // self.num_heads) if op.qk_norm else None
+        self.k_norm = nn.LayerNorm(dim // self.num_heads) if op.qk_norm else None
+        self.rel_pos = RelativePositionBias(self.tiles, self.num_heads) if op.rel_pos_bias else None
+        self.local_conv = DWConv(dim, op.local_conv) if op.local_conv is not None else None
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[1:3]
-        q, k, v = self.qkv(x).flatten(1, 2).chunk(3, dim=-1)
-        y = F.scaled_dot_product_attention(*(split_heads(t, self.num_heads) for t in (q, k, v)))
+        bias = self.rel_pos() if self.rel_pos is not None else None
+        if bias is not None:
+            same_size(x, self.tiles[:2], "attention with rel_pos_bias")
+        return self.proj(self.attend(self.qkv(x), bias))
+
+    def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention over all positions of each map in the batch; `bias` is added to the logits."""
+        size = qkv.shape[1:3]
+        q, k, v = qkv.flatten(1, 2).chunk(3, dim=-1)
+        q_BLND, k_BLND, v_BLND = (t.unflatten(-1, (self.num_heads, -1)) for t in (q, k, v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BLND, k_BLND = self.q_norm(q_BLND), self.k_norm(k_BLND)
+        q_BNLD, k_BNLD, v_BNLD = (t.transpose(1, 2) for t in (q_BLND, k_BLND, v_BLND))
+        y = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias)
         y = y.transpose(1, 2).flatten(2).unflatten(1, size)
         if self.local_conv is not None:
             y = y + self.local_conv(v.unflatten(1, size))
-        return self.proj(y)
+        return y
+
+
+class WindowAttentionModule(AttentionModule):
+    """See `Attention`. Runs on maps of any size; the windows are those of the size it was built for."""
+
+    blocked: Tensor | None
+
+    def __init__(self, op: Attention, shape: Shape) -> None:
+        super().__init__(op, shape)
+        blocked = shift_mask(shape.height, shape.width, self.tiles) if self.tiles.shift else None
+        self.register_buffer("blocked", blocked, persistent=False)
+        self.size = (shape.height, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, _ = x.shape
+        side, shift = self.tiles.height, self.tiles.shift
+        bias = self.bias(batch, height, width)
+        y = self.attend(self.qkv(cut_windows(x, side, shift)), bias)
+        return self.proj(join_windows(y, side, height, width, shift))
+
+    def bias(self, batch: int, height: int, width: int) -> Tensor | None:
+        """What is added to the logits: one for all windows, or with a shift one for each."""
+        bias = self.rel_pos() if self.rel_pos is not None else None
+        if self.tiles.shift == 0:
+            return bias
+        blocked = self.blocked
+        assert blocked is not None
+        if (height, width) != self.size:
+            blocked = shift_mask(height, width, self.tiles).to(blocked.device)
+        bias = ~blocked if bias is None else bias.masked_fill(blocked, -torch.inf)
+        return bias.expand(batch, *bias.shape).flatten(0, 1)
+
+
+class RelativePositionBias(nn.Module):
+    """One learnt number for each head and relative position in a tile: () -> (1, heads, L, L).
+
+    The table's rows run over the vertical distances, and within one over the horizontal ones, from the most
+    negative up.
+    """
+
+    index: Tensor
+
+    def __init__(self, tiles: Tiles, num_heads: int) -> None:
+        super().__init__()
+        height, width = tiles.height, tiles.width
+        self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        y, x = (t.flatten() for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+        rows, columns = (t[:, None] - t[None, :] for t in (y, x))
+        index = (rows + height - 1) * (2 * width - 1) + columns + width - 1
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self) -> Tensor:
+        return F.embedding(self.index, self.table).permute(2, 0, 1).contiguous()[None]
+
+    def no_weight_decay(self) -> set[str]:
+        return {"table"}
+
+
+def shift_mask(height: int, width: int, tiles: Tiles) -> Tensor:
+    """Which positions of a window must not see each other, because the cyclic shift brought them together
+    from opposite sides of the map: (windows, 1, L, L), True where blocked."""
+    side, shift = tiles.height, tiles.shift
+    regions = []
+    for size in (height, width):
+        padded = size + -size % side
+        at = torch.arange(padded)
+        regions.append((at >= padded - side).long() + (at >= padded - shift).long())
+    ids_HW = 3 * regions[0][:, None] + regions[1][None, :]
+    ids = cut_windows(ids_HW[None, :, :, None], side).flatten(1)
+    return (ids[:, :, None] != ids[:, None, :])[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from blockforge.blocks import primitives
@@ -20,6 +22,8 @@ class DepthwiseConv(Mixer):
     Cost: H * W * dim * kernel_size^2 multiply-adds; dim * (kernel_size^2 + 1) parameters.
     Reference: Conditional Positional Encodings, https://arxiv.org/abs/2102.10882.
     """
+
+    residual: ClassVar[bool] = True
 
     kernel_size: OddKernel = 3
     """Side of the kernel."""

@@ -32,6 +32,14 @@ class SAM(Mixer):
     """Heads; head i has a kernel of 3 + 2 i."""
     expand: Count = 2
     """Width of the aggregation, times dim."""
+    mixed: bool = True
+    """Kernels that grow from head to head; false: 3 in every head (the paper's ablation)."""
+    aggregate: bool = True
+    """The aggregation (SAA) between the convolutions and the product; false: none (the paper's ablation)."""
+
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Side of each head's kernel."""
+        return tuple(3 + 2 * i * self.mixed for i in range(self.num_heads))
 
     def check(self, shape: Shape) -> None:
         if self.num_heads > MAX_HEADS:
@@ -44,40 +52,45 @@ class SAM(Mixer):
         cost = Cost()
         for _ in range(3):  # values, modulator, output
             cost += primitives.linear(dim, dim, positions)
-        for i in range(heads):
-            cost += primitives.dwconv(dim // heads, (3 + 2 * i, 3 + 2 * i), positions)
+        for side in self.kernel_sizes():
+            cost += primitives.dwconv(dim // heads, (side, side), positions)
+        if not self.aggregate:
+            return cost
         cost += primitives.conv(dim, hidden, (1, 1), positions, groups=dim // heads)
         return cost + primitives.norm(hidden) + primitives.linear(hidden, dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.elements * max(3, 2 * self.expand)  # at the interleaving, at the BatchNorm
+        return shape.elements * max(3, 2 * self.expand * self.aggregate)  # at the interleaving, at the BatchNorm
 
     def build(self, shape: Shape) -> nn.Module:
-        return SAMModule(shape.dim, self.num_heads, self.expand)
+        return SAMModule(shape.dim, self.kernel_sizes(), self.expand if self.aggregate else None)
 
 
 class SAMModule(nn.Module):
-    """See `SAM`."""
+    """See `SAM`. `expand` None: without aggregation."""
 
-    def __init__(self, dim: int, num_heads: int, expand: int) -> None:
+    def __init__(self, dim: int, kernel_sizes: tuple[int, ...], expand: int | None) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        num_heads = len(kernel_sizes)
         self.v = Linear(dim, dim)
         self.s = Linear(dim, dim)
-        head_dim = dim // num_heads
-        self.convs = nn.ModuleList(DWConv(head_dim, 3 + 2 * i) for i in range(num_heads))
-        self.mix = Conv2d(dim, dim * expand, 1, groups=head_dim)
-        self.bn = BatchNorm2d(dim * expand)
-        self.act = nn.GELU()
-        self.gather = Linear(dim * expand, dim)
+        self.convs = nn.ModuleList(DWConv(dim // num_heads, side) for side in kernel_sizes)
+        self.aggregate = expand is not None
+        if expand is not None:
+            self.mix = Conv2d(dim, dim * expand, 1, groups=dim // num_heads)
+            self.bn = BatchNorm2d(dim * expand)
+            self.act = nn.GELU()
+            self.gather = Linear(dim * expand, dim)
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        modulator = self.gather(self.act(self.bn(self.mix(self.mixed(x)))))
+        modulator = self.mixed(x)
+        if self.aggregate:
+            modulator = self.gather(self.act(self.bn(self.mix(modulator))))
         return self.proj(modulator * self.v(x))
 
     def mixed(self, x: Tensor) -> Tensor:
         """The convolved heads, channel c of every head side by side: the groups of `mix`."""
-        heads = self.s(x).chunk(self.num_heads, dim=-1)
+        heads = self.s(x).chunk(len(self.convs), dim=-1)
         scales = [conv(head) for conv, head in zip(self.convs, heads, strict=True)]
         return torch.stack(scales, dim=-1).flatten(-2)

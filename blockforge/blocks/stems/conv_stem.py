@@ -9,7 +9,7 @@ from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
-from blockforge.blocks.primitives import conv_size
+from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
 
@@ -27,8 +27,7 @@ class ConvStem(Stem):
 
     def half(self, shape: Shape, dim: int) -> Shape:
         """The map after the first convolution."""
-        sides = (conv_size(s, self.kernel_size, 2, self.kernel_size // 2) for s in shape[:2])
-        return Shape(*sides, dim)
+        return conv_shape(shape, dim, self.kernel_size, 2)
 
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         half = self.half(shape, dim)

@@ -1,0 +1,80 @@
+"""ResNet's step between stages: a strided bottleneck beside a strided projection."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Downsample, Shape, divisible
+from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.primitives import conv_shape
+from blockforge.blocks.registry import downsample
+
+
+@downsample("bottleneck_downsample")
+class BottleneckDownsample(Downsample):
+    """A bottleneck whose middle convolution has a stride, plus a 1x1 convolution of the same stride with
+    BatchNorm; then an activation. It is the first block of a stage of ResNet, whose depth counts it.
+
+    Shape: x_BHWC -> y_B(H/stride)(W/stride)D, sizes rounded up.
+    Cost: w * C multiply-adds a position of x and (C + w) * D + kernel_size^2 * w^2 / groups a position of y,
+        w = ratio * D.
+    Raises: OpError if `groups` does not divide w.
+    Reference: Deep Residual Learning for Image Recognition, CVPR 2016, https://arxiv.org/abs/1512.03385.
+    """
+
+    stride: Annotated[int, Field(ge=1, le=16)] = 2
+    """Stride of both ways; 1 changes the width alone."""
+    ratio: Ratio = 0.25
+    """Width inside, times the new width."""
+    kernel_size: OddKernel = 3
+    """Side of the kernel in the middle."""
+    groups: Count = 1
+    """Groups of the convolution in the middle."""
+    act: Act = "relu"
+    """Activation, of the sum too."""
+
+    def inside(self, dim: int) -> int:
+        """Width inside."""
+        return max(1, int(dim * self.ratio))
+
+    def check(self, shape: Shape, dim: int) -> None:
+        divisible(self.inside(dim), self.groups, "the width inside", "groups", "groups")
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        return conv_shape(shape, dim, 1, self.stride)
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        out = self.out_shape(shape, dim)
+        cost = bottleneck_cost(shape, out, self.inside(dim), self.kernel_size, self.groups)
+        return cost + primitives.linear(shape.dim, dim, out.positions, bias=False) + primitives.norm(dim)
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        out = self.out_shape(shape, dim)
+        return max(bottleneck_workspace(shape, out, self.inside(dim)), 3 * out.elements)
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        return BottleneckDownsampleModule(self, shape.dim, dim)
+
+
+class BottleneckDownsampleModule(nn.Module):
+    """See `BottleneckDownsample`."""
+
+    def __init__(self, op: BottleneckDownsample, in_dim: int, dim: int) -> None:
+        super().__init__()
+        inside = op.inside(dim)
+        self.branch = bottleneck(in_dim, dim, inside, op.kernel_size, op.groups, op.act, op.stride)
+        projection = Conv2d(in_dim, dim, 1, stride=op.stride, bias=False)
+        self.shortcut = nn.Sequential(projection, BatchNorm2d(dim))
+        self.act = activation(op.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        y += self.shortcut(x)
+        return self.act(y)

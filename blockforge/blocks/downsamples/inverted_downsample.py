@@ -1,0 +1,59 @@
+"""An inverted bottleneck between stages: VSSD's overlapping downsampling."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.fields import OddKernel, Ratio
+from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.primitives import conv_size
+from blockforge.blocks.registry import downsample
+
+
+@downsample("inverted_downsample")
+class InvertedDownsample(Downsample):
+    """1x1 convolution to `ratio` times the new width, ReLU, depth-wise convolution of stride 2, ReLU, 1x1
+    convolution to the new width, BatchNorm; all with biases.
+
+    Shape: x_BHWC -> y_B(H/2)(W/2)D, sizes rounded up.
+    Cost: ratio * C * D multiply-adds a position of x, ratio * D * (D + kernel_size^2) a position of y.
+    Reference: VSSD, https://arxiv.org/abs/2407.18559; MLLA, https://arxiv.org/abs/2405.16605.
+    """
+
+    ratio: Ratio = 4.0
+    """Width in between, times the new width."""
+    kernel_size: OddKernel = 3
+    """Side of the depth-wise kernel."""
+
+    def hidden(self, dim: int) -> int:
+        return int(dim * self.ratio)
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        height, width = (conv_size(s, self.kernel_size, 2, self.kernel_size // 2) for s in shape[:2])
+        return Shape(height, width, dim)
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        hidden, out = self.hidden(dim), self.out_shape(shape, dim)
+        cost = primitives.linear(shape.dim, hidden, shape.positions)
+        cost += primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), out.positions)
+        return cost + primitives.linear(hidden, dim, out.positions) + primitives.norm(dim)
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        out = self.out_shape(shape, dim).positions
+        return self.hidden(dim) * (shape.positions + out)
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        hidden = self.hidden(dim)
+        module = nn.Sequential(
+            Linear(shape.dim, hidden),
+            nn.ReLU(inplace=True),  # nothing else reads the convolution's result
+            Conv2d(hidden, hidden, self.kernel_size, stride=2, groups=hidden),
+            nn.ReLU(inplace=True),
+            Linear(hidden, dim),
+            BatchNorm2d(dim),
+        )
+        default_init(module)
+        return module

@@ -1,0 +1,94 @@
+"""A feed-forward network with global response normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
+from blockforge.blocks.fields import Act, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.registry import ffn
+
+EPS = 1e-6
+"""Added to the mean response before the division."""
+
+
+@ffn("grn_mlp")
+class GRNMLP(FFN):
+    """Depth-wise convolution and LayerNorm, then linear layer, activation, global response normalisation
+    (GRN), linear layer: the channel mixing of Strip-MLP and the inside of ConvNeXt V2's block.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: (2 * mlp_ratio * dim + dw^2) * dim multiply-adds a position.
+    Reference: Strip-MLP, ICCV 2023, https://arxiv.org/abs/2307.11458; GRN: ConvNeXt V2,
+    https://arxiv.org/abs/2301.00808.
+    """
+
+    mlp_ratio: Ratio = 3.0
+    """Hidden width, times dim."""
+    dw: OddKernel | None = 7
+    """Side of the depth-wise kernel (no bias); absent: neither the convolution nor the LayerNorm after it."""
+    act: Act = "gelu"
+    """Activation."""
+
+    def hidden(self, dim: int) -> int:
+        return hidden_width(dim, self.mlp_ratio)
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions
+        cost = primitives.linear(dim, hidden, positions) + primitives.norm(hidden)
+        if self.dw is not None:
+            cost += primitives.dwconv(dim, (self.dw, self.dw), positions, bias=False) + primitives.norm(dim)
+        return cost + primitives.linear(hidden, dim, positions)
+
+    def workspace(self, shape: Shape) -> int:
+        hidden, dim = self.hidden(shape.dim), shape.dim
+        return shape.positions * max(2 * hidden, hidden + dim, 2 * dim * (self.dw is not None))
+
+    def build(self, shape: Shape) -> nn.Module:
+        return GRNMLPModule(shape.dim, self.hidden(shape.dim), self.dw, self.act)
+
+
+class GRNMLPModule(nn.Module):
+    """See `GRNMLP`."""
+
+    def __init__(self, dim: int, hidden: int, dw: int | None, act: str) -> None:
+        super().__init__()
+        self.dwconv = DWConv(dim, dw, bias=False) if dw is not None else nn.Identity()
+        self.norm = nn.LayerNorm(dim) if dw is not None else nn.Identity()
+        self.fc1 = Linear(dim, hidden)
+        self.act = activation(act)
+        self.grn = GRN(hidden)
+        self.fc2 = Linear(hidden, dim)
+        default_init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.grn(self.act(self.fc1(self.norm(self.dwconv(x))))))
+
+
+class GRN(nn.Module):
+    """Global response normalisation: `x + gamma * x * response + beta`, where a channel's response is its
+    norm over positions, divided by the mean of all channels'."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(dim))
+        self.beta = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = _norm_over_positions(x)
+        response = norm / (norm.mean(-1, keepdim=True) + EPS)
+        return torch.addcmul(self.beta, x, 1 + self.gamma * response)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"gamma", "beta"}
+
+
+def _norm_over_positions(x: Tensor) -> Tensor:
+    """The L2 norm of each channel, (B, 1, 1, C)."""
+    if x.dtype not in (torch.float32, torch.float64):  # squares may be too large for half precision
+        return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+    squares = x.square().sum((1, 2), keepdim=True)  # several times faster than vector_norm on a CPU
+    return squares.clamp_min(torch.finfo(x.dtype).tiny).sqrt()  # the root has no derivative at zero

@@ -1,0 +1,92 @@
+"""ResNet's bottleneck: a convolution between two 1x1 convolutions that narrow and widen the map."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
+from blockforge.blocks.layers import Conv2d, Linear, activation
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.registry import mixer
+
+
+@mixer("bottleneck")
+class Bottleneck(Mixer):
+    """1x1 convolution to `ratio` times the width, convolution, 1x1 convolution back; without biases, each followed by
+    BatchNorm, the first two by an activation. ResNet's branch is
+    `{op: bottleneck, norm: none, post_act: relu}`; with more groups it is ResNeXt's.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: 2 * dim * w + kernel_size^2 * w^2 / groups multiply-adds a position, w = ratio * dim.
+    Raises: OpError if `groups` does not divide w.
+    Reference: Deep Residual Learning for Image Recognition, CVPR 2016, https://arxiv.org/abs/1512.03385.
+    """
+
+    ratio: Ratio = 0.25
+    """Width inside, times dim."""
+    kernel_size: OddKernel = 3
+    """Side of the kernel in the middle."""
+    groups: Count = 1
+    """Groups of the convolution in the middle."""
+    act: Act = "relu"
+    """Activation behind the first two convolutions."""
+
+    def inside(self, dim: int) -> int:
+        """Width inside."""
+        return max(1, int(dim * self.ratio))
+
+    def check(self, shape: Shape) -> None:
+        divisible(self.inside(shape.dim), self.groups, "the width inside", "groups", "groups")
+
+    def cost(self, shape: Shape) -> Cost:
+        return bottleneck_cost(shape, shape, self.inside(shape.dim), self.kernel_size, self.groups)
+
+    def workspace(self, shape: Shape) -> int:
+        return bottleneck_workspace(shape, shape, self.inside(shape.dim))
+
+    def build(self, shape: Shape) -> nn.Module:
+        inside = self.inside(shape.dim)
+        return bottleneck(shape.dim, shape.dim, inside, self.kernel_size, self.groups, self.act)
+
+
+def bottleneck(
+    in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int = 1
+) -> nn.Sequential:
+    """The branch without its sum. The last BatchNorm starts at zero: the branch gives nothing at first."""
+    last = BatchNorm2d(dim)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(
+        _pointwise(in_dim, inside),
+        BatchNorm2d(inside),
+        activation(act),
+        Conv2d(inside, inside, kernel_size, stride=stride, groups=groups, bias=False),
+        BatchNorm2d(inside),
+        activation(act),
+        _pointwise(inside, dim),
+        last,
+    )
+
+
+def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, groups: int) -> Cost:
+    """Cost of `bottleneck` from a map of `shape` to one of `out`."""
+    kernel = (kernel_size, kernel_size)
+    cost = primitives.linear(shape.dim, inside, shape.positions, bias=False) + primitives.norm(inside)
+    cost += primitives.conv(inside, inside, kernel, out.positions, groups=groups, bias=False)
+    cost += primitives.norm(inside) + primitives.linear(inside, out.dim, out.positions, bias=False)
+    return cost + primitives.norm(out.dim)
+
+
+def bottleneck_workspace(shape: Shape, out: Shape, inside: int) -> int:
+    """Workspace of `bottleneck`: each layer's input and output."""
+    return max(2 * inside * shape.positions, 2 * out.elements)
+
+
+def _pointwise(in_dim: int, dim: int) -> Linear:
+    """A 1x1 convolution without bias, started as one."""
+    layer = Linear(in_dim, dim, bias=False)
+    nn.init.normal_(layer.weight, std=math.sqrt(2.0 / dim))
+    return layer

@@ -1,0 +1,147 @@
+"""What the mixers built on state space duality share (`ssd`, `bi_ssd`, `nc_ssd`): all but the scan."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.fields import Count, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear, default_init
+from blockforge.errors import OpError
+
+DEFAULT_HEAD_DIM = 64
+
+
+class Duality(Mixer):
+    """A mixer whose heads each keep one state matrix: its parameters, and the cost of all but the scan."""
+
+    num_heads: Count | None = None
+    """Heads; or say their width with `head_dim`."""
+    head_dim: Count | None = None
+    """Width of a head; about 64 if neither it nor `num_heads` is given."""
+    d_state: Count = 64
+    """States of a head."""
+    expand: Ratio = 2.0
+    """Inner width, times dim."""
+    d_conv: OddKernel = 3
+    """Side of the depth-wise kernel before the scan."""
+    num_groups: Count = 1
+    """Groups of heads that share their input and output weights of the states."""
+
+    directions: ClassVar[int] = 1
+    """Directions of the scan, each with its own share of the heads and with `num_groups` groups."""
+
+    def inner(self, dim: int) -> int:
+        return int(dim * self.expand)
+
+    def heads(self, dim: int) -> int:
+        """Number of heads on a map of width `dim`."""
+        if self.num_heads:
+            return self.num_heads
+        fewest = 1 if self.head_dim else self.directions * self.num_groups
+        return max(fewest, self.inner(dim) // (self.head_dim or DEFAULT_HEAD_DIM))
+
+    def states(self) -> int:
+        """Width of the states' input weights, and of their output weights."""
+        return self.directions * self.num_groups * self.d_state
+
+    def has_steps(self) -> bool:
+        """Whether tokens have a step size."""
+        return True
+
+    def check(self, shape: Shape) -> None:
+        if self.num_heads and self.head_dim:
+            hint = "one follows from the other"
+            raise OpError("num_heads and head_dim are both given", hint=hint, param="head_dim")
+        inner, heads = self.inner(shape.dim), self.heads(shape.dim)
+        if self.head_dim:
+            divisible(inner, self.head_dim, "the inner width", "head_dim", "head_dim")
+        divisible(inner, heads, "the inner width", "num_heads", "num_heads")
+        if heads % self.directions:
+            text = f"num_heads {heads} cannot be shared by {self.directions} directions"
+            raise OpError(text, hint=f"a multiple of {self.directions}", param="num_heads")
+        sharing = heads // self.directions
+        divisible(sharing, self.num_groups, "the heads of a direction", "num_groups", "num_groups")
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, positions = shape.dim, shape.positions
+        inner, heads = self.inner(dim), self.heads(dim)
+        convolved = inner + 2 * self.states()
+        cost = primitives.linear(dim, inner + convolved, positions, bias=False)
+        cost += primitives.dwconv(convolved, (self.d_conv, self.d_conv), positions)
+        if self.has_steps():
+            cost += primitives.linear(dim, heads, positions, bias=False) + Cost(params=2 * heads)
+        cost += self.scan_cost(shape) + Cost(params=heads) + primitives.norm(inner)
+        return cost + primitives.linear(inner, dim, positions, bias=False)
+
+    @abstractmethod
+    def scan_cost(self, shape: Shape) -> Cost:
+        """Of what happens between the convolution and the norm, without parameters."""
+
+    def workspace(self, shape: Shape) -> int:
+        inner, positions = self.inner(shape.dim), shape.positions
+        convolved = inner + 2 * self.states()
+        steps = self.heads(shape.dim) * self.has_steps()
+        mixing = positions * (convolved + inner + steps) + self.scan_workspace(shape)
+        gating = positions * 3 * inner  # the norm's result, the gate, their product
+        return max(2 * positions * convolved, mixing, gating)
+
+    @abstractmethod
+    def scan_workspace(self, shape: Shape) -> int:
+        """Elements alive in `DualityModule.scan` beside its arguments and one inner map."""
+
+
+class DualityModule(nn.Module):
+    """`proj(norm(scan(...)) * gate(x))`; see the subclasses for `scan`."""
+
+    def __init__(self, op: Duality, dim: int) -> None:
+        super().__init__()
+        self.inner, self.states, self.heads = op.inner(dim), op.states(), op.heads(dim)
+        self.groups = op.directions * op.num_groups
+        self.gate = Linear(dim, self.inner, bias=False)
+        self.fc = Linear(dim, self.inner + 2 * self.states, bias=False)
+        self.conv = DWConv(self.inner + 2 * self.states, op.d_conv)
+        default_init(self.conv)
+        self.fc_dt: Linear | None = None
+        if op.has_steps():
+            self.fc_dt = Linear(dim, self.heads, bias=False)
+            self.dt_bias = nn.Parameter(initial_dt_bias(self.heads))
+            self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log_())
+        self.D = nn.Parameter(torch.ones(self.heads))
+        self.norm = nn.LayerNorm(self.inner)
+        self.proj = Linear(self.inner, dim, bias=False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"dt_bias", "A_log", "D"} if self.fc_dt is not None else {"D"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.mix(x)).unflatten(1, x.shape[1:3])
+        return self.proj(y * self.gate(x))
+
+    def mix(self, x: Tensor) -> Tensor:
+        """x_BHWC -> (B, L, inner): heads, steps and states' weights of all tokens, scanned."""
+        convolved = F.silu(self.conv(self.fc(x))).flatten(1, 2)
+        values, B, C = convolved.split([self.inner, self.states, self.states], dim=-1)
+        values_BLHP = values.unflatten(-1, (self.heads, -1))
+        steps_BLH = None
+        if self.fc_dt is not None:
+            steps_BLH = F.softplus(self.fc_dt(x).flatten(1, 2) + self.dt_bias)
+        B_BLGN, C_BLGN = (t.unflatten(-1, (self.groups, -1)) for t in (B, C))
+        return self.scan(values_BLHP, steps_BLH, B_BLGN, C_BLGN).flatten(2)
+
+    def scan(self, values_BLHP: Tensor, steps_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+        """y_BLHP, the skip by `D` included."""
+        raise NotImplementedError
+
+
+def initial_dt_bias(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Biases whose softplus is spread evenly between `low` and `high` on a logarithmic scale."""
+    dt = torch.empty(size).uniform_(math.log(low), math.log(high)).exp_()
+    return dt + torch.log(-torch.expm1(-dt))

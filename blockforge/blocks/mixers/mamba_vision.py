@@ -1,0 +1,144 @@
+"""MambaVision's mixer: a selective scan beside a branch without one."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.fields import Count, Ratio
+from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.registry import mixer
+from blockforge.errors import OpError
+from blockforge.kernels.selective_scan import selective_scan, workspace
+
+
+@mixer("mamba_vision")
+class MambaVision(Mixer):
+    """A linear layer, a depth-wise convolution along the tokens in row-major order, SiLU; the first half of
+    the channels then goes through a selective scan, the second half does not; both side by side into a linear
+    layer.
+
+    Shape: x_BHWC -> y_BHWC, any H and W; usually the tiles of a stage with `window`.
+    Cost: linear in the positions; the scan counts 9 L D N + L D multiply-adds by convention (L = H * W, D its
+    channels, N = d_state), whatever way computes it.
+    Raises: OpError if the inner width is odd where it is halved.
+    Reference: MambaVision, CVPR 2025, https://arxiv.org/abs/2407.08083, section 3.2; table 4 for `branch` and
+    `causal`. As in the released code the bias of the step sizes counts twice.
+    """
+
+    d_state: Count = 8
+    """States of a channel of the scan."""
+    d_conv: Count = 3
+    """Length of the convolution along the tokens."""
+    expand: Ratio = 1.0
+    """Inner width, times dim."""
+    dt_rank: Count | None = None
+    """Width through which the step sizes are made; absent: dim / 16, rounded up."""
+    branch: Literal["concat", "gate", "none"] = "concat"
+    """What the second half is for: to stand beside the scan's result (`concat`), to multiply it (`gate`);
+    `none`: there is none, all channels are scanned."""
+    causal: bool = False
+    """Whether the convolution reads earlier tokens alone, as in Mamba."""
+
+    def inner(self, dim: int) -> int:
+        return int(dim * self.expand)
+
+    def scanned(self, dim: int) -> int:
+        """Channels of the scan."""
+        return self.inner(dim) if self.branch == "none" else self.inner(dim) // 2
+
+    def joined(self, dim: int) -> int:
+        """Channels that the last linear layer reads."""
+        return self.inner(dim) if self.branch == "concat" else self.scanned(dim)
+
+    def rank(self, dim: int) -> int:
+        return self.dt_rank or math.ceil(dim / 16)
+
+    def check(self, shape: Shape) -> None:
+        inner = self.inner(shape.dim)
+        if inner % 2 and self.branch != "none":
+            hint = f"{inner - 1} or {inner + 1} would do, or branch: none"
+            raise OpError(f"the inner width {inner} is odd, and a branch takes half of it", hint=hint)
+
+    def padding(self) -> tuple[int, int]:
+        """Zeros before and after the tokens, for the convolution."""
+        return (self.d_conv - 1, 0) if self.causal else ((self.d_conv - 1) // 2, self.d_conv // 2)
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, positions = shape.dim, shape.positions
+        inner, scanned = self.inner(dim), self.scanned(dim)
+        rank, scan = self.rank(dim), 9 * positions * scanned * self.d_state + positions * scanned
+        cost = primitives.linear(dim, inner, positions, bias=False)
+        cost += primitives.dwconv(inner, (1, self.d_conv), positions, bias=False)
+        cost += primitives.linear(scanned, rank + 2 * self.d_state, positions, bias=False)
+        cost += primitives.linear(rank, scanned, positions)
+        cost += Cost(params=scanned * self.d_state + scanned, macs=scan, scan=scan)
+        return cost + primitives.linear(self.joined(dim), dim, positions, bias=False)
+
+    def workspace(self, shape: Shape) -> int:
+        dim, positions = shape.dim, shape.positions
+        inner, scanned = self.inner(dim), self.scanned(dim)
+        made = self.rank(dim) + 2 * self.d_state + scanned  # states' weights and step sizes
+        copied = scanned * (self.branch != "none")  # half of the channels do not lie side by side
+        scanning = positions * (inner + made + copied) + workspace(positions, scanned, self.d_state)
+        joining = positions * (inner + scanned + self.joined(dim) * (self.branch != "none"))
+        return max(scanning, joining, positions * 2 * inner)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return MambaVisionModule(self, shape.dim)
+
+
+class MambaVisionModule(nn.Module):
+    """See `MambaVision`. D are the scan's channels, N its states."""
+
+    def __init__(self, op: MambaVision, dim: int) -> None:
+        super().__init__()
+        inner, self.scanned, self.branch = op.inner(dim), op.scanned(dim), op.branch
+        self.sizes = [op.rank(dim), op.d_state, op.d_state]
+        before, after = op.padding()
+        self.padding = (0, 0, before, after) if before != after else None
+        sides = (0, before if before == after else 0)
+        self.conv = Conv2d(inner, inner, (1, op.d_conv), padding=sides, groups=inner, bias=False)
+        default_init(self.conv)
+        self.fc = Linear(dim, inner, bias=False)
+        self.fc_scan = Linear(self.scanned, sum(self.sizes), bias=False)
+        self.fc_dt = Linear(op.rank(dim), self.scanned)
+        states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
+        self.A_log = nn.Parameter(states.log().repeat(self.scanned, 1))
+        self.D = nn.Parameter(torch.ones(self.scanned))
+        self.proj = Linear(op.joined(dim), dim, bias=False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"A_log", "D"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mix(x.reshape(x.shape[0], 1, -1, x.shape[-1]))
+        return self.proj(y).reshape(x.shape)
+
+    def mix(self, x_B1LC: Tensor) -> Tensor:
+        """What `proj` reads, from tokens as a map of one row."""
+        tokens = F.silu(self.convolved(self.fc(x_B1LC)))
+        y, z = self.scan(tokens[..., : self.scanned]), tokens[..., self.scanned :]
+        if self.branch == "none":
+            return y
+        return torch.cat([y, z], dim=-1) if self.branch == "concat" else y * z
+
+    def convolved(self, x_B1LC: Tensor) -> Tensor:
+        return self.conv(x_B1LC if self.padding is None else F.pad(x_B1LC, self.padding))
+
+    def scan(self, x_B1LD: Tensor) -> Tensor:
+        dt, B, C = self.fc_scan(x_B1LD).split(self.sizes, dim=-1)
+        u_BDL, delta_BDL = (t.squeeze(1).mT for t in (x_B1LD, self.fc_dt(dt)))
+        B_BGNL, C_BGNL = B.mT, C.mT  # one group
+        A_DN = -self.A_log.exp()
+        bias = self.fc_dt.bias  # once more, as released
+        y_BDL = selective_scan(
+            u_BDL, delta_BDL, A_DN, B_BGNL, C_BGNL, self.D, delta_bias=bias, delta_softplus=True
+        )
+        return y_BDL.mT.unsqueeze(1)

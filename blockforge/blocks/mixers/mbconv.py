@@ -1,0 +1,81 @@
+"""The inverted bottleneck: a depth-wise convolution between two 1x1 convolutions that widen and narrow the map."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.fields import Act, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.registry import mixer
+
+
+@mixer("mbconv")
+class MBConv(Mixer):
+    """1x1 convolution to `expand` times the width, depth-wise convolution, squeeze-and-excitation, 1x1 convolution
+    back; the convolutions without biases, each followed by BatchNorm, the first two by an activation. Usually
+    the branch `{op: mbconv, norm: none}`.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: (2 * dim + kernel_size^2) * expand * dim multiply-adds a position.
+    Reference: MobileNetV2, CVPR 2018, https://arxiv.org/abs/1801.04381; with squeeze-and-excitation: EfficientNet,
+    https://arxiv.org/abs/1905.11946.
+    """
+
+    expand: Ratio = 4.0
+    """Width inside, times dim."""
+    kernel_size: OddKernel = 3
+    """Side of the depth-wise kernel."""
+    se_ratio: Ratio | None = 0.25
+    """Hidden width of squeeze-and-excitation, times dim; absent: none."""
+    act: Act = "silu"
+    """Activation."""
+
+    def hidden(self, dim: int) -> int:
+        return max(1, int(dim * self.expand))
+
+    def squeezed(self, dim: int) -> int | None:
+        """Hidden width of squeeze-and-excitation."""
+        return max(1, int(dim * self.se_ratio)) if self.se_ratio is not None else None
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions
+        cost = primitives.linear(dim, hidden, positions, bias=False) + primitives.norm(hidden)
+        cost += primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), positions, bias=False)
+        if (squeezed := self.squeezed(dim)) is not None:
+            cost += primitives.linear(hidden, squeezed, 1) + primitives.linear(squeezed, hidden, 1)
+        cost += primitives.norm(hidden) + primitives.linear(hidden, dim, positions, bias=False)
+        return cost + primitives.norm(dim)
+
+    def workspace(self, shape: Shape) -> int:
+        return max(2 * self.hidden(shape.dim) * shape.positions, 2 * shape.elements)
+
+    def build(self, shape: Shape) -> nn.Module:
+        dim, hidden = shape.dim, self.hidden(shape.dim)
+        squeezed = self.squeezed(dim)
+        return nn.Sequential(
+            Linear(dim, hidden, bias=False),
+            BatchNorm2d(hidden),
+            activation(self.act),
+            DWConv(hidden, self.kernel_size, bias=False),
+            BatchNorm2d(hidden),
+            activation(self.act),
+            SqueezeExcite(hidden, squeezed, self.act) if squeezed is not None else nn.Identity(),
+            Linear(hidden, dim, bias=False),
+            BatchNorm2d(dim),
+        )
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs each channel of an image from the means of all: `x * sigmoid(fc2(act(fc1(mean(x)))))`."""
+
+    def __init__(self, dim: int, hidden: int, act: str) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden)
+        self.act = activation(act)
+        self.fc2 = Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(self.act(self.fc1(x.mean((1, 2), keepdim=True)))).sigmoid()

@@ -1,0 +1,60 @@
+"""State space duality without causality: VSSD's mixer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.mixers.duality import Duality, DualityModule
+from blockforge.blocks.registry import mixer
+
+
+@mixer("nc_ssd")
+class NCSSD(Duality):
+    """Non-causal state space duality: as `ssd`, but tokens do not decay. All of them add to one state matrix
+    a head, each with its weight m = -dt A, and every token reads the whole of it: `C sum(m B x) + D x`.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: 2 L D N multiply-adds for the states (L = H * W, D the inner width, N = d_state) beside the linear
+    layers; no scan.
+    Raises: OpError if the heads do not divide the inner width, or the groups the heads.
+    Reference: VSSD, https://arxiv.org/abs/2407.18559, section 3.2. With several groups head h reads group
+    h mod num_groups, as in the released code.
+    """
+
+    weighted: bool = True
+    """The weight m of each token; false: all weigh 1, and step sizes fall away (the paper's table 6)."""
+
+    def has_steps(self) -> bool:
+        return self.weighted
+
+    def scan_cost(self, shape: Shape) -> Cost:
+        inner, positions = self.inner(shape.dim), shape.positions
+        gathered = primitives.matmul(self.d_state, positions, inner)
+        return gathered + primitives.matmul(positions, self.d_state, inner)
+
+    def scan_workspace(self, shape: Shape) -> int:
+        inner, positions = self.inner(shape.dim), shape.positions
+        state, weights = self.d_state * inner, positions * self.heads(shape.dim) * self.has_steps()
+        if self.num_groups == 1:
+            return max(state, weights)
+        return state + positions * (inner + self.states())  # values and states' weights, regrouped
+
+    def build(self, shape: Shape) -> nn.Module:
+        return NCSSDModule(self, shape.dim)
+
+
+class NCSSDModule(DualityModule):
+    """See `NCSSD`. Letters: G groups, R heads of a group, S their widths side by side."""
+
+    def scan(self, values_BLHP: Tensor, steps_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+        weighted = values_BLHP
+        if steps_BLH is not None:
+            weighted = values_BLHP * (steps_BLH * self.A_log.exp()).unsqueeze(-1)
+        weighted_BGLS = weighted.unflatten(2, (-1, self.groups)).permute(0, 3, 1, 2, 4).flatten(3)
+        state_BGNS = B_BLGN.permute(0, 2, 3, 1) @ weighted_BGLS
+        del weighted, weighted_BGLS
+        y_BGLS = C_BLGN.transpose(1, 2) @ state_BGNS
+        y_BLRGP = y_BGLS.unflatten(3, (-1, values_BLHP.shape[-1])).permute(0, 2, 3, 1, 4)
+        return y_BLRGP.flatten(2, 3).addcmul_(values_BLHP, self.D[:, None])

@@ -1,0 +1,261 @@
+"""VMamba's mixer: selective scans over a map in several directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
+from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.norms.group_norm import GroupNorm
+from blockforge.blocks.registry import mixer
+from blockforge.errors import OpError
+from blockforge.kernels.selective_scan import selective_scan, workspace
+
+Direction = Literal["rows", "columns", "rows_back", "columns_back"]
+Directions = Annotated[
+    tuple[Direction, ...],
+    BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    Field(min_length=1, max_length=16),
+]
+_NAMED: dict[str, tuple[Direction, ...]] = {
+    "cross": ("rows", "columns", "rows_back", "columns_back"),
+    "bidirectional": ("rows", "rows_back"),
+    "one_way": ("rows",),
+}
+
+
+@mixer("ss2d")
+class SS2D(Mixer):
+    """Linear layer, depth-wise convolution, activation; then a selective scan in each direction, every one with
+    its own steps, B and C from a linear layer; their sum through a norm and a linear layer.
+
+    Shape: x_BHWC -> y_BHWC, any H and W.
+    Cost: linear in the positions; a scan counts 9 L D N + L D multiply-adds by convention (L = H * W, D = expand *
+    dim channels, N = d_state), whatever way computes it.
+    Raises: OpError if `dim` is given and the map is not as wide as the scan.
+    Reference: VMamba, https://arxiv.org/abs/2401.10166; LocalMamba, https://arxiv.org/abs/2403.09338, for `window`.
+    """
+
+    d_state: Count = 1
+    """States of a channel of a scan."""
+    expand: Ratio = 2.0
+    """Width of the scans, times dim."""
+    d_conv: OddKernel | None = 3
+    """Side of the depth-wise convolution; null: none."""
+    dt_rank: Count | None = None
+    """Width through which the step sizes are made; absent: dim / 16, rounded up."""
+    scans: Literal["cross", "bidirectional", "one_way"] | Directions = "cross"
+    """Directions: rows, columns, rows_back, columns_back, each as often as one likes; cross is all four,
+    bidirectional the rows both ways, one_way the rows."""
+    window: Count | None = None
+    """Scan tile by tile, in tiles of this side; absent: in whole lines."""
+    act: Act = "silu"
+    """Activation before the scans, and of the gate."""
+    gate: bool = False
+    """Whether the input, through a linear layer and the activation, multiplies the normalised result."""
+    out_norm: NormParam = GroupNorm()
+    """Norm of the scans' sum, or none."""
+    bias: bool = True
+    """Bias of the linear layers."""
+    conv_bias: bool = True
+    """Bias of the depth-wise convolution."""
+    dim: Width | None = None
+    """Width that it gives where it reads a map as wide as its scans (with the gate twice that), without an input
+    layer of its own; an aggregator feeds it so. Absent: as wide as what it reads."""
+
+    def given(self, shape: Shape) -> int:
+        """The width that it gives."""
+        return self.dim or shape.dim
+
+    def inner(self, dim: int) -> int:
+        """Channels of a scan."""
+        return int(dim * self.expand)
+
+    def rank(self, dim: int) -> int:
+        return self.dt_rank or math.ceil(dim / 16)
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        return _NAMED[self.scans] if isinstance(self.scans, str) else self.scans
+
+    def fed(self, dim: int) -> tuple[Mixer, int]:
+        return self.model_copy(update={"dim": dim}), self.inner(dim) * (1 + self.gate)
+
+    def check(self, shape: Shape) -> None:
+        inner = self.inner(self.given(shape))
+        if inner < 1:
+            raise OpError(f"expand {self.expand:g} leaves no channels of {shape.dim}", param="expand")
+        if self.dim is not None and shape.dim != inner * (1 + self.gate):
+            text = f"with dim {self.dim} it reads a map of width {inner * (1 + self.gate)}, not {shape.dim}"
+            raise OpError(text, hint="leave dim to the aggregators", param="dim")
+        if self.out_norm is not None:
+            self.out_norm.check(shape._replace(dim=inner))
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return shape._replace(dim=self.given(shape))
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, positions = self.given(shape), shape.positions
+        inner, rank = self.inner(dim), self.rank(dim)
+        cost = primitives.linear(inner, dim, positions, bias=self.bias)
+        if self.dim is None:
+            cost += primitives.linear(dim, inner * (1 + self.gate), positions, bias=self.bias)
+        if self.d_conv is not None:
+            cost += primitives.dwconv(inner, (self.d_conv, self.d_conv), positions, bias=self.conv_bias)
+        for _ in self.directions:
+            cost += primitives.linear(inner, rank + 2 * self.d_state, positions, bias=False)
+            cost += primitives.linear(rank, inner, positions)
+            cost += primitives.scan(inner, self.d_state, positions) + Cost(params=inner * (self.d_state + 1))
+        return cost + (self.out_norm.cost(shape._replace(dim=inner)) if self.out_norm is not None else Cost())
+
+    def workspace(self, shape: Shape) -> int:
+        dim, positions = self.given(shape), shape.positions
+        inner = shape._replace(dim=self.inner(dim))
+        map_, gate, entered = inner.elements, inner.elements * self.gate, self.dim is None
+        made = len(self.directions) * positions * (self.rank(dim) + 2 * self.d_state)
+        scanning, seen = [], 0
+        for columns, numbers in _lines(self.directions):
+            copies = (map_ + made) * (columns or self.window is not None)
+            first = map_ * (len(numbers) > 1) + map_ + workspace(positions, inner.dim, self.d_state)
+            scanning.append(seen + copies + max(first, 3 * map_))
+            seen = map_
+        norm = map_ + self.out_norm.workspace(inner) if self.out_norm is not None else map_
+        return max(
+            map_ * entered * (1 + self.gate) + map_ + gate,
+            (2 * map_ + gate) * (self.d_conv is not None or self.act != "identity"),
+            gate + map_ + made + max(scanning),
+            gate + max(norm, map_ + gate, map_ + positions * dim),
+        )
+
+    def build(self, shape: Shape) -> nn.Module:
+        return SS2DModule(self, shape)
+
+
+def _lines(directions: tuple[Direction, ...]) -> Iterator[tuple[bool, list[int]]]:
+    """Whether along columns, and the numbers of the directions that go along them, for rows and for columns."""
+    for columns, names in ((False, ("rows", "rows_back")), (True, ("columns", "columns_back"))):
+        if numbers := [i for i, d in enumerate(directions) if d in names]:
+            yield columns, numbers
+
+
+class SS2DModule(nn.Module):
+    """See `SS2D`. D are a scan's channels, N its states, R the rank of the steps, K the directions."""
+
+    def __init__(self, op: SS2D, shape: Shape) -> None:
+        super().__init__()
+        dim = op.given(shape)
+        inner, rank = op.inner(dim), op.rank(dim)
+        self.gate, self.window = op.gate, op.window
+        self.lines, self.back = list(_lines(op.directions)), [d.endswith("back") for d in op.directions]
+        self.sizes = [rank, op.d_state, op.d_state]
+        self.in_proj = Linear(dim, inner * (1 + op.gate), bias=op.bias) if op.dim is None else nn.Identity()
+        self.conv = DWConv(inner, op.d_conv, bias=op.conv_bias) if op.d_conv is not None else nn.Identity()
+        self.act = activation(op.act)
+        self.x_proj = Linear(inner, len(self.back) * sum(self.sizes), bias=False)
+        default_init(nn.ModuleList([self.conv, self.x_proj]))
+        self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.back)
+        self.dt_bias = nn.Parameter(_first_steps(len(self.back), inner))
+        states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
+        self.A_log = nn.Parameter(states.log().repeat(len(self.back), inner, 1))
+        self.D = nn.Parameter(torch.ones(len(self.back), inner))
+        norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
+        self.out_norm = norm
+        self.out_proj = Linear(inner, dim, bias=op.bias)
+        for proj in self.dt_proj:
+            nn.init.uniform_(proj.get_parameter("weight"), -(rank**-0.5), rank**-0.5)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"A_log", "D"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.in_proj(x)
+        z = None
+        if self.gate:
+            x, z = x.chunk(2, dim=-1)
+            z = self.act(z)
+        x = self.conv(x)
+        x = self.act(x)
+        x = self.scan(x)
+        x = self.out_norm(x)
+        return self.out_proj(x if z is None else x * z)
+
+    def scan(self, x: Tensor) -> Tensor:
+        """The sum of the scans in all directions, x_BHWD -> y_BHWD."""
+        made = self.x_proj(x)
+        total: Tensor | None = None
+        for columns, numbers in self.lines:
+            y = self.along(x, made, columns, numbers)
+            total = y if total is None else total + y
+        assert total is not None
+        return total
+
+    def along(self, x: Tensor, made: Tensor, columns: bool, numbers: list[int]) -> Tensor:
+        """The directions along rows, or along columns. The projections are of each position, so they come first."""
+        size = x.shape[1:3]
+        u_BLD, made = (_unrolled(t, columns, self.window) for t in (x, made))
+        parts = made.split(sum(self.sizes), dim=-1)
+        y: Tensor | None = None
+        for k in numbers:
+            y_k = self.one(u_BLD, parts[k], k)
+            y = y_k if y is None else y + y_k
+        assert y is not None
+        return _rolled(y, size, columns, self.window)
+
+    def one(self, u_BLD: Tensor, made: Tensor, k: int) -> Tensor:
+        """Direction k."""
+        dt, B_BLN, C_BLN = made.split(self.sizes, dim=-1)
+        delta_BLD = self.dt_proj[k](dt)
+        y_BDL = selective_scan(
+            u_BLD.mT,
+            delta_BLD.mT,
+            -self.A_log[k].exp(),
+            B_BLN.mT.unsqueeze(1),
+            C_BLN.mT.unsqueeze(1),
+            self.D[k],
+            delta_bias=self.dt_bias[k],
+            delta_softplus=True,
+            reverse=self.back[k],
+        )
+        return y_BDL.mT
+
+
+def _first_steps(count: int, dim: int) -> Tensor:
+    """Biases whose softplus lies between 0.001 and 0.1, evenly in the logarithm: Mamba's start."""
+    low, high = math.log(0.001), math.log(0.1)
+    step = torch.exp(torch.rand(count, dim) * (high - low) + low)
+    return step + torch.log(-torch.expm1(-step))
+
+
+def _unrolled(x: Tensor, columns: bool, window: int | None) -> Tensor:
+    """x_BHWC -> x_BLC in the order of a scan."""
+    if columns:
+        x = x.transpose(1, 2)
+    order = _tile_order(x.shape[1], x.shape[2], window, x.device) if window is not None else None
+    x = x.flatten(1, 2)
+    return x if order is None else x[:, order]
+
+
+def _rolled(y: Tensor, size: Any, columns: bool, window: int | None) -> Tensor:
+    """The inverse of `_unrolled`."""
+    height, width = reversed(size) if columns else size
+    if window is not None:
+        y = y[:, _tile_order(height, width, window, y.device).argsort()]
+    y = y.unflatten(1, (height, width))
+    return y.transpose(1, 2) if columns else y
+
+
+def _tile_order(height: int, width: int, window: int, device: torch.device) -> Tensor:
+    """The row-major numbers of all positions, tile by tile, the positions of a tile in row-major order."""
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)
+    tile = (y // window) * width + x // window
+    inside = (y % window) * window + x % window
+    return (tile * window**2 + inside).flatten().argsort()

@@ -1,0 +1,237 @@
+"""Strip-MLP's token mixing: whole rows and columns with their neighbours, beside a local convolution."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.fields import OddKernel, Width
+from blockforge.blocks.layers import Conv2d, DWConv, Linear, default_init, same_size
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.registry import mixer
+from blockforge.errors import OpError
+
+DEFAULT_PATCH = 2
+Order = Literal["cascade", "parallel"]
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Branches = Annotated[
+    tuple[Literal["cgsmm", "lsmm"], ...], Field(min_length=1, max_length=2), BeforeValidator(_tuple)
+]
+
+
+@mixer("strip_mixing")
+class StripMixing(Mixer):
+    """Token mixing of Strip-MLP: a depth-wise and a 1x1 convolution, then the branches share the channels
+    equally and their results are fused.
+
+    - cgsmm, cascade group strip mixing: in each group of channels every position of a row is mixed with every
+      other one and with those of the neighbouring rows (`strip` rows in all), then the same along columns.
+    - lsmm, local strip mixing: a 3x7 and a 7x3 depth-wise convolution and the identity, weighted for each
+      image.
+
+    Shape: x_BHWC -> y_BHWC; with cgsmm only the H and W it was built for: its parameters depend on them.
+    Cost: with w channels a branch, strip * (H + W) * w multiply-adds a position and (H^2 + W^2) * strip *
+        groups weights in cgsmm, 42 w a position in lsmm; 1x1 convolutions of 2 dim^2 and 4 w^2.
+    Raises: OpError if the channels cannot be shared equally by branches, groups and patches.
+    Reference: Strip-MLP, ICCV 2023, https://arxiv.org/abs/2307.11458.
+    """
+
+    strip: OddKernel = 3
+    """Neighbouring rows (or columns) that take part in the mixing of one."""
+    patch: Width | None = None
+    """Channels of a group, which share weights; 2 if neither it nor `groups` is given."""
+    groups: Width | None = None
+    """Groups of channels in cgsmm, in place of `patch`."""
+    order: Order = "cascade"
+    """Columns are mixed after the rows, or beside them: parallel is the sum, with the same parameters."""
+    branches: Branches = ("cgsmm", "lsmm")
+    """What runs, in the order of the channels it gets."""
+
+    def share(self, dim: int) -> int:
+        """Channels of a branch."""
+        return dim // len(self.branches)
+
+    def num_groups(self, dim: int) -> int:
+        """Groups of cgsmm on a map of width `dim`."""
+        return self.groups or self.share(dim) // (self.patch or DEFAULT_PATCH)
+
+    def check(self, shape: Shape) -> None:
+        if len(set(self.branches)) < len(self.branches):
+            text = f"branch {self.branches[0]} stands twice"
+            raise OpError(text, hint="cgsmm, lsmm, or both", param="branches")
+        divisible(shape.dim, len(self.branches), "dim", "the number of branches", "branches")
+        if "cgsmm" not in self.branches:
+            return
+        if self.patch and self.groups:
+            hint = "one follows from the other"
+            raise OpError("patch and groups are both given", hint=hint, param="groups")
+        by, name = (self.groups, "groups") if self.groups else (self.patch or DEFAULT_PATCH, "patch")
+        divisible(self.share(shape.dim), by, "the width of cgsmm", name, name)
+
+    def cost(self, shape: Shape) -> Cost:
+        dim, positions, width = shape.dim, shape.positions, self.share(shape.dim)
+        cost = primitives.norm(dim) + primitives.dwconv(dim, (3, 3), positions, bias=False)
+        cost += primitives.linear(dim, dim, positions) + primitives.norm(dim)
+        for branch in self.branches:
+            part = Shape(shape.height, shape.width, width)
+            cost += self._cgsmm(part) if branch == "cgsmm" else _lsmm(part)
+        return cost + primitives.linear(dim, dim, positions, bias=False)
+
+    def _cgsmm(self, part: Shape) -> Cost:
+        groups = self.num_groups(part.dim * len(self.branches))
+        cost = primitives.norm(part.dim)
+        for length, lines in ((part.width, part.height), (part.height, part.width)):
+            line, positions = length * groups, part.dim // groups * lines
+            cost += primitives.conv(line, line, (1, self.strip), positions, groups=groups)
+            cost += primitives.linear(2 * part.dim, part.dim, part.positions, bias=False)
+            cost += Cost(params=(2 * length + 1) * part.dim)
+        return cost
+
+    def workspace(self, shape: Shape) -> int:
+        part = shape.positions * self.share(shape.dim)
+        inside = {"cgsmm": 4, "lsmm": 3}  # maps of a branch that live at once in it
+        branches = max((done + inside[name]) * part for done, name in enumerate(self.branches))
+        return max(shape.elements + branches, (len(self.branches) + 1) * shape.elements)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return StripMixingModule(self, shape)
+
+
+def _lsmm(part: Shape) -> Cost:
+    cost = primitives.dwconv(part.dim, (3, 7), part.positions, bias=False)
+    cost += primitives.dwconv(part.dim, (7, 3), part.positions, bias=False)
+    hidden = lsmm_hidden(part.dim)
+    return cost + primitives.linear(part.dim, hidden, 1) + primitives.linear(hidden, 3 * part.dim, 1)
+
+
+class StripMixingModule(nn.Module):
+    """See `StripMixing`."""
+
+    def __init__(self, op: StripMixing, shape: Shape) -> None:
+        super().__init__()
+        dim, part = shape.dim, Shape(shape.height, shape.width, op.share(shape.dim))
+        self.norm = BatchNorm2d(dim)
+        self.dwconv = DWConv(dim, 3, bias=False)
+        self.fc = Linear(dim, dim)
+        self.bn = BatchNorm2d(dim)
+        self.act = nn.GELU()
+        for name in op.branches:
+            branch = (
+                CGSMM(part, op.num_groups(dim), op.strip, op.order) if name == "cgsmm" else LSMM(part.dim)
+            )
+            self.add_module(name, branch)
+        self.names = op.branches
+        self.fuse = Linear(dim, dim, bias=False)
+        default_init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.fc(self.dwconv(self.act(self.norm(x)))))
+        parts = [self.act(part) for part in x.chunk(len(self.names), dim=-1)]  # contiguous again
+        del x
+        mixed = [self.get_submodule(name)(part) for name, part in zip(self.names, parts, strict=True)]
+        del parts
+        return self.fuse(torch.cat(mixed, dim=-1) if len(mixed) > 1 else mixed[0])
+
+
+class CGSMM(nn.Module):
+    """Cascade group strip mixing of rows, then columns; in parallel order of both, which are added."""
+
+    def __init__(self, shape: Shape, groups: int, strip: int, order: Order) -> None:
+        super().__init__()
+        self.size, self.groups, self.order = (shape.height, shape.width), groups, order
+        self.pos_rows = PositionTable(shape, shape.height)
+        self.pos_columns = PositionTable(shape, shape.width)
+        self.rows = StripConv(shape.width, groups, strip)
+        self.columns = StripConv(shape.height, groups, strip)
+        self.fuse_rows = Linear(2 * shape.dim, shape.dim, bias=False)
+        self.fuse_columns = Linear(2 * shape.dim, shape.dim, bias=False)
+        self.bn = BatchNorm2d(shape.dim)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        same_size(x, self.size, "strip_mixing")
+        own = x.unflatten(-1, (-1, self.groups))
+        rows = self.fuse_rows(torch.cat((self.mix_rows(x), own), dim=3).flatten(3))
+        rows = self.act(self.bn(rows))
+        base = rows if self.order == "cascade" else x
+        columns = self.fuse_columns(torch.cat((own, self.mix_columns(base)), dim=3).flatten(3))
+        return columns if self.order == "cascade" else rows + columns
+
+    def mix_rows(self, x: Tensor) -> Tensor:
+        return self.rows(x + self.pos_rows())
+
+    def mix_columns(self, x: Tensor) -> Tensor:
+        return self.columns((x + self.pos_columns()).transpose(1, 2)).transpose(1, 2)
+
+
+class StripConv(nn.Module):
+    """Mixes, within each group of channels, all positions of a row and of its neighbouring rows.
+
+    A group is every `groups`-th channel, and its channels (the patch, P) share weights. With the positions of
+    a row as channels and the patch and the rows as sides it is a grouped convolution. x_BHWC -> y_BHWPG, G
+    groups.
+    """
+
+    def __init__(self, length: int, groups: int, strip: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.conv = Conv2d(length * groups, length * groups, (1, strip), groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows_BPHL = x.unflatten(-1, (-1, self.groups)).permute(0, 3, 1, 4, 2).flatten(3)
+        return self.conv(rows_BPHL).unflatten(-1, (self.groups, -1)).permute(0, 2, 4, 1, 3)
+
+
+class PositionTable(nn.Module):
+    """A learnt vector for each distance between a position's column and its row, cut off at `reach`:
+    () -> (H, W, C)."""
+
+    index: Tensor
+
+    def __init__(self, shape: Shape, reach: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(2 * reach + 1, shape.dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        distance = torch.arange(shape.width)[None, :] - torch.arange(shape.height)[:, None]
+        self.register_buffer("index", distance.clamp(-reach, reach) + reach, persistent=False)
+
+    def forward(self) -> Tensor:
+        return F.embedding(self.index, self.table)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"table"}
+
+
+class LSMM(nn.Module):
+    """Local strip mixing: two long depth-wise convolutions and the identity, weighted channel by channel from
+    the mean of their sum."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.wide = DWConv(dim, (3, 7), bias=False)
+        self.tall = DWConv(dim, (7, 3), bias=False)
+        hidden = lsmm_hidden(dim)
+        self.reweight = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, 3 * dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide, tall = self.wide(x), self.tall(x)
+        mean_BC = wide.mean((1, 2)) + tall.mean((1, 2)) + x.mean((1, 2))
+        weights = self.reweight(mean_BC)[:, None, None].unflatten(-1, (-1, 3)).softmax(-1)
+        of_tall, of_wide, of_x = weights.unbind(-1)
+        return (tall * of_tall).addcmul_(wide, of_wide).addcmul_(x, of_x)
+
+
+def lsmm_hidden(dim: int) -> int:
+    """Width inside the small network that weighs the parts."""
+    return max(1, dim // 2)

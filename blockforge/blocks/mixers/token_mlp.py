@@ -1,0 +1,58 @@
+"""Token mixing by a fully connected network over positions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.fields import Act, Ratio
+from blockforge.blocks.layers import Linear, activation, same_size
+from blockforge.blocks.registry import mixer
+
+
+@mixer("token_mlp")
+class TokenMLP(Mixer):
+    """Two linear layers over all positions with an activation between them, the same for every channel.
+
+    Shape: x_BHWC -> y_BHWC, only the H and W it was built for: its parameters depend on them.
+    Cost: 2 * H * W * mlp_ratio * dim^2 multiply-adds (L = H * W positions, mlp_ratio * dim hidden ones).
+    Reference: MLP-Mixer, https://arxiv.org/abs/2105.01601.
+    """
+
+    mlp_ratio: Ratio = 0.5
+    """Hidden positions, times dim."""
+    act: Act = "gelu"
+    """Activation between the linear layers."""
+
+    def hidden(self, dim: int) -> int:
+        return max(1, int(dim * self.mlp_ratio))
+
+    def cost(self, shape: Shape) -> Cost:
+        hidden, length = self.hidden(shape.dim), shape.positions
+        return primitives.linear(length, hidden, shape.dim) + primitives.linear(hidden, length, shape.dim)
+
+    def workspace(self, shape: Shape) -> int:
+        hidden = self.hidden(shape.dim) * shape.dim
+        return hidden + max(shape.elements, hidden * (self.act != "identity"))
+
+    def build(self, shape: Shape) -> nn.Module:
+        return TokenMLPModule(shape, self.hidden(shape.dim), self.act)
+
+
+class TokenMLPModule(nn.Module):
+    """See `TokenMLP`."""
+
+    def __init__(self, shape: Shape, hidden: int, act: str) -> None:
+        super().__init__()
+        self.size = (shape.height, shape.width)
+        self.fc1 = Linear(shape.positions, hidden)
+        self.act = activation(act)
+        self.fc2 = Linear(hidden, shape.positions)
+        for layer in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        same_size(x, self.size, "token_mlp")
+        y_BCL = self.fc2(self.act(self.fc1(x.flatten(1, 2).transpose(1, 2))))
+        return y_BCL.transpose(1, 2).unflatten(1, self.size)

@@ -1,0 +1,54 @@
+"""ResNet's stem: a strided convolution and a strided pooling."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Shape, Stem
+from blockforge.blocks.fields import Act, OddKernel
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.primitives import conv_shape
+from blockforge.blocks.registry import stem
+
+
+@stem("conv_pool_stem")
+class ConvPoolStem(Stem):
+    """Convolution of stride 2 without bias, BatchNorm, activation, 3x3 max pooling of stride 2.
+
+    Shape: x_BHWC -> y_B(H/4)(W/4)D, sizes rounded up.
+    Cost: kernel_size^2 * C * D multiply-adds at half size.
+    Reference: Deep Residual Learning for Image Recognition, CVPR 2016, https://arxiv.org/abs/1512.03385.
+    """
+
+    kernel_size: OddKernel = 7
+    """Side of the convolution's kernel."""
+    act: Act = "relu"
+    """Activation."""
+
+    def half(self, shape: Shape, dim: int) -> Shape:
+        """The map behind the convolution."""
+        return conv_shape(shape, dim, self.kernel_size, 2)
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        return conv_shape(self.half(shape, dim), dim, 3, 2)
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        kernel = (self.kernel_size, self.kernel_size)
+        cost = primitives.conv(shape.dim, dim, kernel, self.half(shape, dim).positions, bias=False)
+        return cost + primitives.norm(dim)
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        return 2 * self.half(shape, dim).elements
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False)
+        return nn.Sequential(conv, BatchNorm2d(dim), activation(self.act), MaxPool2d(3, stride=2, padding=1))
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """torch's MaxPool2d on x_BHWC."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -1,0 +1,51 @@
+"""A stem of one convolution over patches, with its norms and activation."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Shape, Stem
+from blockforge.blocks.fields import Act, KernelSize, NormParam
+from blockforge.blocks.layers import Conv2d, activation, default_init
+from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.registry import stem
+
+
+@stem("patch_stem")
+class PatchStem(Stem):
+    """Convolution of non-overlapping patches without bias, BatchNorm, activation, norm: the plain stem that
+    VSSD's ablation compares its own with.
+
+    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down.
+    Cost: patch^2 * C * D multiply-adds an output position.
+    Reference: VSSD, https://arxiv.org/abs/2407.18559, table 5.
+    """
+
+    patch: KernelSize = 4
+    """Side of a patch."""
+    act: Act = "relu"
+    """Activation after the BatchNorm."""
+    norm: NormParam = None
+    """Norm at the end, or none."""
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        return Shape(shape.height // self.patch, shape.width // self.patch, dim)
+
+    def check(self, shape: Shape, dim: int) -> None:
+        if self.norm is not None:
+            self.norm.check(self.out_shape(shape, dim))
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        out = self.out_shape(shape, dim)
+        cost = primitives.conv(shape.dim, dim, (self.patch, self.patch), out.positions, bias=False)
+        return cost + primitives.norm(dim) + (self.norm.cost(out) if self.norm is not None else Cost())
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        return 2 * self.out_shape(shape, dim).elements
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=False)
+        default_init(conv)
+        norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
+        return nn.Sequential(conv, BatchNorm2d(dim), activation(self.act), norm)

@@ -1,0 +1,87 @@
+"""The stem of vision transformers: patches, positions, and a class token if asked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Shape, Stem
+from blockforge.blocks.fields import KernelSize
+from blockforge.blocks.layers import Conv2d, default_init, same_size
+from blockforge.blocks.registry import stem
+
+
+@stem("vit_stem")
+class ViTStem(Stem):
+    """A linear layer on each patch x patch square of the image, plus a learnt vector for each position. With a
+    class token the map is a row of tokens, that one first: a head with `pool: token` reads it.
+
+    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down; with a class token y_B1(1 + H/patch * W/patch)D.
+        Only the H and W it was built for: there is a vector for each position.
+    Cost: patch^2 * C * D multiply-adds a patch.
+    Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929.
+    """
+
+    patch: KernelSize = 16
+    """Side of a patch."""
+    class_token: bool = True
+    """A learnt token before the patches, which become a row."""
+    pos_embed: bool = True
+    """A learnt vector for each position, the class token's included."""
+
+    def patches(self, shape: Shape, dim: int) -> Shape:
+        """The map of patches."""
+        return Shape(shape.height // self.patch, shape.width // self.patch, dim)
+
+    def out_shape(self, shape: Shape, dim: int) -> Shape:
+        patches = self.patches(shape, dim)
+        if not self.class_token or not patches.positions:
+            return patches
+        return Shape(1, 1 + patches.positions, dim)
+
+    def cost(self, shape: Shape, dim: int) -> Cost:
+        patches, out = self.patches(shape, dim), self.out_shape(shape, dim)
+        cost = primitives.conv(shape.dim, dim, (self.patch, self.patch), patches.positions)
+        return cost + Cost(params=dim * self.class_token + out.elements * self.pos_embed)
+
+    def workspace(self, shape: Shape, dim: int) -> int:
+        patches, out = self.patches(shape, dim).elements, self.out_shape(shape, dim).elements
+        joined = patches + out if self.class_token else patches
+        return max(joined, (1 + self.pos_embed) * out)
+
+    def build(self, shape: Shape, dim: int) -> nn.Module:
+        return ViTStemModule(self, shape, dim)
+
+
+class ViTStemModule(nn.Module):
+    """See `ViTStem`."""
+
+    def __init__(self, op: ViTStem, shape: Shape, dim: int) -> None:
+        super().__init__()
+        self.size = op.patches(shape, dim)[:2]
+        self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.patch, padding=0)
+        default_init(self.proj)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 1, dim)) if op.class_token else None
+        positions = op.out_shape(shape, dim).positions
+        self.pos_embed = nn.Parameter(torch.zeros(positions, dim)) if op.pos_embed else None
+        for learnt in (self.class_token, self.pos_embed):
+            if learnt is not None:
+                nn.init.trunc_normal_(learnt, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        return x + self.pos_embed.view(x.shape[1:]) if self.pos_embed is not None else x
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The patches, behind the class token if there is one."""
+        x = self.proj(x)
+        if self.pos_embed is not None:
+            same_size(x, self.size, "vit_stem")
+        if self.class_token is None:
+            return x
+        row = x.flatten(1, 2)[:, None]
+        return torch.cat([self.class_token.expand(x.shape[0], -1, -1, -1), row], dim=2)
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name in ("class_token", "pos_embed") if getattr(self, name) is not None}

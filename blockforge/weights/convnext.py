@@ -1,0 +1,47 @@
+"""ConvNeXt's layouts: official (github facebookresearch/ConvNeXt, ConvNeXt-V2) and timm's."""
+
+from __future__ import annotations
+
+from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
+
+_OFFICIAL = {
+    "stem.{i}": "downsample_layers.0.{i}",
+    "stages.{s}.downsample.{i}": "downsample_layers.{s}.{i}",
+    "head.pooled_norm": "norm",
+    "head.fc": "head",
+    **in_layers(
+        {
+            "convnext.scale": "gamma",
+            "convnext.op.dwconv": "dwconv",
+            "convnext.op.norm": "norm",
+            "convnext.op.fc1": "pwconv1",
+            "convnext.op.grn": "grn",
+            "convnext.op.fc2": "pwconv2",
+        },
+        "stages.{s}.{l}",
+    ),
+}
+_TIMM = {
+    "stem.{i}": "stem.{i}",
+    "stages.{s}.downsample.{i}": "stages.{s}.downsample.{i}",
+    "head.pooled_norm": "head.norm",
+    "head.fc": "head.fc",
+    **in_layers(
+        {
+            "convnext.scale": "gamma",
+            "convnext.op.dwconv": "conv_dw",
+            "convnext.op.norm": "norm",
+            "convnext.op.fc1": "mlp.fc1",
+            "convnext.op.grn.gamma": "mlp.grn.weight",
+            "convnext.op.grn.beta": "mlp.grn.bias",
+            "convnext.op.fc2": "mlp.fc2",
+        },
+        "stages.{s}.blocks.{l}",
+    ),
+}
+
+CONVNEXT = register(Family("convnext", lambda keys: "stages.0.0.pwconv1.weight" in keys, by_table(_OFFICIAL)))
+CONVNEXT_TIMM = register(
+    Family("convnext_timm", lambda keys: "stages.0.blocks.0.conv_dw.weight" in keys, by_table(_TIMM))
+)

@@ -1,0 +1,36 @@
+"""DeiT's and ViT's layout (github facebookresearch/deit, timm): they are the same."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table
+
+_BLOCK = "blocks.{l}"
+_ROWS = {
+    "stem.class_token": "cls_token",
+    "stem.pos_embed": "pos_embed",
+    "stem.proj": "patch_embed.proj",
+    "stages.0.layers.{l}.attention.norm": f"{_BLOCK}.norm1",
+    "stages.0.layers.{l}.attention.op.qkv": f"{_BLOCK}.attn.qkv",
+    "stages.0.layers.{l}.attention.op.proj": f"{_BLOCK}.attn.proj",
+    "stages.0.layers.{l}.attention.scale": f"{_BLOCK}.ls1.gamma",
+    "stages.0.layers.{l}.mlp.norm": f"{_BLOCK}.norm2",
+    "stages.0.layers.{l}.mlp.op.fc1": f"{_BLOCK}.mlp.fc1",
+    "stages.0.layers.{l}.mlp.op.fc2": f"{_BLOCK}.mlp.fc2",
+    "stages.0.layers.{l}.mlp.scale": f"{_BLOCK}.ls2.gamma",
+    "head.norm": "norm",
+    "head.pooled_norm": "norm",
+    "head.fc": "head",
+}
+
+
+def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One name for the last norm, which bears another where it stands behind the pooling."""
+    return {f"norm.{key[8:]}" if key.startswith("fc_norm.") else key: value for key, value in state.items()}
+
+
+_MARKS = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
+
+DEIT = register(Family("deit", lambda keys: _MARKS <= keys, by_table(_ROWS), _prepare))
