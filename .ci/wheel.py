@@ -25,14 +25,10 @@ def compare(wheel: str) -> None:
     """Fail unless the wheel holds the tree's files, each at its place and equal, and nothing else."""
     expected = tree()
     with zipfile.ZipFile(wheel) as archive:
-        found = {
-            n: archive.read(n) for n in archive.namelist() if ".dist-info/" not in n and not n.endswith("/")
-        }
+        found = {n: archive.read(n) for n in archive.namelist() if ".dist-info/" not in n and not n.endswith("/")}
     problems = [f"not in the wheel: {n}" for n in sorted(expected.keys() - found.keys())]
     problems += [f"only in the wheel: {n}" for n in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"differs: {n}" for n, file in expected.items() if n in found and file.read_bytes() != found[n]
-    ]
+    problems += [f"differs: {n}" for n, file in expected.items() if n in found and file.read_bytes() != found[n]]
     if problems:
         sys.exit("\n".join(problems))
     print(f"{len(found)} files in the wheel, equal to the tree's")

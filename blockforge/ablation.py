@@ -76,9 +76,7 @@ def load_ablation(source: str | os.PathLike[str]) -> tuple[AblationSpec, Documen
     else:
         file = resources.files("blockforge.specs.ablations") / f"{text}.yaml"
         if not text.replace("_", "").isalnum() or not file.is_file():
-            raise BlockforgeError(
-                f"no ablation named '{text}'\n  hint: {did_you_mean(text, list_ablations())}"
-            )
+            raise BlockforgeError(f"no ablation named '{text}'\n  hint: {did_you_mean(text, list_ablations())}")
         document = load_text(file.read_text(encoding="utf-8"), f"{text}.yaml")
     report = Report(document.locs)
     try:

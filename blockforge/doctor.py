@@ -56,9 +56,7 @@ def _versions() -> Iterator[Finding]:
         if "extra" in condition or name == "blockforge":
             continue
         try:
-            yield Finding(
-                "versions", name, importlib.metadata.version(name), f"needs {wanted.removeprefix(name)}"
-            )
+            yield Finding("versions", name, importlib.metadata.version(name), f"needs {wanted.removeprefix(name)}")
         except importlib.metadata.PackageNotFoundError:
             where = f", only where {condition.strip()}" if condition else ""
             yield Finding("versions", name, "not installed", f"needs {wanted.removeprefix(name)}{where}")
@@ -76,11 +74,7 @@ def _devices() -> Iterator[Finding]:
     )
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
-        why = (
-            f"torch is built for {built}, but finds no device"
-            if built
-            else "this torch is built for CPUs only"
-        )
+        why = f"torch is built for {built}, but finds no device" if built else "this torch is built for CPUs only"
         yield Finding("devices", "cuda", "none", why)
     for i in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(i)
@@ -97,11 +91,7 @@ def _kernels() -> Iterator[Finding]:
     note = "no block needs it" + ("" if torch.cuda.is_available() else "; it would need a GPU as well")
     yield Finding("kernels", "triton", "present" if has_triton else "absent", note)
     onednn = torch.backends.mkldnn.is_available()
-    note = (
-        "CPU convolutions and linear layers use it"
-        if onednn
-        else "CPU convolutions run on torch's slower ones"
-    )
+    note = "CPU convolutions and linear layers use it" if onednn else "CPU convolutions run on torch's slower ones"
     yield Finding("kernels", "oneDNN", "present" if onednn else "absent", note)
     blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
     mkl = "MKL" if torch.backends.mkl.is_available() else blas[1] if blas else "unknown"
@@ -110,9 +100,5 @@ def _kernels() -> Iterator[Finding]:
 
 def _programs() -> Iterator[Finding]:
     dot = shutil.which("dot")
-    note = (
-        "blockforge graph draws png and svg with it"
-        if dot
-        else "blockforge graph draws svg itself; png needs dot"
-    )
+    note = "blockforge graph draws png and svg with it" if dot else "blockforge graph draws svg itself; png needs dot"
     yield Finding("programs", "graphviz dot", dot or "absent", note)

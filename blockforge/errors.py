@@ -131,9 +131,7 @@ class OpError(BlockforgeError, ValueError):
         code: short name of the law.
     """
 
-    def __init__(
-        self, message: str, *, hint: str | None = None, param: str | None = None, code: str = "shape"
-    ) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, code: str = "shape") -> None:
         super().__init__(message)
         self.hint, self.param, self.code = hint, param, code
 

@@ -141,9 +141,7 @@ class _Writer:
             for rule, cls in RULES.items():
                 about = _first_paragraph(cls)
                 properties = {"rule": {"const": rule, "description": about}, **self._parameters(cls), **keys}
-                shapes.append(
-                    self._object(properties, {"rule", "aggregate", *_required(cls)}, about) | {"title": rule}
-                )
+                shapes.append(self._object(properties, {"rule", "aggregate", *_required(cls)}, about) | {"title": rule})
             shapes.append(self._any_of("rule", {"enum": list(RULES)}, [s["properties"] for s in shapes]))
             self.defs[name] = {"anyOf": shapes}
         return {"$ref": f"#/$defs/{name}"}
@@ -181,9 +179,7 @@ class _Writer:
             none = {"const": "none"} if any(m in _WRITES_NONE for m in metadata) else {"type": "null"}
             rest = tuple(m for m in metadata if m not in (OrNone, Open))
             options = [
-                self.value(Annotated[a, *rest] if rest else a, key, everywhere)
-                for a in args
-                if a is not type(None)
+                self.value(Annotated[a, *rest] if rest else a, key, everywhere) for a in args if a is not type(None)
             ]
             return {"anyOf": [*options, none]} if type(None) in args else {"anyOf": options}
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -243,9 +239,7 @@ def _hole(kind: str, args: Schema) -> Schema:
 
 def _holes() -> dict[str, Schema]:
     """What is the same wherever it stands: references, ranges, and holes that no type is known for."""
-    ranges = {
-        f"{kind}_range": _hole(kind, _WHOLE if kind == "int" else _PAIR) for kind in ("int", "float", "log")
-    }
+    ranges = {f"{kind}_range": _hole(kind, _WHOLE if kind == "int" else _PAIR) for kind in ("int", "float", "log")}
     choice = _hole("choice", {"type": "array", "minItems": 1})
     hole = {"description": _HOLE, "anyOf": [choice, *({"$ref": f"#/$defs/{name}"} for name in ranges)]}
     return {"reference": _REFERENCE, "hole": hole, **ranges}

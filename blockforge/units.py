@@ -11,9 +11,7 @@ from fractions import Fraction
 
 from blockforge.errors import BudgetError, Diagnostic, Loc, Source
 
-EXAMPLES = (
-    "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations); 5GFLOPs,30Mparams"
-)
+EXAMPLES = "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations); 5GFLOPs,30Mparams"
 _MAX_LENGTH = 200
 _ITEM = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?|\.\d{1,9})\s*(?P<unit>[a-zA-Z]*(?:\s+[a-zA-Z]+)?)")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}

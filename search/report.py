@@ -53,9 +53,7 @@ def _headline(result: SearchResult) -> str:
 
 
 def _table(result: SearchResult) -> Table:
-    table = Table(
-        title="Best candidates by score, then the rest of the Pareto front (*)", title_justify="left"
-    )
+    table = Table(title="Best candidates by score, then the rest of the Pareto front (*)", title_justify="left")
     table.add_column("rank")
     for column in ("score", "MACs", "params", "activations", "depth"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -90,9 +88,7 @@ def _differences(result: SearchResult) -> list[RenderableType]:
     names = [n for n in holes(result.space) if any(n in t.holes for t in top)]
     missing: Any = object()
     equal = [n for n in names if len({repr(t.holes.get(n, missing)) for t in top}) == 1]
-    table = Table(
-        title=f"Where the best {len(top)} differ", title_justify="left", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=f"Where the best {len(top)} differ", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("hole", style="cyan")
     for i in range(1, len(top) + 1):
         table.add_column(f"rank {i}", overflow="fold")
@@ -109,14 +105,10 @@ def _size_table(result: SearchResult) -> RenderableType:
     if not found:
         return Text("Too few scores to compare them with the candidates' size.")
     listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in found.items())
-    text = (
-        f"Kendall's tau of the score with size baselines over {result.counts['scored']} candidates: {listed}."
-    )
+    text = f"Kendall's tau of the score with size baselines over {result.counts['scored']} candidates: {listed}."
     largest = max(found, key=lambda name: abs(found[name]))
     if abs(found[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
-        text += (
-            f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
-        )
+        text += f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
     return Text(text)
 
 
@@ -125,9 +117,7 @@ def _where(result: SearchResult) -> str:
     folder = shlex.quote(os.fspath(result.folder))
     lines = [f"Files: {folder}/{TRIALS}, {folder}/{PLOT}, {folder}/{BEST}/"]
     if result.best is not None:
-        lines.append(
-            f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}"
-        )
+        lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
     more = result.target if result.evaluated < result.target else 2 * result.target
     lines.append(f"Go on: blockforge search --out {folder} --trials {more}")
     return "\n".join(lines)

@@ -127,9 +127,7 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
 def size_correlations(records: Sequence[TrialRecord]) -> dict[str, float | None]:
     """Kendall's tau of the score with each size baseline, over scored candidates."""
     scored = [r for r in records if r.state == "scored"]
-    return {
-        cost: kendall([r.score or 0.0 for r in scored], [getattr(r, cost) for r in scored]) for cost in COSTS
-    }
+    return {cost: kendall([r.score or 0.0 for r in scored], [getattr(r, cost) for r in scored]) for cost in COSTS}
 
 
 @contextlib.contextmanager

@@ -78,9 +78,7 @@ class Session:
             arch = compile_spec(self.space, ask=asker(trial, {}))
         except SpecError as e:
             trial.set_constraint("spec", 1.0)
-            return self._close(
-                trial, TrialState.PRUNED, {"state": "invalid", "reason": str(e.diagnostics[0].message)}
-            )
+            return self._close(trial, TrialState.PRUNED, {"state": "invalid", "reason": str(e.diagnostics[0].message)})
         trial.set_user_attr("arch", arch_attributes(arch))
         for name, share in excess(arch, self.budget).items():
             trial.set_constraint(name, share)

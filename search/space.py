@@ -23,9 +23,7 @@ def list_spaces() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def load_space(
-    source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | list[str] | None = None
-) -> Spec:
+def load_space(source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | list[str] | None = None) -> Spec:
     """A packaged space by name, or whatever `blockforge.spec.load` takes.
 
     Raises: SpecError if it cannot be read, SearchError if it has no holes.
@@ -84,11 +82,7 @@ def values(hole: Hole, at_most: int = 16) -> list[Any]:
     if hole.kind == "int":
         low, step = int(hole.low), hole.step
         count = (int(hole.high) - low) // step + 1
-        steps = (
-            range(count)
-            if count <= at_most
-            else {round(i * (count - 1) / (at_most - 1)) for i in range(at_most)}
-        )
+        steps = range(count) if count <= at_most else {round(i * (count - 1) / (at_most - 1)) for i in range(at_most)}
         return [low + i * step for i in sorted(steps)]
     return [hole.low] if hole.low == hole.high else [hole.low, hole.high]
 

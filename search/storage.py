@@ -121,9 +121,7 @@ def working_in(folder: Path | None) -> Iterator[None]:
     except OSError as e:
         raise SearchError(f"cannot write in {folder}: {e.strerror}") from None
     if not free:
-        raise SearchError(
-            f"another search is running in {folder}\n  hint: wait for it, or give another --out"
-        )
+        raise SearchError(f"another search is running in {folder}\n  hint: wait for it, or give another --out")
     try:
         yield
     finally:
@@ -155,9 +153,7 @@ def stored_identity(folder: Path | None) -> dict[str, Any] | None:
     return None
 
 
-def open_study(
-    storage: BaseStorage, identity: Mapping[str, Any], space_differs_at: Sequence[str] = ()
-) -> Study:
+def open_study(storage: BaseStorage, identity: Mapping[str, Any], space_differs_at: Sequence[str] = ()) -> Study:
     """The study in `storage`, made if there is none.
 
     Args:
@@ -178,9 +174,7 @@ def _mismatch(known: Mapping[str, Any], identity: Mapping[str, Any], space_diffe
     lines = ["the folder holds the study of another search:"]
     for key in {**known, **identity}:
         if known.get(key) != identity.get(key):
-            lines.append(
-                f"  {key}: the study has {_shown(known.get(key))}, this run {_shown(identity.get(key))}"
-            )
+            lines.append(f"  {key}: the study has {_shown(known.get(key))}, this run {_shown(identity.get(key))}")
             if key == "space" and space_differs_at:
                 more = ", ..." if len(space_differs_at) > 6 else ""
                 lines.append(f"    they differ at {', '.join(space_differs_at[:6])}{more}")

@@ -86,16 +86,16 @@ def test_behind_frozen_layers() -> None:
 _FROZEN = """
 import torch
 from blockforge.blocks import registry
-from blockforge.testing import accepts, example_inputs, example_places
+from blockforge.testing import accepts, example_inputs, example_places, variants
 for name, cls in registry.blocks().items():
     print(name, flush=True)
-    op = cls()
-    place = next(p for p in example_places(op.kind) if accepts(op, *p))
-    module = op.build(*place)
-    for _ in range(3):
-        y = module(*example_inputs(op.kind, *place))
-        if y.requires_grad:
-            y.square().sum().backward()
+    for op in variants(cls) if cls.kind in ("stem", "downsample") else [cls()]:
+        place = next(p for p in example_places(op.kind) if accepts(op, *p))
+        module = op.build(*place)
+        for _ in range(5):
+            y = module(*example_inputs(op.kind, *place))
+            if y.requires_grad:
+                y.square().sum().backward()
 """
 
 
@@ -211,9 +211,7 @@ def test_peak_bytes_of_known_programs() -> None:
 
 
 def test_example_places_are_not_square() -> None:
-    shapes = [
-        p[0] for kind in ("mixer", "stem", "downsample", "aggregator", "head") for p in example_places(kind)
-    ]
+    shapes = [p[0] for kind in ("mixer", "stem", "downsample", "aggregator", "head") for p in example_places(kind)]
     assert all(s.height != s.width for s in shapes)
     assert any(s.height % 2 and s.width % 2 for s in shapes)
 
@@ -224,5 +222,5 @@ def test_variants_follow_the_fields() -> None:
     assert {op.qkv_bias for op in attention} == {True, False}
     assert {op.local_conv for op in attention} == {None, 1, 3, 5}
     classifier = list(variants(registry.get("classifier")))
-    assert {op.pool for op in classifier} == {"avg", "max"}
+    assert {op.pool for op in classifier} >= {"avg", "max"}
     assert {op.norm.op for op in classifier if op.norm} == set(registry.blocks("norm"))

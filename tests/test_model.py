@@ -132,9 +132,7 @@ def test_out_indices(out_indices: list[int], channels: list[int], reductions: li
 def test_out_indices_build_no_more_than_they_need() -> None:
     whole, first = build("smt"), build("smt", out_indices=[0, 1])
     names = {n for n, _ in first.named_parameters()}
-    assert names == {
-        n for n, _ in whole.named_parameters() if n.startswith(("stem.", "stages.0.", "stages.1."))
-    }
+    assert names == {n for n, _ in whole.named_parameters() if n.startswith(("stem.", "stages.0.", "stages.1."))}
     assert "stages_2" not in first.code
 
 
@@ -174,9 +172,7 @@ def test_reset_classifier_keeps_dtype_and_pools() -> None:
     assert model.get_classifier().weight.dtype == torch.float64
     features = model.forward_features(x)
     close(model.forward_head(features, pre_logits=True), features.amax((2, 3)))
-    assert {n["parameters"].get("pool") for n in model.arch.graph.nodes.values() if n["kind"] == "head"} == {
-        "max"
-    }
+    assert {n["parameters"].get("pool") for n in model.arch.graph.nodes.values() if n["kind"] == "head"} == {"max"}
 
 
 def test_reset_classifier_from_no_classes() -> None:
@@ -264,9 +260,7 @@ def test_views_follow_the_model(model: Backbone) -> None:
         model.double()
         assert model.forward_features(x.double()).dtype == torch.float64
         model.float()
-        model.load_state_dict(
-            {k: v * 0 if v.is_floating_point() else v for k, v in model.state_dict().items()}
-        )
+        model.load_state_dict({k: v * 0 if v.is_floating_point() else v for k, v in model.state_dict().items()})
         assert not model.forward_features(x).any()
     assert set(model.state_dict()) == set(copy.deepcopy(model).state_dict())
 

@@ -74,9 +74,7 @@ def test_constraints_pin_every_dependency() -> None:
     wanted = PROJECT["project"]["dependencies"] + [d for group in extras.values() for d in group]
     names = {requirement_name(d) for d in wanted} - {"blockforge", "triton"}  # triton: see constraints.txt
     assert names <= pins, names - pins
-    assert not [line for line in lines if "==" not in line or "+" in line], (
-        "exact versions, of nobody's own build"
-    )
+    assert not [line for line in lines if "==" not in line or "+" in line], "exact versions, of nobody's own build"
 
 
 def requirement_name(requirement: str) -> str:

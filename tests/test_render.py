@@ -142,13 +142,8 @@ def test_nothing_overlaps(arch: Architecture) -> None:
         for other, there in chips[:i]:
             assert not _overlap(box, there), (name, other)
     for place, frame in layout.frames.items():
-        inside = [
-            layout.chips[n] for n, d in arch.graph.nodes(data=True) if (d["stage"], d["layer"]) == place
-        ]
-        assert all(
-            frame.x < b.x and b.right < frame.right and frame.y < b.y < b.bottom < frame.bottom
-            for b in inside
-        )
+        inside = [layout.chips[n] for n, d in arch.graph.nodes(data=True) if (d["stage"], d["layer"]) == place]
+        assert all(frame.x < b.x and b.right < frame.right and frame.y < b.y < b.bottom < frame.bottom for b in inside)
 
 
 def test_dot_and_mermaid_hold_every_node_and_edge(arch: Architecture) -> None:
@@ -158,9 +153,7 @@ def test_dot_and_mermaid_hold_every_node_and_edge(arch: Architecture) -> None:
     assert len(re.findall(r"^  n\d+_\w+ -> n\d+_\w+ \[", dot, re.MULTILINE)) == edges
     assert dot.count("{") == dot.count("}")
     assert len(re.findall(r"^ +n\d+_\w+\[\".*\"\]:::\w+$", mermaid, re.MULTILINE)) == nodes
-    assert (
-        len(re.findall(r"^  n\d+_\w+ (?:-->|-\.->)(?:\|\".*\"\|)? n\d+_\w+$", mermaid, re.MULTILINE)) == edges
-    )
+    assert len(re.findall(r"^  n\d+_\w+ (?:-->|-\.->)(?:\|\".*\"\|)? n\d+_\w+$", mermaid, re.MULTILINE)) == edges
     starts = len(re.findall(r"^ +subgraph ", mermaid, re.MULTILINE))
     assert starts == len(re.findall(r"^ +end$", mermaid, re.MULTILINE))
 
@@ -172,9 +165,7 @@ def test_dot_quotes_names() -> None:
 
 
 def test_unknown_endings_are_refused() -> None:
-    with pytest.raises(
-        DrawError, match=r"no picture or graph ends in '\.svgg'\n  hint: did you mean 'svg'\?"
-    ):
+    with pytest.raises(DrawError, match=r"no picture or graph ends in '\.svgg'\n  hint: did you mean 'svg'\?"):
         writer(".svgg")
     with pytest.raises(DrawError, match="the file needs an ending"):
         writer("")

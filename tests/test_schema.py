@@ -70,9 +70,7 @@ def test_test_specs_are_valid_and_name_the_schema(schema: Draft202012Validator, 
     schema.validate(_json(load_file(file).tree))
     first = file.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith(HEADER)
-    assert (file.parent / first.removeprefix(HEADER)).resolve() == (
-        TESTS.parent / "specs" / "schema.json"
-    ).resolve()
+    assert (file.parent / first.removeprefix(HEADER)).resolve() == (TESTS.parent / "specs" / "schema.json").resolve()
 
 
 @pytest.mark.parametrize("name", list_spaces())
@@ -81,9 +79,7 @@ def test_search_spaces_are_valid(schema: Draft202012Validator, name: str) -> Non
 
 
 @pytest.mark.parametrize("file", DESIGN, ids=lambda f: f.stem)
-def test_the_design_is_valid_up_to_blocks_that_do_not_exist_yet(
-    schema: Draft202012Validator, file: Path
-) -> None:
+def test_the_design_is_valid_up_to_blocks_that_do_not_exist_yet(schema: Draft202012Validator, file: Path) -> None:
     tree = _json(load_file(file).tree)
     missing = {op for op in _ops(tree) if op != "none" and not op.startswith("$")} - set(registry.blocks())
     errors = list(schema.iter_errors(tree))

@@ -72,9 +72,7 @@ FORMS: dict[str, Callable[[State], dict[str, Any]]] = {
     "both": lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
     "compiled": lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
     "no counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
-    "1x1 convolutions": lambda s: {
-        k: v[:, :, None, None] if k.endswith("mlp.fc1.weight") else v for k, v in s.items()
-    },
+    "1x1 convolutions": lambda s: {k: v[:, :, None, None] if k.endswith("mlp.fc1.weight") else v for k, v in s.items()},
 }
 
 
@@ -164,16 +162,12 @@ class _Trap:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"a": torch.ones(1), "b": t}]
-)
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"a": torch.ones(1), "b": t}])
 def test_pickles_that_run_code_are_refused(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
     torch.save(wrap(_Trap(tmp_path / "ran")), tmp_path / "evil.pth")
     model = bf.build("smt_b", SMALL, seed=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(
-        bf.WeightsError, match=r"evil\.pth is refused: it is not a checkpoint of plain tensors"
-    ):
+    with pytest.raises(bf.WeightsError, match=r"evil\.pth is refused: it is not a checkpoint of plain tensors"):
         bf.load_weights(model, tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     assert _same(model.state_dict(), before)
@@ -186,9 +180,7 @@ def test_whole_pickled_models_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
-@pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint", b"\x80\x02}q\x00.", b"PK\x03\x04broken", b"\xff" * 64]
-)
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02}q\x00.", b"PK\x03\x04broken", b"\xff" * 64])
 def test_broken_files(tmp_path: Path, suffix: str, content: bytes) -> None:
     file = tmp_path / f"broken{suffix}"
     file.write_bytes(content)

@@ -45,9 +45,7 @@ def written_out(op: Attention, module: torch.nn.Module, x_HWC: Tensor, built_for
             everywhere = [(a, b) for a in range(rows) for b in range(columns)]
             seen = [(a, b) for a, b in everywhere if (tile(a, rows), tile(b, columns)) == own]
             for head in range(heads):
-                logits = (
-                    torch.stack([q[i, j, head] @ k[a, b, head] for a, b in seen]) * (dim // heads) ** -0.5
-                )
+                logits = torch.stack([q[i, j, head] @ k[a, b, head] for a, b in seen]) * (dim // heads) ** -0.5
                 if op.rel_pos_bias:
                     table = module.rel_pos.table[:, head].unflatten(0, (2 * side - 1, 2 * side - 1))
                     bias = [table[i - a + side - 1, j - b + side - 1] for a, b in seen]

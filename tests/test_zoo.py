@@ -28,9 +28,7 @@ SPECS = sorted((Path(__file__).parent / "specs").glob("*.yaml"))
 with (DATA / "zoo.csv").open(encoding="utf-8") as _file:
     KNOWN = {row["variant"]: row for row in csv.DictReader(_file)}
 SMALLEST = [
-    min(
-        (n for n in ZOO if n in KNOWN and KNOWN[n]["family"] == family), key=lambda n: int(KNOWN[n]["params"])
-    )
+    min((n for n in ZOO if n in KNOWN and KNOWN[n]["family"] == family), key=lambda n: int(KNOWN[n]["params"]))
     for family in sorted({KNOWN[n]["family"] for n in ZOO if n in KNOWN})
 ]
 """One spec a family, where every variant would only take longer."""
@@ -187,8 +185,5 @@ def test_hash_tells_architectures_apart() -> None:
     hashes = {bf.compile(n).hash for n in ZOO}
     assert len(hashes) == len(ZOO)
     assert bf.compile("smt_t", {"name": "other", "about": {}}).hash == bf.compile("smt_t").hash
-    assert (
-        bf.compile("smt_t", {"stages.2.layers": "sam msa sam msa sam msa sam msa"}).hash
-        == bf.compile("smt_t").hash
-    )
+    assert bf.compile("smt_t", {"stages.2.layers": "sam msa sam msa sam msa sam msa"}).hash == bf.compile("smt_t").hash
     assert bf.compile("smt_t", {"stages.2.layers": "sam* msa*"}).hash != bf.compile("smt_t").hash

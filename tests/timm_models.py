@@ -1,5 +1,5 @@
-"""timm's models as peers, with weights that hide nothing. Needs timm, but neither its weights nor a torchvision whose
-operators load."""
+"""timm's models as peers, with weights that hide nothing. Needs timm, but neither its weights nor a
+torchvision whose operators load."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_timm() -> Any:
 
 
 def _declare_operators() -> None:
-    """torchvision's wheels are built for torch with CUDA. Beside a CPU build their operators do not load, and the
-    import fails where it describes these two; timm calls neither."""
+    """torchvision's wheels are built for torch with CUDA. Beside a CPU build their operators do not load, and
+    the import fails where it describes these two; timm calls neither."""
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "DEF")
@@ -50,7 +50,7 @@ def peer(name: str, **kwargs: Any) -> nn.Module:
 
 
 def _drawn(key: str, noise: Tensor) -> Tensor:
-    """A value such that every tensor matters: kernels keep the variance, scales and variances are near one."""
+    """A value such that every tensor matters: kernels keep the variance, scales are near one."""
     if key.endswith("running_var"):
         return 1 + 0.2 * noise.abs()
     if key.endswith(("cls_token", "pos_embed", "bias", "running_mean")):

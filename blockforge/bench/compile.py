@@ -54,9 +54,7 @@ def _measure(source: str, runs: int) -> Iterator[Timing]:
     load_blocks()  # importing them is not compiling
     spec = load(source)
     text = to_yaml(spec)
-    yield _time(
-        "text -> Architecture, first time", lambda: compile_spec(from_text(text)).macs, 1, "nothing memoised"
-    )
+    yield _time("text -> Architecture, first time", lambda: compile_spec(from_text(text)).macs, 1, "nothing memoised")
     yield _time("text -> Architecture", lambda: compile_spec(from_text(text)).macs, runs)
     space, note = _space(spec)
     rng = random.Random(0)
@@ -120,7 +118,5 @@ def table(timings: list[Timing], spec: str) -> Group:
         shown.add_column(column, justify="right" if 0 < i < 5 else "left")
     for t in timings:
         spread = f"{t.low_ms:.2f} to {t.high_ms:.2f}" if t.runs > 1 else ""
-        shown.add_row(
-            t.name, f"{t.median_ms:.2f} ms", spread, f"{1e3 / t.median_ms:.0f}", str(t.runs), t.note
-        )
+        shown.add_row(t.name, f"{t.median_ms:.2f} ms", spread, f"{1e3 / t.median_ms:.0f}", str(t.runs), t.note)
     return Group(shown, f"torch {torch.__version__}, one CPU thread")

@@ -22,7 +22,9 @@ KernelSize = Annotated[int, Field(ge=1, le=99)]
 
 def _odd(value: int) -> int:
     if isinstance(value, int) and value % 2 == 0:
-        raise OpError(f"kernel size {value} is even", hint=f"{value - 1} or {value + 1} keep the map's size", code="value")
+        raise OpError(
+            f"kernel size {value} is even", hint=f"{value - 1} or {value + 1} keep the map's size", code="value"
+        )
     return value
 
 

@@ -30,8 +30,8 @@ class Linear(nn.Linear):
         on_map = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu"
         if not on_map or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return F.linear(x, self.weight, self.bias)
-        # The dilation is without effect on a 1x1 kernel; it keeps torch from its BLAS path with one thread.
-        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias, dilation=2)
+        kernel = self.weight[:, :, None, None]
+        y = F.conv2d(x.permute(0, 3, 1, 2), kernel, self.bias, dilation=_dilation_of_1x1(x))
         return y.permute(0, 2, 3, 1)
 
     def reset_parameters(self) -> None:
@@ -73,7 +73,16 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
+        dilation = _dilation_of_1x1(x) if self.kernel_size == (1, 1) else 1
+        x = x.permute(0, 3, 1, 2)
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
+        return y.permute(0, 2, 3, 1)
+
+
+def _dilation_of_1x1(x: Tensor) -> int:
+    """A dilation is without effect on a 1x1 kernel; on a CPU it keeps torch from paths that are many times
+    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md)."""
+    return 2 if x.device.type == "cpu" else 1
 
 
 class DWConv(Conv2d):
@@ -173,12 +182,10 @@ def default_init(module: nn.Module) -> None:
 
 
 def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """`x * scale + bias` of every channel, as the depth-wise 1x1 convolution that operator counters see.
-
-    The dilation is without effect on a 1x1 kernel; it keeps torch from a path that is 30 times slower on a CPU.
-    """
-    kernel = scale[:, None, None, None]
-    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, dilation=2, groups=x.shape[-1]).permute(0, 2, 3, 1)
+    """`x * scale + bias` of every channel, as the depth-wise 1x1 convolution that operator counters see."""
+    kernel, dilation = scale[:, None, None, None], _dilation_of_1x1(x)
+    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, dilation=dilation, groups=x.shape[-1])
+    return y.permute(0, 2, 3, 1)
 
 
 def split_heads(x_BLC: Tensor, num_heads: int) -> Tensor:

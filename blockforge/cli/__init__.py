@@ -76,9 +76,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="A Python file whose blocks are registered first; may be repeated."
-        ),
+        typer.Option(metavar="FILE", help="A Python file whose blocks are registered first; may be repeated."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")

@@ -19,14 +19,10 @@ if TYPE_CHECKING:
 WIDTH = 120
 """Of output that no terminal shows."""
 
-SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A zoo name or a YAML file.", show_default=False)
-]
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A zoo name or a YAML file.", show_default=False)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Replace a value, as in stages.2.depth=12; may be repeated."
-    ),
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a value, as in stages.2.depth=12; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
@@ -87,9 +83,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     from blockforge.saving import write_atomically
 
     if not path.parent.is_dir():
-        raise OutputError(
-            f"cannot write {path}: there is no folder {path.parent}\n  hint: mkdir -p {path.parent}"
-        )
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}\n  hint: mkdir -p {path.parent}")
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     try:

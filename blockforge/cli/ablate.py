@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def ablate(
     name: Annotated[str | None, typer.Argument(help="A packaged ablation, or a YAML file.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the table: .csv or .md.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the table: .csv or .md.")] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Also time each row (CPU, one image).")] = False,
 ) -> None:
     """Print a table of variants of a spec: parameters, multiply-adds, activation memory.

@@ -38,9 +38,7 @@ def bench_models(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
     against: Annotated[
         str,
-        typer.Option(
-            metavar="FILE.py[:NAME]", help="A file whose NAME() makes the other model; NAME: the spec's."
-        ),
+        typer.Option(metavar="FILE.py[:NAME]", help="A file whose NAME() makes the other model; NAME: the spec's."),
     ],
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
     size: Annotated[int, typer.Option(help="Side of the image.")] = 224,

@@ -11,9 +11,7 @@ from blockforge.cli._output import SetOption, coloured
 
 
 def check(
-    specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC", help="Zoo names or YAML files.", show_default=False)
-    ],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Zoo names or YAML files.", show_default=False)],
     overrides: SetOption = None,
 ) -> None:
     """Check specs without building them, search spaces included.

@@ -63,8 +63,6 @@ def _changes_table(a: str, b: str, found: list[Change]) -> Table:
 
     table = Table("", a, b, "params", "MACs")
     for change in found:
-        params, macs = (
-            f"{'+' if v > 0 else ''}{format_count(v)}" if v else "" for v in (change.params, change.macs)
-        )
+        params, macs = (f"{'+' if v > 0 else ''}{format_count(v)}" if v else "" for v in (change.params, change.macs))
         table.add_row(change.name, change.before or "-", change.after or "-", params, macs)
     return table

@@ -24,9 +24,7 @@ class Sampler(str, Enum):  # noqa: UP042  (typer reads the values of such a clas
 def search(
     space: Annotated[
         str | None,
-        typer.Argument(
-            metavar="SPACE", help="A packaged space or a YAML file with holes.", show_default="hybrid"
-        ),
+        typer.Argument(metavar="SPACE", help="A packaged space or a YAML file with holes.", show_default="hybrid"),
     ] = None,
     budget: Annotated[
         str | None,

@@ -17,7 +17,9 @@ from blockforge.spec.resolve import Ask
 __all__ = ["Architecture", "compile_spec"]
 
 
-def compile_spec(source: SpecLike, overrides: Mapping[str, Any] | list[str] | None = None, *, ask: Ask | None = None) -> Architecture:
+def compile_spec(
+    source: SpecLike, overrides: Mapping[str, Any] | list[str] | None = None, *, ask: Ask | None = None
+) -> Architecture:
     """Compile a spec to a graph with exact shapes and costs. Makes no tensor.
 
     Args:

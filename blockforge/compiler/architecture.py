@@ -115,12 +115,19 @@ class Architecture:
 
     def to_json(self, indent: int | None = None) -> str:
         """The graph as node-link JSON, with the spec; `from_json` reloads it."""
-        nodes = [{"id": n, "inputs": list(d["inputs"]), **{k: d[k] for k in _SHOWN}} for n, d in self.graph.nodes(data=True)]
+        nodes = [
+            {"id": n, "inputs": list(d["inputs"]), **{k: d[k] for k in _SHOWN}} for n, d in self.graph.nodes(data=True)
+        ]
         edges = [{"source": u, "target": v, **d} for u, v, d in self.graph.edges(data=True)]
         whole = {
             "blockforge": 1,
             "spec": self.spec.tree,
-            "totals": {"params": self.params, "macs": self.macs, "activation_bytes": self.activation_bytes, "hash": self.hash},
+            "totals": {
+                "params": self.params,
+                "macs": self.macs,
+                "activation_bytes": self.activation_bytes,
+                "hash": self.hash,
+            },
             "directed": True,
             "multigraph": False,
             "graph": {"name": self.name},

@@ -59,9 +59,7 @@ class _Assembler:
 
     # --- nodes
 
-    def add(
-        self, name: str, kind: str, inputs: tuple[str, ...], *, roles: tuple[str, ...] = (), **more: Any
-    ) -> str:
+    def add(self, name: str, kind: str, inputs: tuple[str, ...], *, roles: tuple[str, ...] = (), **more: Any) -> str:
         """A node and its edges. The first input is the main one; `roles` names the others'."""
         self.graph.add_node(name, kind=kind, inputs=inputs, **{**_NODE, **more})
         for i, source in enumerate(inputs):
@@ -82,9 +80,7 @@ class _Assembler:
         """
         name, i = f"stages.{stage.index}", stage.index
         if stage.downsample is not None:
-            last = self.add_op(
-                f"{name}.downsample", "downsample", (last,), stage.downsample, dim=stage.dim, stage=i
-            )
+            last = self.add_op(f"{name}.downsample", "downsample", (last,), stage.downsample, dim=stage.dim, stage=i)
         entry = last
         for number, skip in _in_order(self.plan.skips):
             if skip.source < i <= skip.targets[-1]:
@@ -175,9 +171,7 @@ def fed_branch(branches: tuple[Branch, ...], make: Any) -> int | None:
 
 def _in_order(skips: tuple[Skip, ...]) -> list[tuple[int, Skip]]:
     """The skips with their numbers, in an order that does not depend on the order they are written in."""
-    return sorted(
-        enumerate(skips), key=lambda s: (s[1].source, s[1].targets, s[1].op.spec.op, repr(s[1].op.spec))
-    )
+    return sorted(enumerate(skips), key=lambda s: (s[1].source, s[1].targets, s[1].op.spec.op, repr(s[1].op.spec)))
 
 
 def _check_size(plan: Plan, feeds: dict[int, Feeds], report: Report) -> None:

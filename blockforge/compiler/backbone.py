@@ -116,7 +116,9 @@ class Backbone(fx.GraphModule):
             indices: stages; a number n means the last n; None: all.
         """
         stages = len(self.arch.plan.stages)
-        chosen = range(stages)[-indices:] if isinstance(indices, int) else indices if indices is not None else range(stages)
+        chosen = (
+            range(stages)[-indices:] if isinstance(indices, int) else indices if indices is not None else range(stages)
+        )
         maps = _indices(chosen, stages)
         if intermediates_only:
             return self._view((maps, False))(x)
@@ -196,7 +198,7 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
 def _indices(chosen: Sequence[int], stages: int) -> tuple[int, ...]:
     for index in chosen:
         if not -stages <= index < stages:
-            raise BlockforgeError(f"there is no stage {index}; out_indices are 0 to {stages - 1}, or negative from the end")
+            raise BlockforgeError(
+                f"there is no stage {index}; out_indices are 0 to {stages - 1}, or negative from the end"
+            )
     return tuple(i % stages for i in chosen)
-
-

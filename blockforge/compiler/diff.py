@@ -44,9 +44,7 @@ def changes(a: Architecture, b: Architecture) -> list[Change]:
         before, after = _Side(a, left.get(name)), _Side(b, right.get(name))
         if before.identity != after.identity:
             found.append(
-                Change(
-                    name, before.words, after.words, after.params - before.params, after.macs - before.macs
-                )
+                Change(name, before.words, after.words, after.params - before.params, after.macs - before.macs)
             )
     return found
 
@@ -68,10 +66,7 @@ class _Side:
         if unit is not None:
             sources = f" <- {', '.join(unit.inputs[1:])}" if len(unit.inputs) > 1 else ""
             self.words = f"{' + '.join(_words(n) for n in nodes)} -> {nodes[-1]['out_shape']}{sources}"
-            parts = [
-                tuple(n[k] for k in _IDENTITY)
-                for n in nodes
-            ]
+            parts = [tuple(n[k] for k in _IDENTITY) for n in nodes]
             self.identity = (parts, unit.inputs[1:])
 
 

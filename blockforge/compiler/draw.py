@@ -41,12 +41,8 @@ def writer(suffix: str, engine: Engine = "auto") -> Write:
     if kind == "svg" and (engine == "builtin" or (engine == "auto" and dot is None)):
         return _text(_svg)
     if dot is None:
-        hint = (
-            "install it (apt install graphviz, brew install graphviz), or write .svg with the built-in engine"
-        )
-        raise DrawError(
-            f"this picture needs graphviz's program 'dot', which is not installed\n  hint: {hint}"
-        )
+        hint = "install it (apt install graphviz, brew install graphviz), or write .svg with the built-in engine"
+        raise DrawError(f"this picture needs graphviz's program 'dot', which is not installed\n  hint: {hint}")
     return lambda arch, path: _run_dot(dot, kind, arch, path)
 
 
@@ -66,9 +62,7 @@ def _text(make: Callable[[Architecture], str]) -> Write:
 def _run_dot(dot: str, kind: str, arch: Architecture, path: Path) -> None:
     command = [dot, f"-T{kind}", "-o", str(path)]
     try:
-        done = subprocess.run(
-            command, input=arch.to_dot(), capture_output=True, encoding="utf-8", timeout=_TIMEOUT_S
-        )
+        done = subprocess.run(command, input=arch.to_dot(), capture_output=True, encoding="utf-8", timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise DrawError(
             f"dot did not finish in {_TIMEOUT_S} s\n  hint: --engine builtin draws any svg at once"

@@ -96,11 +96,7 @@ def _columns(graph: nx.DiGraph) -> list[Column]:
             rows.append([name])
             continue
         column = columns[node["stage"]]
-        rows = (
-            column.rows
-            if column.rows or node["layer"] is not None or node["kind"] == "window_in"
-            else column.head
-        )
+        rows = column.rows if column.rows or node["layer"] is not None or node["kind"] == "window_in" else column.head
         last = graph.nodes[rows[-1][-1]] if rows else None
         same_layer = node["layer"] is not None and last is not None and last["layer"] == node["layer"]
         joins = node["kind"] == "add" and last is not None and last["kind"] == "skip"
@@ -118,9 +114,7 @@ def _lane(graph: nx.DiGraph, column: Column) -> float:
 
 def received(graph: nx.DiGraph, stage: int) -> list[tuple[str, str]]:
     """(aggregator, source) for every edge between two layers of a stage."""
-    pairs = [
-        (n, s) for n, node in graph.nodes(data=True) if _aggregates(node, stage) for s in node["inputs"][1:]
-    ]
+    pairs = [(n, s) for n, node in graph.nodes(data=True) if _aggregates(node, stage) for s in node["inputs"][1:]]
     return [(n, s) for n, s in pairs if graph.nodes[s]["layer"] is not None]
 
 

@@ -92,15 +92,11 @@ def _runs(names: Sequence[str]) -> list[str]:
 
 def _headline(arch: Architecture) -> str:
     size = arch.plan.input
-    return (
-        f"{arch.name}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
-    )
+    return f"{arch.name}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
 
 
 def _stage_table(arch: Architecture) -> Table:
-    table = _table(
-        ("stage", "layers", "dim", "map", "params", "MACs", "peak", "share of MACs"), right=range(2, 7)
-    )
+    table = _table(("stage", "layers", "dim", "map", "params", "MACs", "peak", "share of MACs"), right=range(2, 7))
     peaks = _Peaks(arch.graph)
     by_stage: dict[Any, list[str]] = {}
     for name, node in arch.graph.nodes(data=True):
@@ -109,9 +105,7 @@ def _stage_table(arch: Architecture) -> Table:
     for stage, names in by_stage.items():
         nodes = [arch.graph.nodes[n] for n in names]
         is_stage = isinstance(stage, int)
-        pattern = (
-            compact([name for name, _ in arch.plan.stages[stage].layers]) if is_stage else nodes[0]["op"]
-        )
+        pattern = compact([name for name, _ in arch.plan.stages[stage].layers]) if is_stage else nodes[0]["op"]
         shape = nodes[-1]["out_shape"]
         macs = _sum(nodes, "macs")
         table.add_row(
@@ -186,9 +180,7 @@ def _table(heads: Sequence[str], right: range) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, head in enumerate(heads):
-        table.add_column(
-            head, justify="right" if i in right else "left", no_wrap=head != "ops", overflow="fold"
-        )
+        table.add_column(head, justify="right" if i in right else "left", no_wrap=head != "ops", overflow="fold")
     return table
 
 

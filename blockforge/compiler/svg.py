@@ -135,9 +135,7 @@ class _Drawing:
         """Edges that pass layers or stages by."""
         parts = []
         for column in self.layout.columns:
-            parts += [
-                self._beside(source, target) for target, source in received(self.arch.graph, column.stage)
-            ]
+            parts += [self._beside(source, target) for target, source in received(self.arch.graph, column.stage)]
         for name, node in self.nodes(data=True):
             if node["kind"] == "skip":
                 parts.append(self._across(node["inputs"][0], name))
@@ -200,9 +198,7 @@ class _Drawing:
         start, end, r = self.layout.chips[source], self._frame(target), _BEND
         x = self.layout.columns[self.nodes[target]["stage"]].box.x - 10
         down = ("H", x + r, "Q", x, start.cy, x, start.cy + r, "V", end.cy - r)
-        return _path(
-            _way("M", start.x, start.cy, *down, "Q", x, end.cy, x + r, end.cy, "H", end.x - 2), "inter"
-        )
+        return _path(_way("M", start.x, start.cy, *down, "Q", x, end.cy, x + r, end.cy, "H", end.x - 2), "inter")
 
     def _across(self, source: str, target: str) -> str:
         """A long skip, from one column's head to the next; under the sum beside a skip's chip."""
@@ -257,7 +253,5 @@ def _text(x: float, y: float, text: str, style: str) -> str:
 
 def _markers() -> str:
     shape = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto"'
-    tips = (
-        f'<marker id="{r}" {shape}><path d="M0 0L8 4L0 8z" fill="{c}"/></marker>' for r, c in EDGES.items()
-    )
+    tips = (f'<marker id="{r}" {shape}><path d="M0 0L8 4L0 8z" fill="{c}"/></marker>' for r, c in EDGES.items())
     return f"<defs>{''.join(tips)}</defs>"

@@ -21,9 +21,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", value, style=None if _reads_as_text(value) else "'"
-    )
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _reads_as_text(value) else "'")
 
 
 def _reads_as_text(value: str) -> bool:
@@ -49,7 +47,5 @@ def to_yaml(spec: Spec, header: bool = True) -> str:
     """The spec as YAML. `header`: with the line by which editors find the schema."""
     tree = spec.tree
     ordered = {k: tree[k] for k in (*_ORDER, *(k for k in tree if k not in _ORDER)) if k in tree}
-    body = yaml.dump(
-        ordered, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
-    )
+    body = yaml.dump(ordered, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     return (SCHEMA_HEADER if header else "") + body

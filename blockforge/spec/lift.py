@@ -36,9 +36,7 @@ def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None
     at = path if written is None else written
     if isinstance(tree, dict) and path != _FREE_FORM:
         if len(tree) > MAX_KEYS:
-            report.error(
-                "limit", f"{len(tree)} keys in one mapping; {MAX_KEYS} are allowed", at, hint="leave some out"
-            )
+            report.error("limit", f"{len(tree)} keys in one mapping; {MAX_KEYS} are allowed", at, hint="leave some out")
             report.close()
         if any(isinstance(k, str) and k.startswith("$") for k in tree):
             return _hole(tree, report, path, at)
@@ -81,9 +79,7 @@ def _choice(args: Any, report: Report, path: Path, at: Path) -> Hole:
     for i, label in enumerate(labels):
         # True equals 1 here: samplers look choices up with ==
         if first.setdefault(label, i) != i:
-            other = (
-                "" if str(label) == str(labels[first[label]]) else f" (it equals {labels[first[label]]!r})"
-            )
+            other = "" if str(label) == str(labels[first[label]]) else f" (it equals {labels[first[label]]!r})"
             hint = "every choice must differ; leave one out"
             report.error("hole", f"$choice lists {label!r} twice{other}", (*inside, i), hint=hint)
     options = [lift(option, report, path, (*inside, i)) for i, option in enumerate(args)]
@@ -102,9 +98,7 @@ def _range(kind: HoleKind, args: Any, report: Report, path: Path, at: Path) -> H
         or len(args) not in ((2, 3) if kind == "int" else (2,))
         or not all(isinstance(a, number) and not isinstance(a, bool) and abs(a) < 1e15 for a in args)
     ):
-        what = (
-            "two or three whole numbers, [low, high, step]" if kind == "int" else "two numbers, [low, high]"
-        )
+        what = "two or three whole numbers, [low, high, step]" if kind == "int" else "two numbers, [low, high]"
         report.error("hole", f"${kind} needs {what}", inside, hint=hint)
         return BROKEN
     low, high, step = args[0], args[1], args[2] if len(args) == 3 else 1

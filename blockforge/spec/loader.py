@@ -107,9 +107,7 @@ def _check_characters(text: str, source: Source) -> None:
         mark, code = mark_at(text, bad.start()), ord(bad[0])
         escape = "" if 0xD800 <= code < 0xE000 else rf'; in double quotes it can be written "\u{code:04x}"'
         loc = Loc(source, mark.line + 1, mark.column + 1)
-        report.error(
-            "character", f"the character U+{code:04X} is not allowed", loc=loc, hint=f"remove it{escape}"
-        )
+        report.error("character", f"the character U+{code:04X} is not allowed", loc=loc, hint=f"remove it{escape}")
     if "\t" in text:
         _refuse_tabs(source, report)
     if "%" in text and (found := [i for i, line in enumerate(source.lines) if line.startswith("%")]):

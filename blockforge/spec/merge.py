@@ -74,9 +74,7 @@ def _parent(base: Base, find: Find, chain: tuple[str, ...]) -> Base:
         raise
     if parent.name in chain:
         loop = " -> ".join(map(short_path, (*chain[chain.index(parent.name) :], parent.name)))
-        report.error(
-            "extends", f"extends goes in a circle: {loop}", ("extends",), hint="leave out one of them"
-        )
+        report.error("extends", f"extends goes in a circle: {loop}", ("extends",), hint="leave out one of them")
         report.close()
     return parent
 

@@ -37,6 +37,4 @@ def _check(tree: Any, known: set[str], report: Report, path: Path) -> None:
     walk(tree, lambda v: unknown.append(v) if isinstance(v, Ref) and v.name not in known else None)
     for ref in unknown:
         hint = did_you_mean(ref.name, known, what="names")
-        report_at(
-            report, NOWHERE, "unknown-name", f"no let gives ${ref.name}", ref.written or path, hint=hint
-        )
+        report_at(report, NOWHERE, "unknown-name", f"no let gives ${ref.name}", ref.written or path, hint=hint)

@@ -101,9 +101,7 @@ def _descend(tree: Any, path: Path, report: Report, loc: Loc) -> Any:
             return refuse(f"there is no key '{shorten(str(part))}' in {where or 'the spec'}", hint)
         elif any(isinstance(k, str) and k.startswith("$") for k in tree):
             values = lift(tree, Report(Locs())).values()
-            return refuse(
-                f"{where} is a hole; nothing in it can be set yet", f"first set {where} (values: {values})"
-            )
+            return refuse(f"{where} is a hole; nothing in it can be set yet", f"first set {where} (values: {values})")
         if depth == len(path) - 1:
             return tree
         if _make_way(tree, part):

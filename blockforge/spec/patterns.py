@@ -16,9 +16,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_-]*)|(?P<star>\*\s*(?P<count>[0-9]+)?)|(?P<paren>[()]))"
-)
+_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_-]*)|(?P<star>\*\s*(?P<count>[0-9]+)?)|(?P<paren>[()]))")
 MAX_PATTERN, MAX_DEPTH, MAX_NESTING = 1000, 1000, 16
 
 
@@ -105,9 +103,7 @@ def _parse(pattern: str) -> list[_Item]:
     if end < len(tokens):
         raise PatternError("')' without '('", tokens[end].start("paren"), hint="open the group: (sam msa)*")
     if not items:
-        raise PatternError(
-            "the pattern is empty", length=len(pattern) or 1, hint="name a block, as in layers: sam"
-        )
+        raise PatternError("the pattern is empty", length=len(pattern) or 1, hint="name a block, as in layers: sam")
     if len(tokens) == 1:
         return [_Item(items[0].names, None, items[0].column, items[0].length)]
     return items

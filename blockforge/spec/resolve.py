@@ -85,9 +85,7 @@ class _Resolver:
         except FailedError:
             return None
 
-    def fail(
-        self, code: str, message: str, path: Path, origins: Origins, hint: str | None = None
-    ) -> FailedError:
+    def fail(self, code: str, message: str, path: Path, origins: Origins, hint: str | None = None) -> FailedError:
         """Report an error; to be raised."""
         report_at(self.report, origins, code, message, path, hint=hint)
         return FailedError()

@@ -70,24 +70,16 @@ def sentence(found: Any) -> str:
     """`this should be at most 16384, not 99999`."""
     kind, value, context = found["type"], found["input"], found.get("ctx", {})
     if value is None and kind != "empty":
-        return (
-            f"there is no value here; it should be {_SAID[kind]}"
-            if kind in _SAID
-            else "there is no value here"
-        )
+        return f"there is no value here; it should be {_SAID[kind]}" if kind in _SAID else "there is no value here"
     if kind in ("too_short", "too_long"):
-        law, count = (
-            ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
-        )
+        law, count = ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
         items = "item" if count == 1 else "items"
         return f"this list should have at {law} {count} {items}, not {context['actual_length']}"
     if kind == "string_pattern_mismatch":
         return f"'{shorten(str(value))}' is not a name: {_name_law(found)}"
     if kind not in _SAID:
         return str(found["msg"][0].lower() + found["msg"][1:])
-    the_text = (
-        "the text " if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") else ""
-    )
+    the_text = "the text " if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") else ""
     return f"this should be {_SAID[kind].format(**context)}, not {the_text}{shown(value)}"
 
 

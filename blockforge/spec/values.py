@@ -60,11 +60,7 @@ class Hole:
     def __contains__(self, value: Any) -> bool:
         if self.kind == "choice":
             return any(same(label, value) for label in self.labels)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not self.low <= value <= self.high
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         return self.kind != "int" or (isinstance(value, int) and (value - int(self.low)) % self.step == 0)
 

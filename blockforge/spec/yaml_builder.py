@@ -207,9 +207,7 @@ class TreeBuilder:
 
     def _check_block_header(self, event: Any, loc: Loc) -> None:
         """libyaml takes `|#` for the start of a comment; the parser in Python refuses it."""
-        if event.style in ("|", ">") and _GLUED_COMMENT.match(
-            self.source.lines[loc.line - 1], loc.column - 1
-        ):
+        if event.style in ("|", ">") and _GLUED_COMMENT.match(self.source.lines[loc.line - 1], loc.column - 1):
             self.report.found.append(special_start(self.source, loc.line - 1, loc.column - 1))
             self.report.close()
 

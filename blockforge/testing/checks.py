@@ -98,8 +98,9 @@ def check_batch(op: Op, *place: Any) -> None:
     with torch.no_grad():
         whole, permuted = module(*x), module(*tree_map_only(Tensor, lambda t: t[order], x))
         alone = module(*tree_map_only(Tensor, lambda t: t[2:3], x))
-    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(alone, whole[2:3], rtol=1e-4, atol=1e-5)
+    noise = 1e-5 * whole.abs().max().item()  # another batch may be summed in another order
+    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=noise)
+    torch.testing.assert_close(alone, whole[2:3], rtol=1e-4, atol=noise)
 
 
 def check_deterministic(op: Op, *place: Any) -> None:
@@ -167,7 +168,9 @@ def check_fed(op: Op, *place: Any) -> None:
     given = fed.out_shape(Shape(shape.height, shape.width, width))
     assert given == shape, f"fed at width {width} it gives {given}, not {shape}"
     if (fed, width) != (op, shape.dim):
-        check_op(fed, Shape(shape.height, shape.width, width))
+        for check in CHECKS:
+            if check is not check_fed:  # what is fed once is not fed again
+                check(fed, Shape(shape.height, shape.width, width))
 
 
 def check_head(op: Op, *place: Any) -> None:

@@ -70,9 +70,7 @@ def variants(cls: type[Op]) -> Iterator[Op]:
     yield cls()
     for name in cls.model_fields:
         for value in field_values(cls, name):
-            others = (
-                {other: v} for other in cls.model_fields if other != name for v in field_values(cls, other)
-            )
+            others = ({other: v} for other in cls.model_fields if other != name for v in field_values(cls, other))
             tried = (_made(cls, {name: value, **more}) for more in itertools.chain([{}], others))
             if (fits := next((op for op in tried if op is not None and _fits(op)), None)) is not None:
                 yield fits

@@ -35,9 +35,7 @@ def check_costs(model: Backbone) -> None:
     arch, nodes = model.arch, model.arch.graph.nodes
     for name, module in _modules(model).items():
         counted = sum(p.numel() for p in module.parameters())
-        assert nodes[name]["params"] == counted, (
-            f"{name}: predicted {nodes[name]['params']}, it has {counted}"
-        )
+        assert nodes[name]["params"] == counted, f"{name}: predicted {nodes[name]['params']}, it has {counted}"
     counted = sum(p.numel() for p in model.parameters())
     assert arch.params == counted, f"predicted {arch.params} parameters, the model has {counted}"
     image = _image(model)
@@ -66,9 +64,7 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
     for name, (read, given) in seen.items():
         node = nodes[name]
         main = nodes[node["inputs"][0]]
-        assert read == (batch * main["windows"], *main["out_shape"]), (
-            f"{name} reads {read}, the graph says {main}"
-        )
+        assert read == (batch * main["windows"], *main["out_shape"]), f"{name} reads {read}, the graph says {main}"
         out = (node["out_shape"].dim,) if node["kind"] == "head" else node["out_shape"]
         assert given == (batch * node["windows"], *out), f"{name} gives {given}, the graph says {out}"
     missing = {n for n, d in nodes.items() if d["kind"] not in ("input", "add")} - set(seen)
@@ -108,6 +104,4 @@ def _image(model: Backbone, batch: int = 1) -> Tensor:
     device = next(model.parameters()).device
     if device.type == "meta":
         return torch.empty(batch, size.channels, *size.size, device=device)
-    return torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0)).to(
-        device
-    )
+    return torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -50,9 +50,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     dims = [draw(st.sampled_from([8, 12, 24]))]
     dims += [dims[0] * 2**i for i in range(1, draw(st.integers(1, 3)))]
     blocks = {name: draw(st.lists(_branches(dims), min_size=1, max_size=3)) for name in ("one", "two")}
-    mixing = [
-        n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)
-    ]
+    mixing = [n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)]
     downsample = _plain(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
     whole: dict[str, Any] = {
         "blockforge": 1,

@@ -33,4 +33,4 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 _MARKS = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 
-DEIT = register(Family("deit", lambda keys: _MARKS <= keys, by_table(_ROWS), _prepare))
+DEIT = register(Family("deit", lambda keys: keys >= _MARKS, by_table(_ROWS), _prepare))

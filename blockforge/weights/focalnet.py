@@ -36,9 +36,5 @@ _OFFICIAL = _rows("patch_embed", "{s-1}", "ln", "gamma_{}", "head")
 _TIMM = _rows("stem", "{s}", "norm", "ls{}.gamma", "head.fc")
 _MARK = "layers.0.blocks.0.modulation.f.weight"
 
-FOCALNET = register(
-    Family("focalnet", lambda keys: {_MARK, "patch_embed.proj.weight"} <= keys, by_table(_OFFICIAL))
-)
-FOCALNET_TIMM = register(
-    Family("focalnet_timm", lambda keys: {_MARK, "stem.proj.weight"} <= keys, by_table(_TIMM))
-)
+FOCALNET = register(Family("focalnet", lambda keys: {_MARK, "patch_embed.proj.weight"} <= keys, by_table(_OFFICIAL)))
+FOCALNET_TIMM = register(Family("focalnet_timm", lambda keys: {_MARK, "stem.proj.weight"} <= keys, by_table(_TIMM)))

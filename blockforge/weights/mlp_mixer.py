@@ -17,6 +17,4 @@ _ROWS = {
     "head.fc": "head",
 }
 
-MLP_MIXER = register(
-    Family("mlp_mixer", lambda keys: "blocks.0.mlp_tokens.fc1.weight" in keys, by_table(_ROWS))
-)
+MLP_MIXER = register(Family("mlp_mixer", lambda keys: "blocks.0.mlp_tokens.fc1.weight" in keys, by_table(_ROWS)))

@@ -39,9 +39,7 @@ _TIMM = {
     "head.fc": "head.fc",
 }
 
-POOLFORMER = register(
-    Family("poolformer", lambda keys: "network.0.0.layer_scale_1" in keys, by_table(_OFFICIAL))
-)
+POOLFORMER = register(Family("poolformer", lambda keys: "network.0.0.layer_scale_1" in keys, by_table(_OFFICIAL)))
 POOLFORMER_TIMM = register(
     Family("poolformer_timm", lambda keys: "stages.0.blocks.0.layer_scale1.scale" in keys, by_table(_TIMM))
 )

@@ -11,13 +11,10 @@ _ROWS = {
     "stem.1": "bn1",
     "stages.{s}.downsample.shortcut.{i}": "layer{s+1}.0.downsample.{i}",
     **{f"stages.{{s}}.downsample.branch.{i}": f"layer{{s+1}}.0.{name}" for i, name in _BRANCH.items()},
-    **{
-        f"stages.{{s}}.layers.{{l}}.bottleneck.op.{i}": f"layer{{s+1}}.{{l+1}}.{name}"
-        for i, name in _BRANCH.items()
-    },
+    **{f"stages.{{s}}.layers.{{l}}.bottleneck.op.{i}": f"layer{{s+1}}.{{l+1}}.{name}" for i, name in _BRANCH.items()},
     "head.fc": "fc",
 }
 
 _MARKS = {"conv1.weight", "layer1.0.conv3.weight"}
 
-RESNET = register(Family("resnet", lambda keys: _MARKS <= keys, by_table(_ROWS)))
+RESNET = register(Family("resnet", lambda keys: keys >= _MARKS, by_table(_ROWS)))

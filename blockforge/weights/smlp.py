@@ -35,12 +35,11 @@ _FLAT = re.compile(r"(token_mix|channel_mix)\.(\d+)\.(.+)")
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Number the layers within their stages: they are one list, and a stage is a run of equal widths."""
-    norms = (state.get(f"channel_mix.{n}.1.weight") for n in itertools.count())
-    widths = [len(norm) for norm in itertools.takewhile(lambda norm: norm is not None, norms) if norm is not None]
+    widths: list[int] = []
+    while (norm := state.get(f"channel_mix.{len(widths)}.1.weight")) is not None:
+        widths.append(len(norm))
     places = [
-        f"{stage}.{layer}"
-        for stage, (_, run) in enumerate(itertools.groupby(widths))
-        for layer, _ in enumerate(run)
+        f"{stage}.{layer}" for stage, (_, run) in enumerate(itertools.groupby(widths)) for layer, _ in enumerate(run)
     ]
     prepared = {}
     for key, value in state.items():

@@ -2,8 +2,8 @@
 
     {"stages.{s}.layers.{l}.mlp.op.fc1": "layers.{s}.blocks.{l}.mlp.fc1"}
 
-`{s}` stands for a number, and in the official name `{s-1}` or `{s+1}` for its neighbour. A row speaks of a module,
-and so of all its tensors, or of one tensor.
+`{s}` stands for a number, and in the official name `{s-1}` or `{s+1}` for its neighbour. A row speaks of a
+module, and so of all its tensors, or of one tensor.
 """
 
 from __future__ import annotations

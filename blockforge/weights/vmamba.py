@@ -27,7 +27,7 @@ _DOWNSAMPLE = {"0": "1", "1": "3"}
 
 
 def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that hold all directions of a scan, a direction along the first axis; the steps' weights apart."""
+    """Tensors of all directions of a scan with the direction as the first axis; the steps' weights apart."""
     prepared = dict(state)
     for key, dt_weight in state.items():
         if not key.endswith(".dt_projs_weight"):
@@ -75,7 +75,7 @@ def _sources(key: str) -> tuple[str, ...] | None:
 VMAMBA = register(
     Family(
         "vmamba",
-        lambda keys: {"layers.0.blocks.0.op.A_logs", "layers.0.blocks.0.mlp.fc1.weight", "classifier.head.weight"} <= keys,
+        lambda keys: {"layers.0.blocks.0.op.A_logs", "classifier.head.weight"} <= keys,
         _sources,
         prepare=prepare,
     )

@@ -208,8 +208,8 @@ def _operands(
     chunks = _Chunks.cut(length, batch * dim * min(A.shape[1], _STATES_AT_ONCE), reverse)
     step = chunks.buffer(u_BLD, dim)
     _step(raw, delta_bias, delta_softplus, chunks.inside(step))
-    grouped = (t.to(dtype).permute(0, 3, 2, 1) for t in (B, C))
-    return _Operands(u_BLD, step, A.to(dtype).mT.contiguous(), *grouped, chunks)
+    B_BLNG, C_BLNG = (t.to(dtype).permute(0, 3, 2, 1) for t in (B, C))
+    return _Operands(u_BLD, step, A.to(dtype).mT.contiguous(), B_BLNG, C_BLNG, chunks)
 
 
 def _step(raw: Tensor, bias: Tensor | None, softplus: bool, out: Tensor) -> None:
@@ -264,9 +264,7 @@ def _backward(x: _Operands, grad: Tensor, D: Tensor | None) -> dict[str, Tensor]
     return grads
 
 
-def _add_gradients(
-    grads: dict[str, Tensor], x: _Operands, grad: Tensor, step_u: Tensor, states: slice
-) -> None:
+def _add_gradients(grads: dict[str, Tensor], x: _Operands, grad: Tensor, step_u: Tensor, states: slice) -> None:
     """What a block of states gives to the gradients; their own is a scan the other way."""
     chunks, step, A = x.chunks, x.chunks.inside(x.step), x.A[states]
     decay, h = x.states(states)
@@ -308,9 +306,7 @@ def _starts(steps: list[tuple[Tensor, Tensor]], passed: Tensor, reverse: bool) -
     """The state that enters each chunk, (B, count, N, D)."""
     batch, count, *inner = passed.shape
     carried = passed.new_empty(batch, count + 1, *inner)  # before the first chunk, then behind each
-    first, behind, into = (
-        (count, carried[:, :-1], carried[:, 1:]) if reverse else (0, carried[:, 1:], carried[:, :-1])
-    )
+    first, behind, into = (count, carried[:, :-1], carried[:, 1:]) if reverse else (0, carried[:, 1:], carried[:, :-1])
     carried[:, first].zero_()
     behind.copy_(steps[0][1])
     for a, b in steps[1:]:

@@ -44,9 +44,7 @@ def torch_impl(
     mutates_args=(),
     schema="(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, bool reverse) -> Tensor",
 )
-def _operator(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool
-) -> Tensor:
+def _operator(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
     y = x.new_empty(x.shape)
     with torch.autocast(x.device.type, enabled=False):
         for part, y_BQHP in _chunks(x, dt, A, B, C, D, reverse):
@@ -78,9 +76,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 _operator.register_autograd(_backward, setup_context=_save)
 
 
-def _traceable(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool
-) -> Tensor:
+def _traceable(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         chunks = [y for _, y in _chunks(x, dt, A, B, C, D, reverse)]
         return torch.cat(chunks[::-1] if reverse else chunks, dim=1).to(x.dtype)

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="blockforge is not 
 
 
 def _run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(PROGRAM), *argv], capture_output=True, text=True, timeout=120, env={**os.environ, **env}
-    )
+    return subprocess.run([str(PROGRAM), *argv], capture_output=True, text=True, timeout=120, env={**os.environ, **env})
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -27,9 +25,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Commands:" in done.stdout
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "typer" in imported
-    assert imported.isdisjoint(
-        {"torch", "optuna", "triton", "matplotlib", "numpy", "pydantic", "networkx", "rich"}
-    )
+    assert imported.isdisjoint({"torch", "optuna", "triton", "matplotlib", "numpy", "pydantic", "networkx", "rich"})
 
 
 def test_exit_codes() -> None:

@@ -58,20 +58,14 @@ HOSTILE: dict[str, list[tuple[str, str]]] = {
         (STAGES, MANY),
     ],
     "many unknown blocks": [("blocks:\n", "blocks:\n" + lines(240, "  blk%: [mlp]")), (STAGES, MANY * 16)],
-    "many unknown names": [
-        ("blocks:\n", "blocks:\n" + lines(200, f"  b%: [{{op: mlp, a: [{'$x, ' * 60}]}}]"))
-    ],
+    "many unknown names": [("blocks:\n", "blocks:\n" + lines(200, f"  b%: [{{op: mlp, a: [{'$x, ' * 60}]}}]"))],
     "names that double": [names(60, "  a%: [$a+, $a+]")],
     "a chain of names": [names(240, "  a%: $a+")],
     "deep names": [names(200, f"  a%: {DEEP[0]}$a+{DEEP[1]}")],
     "choices in choices": [("heads: 4", f"heads: {'{$choice: [' * 14}4{', {x: 1}]}' * 14}")],
-    "a wide choice": [
-        ("heads: 4", f"heads: {{$choice: [{lines(900, '{op: a, k: {$int: [0, %]}}', ', ')}]}}")
-    ],
+    "a wide choice": [("heads: 4", f"heads: {{$choice: [{lines(900, '{op: a, k: {$int: [0, %]}}', ', ')}]}}")],
     "many unknown keys": [("head:", lines(240, "k%: 1") + "head:")],
-    "many skips": [
-        ("head:", "skips:\n" + lines(120, "  - {from: 0, to: [1], op: dwconv_downsample}") + "head:")
-    ],
+    "many skips": [("head:", "skips:\n" + lines(120, "  - {from: 0, to: [1], op: dwconv_downsample}") + "head:")],
     "many stages": [(STAGES, stage() * 1500)],
     "many broken stages": [(STAGES, "  - {dim: a, depth: b, layers: 3, x: 1}\n" * 1500)],
     "a long pattern": [("(sam msa)*", "(" * 300 + "sam" + ")*9" * 300)],

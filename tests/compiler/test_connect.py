@@ -114,9 +114,7 @@ def compiled(text: str) -> nx.DiGraph:
 
 
 def connected(tiny: Tiny, rule: str, layers: str = "(sam msa)*") -> nx.DiGraph:
-    return compiled(
-        tiny(("layers: (sam msa)*}", f"layers: {layers},\n    connect: {{{rule}, aggregate: concat}}}}"))
-    )
+    return compiled(tiny(("layers: (sam msa)*}", f"layers: {layers},\n    connect: {{{rule}, aggregate: concat}}}}")))
 
 
 def test_nodes_and_edges_of_a_plain_network(tiny: Tiny) -> None:
@@ -233,9 +231,7 @@ def test_a_skip_leaves_before_anything_is_added(tiny: Tiny) -> None:
 
 def windowed(tiny: Tiny, size: str, window: int) -> Any:
     return compile_spec(
-        from_text(
-            tiny(("{size: 64}", f"{{size: {size}}}"), ("(sam msa)*}", f"(sam msa)*, window: {window}}}"))
-        )
+        from_text(tiny(("{size: 64}", f"{{size: {size}}}"), ("(sam msa)*}", f"(sam msa)*, window: {window}}}")))
     )
 
 

@@ -31,9 +31,7 @@ def skips(*ops: str) -> Change:
 
 LAST = "layers: (sam msa)*}"
 CONV = "downsample: {op: conv_downsample, norm: layer_norm}"
-EDGES = (
-    "rule: edges, edges: [[-1, 1], [0, 1], [2, 3], [1, 3], [4, 5], [1, 5], [3, 5], [6, 7], [3, 7], [5, 7]]"
-)
+EDGES = "rule: edges, edges: [[-1, 1], [0, 1], [2, 3], [1, 3], [4, 5], [1, 5], [3, 5], [6, 7], [3, 7], [5, 7]]"
 
 SPELLINGS: dict[str, tuple[list[Change], list[Change]]] = {
     "let or literal": ([], [("$heads", "4")]),
@@ -142,14 +140,9 @@ def test_every_change_shows(tiny: Tiny) -> None:
 
 def test_extends_and_flat(tmp_path: Any, tiny: Tiny) -> None:
     (tmp_path / "base.yaml").write_text(tiny(), encoding="utf-8")
-    (tmp_path / "v.yaml").write_text(
-        "extends: base.yaml\nname: v\nstages: {1: {depth: 6}}\n", encoding="utf-8"
-    )
+    (tmp_path / "v.yaml").write_text("extends: base.yaml\nname: v\nstages: {1: {depth: 6}}\n", encoding="utf-8")
     assert compile_spec(tmp_path / "v.yaml").hash == digest(tiny(("depth: 4", "depth: 6")))
-    assert (
-        compile_spec(tmp_path / "base.yaml", ["stages.1.depth=6"]).hash
-        == compile_spec(tmp_path / "v.yaml").hash
-    )
+    assert compile_spec(tmp_path / "base.yaml", ["stages.1.depth=6"]).hash == compile_spec(tmp_path / "v.yaml").hash
 
 
 @given(
@@ -158,9 +151,7 @@ def test_extends_and_flat(tmp_path: Any, tiny: Tiny) -> None:
     st.sampled_from([2, 4]),
     st.sampled_from(["sam", "(msa sam)*", "sam* msa*"]),
 )
-def test_a_filled_space_equals_the_literal_spec(
-    tiny: Tiny, dim: int, depth: int, heads: int, layers: str
-) -> None:
+def test_a_filled_space_equals_the_literal_spec(tiny: Tiny, dim: int, depth: int, heads: int, layers: str) -> None:
     """A candidate of a search, its filled spec, that read back, and the same written by hand: one hash."""
     space = from_text(
         tiny(

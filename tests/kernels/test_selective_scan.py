@@ -50,9 +50,7 @@ def assert_same(tensors: dict[str, Tensor], **options: bool) -> None:
         run(reference.selective_scan, tensors, **options),
         strict=True,
     ):
-        torch.testing.assert_close(
-            ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -98,12 +96,8 @@ def test_steps_that_forget_everything_or_nothing() -> None:
 
 def test_any_memory_layout() -> None:
     tensors = make(50, 3, groups=2)
-    strided = {
-        n: t.detach().mT.contiguous().mT.requires_grad_() if t.ndim > 2 else t for n, t in tensors.items()
-    }
-    for a, b in zip(
-        run(torch_impl.selective_scan, tensors), run(torch_impl.selective_scan, strided), strict=True
-    ):
+    strided = {n: t.detach().mT.contiguous().mT.requires_grad_() if t.ndim > 2 else t for n, t in tensors.items()}
+    for a, b in zip(run(torch_impl.selective_scan, tensors), run(torch_impl.selective_scan, strided), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -121,9 +115,7 @@ def test_no_memory_is_read_before_it_is_written(monkeypatch: pytest.MonkeyPatch)
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     tensors = {n: t.detach() for n, t in make(63, 4).items()}
     halves = {n: t.to(dtype) for n, t in tensors.items()}
-    y = torch_impl.selective_scan(
-        *[halves[n] for n in NAMES[:6]], delta_bias=halves["delta_bias"], delta_softplus=True
-    )
+    y = torch_impl.selective_scan(*[halves[n] for n in NAMES[:6]], delta_bias=halves["delta_bias"], delta_softplus=True)
     exact = {n: t.double() for n, t in halves.items()}
     expected = reference.selective_scan(
         *[exact[n] for n in NAMES[:6]], delta_bias=exact["delta_bias"], delta_softplus=True
@@ -137,9 +129,7 @@ def test_gradcheck(reverse: bool) -> None:
     tensors = make(7, 2, groups=2, dim=4, batch=1)
 
     def scan(*given: Tensor) -> Tensor:
-        return torch_impl.selective_scan(
-            *given[:6], delta_bias=given[6], delta_softplus=True, reverse=reverse
-        )
+        return torch_impl.selective_scan(*given[:6], delta_bias=given[6], delta_softplus=True, reverse=reverse)
 
     assert torch.autograd.gradcheck(scan, tuple(tensors.values()))
 

@@ -37,9 +37,7 @@ def test_excess_is_relative_to_each_limit(tiny: Spec) -> None:
 def test_impossible_budget_names_the_smallest_candidate(tiny: Spec, tmp_path) -> None:
     smallest = smallest_candidate(tiny, Budget(macs=1000))
     shown = f"{smallest.macs / 1000:.0f}K MACs"
-    with pytest.raises(
-        bf.BudgetError, match=f"no candidate of 'tiny' fits in 1.00K MACs\n.* costs {shown}, "
-    ):
+    with pytest.raises(bf.BudgetError, match=f"no candidate of 'tiny' fits in 1.00K MACs\n.* costs {shown}, "):
         search(tiny, budget="1KFLOPs", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

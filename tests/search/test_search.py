@@ -86,9 +86,7 @@ def test_a_candidate_that_fails_is_kept_and_the_search_goes_on(few: Spec) -> Non
 def test_tpe_learns_from_refusals_alone(tiny: Spec) -> None:
     def refused(sampler: str) -> int:
         runs = (
-            search(
-                tiny, trials=30, budget="330KFLOPs", objective=lambda arch: 0.0, sampler=sampler, seed=seed
-            )
+            search(tiny, trials=30, budget="330KFLOPs", objective=lambda arch: 0.0, sampler=sampler, seed=seed)
             for seed in (1, 2)
         )
         return sum(run.counts["refused"] for run in runs)
@@ -108,9 +106,7 @@ def test_no_trials_is_an_error(tiny: Spec) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_and_the_next_run_makes_up_for_it(
-    tiny: Spec, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_stops_and_the_next_run_makes_up_for_it(tiny: Spec, tmp_path: Path, number: signal.Signals) -> None:
     calls = iter(range(100))
 
     def interrupted(arch: bf.Architecture) -> float:

@@ -81,13 +81,9 @@ def test_another_search_in_the_folder_is_refused_by_name(few: Spec, tiny: Spec, 
         search(few, budget="2MFLOPs", trials=2, objective=depth, out=tmp_path)
     with pytest.raises(SearchError, match="seed: the study has 0, this run 1"):
         search(few, trials=2, objective=depth, out=tmp_path, seed=1)
-    with pytest.raises(
-        SearchError, match=r"objective: the study has .*:depth, this run Expressivity\(size=96"
-    ):
+    with pytest.raises(SearchError, match=r"objective: the study has .*:depth, this run Expressivity\(size=96"):
         search(few, trials=2, out=tmp_path)
-    text = (
-        r"space: the study has tiny \(.*\), this run tiny \(.*\)\n +they differ at blocks.dw\[0\].kernel_size"
-    )
+    text = r"space: the study has tiny \(.*\), this run tiny \(.*\)\n +they differ at blocks.dw\[0\].kernel_size"
     with pytest.raises(SearchError, match=text):
         search(tiny, trials=2, objective=depth, out=tmp_path)
 

@@ -19,9 +19,7 @@ BASE = {
     "blocks": {"b": ["mlp"]},
     "head": "classifier",
 }
-CHARACTERS = st.characters(
-    exclude_categories=["Cs", "Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff\ufffe\uffff"
-)
+CHARACTERS = st.characters(exclude_categories=["Cs", "Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff\ufffe\uffff")
 NASTY = """on no null ~ 1e-3 1.0 0x10 0o7 .5 - ? : # *a &a !t %x @ ` ' " { [ << = $name true 2024-01-01
     12:30:45 1_000 é 日本 😀 ... ---""".split()  # noqa: SIM905
 NASTY += ["", " ", "a: b", "# c", "a, b", "\n", "a\nb", "tab\there", "- a", "(sam msa)*", " lead", "trail "]
@@ -40,9 +38,7 @@ KEYS = st.text(
 )
 NOTES = st.dictionaries(
     KEYS | st.integers(-5, 10**6),
-    st.recursive(
-        SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(KEYS, v, max_size=4), max_leaves=12
-    ),
+    st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(KEYS, v, max_size=4), max_leaves=12),
     max_size=5,
 )
 
@@ -53,15 +49,11 @@ def test_any_value_comes_back(notes: dict[Any, Any]) -> None:
     spec = load({**BASE, "about": notes})
     again = from_text(spec.to_yaml())
     assert again.tree == spec.tree
-    assert repr(again.tree["about"]) == repr(
-        spec.tree["about"]
-    )  # 1, 1.0 and True are equal, but not the same
+    assert repr(again.tree["about"]) == repr(spec.tree["about"])  # 1, 1.0 and True are equal, but not the same
 
 
 def test_references_and_holes_stay(tiny: Callable[..., str]) -> None:
-    text = tiny(
-        ("dim: 64", "dim: {$int: [64, 256, 32]}"), ("(sam msa)*", "{$choice: [(sam msa)*, sam* msa*]}")
-    )
+    text = tiny(("dim: 64", "dim: {$int: [64, 256, 32]}"), ("(sam msa)*", "{$choice: [(sam msa)*, sam* msa*]}"))
     spec = from_text(text)
     again = from_text(spec.to_yaml())
     assert again.tree == spec.tree

@@ -63,18 +63,14 @@ def test_the_same_op_keeps_them(variant: Callable[..., Spec]) -> None:
 
 
 def test_a_short_form_takes_parameters(variant: Callable[..., Spec]) -> None:
-    assert variant("defaults: {norm: {eps: 1.0e-6}}\n").tree["defaults"] == {
-        "norm": {"op": "layer_norm", "eps": 1e-6}
-    }
+    assert variant("defaults: {norm: {eps: 1.0e-6}}\n").tree["defaults"] == {"norm": {"op": "layer_norm", "eps": 1e-6}}
 
 
 def test_a_hole_replaces_and_is_replaced(variant: Callable[..., Spec], tiny: Tiny) -> None:
     hole = {"$choice": ["none", {"op": "conv_downsample"}]}
     assert variant("downsample: {$choice: [none, {op: conv_downsample}]}\n").tree["downsample"] == hole
     base = tiny(("{op: conv_downsample, norm: layer_norm}", "{$choice: [conv_downsample, none]}"))
-    assert variant("downsample: {op: conv_downsample}\n", base).tree["downsample"] == {
-        "op": "conv_downsample"
-    }
+    assert variant("downsample: {op: conv_downsample}\n", base).tree["downsample"] == {"op": "conv_downsample"}
 
 
 def test_none_switches_off(variant: Callable[..., Spec], tiny: Tiny) -> None:
@@ -86,9 +82,7 @@ def test_chains_of_folders(tmp_path: Path, tiny: Tiny) -> None:
     """Paths count from the file that says `extends`; the nearest patch wins."""
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "base.yaml").write_text(tiny(), encoding="utf-8")
-    (tmp_path / "deep" / "middle.yaml").write_text(
-        "extends: base.yaml\nnum_classes: 5\nname: m\n", encoding="utf-8"
-    )
+    (tmp_path / "deep" / "middle.yaml").write_text("extends: base.yaml\nnum_classes: 5\nname: m\n", encoding="utf-8")
     (tmp_path / "top.yaml").write_text("extends: deep/middle.yaml\nname: top\n", encoding="utf-8")
     spec = load(tmp_path / "top.yaml")
     assert (spec.name, spec.num_classes) == ("top", 5)

@@ -85,16 +85,12 @@ def test_holes_inside_choices_have_the_path_of_what_they_fill() -> None:
 
 def test_equal_holes_of_two_choices_are_one() -> None:
     """Both options ask the same question, so the sampler may learn from one for the other."""
-    hole = read({"a": {"$choice": [{"op": "x", "n": {"$int": [1, 4]}}, {"op": "y", "n": {"$int": [1, 4]}}]}})[
-        "a"
-    ]
+    hole = read({"a": {"$choice": [{"op": "x", "n": {"$int": [1, 4]}}, {"op": "y", "n": {"$int": [1, 4]}}]}})["a"]
     assert {o["n"].name for o in hole.options} == {"a.n"}
 
 
 def test_different_holes_of_two_choices_have_different_names() -> None:
-    hole = read({"a": {"$choice": [{"op": "x", "n": {"$int": [1, 4]}}, {"op": "y", "n": {"$int": [1, 8]}}]}})[
-        "a"
-    ]
+    hole = read({"a": {"$choice": [{"op": "x", "n": {"$int": [1, 4]}}, {"op": "y", "n": {"$int": [1, 8]}}]}})["a"]
     assert [o["n"].name for o in hole.options] == ["a.n@x", "a.n@y"]
 
 
@@ -125,9 +121,7 @@ def test_one_name_never_stands_for_two_holes(tree: dict[str, Any]) -> None:
         if isinstance(value, Hole):
             assert seen.setdefault(value.name, value.tree()) == value.tree()
             assert len(set(map(str, value.labels))) == len(value.labels)
-        for child in (
-            value.options if isinstance(value, Hole) else value.values() if isinstance(value, dict) else ()
-        ):
+        for child in value.options if isinstance(value, Hole) else value.values() if isinstance(value, dict) else ():
             visit(child)
 
     visit(lifted)
@@ -188,9 +182,7 @@ def test_only_what_matters_is_asked(space: Any) -> None:
 
 
 def test_one_hole_behind_a_name_is_asked_once_and_shared(tiny: Tiny) -> None:
-    text = tiny(
-        ("let: {heads: 4}", "let: {heads: {$choice: [2, 4]}}"), ("num_heads: 4}", "num_heads: $heads}")
-    )
+    text = tiny(("let: {heads: 4}", "let: {heads: {$choice: [2, 4]}}"), ("num_heads: 4}", "num_heads: $heads}"))
     plan = resolve(from_text(text), last)
     assert plan.answers == {"let.heads": 4}
     heads = [b.op.spec.params.get("num_heads") for s in plan.stages for _, block in s.layers for b in block]

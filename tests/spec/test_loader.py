@@ -56,18 +56,9 @@ def test_a_spec() -> None:
         *[(t, None) for t in ("~", "null", "Null", "NULL")],
         *[(t, True) for t in ("true", "True", "TRUE")],
         *[(t, False) for t in ("false", "False", "FALSE")],
-        *[
-            (t, t)
-            for t in ("on", "off", "yes", "no", "y", "n", "On", "YES", "tRue", "nULL", "=", "a#b", "x:y")
-        ],
-        *[
-            (t, t)
-            for t in ("1_000", "12:30:45", "2024-01-01", "2024-01-01T00:00:00Z", "0b11", "1.2.3", "+", "e3")
-        ],
-        *[
-            (t, t)
-            for t in ("-0x1f", "0o8", "0xg", "1e", ".", "-.", "1e5.0", "inf", "nan", "٣", "1 000", "(a b)*")
-        ],
+        *[(t, t) for t in ("on", "off", "yes", "no", "y", "n", "On", "YES", "tRue", "nULL", "=", "a#b", "x:y")],
+        *[(t, t) for t in ("1_000", "12:30:45", "2024-01-01", "2024-01-01T00:00:00Z", "0b11", "1.2.3", "+", "e3")],
+        *[(t, t) for t in ("-0x1f", "0o8", "0xg", "1e", ".", "-.", "1e5.0", "inf", "nan", "٣", "1 000", "(a b)*")],
         *[("0o17", 15), ("0x1F", 31), ("0", 0), ("-0", 0), ("+12", 12), ("007", 7), ("-42", -42)],
         *[("9223372036854775807", 2**63 - 1), ("-9223372036854775808", -(2**63)), (f"{'0' * 5000}1", 1)],
         *[
@@ -125,9 +116,7 @@ def test_nothing_written_is_null() -> None:
         ("? a\n: b", ("a",), (1, 3, 1), (2, 3, 1)),
     ],
 )
-def test_places(
-    text: str, path: tuple[str | int, ...], key: tuple[int, ...] | None, value: tuple[int, ...]
-) -> None:
+def test_places(text: str, path: tuple[str | int, ...], key: tuple[int, ...] | None, value: tuple[int, ...]) -> None:
     key_loc, value_loc = load_text(text).locs.table[path]
     assert place(value_loc) == value
     assert (key_loc and place(key_loc)) == key

@@ -23,12 +23,12 @@ PARTS = 3
 
 @aggregator("dmca")
 class DMCA(Aggregator):
-    """Cross-layer channel attention: the sources give keys and values, the layer's input the queries, and channels
-    attend to channels, in groups. Input, result and values are then mixed to the width asked for.
+    """Cross-layer channel attention: the sources give keys and values, the layer's input the queries, and
+    channels attend to channels, in groups. Input, result and values are then mixed to the width asked for.
 
-    The attention's scale is that of the number of positions. Where the reduced queries are as large as the map,
-    which is always so without reduction, they take the place of the input. The last convolution gives a multiple
-    of 3 channels; what the width asked for lacks are means over them.
+    The attention's scale is that of the number of positions. Where the reduced queries are as large as the
+    map, which is always so without reduction, they take the place of the input. The last convolution gives a
+    multiple of 3 channels; what the width asked for lacks are means over them.
 
     Shape: x_BHWC and sources_BHW* -> y_BHWD, any H and W.
     Cost: with S channels of sources about S (2 C + 9) + C^2 (1 + 2 / reduction^2 + 1 / groups) + C (D + 27)
@@ -67,7 +67,8 @@ class DMCA(Aggregator):
                 cost += primitives.dwconv(width, kernel, small, bias=False) + primitives.norm(width)
             cost += primitives.linear(width, width, small, bias=False) + primitives.norm(width)
         cost += primitives.linear(width, width, positions, bias=False) + primitives.norm(width)
-        cost += primitives.matmul(head, small, head, self.groups) + primitives.matmul(head, head, positions, self.groups)
+        cost += primitives.matmul(head, small, head, self.groups)
+        cost += primitives.matmul(head, head, positions, self.groups)
         cost += primitives.dwconv(PARTS * width, (3, 3), positions)
         cost += primitives.conv(PARTS * width, dim // PARTS * PARTS, (1, 1), positions, groups=PARTS)
         return cost + (self.norm.cost(shape._replace(dim=joined)) if self.norm is not None else Cost())
@@ -75,12 +76,11 @@ class DMCA(Aggregator):
     def workspace(self, shape: Shape, sources: tuple[int, ...], dim: int) -> int:
         width, positions, head = shape.elements, shape.positions, shape.dim // self.groups
         joined, small = sum(sources) * positions, self.reduced(shape).elements
-        norm = joined + self.norm.workspace(shape._replace(dim=sum(sources))) if self.norm is not None else joined
+        norm = self.norm.workspace(shape._replace(dim=sum(sources))) if self.norm is not None else 0
         given = positions * (dim // PARTS * PARTS)
         missing = dim % PARTS
         return max(
-            norm,
-            2 * joined,
+            joined + max(norm, joined),
             joined + 2 * width,  # keys, then values, before and after their activation
             joined + small + 2 * width,
             2 * width + 2 * small,

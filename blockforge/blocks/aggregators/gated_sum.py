@@ -13,8 +13,8 @@ from blockforge.blocks.registry import aggregator
 
 @aggregator("gated_sum")
 class GatedSum(Sum):
-    """The layer's input plus its sources, each source times a learnt gate of every channel, 1 at first; through a
-    linear layer where another width is asked for.
+    """The layer's input plus its sources, each source times a learnt gate of every channel, 1 at first;
+    through a linear layer where another width is asked for.
 
     Shape: x_BHWC and sources_BHWC -> y_BHWD.
     Cost: C parameters a source; C * D multiply-adds a position if D is not C, else none.

@@ -23,8 +23,8 @@ class Sum(Aggregator):
 
     def check(self, shape: Shape, sources: tuple[int, ...], dim: int) -> None:
         if other := next((s for s in sources if s != shape.dim), None):
-            hint = "concat and dmca take any widths"
-            raise OpError(f"a source of width {other} cannot be added to a map of width {shape.dim}", hint=hint)
+            text = f"a source of width {other} cannot be added to a map of width {shape.dim}"
+            raise OpError(text, hint="concat and dmca take any widths")
 
     def cost(self, shape: Shape, sources: tuple[int, ...], dim: int) -> Cost:
         return primitives.linear(shape.dim, dim, shape.positions) if dim != shape.dim else Cost()

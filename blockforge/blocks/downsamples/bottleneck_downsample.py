@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Downsample, Shape, divisible
+from blockforge.blocks.base import Cost, Downsample, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d, activation
 from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
@@ -42,7 +42,7 @@ class BottleneckDownsample(Downsample):
 
     def inside(self, dim: int) -> int:
         """Width inside."""
-        return max(1, int(dim * self.ratio))
+        return hidden_width(dim, self.ratio, "ratio")
 
     def check(self, shape: Shape, dim: int) -> None:
         divisible(self.inside(dim), self.groups, "the width inside", "groups", "groups")

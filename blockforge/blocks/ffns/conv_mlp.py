@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, FFN, Shape, hidden_width
+from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, activation
 from blockforge.blocks.registry import ffn
@@ -36,7 +36,8 @@ class ConvMLP(FFN):
         return cost + primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), positions)
 
     def workspace(self, shape: Shape) -> int:
-        return 2 * shape.positions * self.hidden(shape.dim)
+        hidden = self.hidden(shape.dim)
+        return shape.positions * (hidden + max(hidden, shape.dim))
 
     def build(self, shape: Shape) -> nn.Module:
         return ConvMLPModule(shape.dim, self.hidden(shape.dim), self.kernel_size, self.act)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, FFN, Shape, hidden_width
+from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
 from blockforge.blocks.layers import Linear, activation
 from blockforge.blocks.registry import ffn
@@ -30,9 +30,7 @@ class GatedMLP(FFN):
 
     def cost(self, shape: Shape) -> Cost:
         hidden, positions = self.hidden(shape.dim), shape.positions
-        return primitives.linear(shape.dim, 2 * hidden, positions) + primitives.linear(
-            hidden, shape.dim, positions
-        )
+        return primitives.linear(shape.dim, 2 * hidden, positions) + primitives.linear(hidden, shape.dim, positions)
 
     def workspace(self, shape: Shape) -> int:
         acting = 1 if self.act == "identity" else 2  # the activated gate, and its product with the values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, FFN, Shape, hidden_width
+from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
 from blockforge.blocks.layers import Linear, activation
 from blockforge.blocks.registry import ffn
@@ -30,7 +30,9 @@ class MLP(FFN):
 
     def cost(self, shape: Shape) -> Cost:
         hidden = self.hidden(shape.dim)
-        return primitives.linear(shape.dim, hidden, shape.positions) + primitives.linear(hidden, shape.dim, shape.positions)
+        return primitives.linear(shape.dim, hidden, shape.positions) + primitives.linear(
+            hidden, shape.dim, shape.positions
+        )
 
     def workspace(self, shape: Shape) -> int:
         hidden = self.hidden(shape.dim)

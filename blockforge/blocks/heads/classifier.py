@@ -51,8 +51,8 @@ class Classifier(Head):
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         norm = self.norm.build(shape) if self.norm is not None else nn.Identity()
-        pooled_norm = self.pooled_norm.build(_pooled(shape)) if self.pooled_norm is not None else nn.Identity()
-        return ClassifierModule(shape.dim, num_classes, self.pool, norm, pooled_norm)
+        last = self.pooled_norm.build(_pooled(shape)) if self.pooled_norm is not None else nn.Identity()
+        return ClassifierModule(shape.dim, num_classes, self.pool, norm, last)
 
 
 def _pooled(shape: Shape) -> Shape:
@@ -63,9 +63,7 @@ def _pooled(shape: Shape) -> Shape:
 class ClassifierModule(nn.Module):
     """See `Classifier`."""
 
-    def __init__(
-        self, dim: int, num_classes: int, pool: str, norm: nn.Module, pooled_norm: nn.Module
-    ) -> None:
+    def __init__(self, dim: int, num_classes: int, pool: str, norm: nn.Module, pooled_norm: nn.Module) -> None:
         super().__init__()
         self.dim, self.pool = dim, pool
         self.norm, self.pooled_norm = norm, pooled_norm

@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d, Linear, activation
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
@@ -16,8 +16,8 @@ from blockforge.blocks.registry import mixer
 
 @mixer("bottleneck")
 class Bottleneck(Mixer):
-    """1x1 convolution to `ratio` times the width, convolution, 1x1 convolution back; without biases, each followed by
-    BatchNorm, the first two by an activation. ResNet's branch is
+    """1x1 convolution to `ratio` times the width, convolution, 1x1 convolution back; without biases, each
+    followed by BatchNorm, the first two by an activation. ResNet's branch is
     `{op: bottleneck, norm: none, post_act: relu}`; with more groups it is ResNeXt's.
 
     Shape: x_BHWC -> y_BHWC, any H and W.
@@ -37,7 +37,7 @@ class Bottleneck(Mixer):
 
     def inside(self, dim: int) -> int:
         """Width inside."""
-        return max(1, int(dim * self.ratio))
+        return hidden_width(dim, self.ratio, "ratio")
 
     def check(self, shape: Shape) -> None:
         divisible(self.inside(shape.dim), self.groups, "the width inside", "groups", "groups")

@@ -65,9 +65,7 @@ class ConvNeXt(Mixer):
 class ConvNeXtModule(nn.Module):
     """See `ConvNeXt`."""
 
-    def __init__(
-        self, dim: int, hidden: int, kernel_size: int, act: str, norm: nn.Module, grn: bool
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, kernel_size: int, act: str, norm: nn.Module, grn: bool) -> None:
         super().__init__()
         self.dwconv = DWConv(dim, kernel_size, init="trunc_normal")
         self.norm = norm

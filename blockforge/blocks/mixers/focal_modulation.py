@@ -17,9 +17,9 @@ from blockforge.blocks.registry import mixer
 
 @mixer("focal_modulation")
 class FocalModulation(Mixer):
-    """A linear layer gives queries, context and gates. The context runs through depth-wise convolutions of growing
-    kernels; each level, and the mean of the last one over the map, is weighted by its gate and summed. A linear
-    layer of the sum multiplies the queries.
+    """A linear layer gives queries, context and gates. The context runs through depth-wise convolutions of
+    growing kernels; each level, and the mean of the last one over the map, is weighted by its gate and
+    summed. A linear layer of the sum multiplies the queries.
 
     Shape: x_BHWC -> y_BHWC, any H and W.
     Cost: 4 * dim^2 and the kernels' areas * dim multiply-adds a position.
@@ -57,7 +57,7 @@ class FocalModulation(Mixer):
 
     def workspace(self, shape: Shape) -> int:
         mixed = shape.positions * (2 * shape.dim + self.levels + 1)
-        context = 2 if self.levels == 1 else 4  # the levels' sum and the old context beside a convolution and its gelu
+        context = 2 if self.levels == 1 else 4  # a convolution and its gelu; the sum and the old context
         norm = self.inner_norm.workspace(shape) if self.inner_norm is not None else 0
         return mixed + max(max(context, 2 + self.normalize) * shape.elements, shape.elements + norm)
 

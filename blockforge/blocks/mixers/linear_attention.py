@@ -21,16 +21,16 @@ DEFAULT_HEAD_DIM = 32
 
 @mixer("linear_attention")
 class LinearAttention(Mixer):
-    """Attention with the kernel `elu + 1` in place of softmax: keys and values are joined over all positions first,
-    in a head_dim x head_dim matrix a head. With `rope`, `local_conv`, `d_conv`, `gate` and without `project_values`
-    it is the mixer of MLLA.
+    """Attention with the kernel `elu + 1` in place of softmax: keys and values are joined over all positions
+    first, in a head_dim x head_dim matrix a head. With `rope`, `local_conv`, `d_conv`, `gate` and without
+    `project_values` it is the mixer of MLLA.
 
     Shape: x_BHWC -> y_BHWC, any H and W.
-    Cost: (4 dim + 2 head_dim + 1) * dim multiply-adds a position; d_conv and gate add dim^2 each, project_values
-        takes dim^2 away.
+    Cost: (4 dim + 2 head_dim + 1) * dim multiply-adds a position; d_conv and gate add dim^2 each, no
+        project_values takes dim^2 away.
     Raises: OpError if the heads do not divide dim, or if with `rope` 4 does not.
-    Reference: Transformers are RNNs, ICML 2020, https://arxiv.org/abs/2006.16236; rope, local_conv, d_conv and gate:
-    Demystify Mamba in Vision, NeurIPS 2024, https://arxiv.org/abs/2405.16605.
+    Reference: Transformers are RNNs, ICML 2020, https://arxiv.org/abs/2006.16236; rope, local_conv, d_conv,
+    gate: Demystify Mamba in Vision, NeurIPS 2024, https://arxiv.org/abs/2405.16605.
     """
 
     num_heads: Count | None = None
@@ -44,7 +44,7 @@ class LinearAttention(Mixer):
     local_conv: OddKernel | None = None
     """Kernel of a depth-wise convolution of the values that is added to the result; absent: none."""
     d_conv: OddKernel | None = None
-    """Kernel of a depth-wise convolution in front, behind a linear layer and before silu; absent: none of them."""
+    """Kernel of a depth-wise convolution in front, between a linear layer and silu; absent: none of them."""
     gate: bool = False
     """Multiply the result by silu of a linear layer of the input."""
 
@@ -80,8 +80,8 @@ class LinearAttention(Mixer):
         heads = self.heads(shape.dim)
         products = 2 * self.rope + (2 if heads > 1 else 1)  # several heads are copied for the products
         small = shape.dim * (shape.dim // heads) + shape.positions * heads
-        most = max(held + 4, base + 2 * (self.local_conv is not None))  # when queries and keys are made; at the end
-        return max((base + products) * shape.elements + small, most * shape.elements)
+        made, ended = held + 4, base + 2 * (self.local_conv is not None)  # queries and keys; the attention
+        return max((base + products) * shape.elements + small, max(made, ended) * shape.elements)
 
     def build(self, shape: Shape) -> nn.Module:
         return LinearAttentionModule(self, shape)
@@ -125,7 +125,7 @@ class LinearAttentionModule(nn.Module):
         return y.add_(self.local_conv(values)) if self.local_conv is not None else y
 
     def weighted(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The weighted values of each position; the weights are divided by their sum as it is without rotation."""
+        """The weighted values of each position; what divides the weights is their sum before the rotation."""
         k = k.mul_(1 / (k.shape[1] * k.shape[2]))  # sums over positions stay in half precision's range
         total = self.split(q) @ self.split(k).sum(2)[..., None]
         if self.rope is not None:
@@ -140,8 +140,11 @@ class LinearAttentionModule(nn.Module):
 
 
 class Rotation(nn.Module):
-    """Turns pairs of neighbouring channels, the first half of the pairs by an angle that grows with the row, the
-    others with the column: x_BHWC -> x_BHWC."""
+    """Turns pairs of neighbouring channels, the first half of the pairs by an angle that grows with the row,
+    the others with the column: x_BHWC -> x_BHWC."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -138,7 +138,5 @@ class MambaVisionModule(nn.Module):
         B_BGNL, C_BGNL = B.mT, C.mT  # one group
         A_DN = -self.A_log.exp()
         bias = self.fc_dt.bias  # once more, as released
-        y_BDL = selective_scan(
-            u_BDL, delta_BDL, A_DN, B_BGNL, C_BGNL, self.D, delta_bias=bias, delta_softplus=True
-        )
+        y_BDL = selective_scan(u_BDL, delta_BDL, A_DN, B_BGNL, C_BGNL, self.D, delta_bias=bias, delta_softplus=True)
         return y_BDL.mT.unsqueeze(1)

@@ -1,11 +1,11 @@
-"""The inverted bottleneck: a depth-wise convolution between two 1x1 convolutions that widen and narrow the map."""
+"""The inverted bottleneck: a depth-wise convolution between a widening and a narrowing 1x1 convolution."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, activation
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
@@ -14,14 +14,14 @@ from blockforge.blocks.registry import mixer
 
 @mixer("mbconv")
 class MBConv(Mixer):
-    """1x1 convolution to `expand` times the width, depth-wise convolution, squeeze-and-excitation, 1x1 convolution
-    back; the convolutions without biases, each followed by BatchNorm, the first two by an activation. Usually
-    the branch `{op: mbconv, norm: none}`.
+    """1x1 convolution to `expand` times the width, depth-wise convolution, squeeze-and-excitation, 1x1
+    convolution back; the convolutions without biases, each followed by BatchNorm, the first two by an
+    activation. Usually the branch `{op: mbconv, norm: none}`.
 
     Shape: x_BHWC -> y_BHWC, any H and W.
     Cost: (2 * dim + kernel_size^2) * expand * dim multiply-adds a position.
-    Reference: MobileNetV2, CVPR 2018, https://arxiv.org/abs/1801.04381; with squeeze-and-excitation: EfficientNet,
-    https://arxiv.org/abs/1905.11946.
+    Reference: MobileNetV2, CVPR 2018, https://arxiv.org/abs/1801.04381; with squeeze-and-excitation:
+    EfficientNet, ICML 2019, https://arxiv.org/abs/1905.11946.
     """
 
     expand: Ratio = 4.0
@@ -34,11 +34,11 @@ class MBConv(Mixer):
     """Activation."""
 
     def hidden(self, dim: int) -> int:
-        return max(1, int(dim * self.expand))
+        return hidden_width(dim, self.expand, "expand")
 
     def squeezed(self, dim: int) -> int | None:
         """Hidden width of squeeze-and-excitation."""
-        return max(1, int(dim * self.se_ratio)) if self.se_ratio is not None else None
+        return hidden_width(dim, self.se_ratio, "se_ratio") if self.se_ratio is not None else None
 
     def cost(self, shape: Shape) -> Cost:
         dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions

@@ -16,8 +16,8 @@ from blockforge.blocks.registry import mixer
 
 @mixer("sparse_mlp")
 class SparseMLP(Mixer):
-    """Activation and depth-wise convolution, BatchNorm and activation; then a linear layer along rows, one along
-    columns, and a linear layer that joins both with the map itself. sMLPNet's branch is
+    """Activation and depth-wise convolution, BatchNorm and activation; then a linear layer along rows, one
+    along columns, and a linear layer that joins both with the map itself. sMLPNet's branch is
     `{op: sparse_mlp, norm: batch_norm}`.
 
     Shape: x_BHWC -> y_BHWC, only the H and W it was built for: its parameters depend on them.
@@ -26,7 +26,7 @@ class SparseMLP(Mixer):
     """
 
     kernel_size: OddKernel | None = 3
-    """Side of the depth-wise kernel (no bias); absent: neither it nor the BatchNorm and activation behind it."""
+    """Side of the depth-wise kernel (no bias); absent: neither it nor what stands behind it."""
     act: Act = "gelu"
     """Activation."""
 

@@ -34,14 +34,15 @@ _NAMED: dict[str, tuple[Direction, ...]] = {
 
 @mixer("ss2d")
 class SS2D(Mixer):
-    """Linear layer, depth-wise convolution, activation; then a selective scan in each direction, every one with
-    its own steps, B and C from a linear layer; their sum through a norm and a linear layer.
+    """Linear layer, depth-wise convolution, activation; then a selective scan in each direction, every one
+    with its own steps, B and C from a linear layer; their sum through a norm and a linear layer.
 
     Shape: x_BHWC -> y_BHWC, any H and W.
-    Cost: linear in the positions; a scan counts 9 L D N + L D multiply-adds by convention (L = H * W, D = expand *
-    dim channels, N = d_state), whatever way computes it.
+    Cost: linear in the positions; a scan counts 9 L D N + L D multiply-adds by convention (L = H * W,
+    D = expand * dim channels, N = d_state), whatever way computes it.
     Raises: OpError if `dim` is given and the map is not as wide as the scan.
-    Reference: VMamba, https://arxiv.org/abs/2401.10166; LocalMamba, https://arxiv.org/abs/2403.09338, for `window`.
+    Reference: VMamba, https://arxiv.org/abs/2401.10166; for `window` LocalMamba,
+    https://arxiv.org/abs/2403.09338.
     """
 
     d_state: Count = 1
@@ -68,8 +69,8 @@ class SS2D(Mixer):
     conv_bias: bool = True
     """Bias of the depth-wise convolution."""
     dim: Width | None = None
-    """Width that it gives where it reads a map as wide as its scans (with the gate twice that), without an input
-    layer of its own; an aggregator feeds it so. Absent: as wide as what it reads."""
+    """Width that it gives where it reads a map as wide as its scans (with the gate twice that), without an
+    input layer of its own; an aggregator feeds it so. Absent: as wide as what it reads."""
 
     def given(self, shape: Shape) -> int:
         """The width that it gives."""
@@ -140,7 +141,7 @@ class SS2D(Mixer):
 
 
 def _lines(directions: tuple[Direction, ...]) -> Iterator[tuple[bool, list[int]]]:
-    """Whether along columns, and the numbers of the directions that go along them, for rows and for columns."""
+    """For rows and for columns: whether it is columns, and the numbers of the directions along them."""
     for columns, names in ((False, ("rows", "rows_back")), (True, ("columns", "columns_back"))):
         if numbers := [i for i, d in enumerate(directions) if d in names]:
             yield columns, numbers
@@ -198,7 +199,7 @@ class SS2DModule(nn.Module):
         return total
 
     def along(self, x: Tensor, made: Tensor, columns: bool, numbers: list[int]) -> Tensor:
-        """The directions along rows, or along columns. The projections are of each position, so they come first."""
+        """The directions along rows, or along columns; `made` is of each position, hence made before."""
         size = x.shape[1:3]
         u_BLD, made = (_unrolled(t, columns, self.window) for t in (x, made))
         parts = made.split(sum(self.sizes), dim=-1)

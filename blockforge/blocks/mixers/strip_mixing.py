@@ -25,9 +25,7 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Branches = Annotated[
-    tuple[Literal["cgsmm", "lsmm"], ...], Field(min_length=1, max_length=2), BeforeValidator(_tuple)
-]
+Branches = Annotated[tuple[Literal["cgsmm", "lsmm"], ...], Field(min_length=1, max_length=2), BeforeValidator(_tuple)]
 
 
 @mixer("strip_mixing")
@@ -127,9 +125,7 @@ class StripMixingModule(nn.Module):
         self.bn = BatchNorm2d(dim)
         self.act = nn.GELU()
         for name in op.branches:
-            branch = (
-                CGSMM(part, op.num_groups(dim), op.strip, op.order) if name == "cgsmm" else LSMM(part.dim)
-            )
+            branch = CGSMM(part, op.num_groups(dim), op.strip, op.order) if name == "cgsmm" else LSMM(part.dim)
             self.add_module(name, branch)
         self.names = op.branches
         self.fuse = Linear(dim, dim, bias=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
 from blockforge.blocks.layers import Linear, activation, same_size
 from blockforge.blocks.registry import mixer
@@ -26,7 +26,7 @@ class TokenMLP(Mixer):
     """Activation between the linear layers."""
 
     def hidden(self, dim: int) -> int:
-        return max(1, int(dim * self.mlp_ratio))
+        return hidden_width(dim, self.mlp_ratio)
 
     def cost(self, shape: Shape) -> Cost:
         hidden, length = self.hidden(shape.dim), shape.positions

@@ -19,8 +19,8 @@ from blockforge.errors import OpError
 
 @stem("conv_stem2")
 class ConvStem2(Stem):
-    """Two 3x3 convolutions of stride 2, each with a norm, an activation between them; `extra` ones of stride 1 in
-    the middle. The stem of SparX, VMamba and MambaVision.
+    """Two 3x3 convolutions of stride 2, each with a norm, an activation between them; `extra` ones of
+    stride 1 in the middle. The stem of SparX, VMamba and MambaVision.
 
     Shape: x_BHWC -> y_B(H/4)(W/4)D, sizes rounded up.
     Cost: 9 M (C + extra M) multiply-adds a position at half size, M = mid, and 9 M D at quarter size.
@@ -72,9 +72,12 @@ class ConvStem2(Stem):
     def workspace(self, shape: Shape, dim: int) -> int:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
         norms = [self.norm.workspace(at) if self.norm is not None else 0 for at in (mid, out)]
-        acts = [at.elements * (act not in (None, "identity")) for at, act in ((mid, self.act or "gelu"), (out, self.act))]
-        again = mid.elements * (self.extra > 0)
-        return max(mid.elements + max(norms[0], acts[0], again), out.elements + max(mid.elements, norms[1], acts[1]))
+        again = self.extra > 0 or self.act != "identity"
+        acts = self.act not in (None, "identity")
+        return max(
+            mid.elements + max(norms[0], mid.elements * again),
+            out.elements + max(norms[1], out.elements * acts, mid.elements),
+        )
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)

@@ -53,9 +53,7 @@ class ResidualStem(Stem):
         half, hidden = self.half(shape, dim), self.hidden(shape, dim)
         cost = Cost()
         for in_chs, out in ((shape.dim, half), (half.dim, half), (half.dim, half), (half.dim, hidden)):
-            cost += primitives.conv(in_chs, out.dim, KERNEL, out.positions, bias=False) + primitives.norm(
-                out.dim
-            )
+            cost += primitives.conv(in_chs, out.dim, KERNEL, out.positions, bias=False) + primitives.norm(out.dim)
         cost += primitives.linear(hidden.dim, dim, hidden.positions, bias=False)
         return cost + primitives.norm(dim)
 

@@ -14,10 +14,10 @@ from blockforge.blocks.registry import stem
 
 @stem("vit_stem")
 class ViTStem(Stem):
-    """A linear layer on each patch x patch square of the image, plus a learnt vector for each position. With a
-    class token the map is a row of tokens, that one first: a head with `pool: token` reads it.
+    """A linear layer on each patch x patch square of the image, plus a learnt vector for each position. With
+    a class token the map is a row of tokens, that one first: a head with `pool: token` reads it.
 
-    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down; with a class token y_B1(1 + H/patch * W/patch)D.
+    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down; with a class token y_B1(1 + L)D, L patches.
         Only the H and W it was built for: there is a vector for each position.
     Cost: patch^2 * C * D multiply-adds a patch.
     Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929.
