@@ -19,7 +19,6 @@ from pydantic.fields import FieldInfo
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Op
-from blockforge.blocks.fields import NormParam
 from blockforge.compiler.connect import RULES
 from blockforge.spec.fields import Both, Open, OrNone
 from blockforge.spec.model import BranchSpec, ConnectSpec, OpSpec, Spec
@@ -37,8 +36,6 @@ _SLOTS: dict[str, tuple[Kind, ...]] = {
 }
 """Key of the spec that holds a block -> the kinds that may stand there."""
 
-_WRITES_NONE = (OrNone, *get_args(NormParam)[1:])
-"""Validators of values that may be left out by writing `none`."""
 _BRANCH: tuple[Kind, ...] = ("mixer", "ffn")
 _REFERENCE = {
     "type": "string",
@@ -163,7 +160,8 @@ class _Writer:
     # --- values
 
     def value(self, annotation: Any, key: str, everywhere: bool = False) -> Schema:
-        """What may be written for a value of this type. `everywhere`: list items are open, too."""
+        """What may be written for a value of this type. `everywhere`: of a block, where list items are open, too, and
+        whatever may be absent may be `none`."""
         metadata: tuple[Any, ...] = ()
         while get_origin(annotation) is Annotated:
             metadata += annotation.__metadata__
@@ -176,7 +174,7 @@ class _Writer:
     def _bare(self, annotation: Any, metadata: tuple[Any, ...], key: str, everywhere: bool) -> Schema:
         origin, args = get_origin(annotation), get_args(annotation)
         if origin in (Union, types.UnionType):
-            none = {"const": "none"} if any(m in _WRITES_NONE for m in metadata) else {"type": "null"}
+            none = {"const": "none"} if everywhere or OrNone in metadata else {"type": "null"}
             rest = tuple(m for m in metadata if m not in (OrNone, Open))
             options = [
                 self.value(Annotated[a, *rest] if rest else a, key, everywhere) for a in args if a is not type(None)

@@ -16,9 +16,9 @@ Every module works on channels-last maps, x_BHWC; a head gives y_BK (K classes).
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from blockforge.errors import OpError
@@ -72,6 +72,16 @@ class Op(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, data: Any) -> Any:
+        """`none` leaves a parameter out, wherever it may be absent."""
+        if not isinstance(data, dict) or "none" not in [v for v in data.values() if isinstance(v, str)]:
+            return data
+        fields = cls.model_fields
+        optional = {n for n, f in fields.items() if type(None) in get_args(f.annotation)}
+        return {k: None if v == "none" and k in optional else v for k, v in data.items()}
 
     op: ClassVar[str] = ""
     """The registered name, set by the decorator."""

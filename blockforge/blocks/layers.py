@@ -73,9 +73,13 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation = _dilation_of_1x1(x) if self.kernel_size == (1, 1) else 1
+        dilation, stride = 1, self.stride
+        if self.kernel_size == (1, 1):
+            # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
+            # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
+            dilation, stride, x = _dilation_of_1x1(x), (1, 1), x[:, :: stride[0], :: stride[1]]
         x = x.permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
+        y = F.conv2d(x, self.weight, self.bias, stride, self.padding, dilation, self.groups)
         return y.permute(0, 2, 3, 1)
 
 

@@ -84,10 +84,12 @@ class SAMModule(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        modulator = self.mixed(x)
-        if self.aggregate:
-            modulator = self.gather(self.act(self.bn(self.mix(modulator))))
+        modulator = self.aggregated(x) if self.aggregate else self.mixed(x)
         return self.proj(modulator * self.v(x))
+
+    def aggregated(self, x: Tensor) -> Tensor:
+        """In one expression, so that no map outlives its use."""
+        return self.gather(self.act(self.bn(self.mix(self.mixed(x)))))
 
     def mixed(self, x: Tensor) -> Tensor:
         """The convolved heads, channel c of every head side by side: the groups of `mix`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -14,7 +15,10 @@ class GroupNorm2d(nn.GroupNorm):
     """torch's GroupNorm on x_BHWC."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x.permute(0, 3, 1, 2)
+        if torch.is_grad_enabled() and not x.requires_grad:
+            x = x.contiguous()  # behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13)
+        return super().forward(x).permute(0, 2, 3, 1)
 
 
 @norm("group_norm")
