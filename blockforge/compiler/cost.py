@@ -63,8 +63,11 @@ def _branch(node: dict[str, Any]) -> tuple[Cost, int]:
 
 def residual_elements(node: dict[str, Any], out: int) -> int:
     """What lives at once while the branch is scaled and added: it, its scaled form or the sum, the scaled input."""
-    scale = node["scale"]
-    alone = node["norm"] is None and scale is None and node["drop_path"] == 0 and len(node["inputs"]) == 1
+    scale, acts = node["scale"], node["post_act"] is not None
+    plain = node["norm"] is None and (scale is None or scale.branch is None)
+    alone = plain and scale is None and node["drop_path"] == 0 and len(node["inputs"]) == 1
     if alone and node["impl"].residual:
-        return out * (1 + (node["post_act"] is not None))
-    return out * (2 + (scale is not None and scale.skip is not None))
+        return out * (1 + acts)
+    gives_input_back = plain and facts(node["impl"], node["place"]).workspace == 0
+    maps = 2 - gives_input_back + (scale is not None and scale.skip is not None)
+    return out * max(maps, 1 + acts)

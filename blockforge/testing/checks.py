@@ -20,8 +20,6 @@ from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomi
 
 TOLERANCE = 0.1
 """Of memory: predicted against allocated."""
-FEW_BYTES = 16_384
-"""Of a whole model: on the tiniest maps the bookkeeping of a scan, which depends on the batch, outweighs them."""
 
 
 def check_op(op: Op, *place: Any) -> None:

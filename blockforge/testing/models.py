@@ -12,7 +12,7 @@ from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.backbone import Backbone
 from blockforge.spec import SpecLike
-from blockforge.testing.checks import FEW_BYTES, TOLERANCE
+from blockforge.testing.checks import TOLERANCE
 from blockforge.testing.measure import count_macs, peak_bytes_per_image
 
 
@@ -75,7 +75,9 @@ def check_memory(model: Backbone) -> None:
     """The peak of live activations is what a forward pass in inference takes."""
     measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
     predicted = model.arch.activation_bytes
-    close = abs(predicted - measured) <= max(TOLERANCE * measured, FEW_BYTES)
+    # A scan chooses its way by the batch, and windows are a batch: there the prediction is an upper bound.
+    bound = any(node["scan"] and node["windows"] > 1 for node in model.arch.graph.nodes.values())
+    close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
     assert close, f"predicted a peak of {predicted} bytes (at {model.arch.peak_node}), {measured} were alive"
 
 

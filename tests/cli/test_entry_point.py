@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="blockforge is not 
 
 
 def _run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(PROGRAM), *argv], capture_output=True, text=True, timeout=120, env={**os.environ, **env})
+    inherited = {k: v for k, v in os.environ.items() if k != "COLUMNS"}  # test runners set it
+    return subprocess.run([str(PROGRAM), *argv], capture_output=True, text=True, timeout=120, env={**inherited, **env})
 
 
 def test_help_imports_nothing_heavy() -> None:
