@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from reference import FOLDER, GRAD_INPUT, GRAD_NORMS, LOGITS, LOGITS64, Fixture, noise, rel
+from reference import FOLDER, GRAD_INPUT, GRAD_NORMS, LOGITS, LOGITS64, Fixture, fill, filled, noise, rel
 
 import blockforge as bf
 from blockforge.compiler.backbone import Backbone
@@ -89,3 +90,29 @@ def official_grad_norms(model: Backbone, fx: Fixture) -> dict[str, float]:
         assert parameter.grad is not None, key
         squares.index_add_(0, homes[key].flatten().long(), parameter.grad.double().flatten() ** 2)
     return {k: squares[names.index(k)].sqrt().item() for k in fx.facts["grad_norms"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "least"),
+    [({"stages.2.layers": "sam* msa*"}, 1e-2), ({"defaults.norm.eps": 1e-3}, 1e-5)],
+    ids=["other wiring", "other epsilon"],
+)
+def test_the_comparison_sees_mistakes(change: dict[str, Any], least: float) -> None:
+    fx = fixture("smt_head3")
+    wrong = bf.build(source("smt_head3"), change).eval()
+    right = official("smt_head3").state_dict()
+    own = wrong.state_dict()
+    shared = {k: right[k] for k in own if k in right and right[k].shape == own[k].shape}
+    wrong.load_state_dict(shared, strict=False)
+    with torch.no_grad():
+        assert rel(wrong.double()(fx.image.double()), fx.tensors["logits64"]) > least
+
+
+def test_rule_of_the_fixtures() -> None:
+    assert torch.equal(filled("bn.running_var", [3]) >= 1, torch.ones(3, dtype=torch.bool))
+    assert filled("norm.num_batches_tracked", []).dtype == torch.int64
+    weight = filled("fc.weight", [64, 256])
+    assert weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+    assert torch.equal(weight, filled("fc.weight", [64, 256]))
+    assert not torch.equal(weight, filled("fc2.weight", [64, 256]))
+    assert set(fill([("a.bias", [2]), ("a.attn_mask", [4, 4])])) == {"a.bias"}

@@ -190,8 +190,3 @@ def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     kernel, dilation = scale[:, None, None, None], _dilation_of_1x1(x)
     y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, dilation=dilation, groups=x.shape[-1])
     return y.permute(0, 2, 3, 1)
-
-
-def split_heads(x_BLC: Tensor, num_heads: int) -> Tensor:
-    """(B, L, C) -> (B, num_heads, L, C / num_heads), a view."""
-    return x_BLC.unflatten(-1, (num_heads, -1)).transpose(1, 2)
