@@ -13,6 +13,7 @@ from rich.console import Console
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.draw import DrawError, writer
 from blockforge.compiler.layout import Box, lay_out
+from blockforge.compiler.liveness import live_bytes
 from blockforge.compiler.summary import CONVENTION, compact
 from blockforge.compiler.svg import to_svg
 from blockforge.units import format_bytes, format_count
@@ -58,12 +59,9 @@ def test_summary_has_a_row_for_every_layer(arch: Architecture) -> None:
 
 
 def test_stage_peaks_are_peaks_of_the_whole(arch: Architecture) -> None:
-    from blockforge.compiler.summary import _Peaks
-
-    peaks = _Peaks(arch.graph)
-    each = [peaks.among([name]) for name in arch.graph.nodes]
-    assert max(each) == arch.activation_bytes
-    assert peaks.among([arch.peak_node]) == arch.activation_bytes
+    live = live_bytes(arch.graph)
+    assert max(live.values()) == arch.activation_bytes
+    assert live[arch.peak_node] == arch.activation_bytes
 
 
 def test_ganglion_layers_show_their_sources() -> None:

@@ -11,7 +11,7 @@ import networkx as nx
 
 from blockforge.blocks.base import Shape
 from blockforge.compiler import canonical
-from blockforge.compiler.liveness import peak_bytes
+from blockforge.compiler.liveness import live_bytes
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
@@ -92,7 +92,9 @@ class Architecture:
 
     @functools.cached_property
     def _peak(self) -> tuple[int, str]:
-        return peak_bytes(self.graph)
+        live = live_bytes(self.graph)
+        at = max(live, key=live.__getitem__)
+        return live[at], at
 
     @functools.cached_property
     def hash(self) -> str:

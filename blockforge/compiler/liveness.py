@@ -12,8 +12,8 @@ from typing import Any
 import networkx as nx
 
 
-def peak_bytes(graph: nx.DiGraph) -> tuple[int, str]:
-    """Most bytes alive at once for one float32 image, and the node that runs then."""
+def live_bytes(graph: nx.DiGraph) -> dict[str, int]:
+    """Node -> most bytes alive at once while it runs, for one float32 image; in execution order."""
     nodes: dict[str, dict[str, Any]] = dict(graph.nodes(data=True))
     order = {name: i for i, name in enumerate(nodes)}
     last_of_layer: dict[tuple[int, int], int] = {}
@@ -30,13 +30,12 @@ def peak_bytes(graph: nx.DiGraph) -> tuple[int, str]:
     return _sweep(nodes, order, last_use)
 
 
-def _sweep(nodes: dict[str, dict[str, Any]], order: dict[str, int], last_use: dict[str, int]) -> tuple[int, str]:
+def _sweep(nodes: dict[str, dict[str, Any]], order: dict[str, int], last_use: dict[str, int]) -> dict[str, int]:
     dies: dict[int, int] = {}
     for name, end in last_use.items():
         dies[end] = dies.get(end, 0) + nodes[name]["activation_bytes"]
-    alive, peak, at = 0, 0, ""
+    alive, live = 0, {}
     for name, node in nodes.items():
-        if alive + node["workspace_bytes"] > peak:
-            peak, at = alive + node["workspace_bytes"], name
+        live[name] = alive + node["workspace_bytes"]
         alive += node["activation_bytes"] - dies.get(order[name], 0)
-    return peak, at
+    return live

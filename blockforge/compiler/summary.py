@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from blockforge.compiler.liveness import peak_bytes
+from blockforge.compiler.liveness import live_bytes
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _headline(arch: Architecture) -> str:
 
 def _stage_table(arch: Architecture) -> Table:
     table = _table(("stage", "layers", "dim", "map", "params", "MACs", "peak", "share of MACs"), right=range(2, 7))
-    peaks = _Peaks(arch.graph)
+    live = live_bytes(arch.graph)
     by_stage: dict[Any, list[str]] = {}
     for name, node in arch.graph.nodes(data=True):
         by_stage.setdefault(node["kind"] if node["stage"] is None else node["stage"], []).append(name)
@@ -110,7 +110,7 @@ def _stage_table(arch: Architecture) -> Table:
         macs = _sum(nodes, "macs")
         table.add_row(
             str(stage), pattern, str(shape.dim), f"{shape.height}x{shape.width}",
-            format_count(_sum(nodes, "params")), format_count(macs), format_bytes(peaks.among(names)),
+            format_count(_sum(nodes, "params")), format_count(macs), format_bytes(max(live[n] for n in names)),
             _bar(macs, arch.macs),
         )  # fmt: skip
     return table
@@ -118,7 +118,7 @@ def _stage_table(arch: Architecture) -> Table:
 
 def _layer_table(arch: Architecture) -> Table:
     table = _table(("layer", "block", "ops", "map", "params", "MACs", "peak", "receives"), right=range(4, 7))
-    peaks = _Peaks(arch.graph)
+    live = live_bytes(arch.graph)
     for (stage, layer), names in _rows(arch.graph):
         nodes = [arch.graph.nodes[n] for n in names]
         label, block = names[0].removeprefix("stages."), ""
@@ -127,7 +127,7 @@ def _layer_table(arch: Architecture) -> Table:
         table.add_row(
             label, block, " + ".join(n["op"] for n in nodes), _map(nodes),
             format_count(_sum(nodes, "params")), format_count(_sum(nodes, "macs")),
-            format_bytes(peaks.among(names)), _received(arch.graph, nodes),
+            format_bytes(max(live[n] for n in names)), _received(arch.graph, nodes),
         )  # fmt: skip
     return table
 
@@ -153,25 +153,6 @@ def _received(graph: nx.DiGraph, nodes: list[dict[str, Any]]) -> str:
     sources = [s for node in nodes if node["kind"] == "aggregator" for s in node["inputs"][1:]]
     layers = [graph.nodes[s]["layer"] for s in sources]
     return ", ".join("input" if layer is None else str(layer) for layer in layers)
-
-
-class _Peaks:
-    """Peak live activations while some of the nodes run."""
-
-    def __init__(self, graph: nx.DiGraph) -> None:
-        self.graph: nx.DiGraph = nx.DiGraph()
-        self.own = dict(graph.nodes(data="workspace_bytes"))
-        keys = ("stage", "layer", "inputs", "activation_bytes")
-        for name, node in graph.nodes(data=True):
-            self.graph.add_node(name, workspace_bytes=float("-inf"), **{k: node[k] for k in keys})
-
-    def among(self, names: list[str]) -> int:
-        for name in names:
-            self.graph.nodes[name]["workspace_bytes"] = self.own[name]
-        peak, _ = peak_bytes(self.graph)
-        for name in names:
-            self.graph.nodes[name]["workspace_bytes"] = float("-inf")
-        return peak
 
 
 def _table(heads: Sequence[str], right: range) -> Table:
