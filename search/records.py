@@ -59,9 +59,15 @@ def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
     if trial.state.is_finished():
         outcome = trial.user_attrs.get("outcome") or _cut_off(trial)
     answers = {name: label_of(holes[name], value) for name, value in trial.params.items()}
-    score = trial.value if trial.state == TrialState.COMPLETE else None
     known = trial.user_attrs.get("arch", {})
-    return TrialRecord(trial.number, holes=answers, score=score, **known, **outcome)
+    return TrialRecord(trial.number, holes=answers, **known, **outcome)
+
+
+def final_state(outcome: Mapping[str, Any]) -> TrialState:
+    """What Optuna is told of a trial with this outcome."""
+    if outcome.get("score") is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if outcome["state"] in ("refused", "invalid") else TrialState.FAIL
 
 
 def _cut_off(trial: FrozenTrial) -> dict[str, Any]:

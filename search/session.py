@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from optuna.study import Study
-from optuna.trial import TrialState
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BudgetError, SpecError
@@ -20,7 +19,7 @@ from blockforge.search.progress import Reporter
 from blockforge.search.records import EVALUATED, TrialRecord, Verdict, arch_attributes, read_trial
 from blockforge.search.sampling import asker, make_sampler
 from blockforge.search.score import Objective, checked
-from blockforge.search.storage import Journal, give_up
+from blockforge.search.storage import Journal, give_up, tell_outcome
 from blockforge.spec import Spec, holes
 from blockforge.units import Budget
 
@@ -78,15 +77,14 @@ class Session:
             arch = compile_spec(self.space, ask=asker(trial, {}))
         except SpecError as e:
             trial.set_constraint("spec", 1.0)
-            return self._close(trial, TrialState.PRUNED, {"state": "invalid", "reason": str(e.diagnostics[0].message)})
+            return self._close(trial, {"state": "invalid", "reason": str(e.diagnostics[0].message)})
         trial.set_user_attr("arch", arch_attributes(arch))
         for name, share in excess(arch, self.budget).items():
             trial.set_constraint(name, share)
         if text := over(arch, self.budget):
-            return self._close(trial, TrialState.PRUNED, {"state": "refused", "reason": text})
+            return self._close(trial, {"state": "refused", "reason": text})
         if (first := self.known.get(arch.hash)) is not None:
-            outcome = {"state": "duplicate", "duplicate_of": first.number}
-            return self._close(trial, TrialState.FAIL if first.score is None else None, outcome, first.score)
+            return self._close(trial, {"state": "duplicate", "duplicate_of": first.number, "score": first.score})
         return self._evaluate(trial, arch)
 
     def _evaluate(self, trial: optuna.Trial, arch: Architecture) -> TrialRecord:
@@ -101,20 +99,14 @@ class Session:
         except Exception as e:
             outcome = {"state": "failed", "reason": f"{type(e).__name__}: {e}"[:300]}
             outcome["trace"] = traceback.format_exc()[-_MAX_TRACE:]
-            return self._close(trial, TrialState.FAIL, outcome)
+            return self._close(trial, outcome)
         seconds = round(time.perf_counter() - started, 3)
-        return self._close(trial, None, {"state": "scored", "seconds": seconds}, score)
+        return self._close(trial, {"state": "scored", "score": score, "seconds": seconds})
 
-    def _close(
-        self,
-        trial: optuna.Trial,
-        state: TrialState | None,
-        outcome: dict[str, Any],
-        score: float | None = None,
-    ) -> TrialRecord:
+    def _close(self, trial: optuna.Trial, outcome: dict[str, Any]) -> TrialRecord:
         """Write the outcome, tell the sampler, and bring both to the disk."""
         trial.set_user_attr("outcome", outcome)
-        told = self.study.tell(trial, score, state)
+        told = tell_outcome(self.study, trial.number, outcome)
         if self.journal is not None:
             self.journal.sync()
         return self._add(read_trial(told, self.holes))

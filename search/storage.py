@@ -22,7 +22,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.search.errors import SearchError
-from blockforge.search.records import MAX_RETRIES
+from blockforge.search.records import MAX_RETRIES, final_state
 
 JOURNAL = "study.journal"
 _STUDY = "search"
@@ -201,9 +201,24 @@ def give_up(study: Study, trial: FrozenTrial | optuna.Trial, retries: int) -> No
     study.tell(trial.number, state=TrialState.FAIL)
 
 
+def tell_outcome(study: Study, number: int, outcome: Mapping[str, Any]) -> FrozenTrial:
+    """Finish a trial as its outcome says."""
+    state = final_state(outcome)
+    return study.tell(number, outcome["score"] if state == TrialState.COMPLETE else None, state)
+
+
 def recover(study: Study) -> int:
-    """Give up the trials that a killed run left unfinished, each retried twice at most; how many."""
+    """Finish the trials that a killed run left open; how many.
+
+    One whose outcome was written is told as it ended. Any other is given up and retried, twice at most.
+    """
     left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in left:
-        give_up(study, trial, trial.user_attrs.get("retries", 0) + 1)
+        outcome, retries = trial.user_attrs.get("outcome"), trial.user_attrs.get("retries", 0)
+        if outcome is None:
+            give_up(study, trial, retries + 1)
+        elif outcome["state"] == "interrupted":
+            give_up(study, trial, retries)
+        else:
+            tell_outcome(study, trial.number, outcome)
     return len(left)

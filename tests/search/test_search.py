@@ -129,6 +129,18 @@ def test_a_signal_stops_and_the_next_run_makes_up_for_it(tiny: Spec, tmp_path: P
     assert outcomes(resumed) == outcomes(search(tiny, trials=8, objective=again))
 
 
+def test_a_journal_that_ends_at_any_line_goes_on_as_if_it_had_not(few: Spec, tmp_path: Path) -> None:
+    whole = search(few, trials=4, objective=size, out=tmp_path / "whole")
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    assert len(lines) > 20
+    for n in range(len(lines)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (folder / JOURNAL).write_bytes(b"".join(lines[:n]))
+        resumed = search(few, trials=4, objective=size, out=folder)
+        assert outcomes(resumed) == outcomes(whole), f"cut after line {n}"
+
+
 RUN = """
 import sys
 from blockforge.search import search
