@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := --constraint constraints.txt
-TIMM := tests/timm-requirements.txt
+NO_DEPS := tests/no-deps-requirements.txt
 WORKERS ?= 2
 ARGS ?=
 TOO_OLD := "BlockForge needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..."
@@ -57,8 +57,8 @@ $(BASE): pyproject.toml constraints.txt
 	@$(PIP) install $(PINS) --no-build-isolation --editable .
 	@pwd -P > $@
 
-$(DEV): $(BASE) $(TIMM)
+$(DEV): $(BASE) $(NO_DEPS)
 	@echo "== installing the test tools into $(VENV)"
 	@$(PIP) install $(PINS) --no-build-isolation --editable ".[dev]"
-	@$(PIP) install $(PINS) --no-deps --requirement $(TIMM)
+	@$(PIP) install $(PINS) --no-deps --requirement $(NO_DEPS)
 	@pwd -P > $@

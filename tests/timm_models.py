@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-_HOW = "not installed: pip install --no-deps -r tests/timm-requirements.txt"
+_HOW = "not installed: pip install --no-deps -r tests/no-deps-requirements.txt"
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _DECLARED: list[torch.library.Library] = []  # a schema lives as long as its library object
 
