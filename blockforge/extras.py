@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from blockforge.errors import BlockforgeError
 
 
-class MissingExtra(BlockforgeError, ImportError):
+class MissingExtraError(BlockforgeError, ImportError):
     """A command needs a library that is not installed."""
 
 
@@ -17,8 +17,8 @@ def need(extra: str, *modules: str) -> None:
     Args:
         extra: a name of `[project.optional-dependencies]`.
         modules: what is about to be imported from it.
-    Raises: MissingExtra, which says what to install.
+    Raises: MissingExtraError, which says what to install.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise MissingExtra(f"this needs {', '.join(missing)}\n  hint: pip install 'blockforge[{extra}]'")
+        raise MissingExtraError(f"this needs {', '.join(missing)}\n  hint: pip install 'blockforge[{extra}]'")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blockforge.extras import MissingExtra, need
+from blockforge.extras import MissingExtraError, need
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,7 +18,9 @@ def test_what_is_installed_passes() -> None:
 
 
 def test_what_is_missing_is_named_with_its_extra() -> None:
-    with pytest.raises(MissingExtra, match=r"needs no_such_library, nor_this\n.*pip install 'blockforge\[train\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"needs no_such_library, nor_this\n.*pip install 'blockforge\[train\]'"
+    ):
         need("train", "json", "no_such_library", "nor_this")
 
 
