@@ -38,7 +38,7 @@ lint: $(DEV)  ## Check style and formatting
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 
-docs: $(DEV)  ## Write docs/blocks.md anew from the registered blocks
+docs: $(DEV)  ## Write docs/blocks.md and docs/zoo.md anew from the code and the specs
 	@$(BIN)/python docs/generate.py
 
 bench: $(BASE)  ## Measure the compiler on this machine

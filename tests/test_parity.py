@@ -16,7 +16,7 @@ from reference import FOLDER, GRAD_INPUT, GRAD_NORMS, LOGITS, LOGITS64, Fixture,
 
 import blockforge as bf
 from blockforge.compiler.backbone import Backbone
-from blockforge.weights.official import convert
+from blockforge.weights.official import convert, family_of
 
 SPECS = Path(__file__).parent / "parity"
 NARROW = sorted(f.stem for f in SPECS.glob("*.yaml"))
@@ -84,7 +84,7 @@ def official_grad_norms(model: Backbone, fx: Fixture) -> dict[str, float]:
     """
     names = [key for key, _ in fx.facts["state"]]
     numbered = {key: torch.full(value.shape, float(names.index(key))) for key, value in fx.state.items()}
-    homes = convert(model, numbered)
+    homes = convert(model.state_dict(), numbered, family_of(numbered))
     squares = torch.zeros(len(names), dtype=torch.float64)
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key

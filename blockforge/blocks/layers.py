@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from blockforge.errors import OpError
 
 ConvInit = Literal["fan_out", "trunc_normal"]
+"""How a convolution starts: normal of variance 2 / fan_out, or truncated normal of deviation 0.02."""
 
 
 class Linear(nn.Linear):

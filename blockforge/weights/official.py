@@ -62,46 +62,35 @@ def families() -> dict[str, Family]:
     return FAMILIES
 
 
+def family_of(state: Mapping[str, Any]) -> Family:
+    """The family whose layout these official keys are. Raises: WeightsError if there is none."""
+    known = families()
+    found = next((f for f in known.values() if f.matches(set(state))), None)
+    if found is None:
+        some = ", ".join(list(state)[:4])
+        raise WeightsError(f"no official layout has these keys ({some}, ...); known families: {', '.join(known)}")
+    return found
+
+
 def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
     """Copy an official checkpoint into `model`.
 
     Raises: WeightsError if the layout is unknown, a tensor is missing, left over or of another shape; the
     model is then unchanged.
     """
-    model.load_state_dict(convert(model, state_dict))
-
-
-def convert(model: Backbone, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of `model` that an official checkpoint holds. Raises: as `load_official`."""
     state = unwrap(state_dict)
-    known = families()
-    family = next((f for f in known.values() if f.matches(set(state))), None)
-    if family is None:
-        some = ", ".join(list(state)[:4])
-        raise WeightsError(f"no official layout has these keys ({some}, ...); known families: {', '.join(known)}")
-    state = family.prepare({k: v for k, v in state.items() if not family.computed(k)})
-    return _convert(model.state_dict(), state, family)
+    model.load_state_dict(convert(model.state_dict(), state, family_of(state)))
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that may be wrapped in `model`, `state_dict` or have prefixes."""
-    state: Any = checkpoint
-    for _ in range(4):
-        inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise WeightsError(f"the checkpoint holds no tensors; its keys: {', '.join(map(str, list(state)[:8]))}")
-    for prefix in _PREFIXES * 2:
-        if all(k.startswith(prefix) for k in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
+def convert(ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Our state dict with the values of an official one.
 
-
-def _convert(ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """Our state dict, made of the official one."""
+    Args:
+        ours: the state dict of the model; its values matter only for counters that the checkpoint lacks.
+        official: unwrapped, in the layout of `family`.
+    Raises: WeightsError as `load_official`.
+    """
+    official = family.prepare({k: v for k, v in official.items() if not family.computed(k)})
     converted: dict[str, Tensor] = {}
     used: set[str] = set()
     problems: list[str] = []
@@ -127,6 +116,23 @@ def _convert(ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family:
     if problems:
         raise WeightsError(_listed(f"the checkpoint does not fit this {family.name} model", problems))
     return converted
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that may be wrapped in `model`, `state_dict` or have prefixes."""
+    state: Any = checkpoint
+    for _ in range(4):
+        inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:
+        raise WeightsError(f"the checkpoint holds no tensors; its keys: {', '.join(map(str, list(state)[:8]))}")
+    for prefix in _PREFIXES * 2:
+        if all(k.startswith(prefix) for k in tensors):
+            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    return tensors
 
 
 def _squeezed(tensor: Tensor) -> tuple[int, ...]:

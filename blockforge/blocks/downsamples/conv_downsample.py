@@ -7,7 +7,7 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.fields import Act, NormParam, OddKernel
-from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.layers import Conv2d, ConvInit, activation
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 
@@ -29,6 +29,8 @@ class ConvDownsample(Downsample):
     """Norm after the convolution, or none."""
     bias: bool | None = None
     """Bias of the convolution; absent: only where the norm that follows asks for one (a layer_norm does)."""
+    init: ConvInit = "fan_out"
+    """How the weights start: a normal of variance 2 / fan_out, or one of deviation 0.02."""
 
     @property
     def has_bias(self) -> bool:
@@ -55,7 +57,7 @@ class ConvDownsample(Downsample):
         return max(acting, out.elements + (self.norm.workspace(out) if self.norm is not None else 0))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias)
+        conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias, init=self.init)
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
         act = [activation(self.act)] if self.act != "identity" else []
         return nn.Sequential(conv, *act, norm)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation
 from blockforge.blocks.registry import ffn
 
 
@@ -26,6 +26,8 @@ class ConvMLP(FFN):
     """Side of the depth-wise kernel."""
     act: Act = "gelu"
     """Activation."""
+    init: ConvInit = "fan_out"
+    """How the depth-wise weights start: a normal of variance 2 / fan_out, or one of deviation 0.02."""
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
@@ -40,16 +42,16 @@ class ConvMLP(FFN):
         return shape.positions * (hidden + max(hidden, shape.dim))
 
     def build(self, shape: Shape) -> nn.Module:
-        return ConvMLPModule(shape.dim, self.hidden(shape.dim), self.kernel_size, self.act)
+        return ConvMLPModule(shape.dim, self.hidden(shape.dim), self.kernel_size, self.act, self.init)
 
 
 class ConvMLPModule(nn.Module):
     """See `ConvMLP`."""
 
-    def __init__(self, dim: int, hidden: int, kernel_size: int, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, kernel_size: int, act: str, init: ConvInit) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.dwconv = DWConv(hidden, kernel_size)
+        self.dwconv = DWConv(hidden, kernel_size, init=init)
         self.act = activation(act)
         self.fc2 = Linear(hidden, dim)
 

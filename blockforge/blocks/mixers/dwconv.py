@@ -9,7 +9,7 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import OddKernel
-from blockforge.blocks.layers import DWConv
+from blockforge.blocks.layers import ConvInit, DWConv
 from blockforge.blocks.registry import mixer
 
 
@@ -29,6 +29,8 @@ class DepthwiseConv(Mixer):
     """Side of the kernel."""
     bias: bool = True
     """Bias of the convolution."""
+    init: ConvInit = "fan_out"
+    """How the weights start: a normal of variance 2 / fan_out, or one of deviation 0.02."""
 
     def cost(self, shape: Shape) -> Cost:
         return primitives.dwconv(shape.dim, (self.kernel_size, self.kernel_size), shape.positions, bias=self.bias)
@@ -37,4 +39,4 @@ class DepthwiseConv(Mixer):
         return shape.elements
 
     def build(self, shape: Shape) -> nn.Module:
-        return DWConv(shape.dim, self.kernel_size, bias=self.bias)
+        return DWConv(shape.dim, self.kernel_size, bias=self.bias, init=self.init)

@@ -1,0 +1,106 @@
+"""Turn an official checkpoint into a file of ours, and find out which variant it is of."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from blockforge import api
+from blockforge.compiler import Architecture
+from blockforge.errors import SpecError, WeightsError, did_you_mean
+from blockforge.saving import read_checkpoint, write_atomically
+from blockforge.spec import SpecLike, list_specs
+from blockforge.weights.official import Family, convert, families, family_of, unwrap
+
+_TRIED = 6
+"""Variants whose modules are built to see whether a checkpoint fits; those of the nearest sizes come first."""
+
+
+def convert_file(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    family: str | None = None,
+    spec: SpecLike | None = None,
+    overrides: Mapping[str, Any] | list[str] | None = None,
+) -> Architecture:
+    """Write an official checkpoint as a safetensors file with our names.
+
+    Args:
+        family: name of its layout; by default what its keys say.
+        spec: what it is the weights of; by default the zoo's variant that it fits.
+        overrides: values of the spec to replace, such as `num_classes`.
+    Returns:
+        The architecture that the weights are for; its name and hash stand in the file's metadata.
+    Raises: WeightsError if the file cannot be read safely, or fits nothing.
+    """
+    state = unwrap(read_checkpoint(checkpoint))
+    layout = _layout(state, family)
+    arch = api.compile(spec, overrides) if spec is not None else variant(state, layout, overrides)
+    tensors = convert(api.build(arch).state_dict(), state, layout)
+    about = {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash, "family": layout.name}
+    try:
+        write_atomically(Path(output), lambda f: save_file({k: v.contiguous() for k, v in tensors.items()}, f, about))
+    except OSError as e:
+        raise WeightsError(f"cannot write {output}: {(e.strerror or str(e)).lower()}") from None
+    return arch
+
+
+def _layout(state: Mapping[str, Tensor], name: str | None) -> Family:
+    known = families()
+    if name is not None and name not in known:
+        raise WeightsError(f"no family is named '{name}'\n  hint: {did_you_mean(name, known, 'families')}")
+    found = family_of(state)
+    if name is not None and name != found.name:
+        raise WeightsError(f"these keys are the layout of {found.name}, not of {name}\n  hint: --family {found.name}")
+    return found
+
+
+def variant(
+    state: Mapping[str, Tensor], layout: Family, overrides: Mapping[str, Any] | list[str] | None = None
+) -> Architecture:
+    """The spec of the zoo that a checkpoint fits; the search starts at those of about its size.
+
+    Raises: WeightsError if it fits none.
+    """
+    size = sum(t.numel() for k, t in state.items() if not layout.computed(k))
+    zoo = _compiled(overrides)
+    zoo.sort(key=lambda a: abs(math.log(a.params / size)))
+    refusal = None
+    for arch in zoo[:_TRIED]:
+        with torch.device("meta"):
+            ours = api.build(arch).state_dict()
+        try:
+            convert(ours, state, layout)
+        except WeightsError as e:
+            refusal = refusal or (f"{e}" if _is_of(ours, layout) else None)
+        else:
+            return arch
+    hint = "name its spec with --spec, and what differs with --set (as in --set num_classes=100)"
+    nearest = f"\n{refusal}" if refusal else ""
+    raise WeightsError(f"no variant of the zoo fits this {layout.name} checkpoint{nearest}\n  hint: {hint}")
+
+
+def _compiled(overrides: Mapping[str, Any] | list[str] | None) -> list[Architecture]:
+    """The zoo with some values replaced, without the specs that have no such value."""
+    found, refusal = [], None
+    for name in list_specs():
+        try:
+            found.append(api.compile(name, overrides))
+        except SpecError as e:
+            refusal = e
+    if not found and refusal is not None:
+        raise refusal
+    return found
+
+
+def _is_of(ours: Mapping[str, Tensor], layout: Family) -> bool:
+    """Whether a model's keys are of a family at all."""
+    return all(layout.sources(key) is not None for key in ours)
