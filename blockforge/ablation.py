@@ -9,8 +9,6 @@ rows:
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -24,6 +22,7 @@ from blockforge.errors import BlockforgeError, Report, did_you_mean
 from blockforge.spec.loader import Document, load_file, load_text
 from blockforge.spec.model import Model
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.tables import columns
 from blockforge.units import format_bytes, format_count
 
 
@@ -106,20 +105,6 @@ def figures(row: Row) -> dict[str, Any]:
         "activation_bytes": arch.activation_bytes,
         **{f"reported_{k}": v for k, v in row.spec.reported.items()},
     }
-
-
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Every column that some row has, in order."""
-    return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def to_csv(rows: list[dict[str, Any]]) -> str:
-    """The table as CSV, with plain numbers."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:

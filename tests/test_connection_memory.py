@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import blockforge as bf
+from blockforge.bench.memory import allocated_peak
 from blockforge.cli import main
 from blockforge.units import format_bytes
 
@@ -43,17 +43,9 @@ def net(mixer: str, wiring: str) -> dict[str, Any]:
     return {**NET, "stages": [stage]}
 
 
-def profiled_peak(model: torch.nn.Module, batch: int) -> int:
-    """Most bytes allocated at once during a forward pass, by the profiler's records of allocations."""
-    x = torch.zeros(batch, 3, 32, 32)
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
-        model(x)
-    now = peak = 0
-    for event in records.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak
+def run(model: torch.nn.Module, batch: int) -> None:
+    with torch.inference_mode():
+        model(torch.zeros(batch, 3, 32, 32))
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
@@ -61,8 +53,8 @@ def profiled_peak(model: torch.nn.Module, batch: int) -> int:
 def test_the_prediction_is_what_torch_allocates(mixer: str, wiring: str) -> None:
     arch = bf.compile(net(mixer, wiring))
     model = bf.build(arch, seed=0).eval()
-    profiled_peak(model, 4)
-    measured = (profiled_peak(model, 20) - profiled_peak(model, 4)) / 16  # what each image adds
+    few, many = (allocated_peak(lambda n=n: run(model, n)) for n in (4, 20))
+    measured = (many - few) / 16  # what each image adds
     assert arch.activation_bytes == pytest.approx(measured, rel=0.1)
 
 

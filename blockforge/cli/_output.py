@@ -92,6 +92,14 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         raise OutputError(f"cannot write {path}: {(e.strerror or str(e)).lower()}") from None
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it is not there. Raises: OutputError if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"cannot write to {path}: {(e.strerror or str(e)).lower()}") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises: OutputError if it cannot be written."""
     write_file(path, lambda file: file.write_text(text, encoding="utf-8"))

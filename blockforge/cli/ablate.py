@@ -30,6 +30,7 @@ def ablate(
     """
     from blockforge import ablation
     from blockforge.errors import BlockforgeError
+    from blockforge.tables import to_csv
 
     if name is None:
         print("\n".join(ablation.list_ablations()))
@@ -43,24 +44,22 @@ def ablate(
             cell["latency_ms"] = _latency_ms(row.arch)
     _print(str(spec.about.get("title", name)), cells, [r.spec.note for r in rows])
     if output is not None:
-        write_text(output, ablation.to_csv(cells) if output.suffix == ".csv" else ablation.to_markdown(cells))
+        write_text(output, to_csv(cells) if output.suffix == ".csv" else ablation.to_markdown(cells))
 
 
 def _latency_ms(arch: Architecture) -> float:
-    """Median of five forward passes of one image, each behind a warm-up."""
-    import statistics
-
+    """Median of the forward passes of one image in half a second, seven at least."""
     import blockforge as bf
-    from blockforge.bench.forward import prove
+    from blockforge.bench.profile import Setting, measure
 
-    model = bf.build(arch, seed=0)
-    return statistics.median(prove(model).ms for _ in range(5))
+    return measure(bf.build(arch, seed=0), Setting(1, "fp32"), seconds=0.5).p50_ms
 
 
 def _print(heading: str, cells: list[dict[str, object]], notes: list[str | None]) -> None:
     from rich.table import Table
 
-    from blockforge.ablation import columns, shown, title
+    from blockforge.ablation import shown, title
+    from blockforge.tables import columns
 
     table = Table(title=heading, title_justify="left")
     names = columns(cells)

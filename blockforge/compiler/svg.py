@@ -23,6 +23,8 @@ from blockforge.compiler.summary import compact, totals
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blockforge.compiler.architecture import Architecture
 
 _FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
@@ -42,10 +44,14 @@ _BEND = 8.0
 _GREY = 'fill="#555"'
 
 
-def to_svg(arch: Architecture) -> str:
-    """Stages from left to right, their layers from top to bottom. Equal architectures give equal pictures."""
+def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None) -> str:
+    """Stages from left to right, their layers from top to bottom. Equal architectures give equal pictures.
+
+    Args:
+        heat: node -> share of something, such as time; blocks are then coloured by it, not by their kind.
+    """
     layout = lay_out(arch.graph, {stage.index: _titles(arch, stage.index) for stage in arch.plan.stages})
-    drawing = _Drawing(arch, layout)
+    drawing = _Drawing(arch, layout, heat)
     legend, right = drawing.legend()
     parts = [
         *drawing.header(),
@@ -72,8 +78,8 @@ def _titles(arch: Architecture, stage: int) -> tuple[str, ...]:
 class _Drawing:
     """Writes the parts of one picture."""
 
-    def __init__(self, arch: Architecture, layout: Layout) -> None:
-        self.arch, self.nodes, self.layout = arch, arch.graph.nodes, layout
+    def __init__(self, arch: Architecture, layout: Layout, heat: Mapping[str, float] | None) -> None:
+        self.arch, self.nodes, self.layout, self.heat = arch, arch.graph.nodes, layout, heat
 
     def header(self) -> list[str]:
         """What the picture shows, and what it costs."""
@@ -154,7 +160,7 @@ class _Drawing:
         parts = []
         kinds = {node["kind"] for node in self.nodes.values()}
         for kind, text in _KINDS.items():
-            if kind in kinds:
+            if kind in kinds and self.heat is None:
                 parts.append(_rect(Box(x, y, 14, 14), f'rx="3" fill="{COLOURS[kind]}" stroke="#999"'))
                 parts.append(_text(x + 20, y + 11, text, _GREY))
                 x += 34 + len(text) * CHAR
@@ -219,9 +225,19 @@ class _Drawing:
             f"{format_count(node['params'])} params, {format_count(node['macs'])} MACs, "
             f"{format_bytes(node['activation_bytes'])} output"
         )
-        shape = _rect(box, f'rx="4" fill="{COLOURS[node["kind"]]}" stroke="#888"')
+        fill = COLOURS[node["kind"]]
+        if self.heat is not None:
+            share = self.heat.get(name, 0.0)  # the image has none
+            about += f"\n{share:.1%} of the time"
+            fill = _warm(share / max(self.heat.values()))
+        shape = _rect(box, f'rx="4" fill="{fill}" stroke="#888"')
         text = _text(box.cx, box.bottom - 6, label(node), 'text-anchor="middle"')
         return f"<g><title>{html.escape(about)}</title>{shape}{text}</g>"
+
+
+def _warm(share: float) -> str:
+    """From white to red."""
+    return f"#ff{round(255 - 165 * share):02x}{round(255 - 205 * share):02x}"
 
 
 def _around(start: Box, below: float, between: float, end: Box) -> str:
