@@ -78,7 +78,7 @@ def compare(
 def compare_all(
     specs: list[str], against: str, batches: list[int], *, size: int, runs: int, threads: int, train: bool
 ) -> list[Comparison]:
-    """Compare each spec at each batch size with the model that `against` (FILE.py[:NAME]) makes."""
+    """Compare each spec at each batch size with the model that `against` (FILE.py[:NAME] or timm:NAME) makes."""
     import blockforge as bf
     from blockforge.bench.peers import load_peer
 
@@ -87,7 +87,7 @@ def compare_all(
     found = []
     for spec in specs:
         ours = bf.build(spec, img_size=size, seed=0)
-        other = load_peer(against if ".py:" in against else f"{against}:{ours.spec.name}")
+        other = load_peer(f"{against}:{ours.spec.name}" if against.endswith(".py") else against)
         equal = share_weights(ours, other)
         for batch in batches:
             shape = (batch, ours.arch.plan.input.channels, size, size)

@@ -1,7 +1,8 @@
-"""Loads another project's model file, so that it can be timed beside ours.
+"""Loads another project's model, so that it can be timed beside ours: one of timm's, or one from a file.
 
 Only a file that the user names is run. Official code often imports packages for training that its forward
-pass never uses; those that cannot be imported here are replaced by stand-ins while the file is imported.
+pass never uses; those that cannot be imported here are replaced by stand-ins while the file is imported. Where
+mamba_ssm is not to be had, its scan is the loop over the sequence that packages fall back to.
 """
 
 from __future__ import annotations
@@ -17,47 +18,72 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.extras import need
+from blockforge.kernels.selective_scan.reference import selective_scan
 
 
 def load_peer(where: str) -> nn.Module:
-    """The model that `FILE.py:FACTORY` makes when called without arguments.
+    """The model that `FILE.py:FACTORY` makes when called without arguments, or timm's: `timm:NAME`.
 
     Raises: BlockforgeError if the file or the factory is missing, or does not give a module.
     """
+    if where.startswith("timm:"):
+        return _of_timm(where.removeprefix("timm:"))
     file, _, factory = where.rpartition(":")
     path = Path(file)
     if not factory or not path.is_file():
-        raise BlockforgeError(f"'{where}' is not FILE.py:FACTORY; for example models/smt.py:smt_t")
+        raise BlockforgeError(f"'{where}' is neither FILE.py:FACTORY nor timm:NAME; for example models/smt.py:smt_t")
     module = _import(path)
     make = getattr(module, factory, None)
     if not callable(make):
         raise BlockforgeError(f"{path} has no '{factory}' to call")
-    model = make()
+    try:
+        model = make()
+    except Exception as e:
+        hint = "name a file of your own whose function makes the model"
+        raise BlockforgeError(f"{where}() fails: {type(e).__name__}: {e}\n  hint: {hint}") from e
     if not isinstance(model, nn.Module):
         raise BlockforgeError(f"{where} gives a {type(model).__name__}, not a torch module")
     return model
 
 
+def _of_timm(name: str) -> nn.Module:
+    need("timm", "timm")
+    try:
+        import timm
+    except Exception as e:  # torchvision and torch of different builds fail in many ways
+        raise BlockforgeError(f"timm cannot be imported: {type(e).__name__}: {e}") from e
+    if not timm.is_model(name):
+        raise BlockforgeError(f"timm has no model '{name}'\n  hint: {did_you_mean(name, timm.list_models(), 'models')}")
+    return timm.create_model(name)
+
+
 def _import(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(f"blockforge_peer_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with _stand_ins(_imports(path)):
+    """The module of a file; what it imports relatively is found beside it."""
+    package = types.ModuleType(f"blockforge_peer_{abs(hash(path.parent.resolve()))}")
+    package.__path__ = [str(path.parent)]
+    for name in [n for n in sys.modules if n.startswith(package.__name__)]:
+        del sys.modules[name]  # the file may have changed
+    sys.modules[package.__name__] = package
+    names = {name for file in path.parent.glob("*.py") for name in _imports(file)}
+    with _stand_ins(names):
         try:
-            spec.loader.exec_module(module)
+            return importlib.import_module(f"{package.__name__}.{path.stem}")
         except Exception as e:
             raise BlockforgeError(f"{path} cannot be imported: {type(e).__name__}: {e}") from e
-    return module
 
 
 def _imports(path: Path) -> set[str]:
-    """Every module that a file imports, and the packages they are in."""
+    """Every module that a file imports, and the packages they are in; none of a file that is not Python."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):
+        return found
+    for node in ast.walk(tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
@@ -131,4 +157,28 @@ class _NoDrop(nn.Identity):
     """Stochastic depth in evaluation."""
 
 
-_KNOWN: dict[str, Any] = {"DropPath": _NoDrop, "to_2tuple": _pair, "trunc_normal_": nn.init.trunc_normal_}
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *_: Any,
+    **__: Any,
+) -> Tensor:
+    """mamba_ssm's `selective_scan_fn`, step after step."""
+    B, C = (t.unsqueeze(1) if t.ndim == 3 else t for t in (B, C))
+    y = selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus)
+    return y if z is None else y * nn.functional.silu(z)
+
+
+_KNOWN: dict[str, Any] = {
+    "DropPath": _NoDrop,
+    "to_2tuple": _pair,
+    "trunc_normal_": nn.init.trunc_normal_,
+    "selective_scan_fn": _scan,
+}

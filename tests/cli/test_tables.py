@@ -8,11 +8,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from timm_models import load_timm
 
 import blockforge as bf
 from blockforge.ablation import list_ablations, run
+from blockforge.bench.peers import load_peer
 from blockforge.cli import main
 from blockforge.compiler.diff import changes
+from blockforge.kernels.selective_scan import selective_scan
 
 SMALL = """\
 blockforge: 1
@@ -114,7 +118,34 @@ def test_bench_models(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert all(c["low"] <= c["ratio"] <= c["high"] and c["difference"] is None for c in found)
     assert main([*argv, "--train"]) == 0
     assert "training step" in capsys.readouterr().out
+    peer.write_text("def broken():\n    raise ValueError('no config')\n")
+    assert main(["bench", "models", "smt_t", "--against", f"{peer}:broken"]) == 1
+    assert "broken() fails: ValueError: no config\n  hint: name a file of your own" in capsys.readouterr().err
     assert main(["bench", "models", "smt_t", "--against", f"{peer}:nothing"]) == 1
     assert "has no 'nothing' to call" in capsys.readouterr().err
     assert main(["bench", "models", "smt_t", "--against", str(peer), "--batch", "x"]) == 1
     assert "is not a list of batch sizes" in capsys.readouterr().err
+
+
+def test_a_peer_that_needs_files_beside_it_and_a_scan_that_needs_cuda(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text("from missing_cuda_package import anything\nWIDTH = 3\n")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nfrom .parts import WIDTH\n"
+        "from mamba_ssm.ops.selective_scan_interface import selective_scan_fn\n\n"
+        "class Net(nn.Module):\n    width = WIDTH\n"
+        "    def forward(self, u, delta, A, B, z):\n"
+        "        return selective_scan_fn(u, delta, A, B, B, z=z, delta_softplus=True, return_last_state=None)\n"
+    )
+    net = load_peer(f"{tmp_path / 'net.py'}:Net")
+    assert net.width == 3
+    u, delta, z = torch.randn(3, 2, 4, 5).unbind()
+    A, B = -torch.rand(4, 2), torch.randn(2, 2, 5)
+    expected = selective_scan(u, delta, A, B[:, None], B[:, None], delta_softplus=True) * torch.nn.functional.silu(z)
+    torch.testing.assert_close(net(u, delta, A, B, z), expected)
+
+
+def test_a_peer_from_timm() -> None:
+    load_timm()
+    assert sum(p.numel() for p in load_peer("timm:resnet50").parameters()) == bf.compile("resnet50").params
+    with pytest.raises(bf.BlockforgeError, match=r"timm has no model 'resnet5O'\n.*resnet50"):
+        load_peer("timm:resnet5O")
