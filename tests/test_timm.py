@@ -19,6 +19,9 @@ NAMES = {
     "convnext_t": "convnext_tiny",
     "convnext_s": "convnext_small",
     "convnext_b": "convnext_base",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "swin_small": "swin_small_patch4_window7_224",
+    "swin_base": "swin_base_patch4_window7_224",
     "deit_s": "deit_small_patch16_224",
     "deit_b": "deit_base_patch16_224",
     "resnet50": "resnet50",
@@ -63,6 +66,13 @@ CASES = {
         {**depths(2), "blocks.vit.0.scale": 1.0e-5, "blocks.vit.1.scale": 1.0e-5},
         {"depth": 2, "img_size": 64, "init_values": 1e-5},
         (64, 64),
+    ),
+    "swin": Case("swin_tiny", depths(2, 2, 2, 1), {"depths": (2, 2, 2, 1), "img_size": (224, 224)}, (224, 224)),
+    "swin_window": Case(
+        "swin_tiny",
+        {**depths(2, 2, 1, 1), "let.window": 4},
+        {"depths": (2, 2, 1, 1), "window_size": 4, "img_size": (128, 128)},
+        (128, 128),
     ),
     "resnet50": Case("resnet50", depths(1, 2, 1, 1), {"layers": (2, 3, 2, 2)}, (65, 98)),
     "resnext": Case(

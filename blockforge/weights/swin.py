@@ -1,8 +1,10 @@
-"""Swin Transformer's official layout (github microsoft/Swin-Transformer)."""
+"""Swin Transformer's official layout (github microsoft/Swin-Transformer), and timm's."""
 
 from __future__ import annotations
 
 import re
+
+from torch import Tensor
 
 from blockforge.weights.official import Family, register
 
@@ -34,10 +36,22 @@ def _sources(key: str) -> tuple[str, ...] | None:
     return None
 
 
+def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's layout as the official one: there a patch merging belongs to the stage behind it."""
+    if "head.fc.weight" not in state:
+        return state
+    return {_official(key): value for key, value in state.items()}
+
+
+def _official(key: str) -> str:
+    key = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", key)
+    return re.sub(r"^head\.fc\.", "head.", key)
+
+
 def _computed(key: str) -> bool:
     return key.endswith((".relative_position_index", ".attn_mask"))
 
 
 _MARKS = {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"}
 
-SWIN = register(Family("swin", lambda keys: keys >= _MARKS, _sources, computed=_computed))
+SWIN = register(Family("swin", lambda keys: keys >= _MARKS, _sources, _prepare, _computed))
