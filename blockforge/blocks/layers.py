@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from blockforge.errors import OpError
 
-ConvInit = Literal["fan_out", "trunc_normal"]
-"""How a convolution starts: normal of variance 2 / fan_out, or truncated normal of deviation 0.02."""
+ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
+"""How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
 
 
 class Linear(nn.Linear):
@@ -44,7 +44,8 @@ class Linear(nn.Linear):
 class Conv2d(nn.Conv2d):
     """A 2D convolution on x_BHWC. `padding` defaults to half the kernel.
 
-    Weights start as a normal of variance 2 / fan_out (`fan_out`) or of deviation 0.02 (`trunc_normal`).
+    Weights start as a normal of variance 2 / fan_out (`fan_out`) or of deviation 0.02 (`trunc_normal`), or as
+    torch starts them (`uniform`).
     """
 
     def __init__(
@@ -65,6 +66,9 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_chs, out_chs, kernel, stride=stride, padding=pad, groups=groups, bias=bias)
 
     def reset_parameters(self) -> None:
+        if self.init == "uniform":
+            super().reset_parameters()
+            return
         if self.init == "fan_out":
             fan_out = self.weight[0, 0].numel() * self.out_channels // self.groups
             nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
-from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
-from blockforge.kernels.selective_scan import selective_scan, workspace
+from blockforge.kernels.cross_scan import Direction, cross_scan, workspace
 
-Direction = Literal["rows", "columns", "rows_back", "columns_back"]
 Directions = Annotated[
     tuple[Direction, ...],
     BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
@@ -68,6 +66,8 @@ class SS2D(Mixer):
     """Bias of the linear layers."""
     conv_bias: bool = True
     """Bias of the depth-wise convolution."""
+    init: ConvInit = "uniform"
+    """How the convolution starts: as torch does, or from a normal of deviation 0.02 or variance 2 / fan_out."""
     dim: Width | None = None
     """Width that it gives where it reads a map as wide as its scans (with the gate twice that), without an
     input layer of its own; an aggregator feeds it so. Absent: as wide as what it reads."""
@@ -122,29 +122,17 @@ class SS2D(Mixer):
         inner = shape._replace(dim=self.inner(dim))
         map_, gate, entered = inner.elements, inner.elements * self.gate, self.dim is None
         made = len(self.directions) * positions * (self.rank(dim) + 2 * self.d_state)
-        scanning, seen = [], 0
-        for columns, numbers in _lines(self.directions):
-            copies = (map_ + made) * (columns or self.window is not None)
-            first = map_ * (len(numbers) > 1) + map_ + workspace(positions, inner.dim, self.d_state)
-            scanning.append(seen + copies + max(first, 3 * map_))
-            seen = map_
+        scan = workspace(positions, inner.dim, self.d_state, self.rank(dim), self.directions, self.window)
         norm = map_ + self.out_norm.workspace(inner) if self.out_norm is not None else map_
         return max(
             map_ * entered * (1 + self.gate) + map_ + gate,
             (2 * map_ + gate) * (self.d_conv is not None or self.act != "identity"),
-            gate + map_ + made + max(scanning),
+            gate + map_ + made + scan,
             gate + max(norm, map_ + gate, map_ + positions * dim),
         )
 
     def build(self, shape: Shape) -> nn.Module:
         return SS2DModule(self, shape)
-
-
-def _lines(directions: tuple[Direction, ...]) -> Iterator[tuple[bool, list[int]]]:
-    """For rows and for columns: whether it is columns, and the numbers of the directions along them."""
-    for columns, names in ((False, ("rows", "rows_back")), (True, ("columns", "columns_back"))):
-        if numbers := [i for i, d in enumerate(directions) if d in names]:
-            yield columns, numbers
 
 
 class SS2DModule(nn.Module):
@@ -155,18 +143,20 @@ class SS2DModule(nn.Module):
         dim = op.given(shape)
         inner, rank = op.inner(dim), op.rank(dim)
         self.gate, self.window = op.gate, op.window
-        self.lines, self.back = list(_lines(op.directions)), [d.endswith("back") for d in op.directions]
+        self.directions = op.directions
         self.sizes = [rank, op.d_state, op.d_state]
         self.in_proj = Linear(dim, inner * (1 + op.gate), bias=op.bias) if op.dim is None else nn.Identity()
-        self.conv = DWConv(inner, op.d_conv, bias=op.conv_bias) if op.d_conv is not None else nn.Identity()
+        self.conv = (
+            DWConv(inner, op.d_conv, bias=op.conv_bias, init=op.init) if op.d_conv is not None else nn.Identity()
+        )
         self.act = activation(op.act)
-        self.x_proj = Linear(inner, len(self.back) * sum(self.sizes), bias=False)
-        default_init(nn.ModuleList([self.conv, self.x_proj]))
-        self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.back)
-        self.dt_bias = nn.Parameter(_first_steps(len(self.back), inner))
+        self.x_proj = Linear(inner, len(self.directions) * sum(self.sizes), bias=False)
+        default_init(self.x_proj)
+        self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.directions)
+        self.dt_bias = nn.Parameter(_first_steps(len(self.directions), inner))
         states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().repeat(len(self.back), inner, 1))
-        self.D = nn.Parameter(torch.ones(len(self.back), inner))
+        self.A_log = nn.Parameter(states.log().repeat(len(self.directions), inner, 1))
+        self.D = nn.Parameter(torch.ones(len(self.directions), inner))
         norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
         self.out_norm = norm
         self.out_proj = Linear(inner, dim, bias=op.bias)
@@ -190,42 +180,20 @@ class SS2DModule(nn.Module):
 
     def scan(self, x: Tensor) -> Tensor:
         """The sum of the scans in all directions, x_BHWD -> y_BHWD."""
-        made = self.x_proj(x)
-        total: Tensor | None = None
-        for columns, numbers in self.lines:
-            y = self.along(x, made, columns, numbers)
-            total = y if total is None else total + y
-        assert total is not None
-        return total
-
-    def along(self, x: Tensor, made: Tensor, columns: bool, numbers: list[int]) -> Tensor:
-        """The directions along rows, or along columns; `made` is of each position, hence made before."""
-        size = x.shape[1:3]
-        u_BLD, made = (_unrolled(t, columns, self.window) for t in (x, made))
-        parts = made.split(sum(self.sizes), dim=-1)
-        y: Tensor | None = None
-        for k in numbers:
-            y_k = self.one(u_BLD, parts[k], k)
-            y = y_k if y is None else y + y_k
-        assert y is not None
-        return _rolled(y, size, columns, self.window)
-
-    def one(self, u_BLD: Tensor, made: Tensor, k: int) -> Tensor:
-        """Direction k."""
-        dt, B_BLN, C_BLN = made.split(self.sizes, dim=-1)
-        delta_BLD = self.dt_proj[k](dt)
-        y_BDL = selective_scan(
-            u_BLD.mT,
-            delta_BLD.mT,
-            -self.A_log[k].exp(),
-            B_BLN.mT.unsqueeze(1),
-            C_BLN.mT.unsqueeze(1),
-            self.D[k],
-            delta_bias=self.dt_bias[k],
-            delta_softplus=True,
-            reverse=self.back[k],
+        made = self.x_proj(x).unflatten(-1, (len(self.directions), -1))
+        dt, B, C = made.split(self.sizes, dim=-1)
+        return cross_scan(
+            x,
+            dt,
+            B,
+            C,
+            torch.stack([proj.get_parameter("weight") for proj in self.dt_proj]),
+            -self.A_log.exp(),
+            self.D,
+            dt_bias=self.dt_bias,
+            directions=self.directions,
+            window=self.window,
         )
-        return y_BDL.mT
 
 
 def _first_steps(count: int, dim: int) -> Tensor:
@@ -233,30 +201,3 @@ def _first_steps(count: int, dim: int) -> Tensor:
     low, high = math.log(0.001), math.log(0.1)
     step = torch.exp(torch.rand(count, dim) * (high - low) + low)
     return step + torch.log(-torch.expm1(-step))
-
-
-def _unrolled(x: Tensor, columns: bool, window: int | None) -> Tensor:
-    """x_BHWC -> x_BLC in the order of a scan."""
-    if columns:
-        x = x.transpose(1, 2)
-    order = _tile_order(x.shape[1], x.shape[2], window, x.device) if window is not None else None
-    x = x.flatten(1, 2)
-    return x if order is None else x[:, order]
-
-
-def _rolled(y: Tensor, size: Any, columns: bool, window: int | None) -> Tensor:
-    """The inverse of `_unrolled`."""
-    height, width = reversed(size) if columns else size
-    if window is not None:
-        y = y[:, _tile_order(height, width, window, y.device).argsort()]
-    y = y.unflatten(1, (height, width))
-    return y.transpose(1, 2) if columns else y
-
-
-def _tile_order(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """The row-major numbers of all positions, tile by tile, the positions of a tile in row-major order."""
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)
-    tile = (y // window) * width + x // window
-    inside = (y % window) * window + x % window
-    return (tile * window**2 + inside).flatten().argsort()
