@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from blockforge.api import build, compile, from_official
     from blockforge.compiler import Architecture
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
+    from blockforge.integrations.hub import from_pretrained
     from blockforge.saving import load_model, load_weights, save_model
     from blockforge.spec import Spec, list_specs, load
 
@@ -31,6 +32,7 @@ _HOMES = {
     "BudgetError": "errors",
     "SpecError": "errors",
     "WeightsError": "errors",
+    "from_pretrained": "integrations.hub",
     "load_model": "saving",
     "load_weights": "saving",
     "save_model": "saving",
@@ -49,6 +51,7 @@ __all__ = [
     "build",
     "compile",
     "from_official",
+    "from_pretrained",
     "list_specs",
     "load",
     "load_model",

@@ -65,6 +65,8 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
         except (ValueError, TypeError) as e:
             raise WeightsError(f"{versions} cannot be read: {e}") from None
     model = build(load(path / "spec.yaml"), out_indices=info.get("out_indices"))
+    if info.get("pooled") is False:
+        model.reset_classifier(0, global_pool="")
     load_weights(model, path / "model.safetensors")
     return model
 
@@ -124,6 +126,7 @@ def _versions(model: Backbone) -> dict[str, Any]:
         "python": platform.python_version(),
         "hash": model.arch.hash,
         "out_indices": list(model.out_indices) if model.out_indices is not None else None,
+        "pooled": model.pooled,
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -16,39 +18,35 @@ from blockforge.errors import BlockforgeError
 from blockforge.spec.model import Spec
 
 
-class FeatureInfo:
-    """What the feature maps are: channels, reduction and module of each stage, as timm's class of the name."""
+class FeatureInfo(list[dict[str, Any]]):
+    """What the feature maps are: channels, reduction and module of each stage, with the methods of timm's class.
+    A list, because that is what timm takes for a whole model's."""
 
     def __init__(self, info: list[dict[str, Any]], out_indices: Sequence[int]) -> None:
-        self.info, self.out_indices = info, tuple(out_indices)
+        super().__init__(info)
+        self.out_indices = tuple(out_indices)
 
-    def channels(self, idx: int | None = None) -> Any:
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
         """Channels of map `idx`, or of all that are returned."""
-        return self._get("num_chs", idx)
+        return self.get("num_chs", idx)
 
-    def reduction(self, idx: int | None = None) -> Any:
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
         """Stride of map `idx` to the image, or of all that are returned."""
-        return self._get("reduction", idx)
+        return self.get("reduction", idx)
 
-    def module_name(self, idx: int | None = None) -> Any:
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
         """Path of the module that gives map `idx`, or of all that are returned."""
-        return self._get("module", idx)
+        return self.get("module", idx)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """A value of map `idx`, of several, or of all that are returned."""
+        if isinstance(idx, int):
+            return self[idx][key]
+        return [self[i][key] for i in (self.out_indices if idx is None else idx)]
 
     def get_dicts(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One mapping for each map that is returned."""
-        return [{k: v for k, v in self.info[i].items() if keys is None or k in keys} for i in self.out_indices]
-
-    def _get(self, key: str, idx: int | None) -> Any:
-        return self.info[idx][key] if idx is not None else [self.info[i][key] for i in self.out_indices]
-
-    def __len__(self) -> int:
-        return len(self.info)
-
-    def __getitem__(self, idx: int) -> dict[str, Any]:
-        return self.info[idx]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.info)
+        return [{k: v for k, v in self[i].items() if keys is None or k in keys} for i in self.out_indices]
 
 
 class Backbone(fx.GraphModule):
@@ -59,14 +57,21 @@ class Backbone(fx.GraphModule):
 
     Attributes:
         arch: the graph it was built from, with shapes and costs.
-        num_classes, num_features: outputs of the classifier, and channels of the last map.
+        in_chans, num_classes, num_features: channels of the image, outputs of the classifier, channels of the last map.
         feature_info: channels, reduction and module of each stage's map.
+        pooled: False after `reset_classifier(0, "")`: the model gives its last map in place of logits.
+
+    Further attributes that hold plain data (timm sets `pretrained_cfg`) are kept by copies and pickles.
     """
 
     arch: Architecture
+    in_chans: int
     num_classes: int
     out_indices: tuple[int, ...] | None
+    pooled: bool
     head: Any  # what the head's block builds, see `blocks.base.Head`
+    _no_split_modules = (Layer.__name__,)  # what FSDP wraps, by the name that accelerate looks for
+    _of_its_own: frozenset[str]
 
     @classmethod
     def from_architecture(cls, arch: Architecture, out_indices: Sequence[int] | None = None) -> Backbone:
@@ -108,13 +113,24 @@ class Backbone(fx.GraphModule):
         return self.head(x.permute(0, 2, 3, 1), pre_logits=pre_logits)
 
     def forward_intermediates(
-        self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> Any:
         """The maps_BCHW of some stages, and the last map unless `intermediates_only`.
 
         Args:
             indices: stages; a number n means the last n; None: all.
+            norm, output_fmt: as timm calls them; the maps come as NCHW, without the head's norm.
+            stop_early: the last map is that of the last stage asked for; no later one runs.
         """
+        if norm or output_fmt != "NCHW":
+            raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
         stages = len(self.arch.plan.stages)
         chosen = (
             range(stages)[-indices:] if isinstance(indices, int) else indices if indices is not None else range(stages)
@@ -122,8 +138,15 @@ class Backbone(fx.GraphModule):
         maps = _indices(chosen, stages)
         if intermediates_only:
             return self._view((maps, False))(x)
-        found = self._view(((*maps, stages - 1), False))(x)
+        found = self._view(((*maps, max(maps) if stop_early else stages - 1), False))(x)
         return found[-1], found[:-1]
+
+    def features(self, out_indices: Sequence[int] | None = None) -> Backbone:
+        """A model with `features_only` made of this one's own modules: of stages `out_indices`, all by default."""
+        stages = len(self.arch.plan.stages)
+        maps = _indices(range(stages) if out_indices is None else out_indices, stages)
+        modules = _called(self, emit(self.arch, maps, logits=False))
+        return _assemble(self.arch, modules, maps, self.training, notes=self._notes())
 
     def get_classifier(self) -> nn.Module:
         """The linear layer that gives the logits."""
@@ -131,18 +154,29 @@ class Backbone(fx.GraphModule):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a new one; with 0 classes the model returns pooled features."""
+        """Replace the classifier by a new one; with 0 classes the model returns pooled features.
+
+        Args:
+            global_pool: another pooling; "": none, the model returns its last map_BCHW, before the head.
+        """
         from blockforge.compiler import compile_spec
 
         self._needs_head("reset_classifier")
+        pooled = bool(global_pool) if global_pool is not None else self.pooled
+        if num_classes and not pooled:
+            raise BlockforgeError(
+                f"{num_classes} classes need pooled features\n  hint: global_pool='avg', or 0 classes"
+            )
         overrides: dict[str, Any] = {"num_classes": num_classes}
-        if global_pool is not None:
+        if global_pool:
             overrides["head.pool"] = global_pool
         self.arch = compile_spec(self.arch.spec, overrides)
-        if global_pool is not None:
+        if global_pool:
             self.head.pool = global_pool
         self.head.reset(num_classes)
         self.num_classes = num_classes
+        if pooled != self.pooled:
+            self.pooled, self.graph = pooled, emit(self.arch, logits=pooled)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay must spare, beyond norms and biases: as the blocks declare."""
@@ -153,11 +187,46 @@ class Backbone(fx.GraphModule):
                 found |= {f"{name}.{parameter}" for parameter in declared()}
         return found
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters share a step of layer-wise learning rate decay, as timm reads it: the stem, each layer
+        with what leads to it, the head. `coarse`: each stage as a whole."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^skips\.\d+\.(\d+)", None)]}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.downsample", (0,)),
+                (r"^skips\.\d+\.(\d+)", (0,)),
+                (r"^stages\.(\d+)\.layers\.(\d+)", None),
+                (r"^stages\.(\d+)\.norm", (99999,)),  # timm's number for: as the group before
+            ],
+        }
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each layer in the backward pass instead of keeping what is inside it."""
         for module in self.modules():
             if isinstance(module, Layer):
                 module.grad_checkpointing = enable
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> str | None:
+        """Write the folder of `save_model` with a `config.json` and a model card, as huggingface_hub's mixin does;
+        it also names the further arguments."""
+        from blockforge.integrations.hub import HubModel
+
+        return HubModel(self).save_pretrained(Path(save_directory), **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload what `save_pretrained` writes; the arguments are those of huggingface_hub's mixin."""
+        from blockforge.integrations.hub import HubModel
+
+        return HubModel(self).push_to_hub(repo_id, **kwargs)
+
+    @staticmethod
+    def from_pretrained(folder_or_repo: str | os.PathLike[str], **kwargs: Any) -> Backbone:
+        """See `blockforge.integrations.hub.from_pretrained`."""
+        from blockforge.integrations.hub import from_pretrained
+
+        return from_pretrained(folder_or_repo, **kwargs)
 
     def _needs_head(self, what: str) -> None:
         if self.out_indices is not None:
@@ -171,22 +240,43 @@ class Backbone(fx.GraphModule):
             views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
         return views[key]
 
+    def _parts(self) -> dict[str, nn.Module]:
+        """Every module by path, the head of a model that does not pool included."""
+        return _called(self, emit(self.arch, self.out_indices, logits=self.out_indices is None))
+
+    def _notes(self) -> dict[str, Any]:
+        """The plain data that others have set on the model."""
+        return {k: v for k, v in vars(self).items() if k not in self._of_its_own and isinstance(v, _PLAIN)}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        modules = copy.deepcopy(_called(self, self.graph), memo)
-        return _assemble(self.arch, modules, self.out_indices, self.training)
+        modules, notes = copy.deepcopy((self._parts(), self._notes()), memo)
+        return _assemble(self.arch, modules, self.out_indices, self.training, self.pooled, notes)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _assemble, (self.arch, _called(self, self.graph), self.out_indices, self.training)
+        return _assemble, (self.arch, self._parts(), self.out_indices, self.training, self.pooled, self._notes())
+
+
+_PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 
 
 def _assemble(
-    arch: Architecture, modules: dict[str, nn.Module], maps: tuple[int, ...] | None, training: bool = True
+    arch: Architecture,
+    modules: dict[str, nn.Module],
+    maps: tuple[int, ...] | None,
+    training: bool = True,
+    pooled: bool = True,
+    notes: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """A model from modules by path; the graph follows from `arch`, so that it need not be stored."""
     model = Backbone(modules, emit(arch, maps, logits=maps is None), class_name="Backbone")
-    model.arch, model.out_indices = arch, maps
+    model.arch, model.out_indices, model.pooled = arch, maps, pooled
+    model.in_chans = arch.plan.input.channels
     model.num_classes = arch.plan.num_classes if maps is None else 0
     model.training = training
+    if not pooled:
+        model.graph = emit(arch, logits=False)
+    model._of_its_own = frozenset(("_of_its_own", "_views", *vars(model)))
+    vars(model).update(notes or {})
     return model
 
 

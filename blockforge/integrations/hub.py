@@ -1,0 +1,151 @@
+"""Models on the Hugging Face hub: the folder of `save_model`, with a config that timm reads and a model card."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from blockforge import __version__
+from blockforge.compiler.backbone import Backbone
+from blockforge.errors import WeightsError
+from blockforge.extras import need
+from blockforge.integrations.pretrained_cfg import pretrained_cfg
+from blockforge.saving import load_model, save_model, write_atomically
+from blockforge.spec import to_yaml
+
+need("hub", "huggingface_hub")
+
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download  # noqa: E402
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: E402
+
+_FILES = ["spec.yaml", "versions.json", "model.safetensors"]
+"""What `load_model` reads."""
+
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+A vision backbone, built by BlockForge {{ version }} from the spec below.
+
+| parameters | multiply-adds | image | {{ output }} |
+|---|---|---|---|
+| {{ params }} | {{ macs }} | {{ image }} | {{ values }} |
+
+## Use
+
+```python
+{{ use }}
+```
+
+## Spec
+
+```yaml
+{{ spec }}
+```
+"""
+
+
+def from_pretrained(folder_or_repo: str | os.PathLike[str], **kwargs: Any) -> Backbone:
+    """The model in a folder that `save_pretrained` wrote, or in a repository of the hub, in evaluation mode.
+
+    Args:
+        kwargs: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, as huggingface_hub's.
+    Raises: WeightsError or SpecError if there is none that loads.
+    """
+    name = os.fspath(folder_or_repo)
+    if Path(name).is_dir():
+        return load_model(name).eval()
+    try:
+        return HubModel.from_pretrained(name, **kwargs).model.eval()
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        first = str(e).strip().splitlines()[0]
+        raise WeightsError(f"'{name}' is no folder, and no repository that could be read: {first}") from None
+
+
+class HubModel(
+    ModelHubMixin,
+    library_name="blockforge",
+    tags=["blockforge"],
+    model_card_template=_CARD,
+):
+    """A model, with the methods of huggingface_hub's mixin."""
+
+    def __init__(self, model: Backbone) -> None:
+        self.model = model
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(self.model, save_directory)
+        text = json.dumps(config(self.model), indent=1) + "\n"
+        write_atomically(save_directory / "config.json", lambda f: _write(f, text))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> HubModel:
+        return cls(load_model(snapshot_download(model_id, allow_patterns=_FILES, **kwargs)))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card: what the model costs, how to load it, its spec. Arguments replace values of the template."""
+        model, size = self.model, self.model.arch.plan.input
+        maps = model.out_indices
+        known = {
+            "name": model.arch.name,
+            "version": __version__,
+            "params": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
+            "macs": f"{_macs(model) / 1e9:.2f}G",
+            "image": f"{size.channels} x {size.size[0]} x {size.size[1]}",
+            "output": "classes" if maps is None else "channels of the maps",
+            "values": model.num_classes if maps is None else ", ".join(map(str, model.feature_info.channels())),
+            "use": _use(model),
+            "spec": to_yaml(model.spec, header=False).strip(),
+        }
+        card = super().generate_model_card(*args, **{**known, **kwargs})
+        card.data["pipeline_tag"] = "image-classification" if model.num_classes else "image-feature-extraction"
+        return card
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _macs(model: Backbone) -> int:
+    """Multiply-adds of what the model runs: with `features_only`, of the stages up to its last map."""
+    if model.out_indices is None:
+        return model.arch.macs
+    nodes, last = model.arch.graph.nodes.values(), max(model.out_indices)
+    return sum(n["macs"] for n in nodes if n["kind"] != "head" and (n["stage"] or 0) <= last)
+
+
+def config(model: Backbone) -> dict[str, Any]:
+    """`config.json`: the spec, where timm looks for a model's arguments. timm loads whole models only."""
+    arguments: dict[str, Any] = {"spec": model.spec.tree}
+    if model.out_indices is not None:
+        return {"model_args": {**arguments, "features_only": True, "out_indices": list(model.out_indices)}}
+    if not model.pooled:
+        arguments["global_pool"] = ""
+    return {
+        "architecture": "blockforge",
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "pretrained_cfg": pretrained_cfg(model.arch),
+        "model_args": arguments,
+    }
+
+
+def _use(model: Backbone) -> str:
+    lines = [
+        "from blockforge.integrations.hub import from_pretrained",
+        "",
+        'model = from_pretrained("FOLDER_OR_REPOSITORY")',
+    ]
+    if model.out_indices is None:
+        lines += [
+            "",
+            "# or through timm",
+            "import timm, blockforge.timm",
+            "",
+            'model = timm.create_model("hf-hub:REPOSITORY", pretrained=True)  # local-dir:FOLDER',
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""What timm wants to know of a network before it is built; other tools read it too. Needs no timm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import SpecError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, per channel of an image in 0..1: what every checkpoint that the zoo can load was trained with."""
+
+
+def pretrained_cfg(arch: Architecture) -> dict[str, Any]:
+    """timm's `pretrained_cfg` of a network, without weights."""
+    size, last = arch.plan.input, arch.stage_shapes()[-1]
+    return {
+        "input_size": (size.channels, *size.size),
+        "fixed_input_size": not takes_other_sizes(arch),
+        "pool_size": (last.height, last.width),
+        "num_classes": arch.plan.num_classes,
+        "interpolation": "bicubic",
+        "mean": MEAN,
+        "std": STD,
+        "first_conv": first_conv(arch),
+        "classifier": "head.fc",
+    }
+
+
+def takes_other_sizes(arch: Architecture) -> bool:
+    """Whether the same weights serve images of another size: whether twice the size compiles to as many parameters."""
+    try:
+        other = compile_spec(arch.spec, {"input.size": [2 * side for side in arch.plan.input.size]})
+    except SpecError:
+        return False
+    return other.params == arch.params
+
+
+def first_conv(arch: Architecture) -> str | tuple[str, ...] | None:
+    """The convolution that reads the image, or those that do; None: none does."""
+    stem = arch.graph.nodes["stem"]
+    with torch.device("meta"):
+        module: nn.Module = stem["impl"].build(*stem["place"])
+    channels = arch.plan.input.channels
+    found = [
+        f"stem.{name}" if name else "stem"
+        for name, m in module.named_modules()
+        if isinstance(m, nn.Conv2d) and m.in_channels == channels
+    ]
+    return found[0] if len(found) == 1 else tuple(found) or None
