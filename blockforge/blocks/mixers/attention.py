@@ -32,6 +32,18 @@ class Tiles(NamedTuple):
         return self.height * self.width
 
 
+class AttentionWeights(NamedTuple):
+    """Attention of B maps, each in T tiles of L positions.
+
+    Attributes:
+        weights: (B * T, heads, L, L): of each query (row) over the keys; a row's sum is 1.
+        positions: (T, L, 2): row and column of each position on the map; -1 in the padding.
+    """
+
+    weights: Tensor
+    positions: Tensor
+
+
 @mixer("attention")
 class Attention(Mixer):
     """Multi-head softmax attention over all H * W positions, or within windows that the layer may shift;
@@ -41,9 +53,10 @@ class Attention(Mixer):
     are no multiple of the window are padded with zeros right and below, as in Swin's code for detection.
 
     Shape: x_BHWC -> y_BHWC, any H and W; with `rel_pos_bias` but no window only the H and W it was built for.
-    Cost: 4 dim^2 a position for the projections, 2 L dim for the products (L = H * W, or window^2).
-    Raises: OpError if the heads do not divide dim, if both num_heads and head_dim are given, if the shift is
-        not smaller than the window; at run time if the bias is of another size than the map.
+    Cost: 4 dim inner a position for the projections, 2 L inner for the products (L = H * W, or window^2); inner is
+        dim, or num_heads * head_dim if both are given.
+    Raises: OpError if the heads do not divide dim, if the shift is not smaller than the window; at run time if the
+        bias is of another size than the map.
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; window, shift and rel_pos_bias:
     Swin Transformer, ICCV 2021, section 3.2, https://arxiv.org/abs/2103.14030; local_conv: Scale-Aware
     Modulation Meet Transformer, ICCV 2023, section 3.2.
@@ -52,7 +65,7 @@ class Attention(Mixer):
     num_heads: Count | None = None
     """Heads; or say their width with `head_dim`."""
     head_dim: Count | None = None
-    """Width of a head; 32 if neither it nor `num_heads` is given."""
+    """Width of a head; 32 if neither it nor `num_heads` is given. With both, attention has a width of its own."""
     qkv_bias: bool = True
     """Bias of the query, key and value projections."""
     qk_norm: bool = False
@@ -82,6 +95,10 @@ class Attention(Mixer):
         """Number of heads on a map of width `dim`."""
         return self.num_heads or max(1, dim // (self.head_dim or DEFAULT_HEAD_DIM))
 
+    def inner(self, dim: int) -> int:
+        """Width of the queries, and of the keys and values."""
+        return self.num_heads * self.head_dim if self.num_heads and self.head_dim else dim
+
     def tiles(self, shape: Shape) -> Tiles:
         """The windows on this map."""
         if self.window is None:
@@ -92,33 +109,31 @@ class Attention(Mixer):
         return Tiles(side, side, shift if side < min(shape.height, shape.width) else 0, number)
 
     def check(self, shape: Shape) -> None:
-        if self.num_heads and self.head_dim:
-            hint = "one follows from the other"
-            raise OpError("num_heads and head_dim are both given", hint=hint, param="head_dim")
         if self.num_heads is None and shape.dim > (self.head_dim or DEFAULT_HEAD_DIM):
             divisible(shape.dim, self.head_dim or DEFAULT_HEAD_DIM, "dim", "head_dim", "head_dim")
-        divisible(shape.dim, self.heads(shape.dim), "dim", "num_heads", "num_heads")
+        if self.num_heads is None or self.head_dim is None:
+            divisible(shape.dim, self.heads(shape.dim), "dim", "num_heads", "num_heads")
 
     def cost(self, shape: Shape) -> Cost:
-        dim, tiles, heads = shape.dim, self.tiles(shape), self.heads(shape.dim)
+        dim, tiles, heads, inner = shape.dim, self.tiles(shape), self.heads(shape.dim), self.inner(shape.dim)
         length, positions = tiles.positions, tiles.positions * tiles.number
-        cost = primitives.linear(dim, 3 * dim, positions, bias=self.qkv_bias)
-        cost += primitives.matmul(length, dim, length, tiles.number)
-        cost += primitives.matmul(length, length, dim, tiles.number)
+        cost = primitives.linear(dim, 3 * inner, positions, bias=self.qkv_bias)
+        cost += primitives.matmul(length, inner, length, tiles.number)
+        cost += primitives.matmul(length, length, inner, tiles.number)
         if self.qk_norm:
-            cost += primitives.norm(dim // heads) + primitives.norm(dim // heads)
+            cost += primitives.norm(inner // heads) + primitives.norm(inner // heads)
         if self.rel_pos_bias:
             cost += Cost(params=(2 * tiles.height - 1) * (2 * tiles.width - 1) * heads)
         if self.local_conv is not None:
-            cost += primitives.dwconv(dim, (self.local_conv, self.local_conv), positions)
-        return cost + primitives.linear(dim, dim, shape.positions)
+            cost += primitives.dwconv(inner, (self.local_conv, self.local_conv), positions)
+        return cost + primitives.linear(inner, dim, shape.positions)
 
     def workspace(self, shape: Shape) -> int:
         tiles, heads = self.tiles(shape), self.heads(shape.dim)
         # Maps: q, k, v, their mix, and two more for each option. A shift has a bias for every window.
         maps = 4 + 2 * self.qk_norm + 2 * (self.local_conv is not None)
         bias = tiles.positions * (heads if self.rel_pos_bias else 1) if tiles.shift else 0
-        return tiles.positions * tiles.number * (maps * shape.dim + heads + bias)
+        return tiles.positions * tiles.number * (maps * self.inner(shape.dim) + heads + bias)
 
     def build(self, shape: Shape) -> nn.Module:
         module = AttentionModule if self.window is None else WindowAttentionModule
@@ -130,14 +145,14 @@ class AttentionModule(nn.Module):
 
     def __init__(self, op: Attention, shape: Shape) -> None:
         super().__init__()
-        dim, self.num_heads = shape.dim, op.heads(shape.dim)
+        dim, inner, self.num_heads = shape.dim, op.inner(shape.dim), op.heads(shape.dim)
         self.tiles = op.tiles(shape)
-        self.qkv = Linear(dim, 3 * dim, bias=op.qkv_bias)
-        self.q_norm = nn.LayerNorm(dim // self.num_heads) if op.qk_norm else None
-        self.k_norm = nn.LayerNorm(dim // self.num_heads) if op.qk_norm else None
+        self.qkv = Linear(dim, 3 * inner, bias=op.qkv_bias)
+        self.q_norm = nn.LayerNorm(inner // self.num_heads) if op.qk_norm else None
+        self.k_norm = nn.LayerNorm(inner // self.num_heads) if op.qk_norm else None
         self.rel_pos = RelativePositionBias(self.tiles, self.num_heads) if op.rel_pos_bias else None
-        self.local_conv = DWConv(dim, op.local_conv) if op.local_conv is not None else None
-        self.proj = Linear(dim, dim)
+        self.local_conv = DWConv(inner, op.local_conv) if op.local_conv is not None else None
+        self.proj = Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.rel_pos() if self.rel_pos is not None else None
@@ -147,17 +162,32 @@ class AttentionModule(nn.Module):
 
     def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """Attention over all positions of each map in the batch; `bias` is added to the logits."""
-        size = qkv.shape[1:3]
-        q, k, v = qkv.flatten(1, 2).chunk(3, dim=-1)
-        q_BLND, k_BLND, v_BLND = (t.unflatten(-1, (self.num_heads, -1)) for t in (q, k, v))
+        q_BNLD, k_BNLD, v_BNLD = self.split(qkv)
+        y = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias)
+        y = y.transpose(1, 2).flatten(2).unflatten(1, qkv.shape[1:3])
+        if self.local_conv is not None:
+            y = y + self.local_conv(qkv.chunk(3, dim=-1)[2])
+        return y
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of each head, (B, heads, L, head_dim)."""
+        q_BLND, k_BLND, v_BLND = (t.unflatten(-1, (self.num_heads, -1)) for t in qkv.flatten(1, 2).chunk(3, dim=-1))
         if self.q_norm is not None and self.k_norm is not None:
             q_BLND, k_BLND = self.q_norm(q_BLND), self.k_norm(k_BLND)
-        q_BNLD, k_BNLD, v_BNLD = (t.transpose(1, 2) for t in (q_BLND, k_BLND, v_BLND))
-        y = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias)
-        y = y.transpose(1, 2).flatten(2).unflatten(1, size)
-        if self.local_conv is not None:
-            y = y + self.local_conv(v.unflatten(1, size))
-        return y
+        return q_BLND.transpose(1, 2), k_BLND.transpose(1, 2), v_BLND.transpose(1, 2)
+
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
+        """What each position reads of which other one. `forward` never holds it whole; this is for analysis."""
+        bias = self.rel_pos() if self.rel_pos is not None else None
+        return AttentionWeights(self.scores(self.qkv(x), bias), positions_of(x).flatten(1, 2))
+
+    def scores(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
+        """The softmax of the logits of `attend`."""
+        q_BNLD, k_BNLD, _ = self.split(qkv)
+        logits = q_BNLD @ k_BNLD.transpose(-2, -1) * q_BNLD.shape[-1] ** -0.5
+        if bias is not None:
+            logits = logits.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else logits + bias
+        return logits.softmax(-1)
 
 
 class WindowAttentionModule(AttentionModule):
@@ -178,6 +208,13 @@ class WindowAttentionModule(AttentionModule):
         y = self.attend(self.qkv(cut_windows(x, side, shift)), bias)
         return self.proj(join_windows(y, side, height, width, shift))
 
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
+        """As `AttentionModule.attention_weights`, one tile after the other."""
+        side, shift = self.tiles.height, self.tiles.shift
+        bias = self.bias(*x.shape[:3])
+        positions = cut_windows(positions_of(x) + 1, side, shift) - 1  # the padding's zeros become -1
+        return AttentionWeights(self.scores(self.qkv(cut_windows(x, side, shift)), bias), positions.flatten(1, 2))
+
     def bias(self, batch: int, height: int, width: int) -> Tensor | None:
         """What is added to the logits: one for all windows, or with a shift one for each."""
         bias = self.rel_pos() if self.rel_pos is not None else None
@@ -189,6 +226,12 @@ class WindowAttentionModule(AttentionModule):
             blocked = shift_mask(height, width, self.tiles).to(blocked.device)
         bias = ~blocked if bias is None else bias.masked_fill(blocked, -torch.inf)
         return bias.expand(batch, *bias.shape).flatten(0, 1)
+
+
+def positions_of(x: Tensor) -> Tensor:
+    """Row and column of each position of x_BHWC: (1, H, W, 2)."""
+    rows, columns = (torch.arange(n, device=x.device) for n in x.shape[1:3])
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)[None]
 
 
 class RelativePositionBias(nn.Module):
