@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import random
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from blockforge.errors import Diagnostic, Path, SpecError, did_you_mean, format_path
 from blockforge.search.errors import SearchError
 from blockforge.spec import Hole, Spec, SpecLike, fill, from_text, holes, list_specs, load
+from blockforge.spec.expressions import ExpressionError
+from blockforge.spec.require import violations
 
 DEFAULT_SPACE = "hybrid"
 _NOT_COMPARED = ("name", "about")
@@ -80,11 +84,41 @@ def values(hole: Hole, at_most: int = 16) -> list[Any]:
     if hole.kind == "choice":
         return list(hole.labels)
     if hole.kind == "int":
-        low, step = int(hole.low), hole.step
-        count = (int(hole.high) - low) // step + 1
+        low, step, count = int(hole.low), hole.step, number_of_values(hole)
         steps = range(count) if count <= at_most else {round(i * (count - 1) / (at_most - 1)) for i in range(at_most)}
         return [low + i * step for i in sorted(steps)]
     return [hole.low] if hole.low == hole.high else [hole.low, hole.high]
+
+
+def number_of_values(hole: Hole) -> int:
+    """How many values a hole has; a range of floats counts as one."""
+    if hole.kind == "choice":
+        return len(hole.labels)
+    return (int(hole.high) - int(hole.low)) // hole.step + 1 if hole.kind == "int" else 1
+
+
+def draw(hole: Hole, rng: random.Random) -> Any:
+    """A random value of a hole, each as likely as the others."""
+    if hole.kind == "choice":
+        return rng.choice(hole.labels)
+    if hole.kind == "int":
+        return int(hole.low) + hole.step * rng.randrange(number_of_values(hole))
+    if hole.kind == "log":
+        return min(hole.high, max(hole.low, math.exp(rng.uniform(math.log(hole.low), math.log(hole.high)))))
+    return rng.uniform(hole.low, hole.high)
+
+
+def check_requirements(space: Spec, answers: Mapping[str, Any]) -> dict[str, float]:
+    """By how much `answers` break each relation of the space's `require`, 0 where it holds: `require.0` -> 0.25.
+
+    For a comparison the distance of its sides, relative to the larger one; what has no measure fails by 1. The same
+    relations make the compiler refuse a candidate; these figures are for a sampler to learn from.
+    """
+    found = {f"require.{i}": 0.0 for i in range(len(space.lifted.get("require", ())))}
+    try:
+        return found | {f"require.{v.index}": v.by for v in violations(space.lifted, answers)}
+    except ExpressionError as e:
+        return found | {f"require.{e.index}": 1.0}
 
 
 def _is_name(text: str) -> bool:

@@ -35,6 +35,28 @@ def test_a_budget_is_read(text: str, limits: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("20ms@cpu", {"latency_ms": 20.0, "device": "cpu"}),
+        ("latency=20ms@cpu", {"latency_ms": 20.0, "device": "cpu"}),
+        ("1.5 s @ cuda:1", {"latency_ms": 1500.0, "device": "cuda:1"}),
+        ("250us", {"latency_ms": 0.25, "device": "cpu"}),
+        ("flops=5G macs,20ms@cuda", {"macs": 5 * 10**9, "latency_ms": 20.0, "device": "cuda"}),
+        (["5GFLOPs", "params = 30Mparams"], {"macs": 5 * 10**9, "params": 30 * 10**6}),
+    ],
+)
+def test_latencies_names_and_several_texts(text: str | list[str], known: dict[str, object]) -> None:
+    budget = parse_budget(text)
+    assert budget.as_dict() == known
+    assert Budget(**known) == budget  # type: ignore[arg-type]
+
+
+def test_a_budget_in_words() -> None:
+    text = "5.00G MACs, 200 MB, 20 ms on cuda:0"
+    assert str(parse_budget("5GFLOPs,200MB,20ms@cuda:0")) == text
+
+
+@pytest.mark.parametrize(
     ("text", "column", "message"),
     [
         ("5G", 2, "'5G' has no unit"),
@@ -52,6 +74,12 @@ def test_a_budget_is_read(text: str, limits: dict[str, int]) -> None:
         ("", 1, "there is no limit here"),
         ("5GFLOPs;3Mparams", 1, "'5GFLOPs;3Mparams' is not a number and a unit"),
         ("5\x1bGFLOPs", 1, "'5[?]GFLOPs' is not a number and a unit"),
+        ("20ms@tpu", 6, "no device is named 'tpu'"),
+        ("5GFLOPs@cpu", 9, "only a latency is one of a device"),
+        ("params=5GFLOPs", 1, "'params' is not what GFLOPs measure"),
+        ("time=5ms", 1, "limits are on flops, macs, params, memory, latency"),
+        ("5ms@cpu,6ms@cuda", 9, "there is a limit on latency_ms already"),
+        ("0ms", 1, "'0ms' leaves nothing"),
     ],
 )
 def test_what_cannot_be_read_is_pointed_at(text: str, column: int, message: str) -> None:

@@ -78,6 +78,16 @@ def report_at(
     stop_if_many(report)
 
 
+def inside(loc: Loc | None, text: str, column: int, length: int) -> Loc | None:
+    """The place `column` characters into a string value, if the value stands on one line as it is."""
+    if loc is None or not 1 <= loc.line <= len(loc.source.lines):
+        return loc
+    start = loc.source.lines[loc.line - 1].find(text, loc.column - 1)
+    if start not in (loc.column - 1, loc.column):  # as it is, or behind a quote
+        return loc
+    return Loc(loc.source, loc.line, start + 1 + column, max(1, length))
+
+
 def stop_if_many(report: Report) -> None:
     """Raise what was found so far if it is enough."""
     if len(report.found) >= MAX_ERRORS:

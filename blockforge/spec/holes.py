@@ -38,6 +38,7 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     from blockforge.spec.load import parse
 
     tree = _fill(spec.lifted, answers)
+    tree.pop("require", None)  # it speaks of holes and names that are gone
     used = _used_blocks(tree)
     if "blocks" in tree:
         tree["blocks"] = {n: b for n, b in tree["blocks"].items() if n in used}

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from blockforge.errors import Loc, Path, Report, did_you_mean
+from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec import patterns
-from blockforge.spec.findings import NOWHERE, Origins, report_at
+from blockforge.spec.findings import NOWHERE, Origins, inside, report_at
 from blockforge.spec.model import StageSpec
 from blockforge.spec.scope import FailedError
 from blockforge.spec.values import Hole
@@ -36,7 +36,7 @@ def check_names(pattern: str, path: Path, blocks: Collection[str], origins: Orig
         return False
     first = dict(reversed(unknown))
     for name, column in reversed(first.items()):  # each name once, where it stands first
-        within = functools.partial(_inside, text=pattern, column=column, length=len(name))
+        within = functools.partial(inside, text=pattern, column=column, length=len(name))
         text, hint = f"there is no block named '{name}'", did_you_mean(name, blocks, what="blocks")
         report_at(report, origins, "unknown-block", text, path, hint=hint, within=within)
     return not unknown
@@ -60,15 +60,5 @@ def _options(value: Any, written: Path) -> Iterator[tuple[Any, Path]]:
 
 
 def _report(e: patterns.PatternError, pattern: str, path: Path, origins: Origins, report: Report) -> None:
-    within = functools.partial(_inside, text=pattern, column=e.column, length=e.length)
+    within = functools.partial(inside, text=pattern, column=e.column, length=e.length)
     report_at(report, origins, "layers", str(e), path, hint=e.hint, within=within)
-
-
-def _inside(loc: Loc | None, text: str, column: int, length: int) -> Loc | None:
-    """The place `column` characters into a string value, if the value stands on one line as it is."""
-    if loc is None or not 1 <= loc.line <= len(loc.source.lines):
-        return loc
-    start = loc.source.lines[loc.line - 1].find(text, loc.column - 1)
-    if start not in (loc.column - 1, loc.column):  # as it is, or behind a quote
-        return loc
-    return Loc(loc.source, loc.line, start + 1 + column, max(1, length))

@@ -22,8 +22,8 @@ _EXAMPLES: dict[str, str] = {
     "log": "{$log: [1.0e-5, 1.0e-2]}",
 }
 _KINDS: dict[str, HoleKind] = {"$choice": "choice", "$int": "int", "$float": "float", "$log": "log"}
-_FREE_FORM: Path = ("about",)
-"""Notes for people: nothing in them is a reference or a hole."""
+_PLAIN: tuple[Path, ...] = (("about",), ("require",))
+"""Notes for people and relations: nothing in them is a reference or a hole."""
 
 
 def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None) -> Any:
@@ -34,7 +34,9 @@ def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None
         written: where it stands in the document, if that differs: an option stands inside its hole.
     """
     at = path if written is None else written
-    if isinstance(tree, dict) and path != _FREE_FORM:
+    if path in _PLAIN and isinstance(tree, dict | list):
+        return tree
+    if isinstance(tree, dict):
         if len(tree) > MAX_KEYS:
             report.error("limit", f"{len(tree)} keys in one mapping; {MAX_KEYS} are allowed", at, hint="leave some out")
             report.close()
@@ -162,6 +164,11 @@ def _labels(options: list[Any]) -> tuple[Any, ...]:
             taken.add(label)
         labels.append(label)
     return tuple(labels)
+
+
+def label_of(value: Any) -> Any:
+    """The scalar that stands for a value of a lifted tree: a scalar is its own."""
+    return _label(plain(value)) if isinstance(value, dict | list) else value
 
 
 def _label(option: dict[Any, Any] | list[Any]) -> str:

@@ -20,6 +20,7 @@ from blockforge.spec.model import Spec
 from blockforge.spec.names import check_names
 from blockforge.spec.override import Overrides, override
 from blockforge.spec.plain_data import plain_data
+from blockforge.spec.require import check_relations
 from blockforge.spec.scalars import shorten
 from blockforge.spec.schema_errors import report_schema_errors
 
@@ -67,6 +68,7 @@ def parse(document: Document) -> Spec:
     stages, blocks = lifted.get("stages"), lifted.get("blocks", {})
     if isinstance(stages, list) and isinstance(blocks, dict):
         check_all_options(stages, blocks, report)
+    check_relations(lifted, report)
     try:
         spec = Spec.model_validate(lifted)
     except ValidationError as e:

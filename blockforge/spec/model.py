@@ -31,6 +31,7 @@ from blockforge.spec.values import Hole, Ref, plain
 
 MAX_SKIPS = MAX_STAGES * (MAX_STAGES - 1) // 2
 """One for each pair of stages."""
+MAX_RELATIONS = 100
 
 
 class Model(BaseModel):
@@ -197,6 +198,8 @@ class Spec(Basics):
     """Paper, reported figures, differences: free form, never read by the compiler."""
     let: dict[LetName, Any] = {}
     """Names for $name anywhere below."""
+    require: Annotated[list[str], Field(max_length=MAX_RELATIONS)] = []
+    """Relations that values must keep: [stages.1.dim >= stages.0.dim, M == 'all' or S <= M]."""
     defaults: Annotated[DefaultsSpec, Open] = DefaultsSpec()
     """What every branch takes that does not say."""
     blocks: dict[Name, Annotated[list[Annotated[BranchSpec, Open]], Field(min_length=1), Open]] = {}

@@ -28,6 +28,7 @@ from blockforge.spec.model import (
     StemSpec,
 )
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
+from blockforge.spec.require import report_violations
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 
@@ -70,6 +71,7 @@ class _Resolver:
         stem_dim = stem.spec.dim or whole[0].dim
         self._check_stem(stem_dim, whole[0], stem.origins)
         self._check_dims(whole)
+        report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
         rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 import blockforge as bf
 from blockforge.search import search
-from blockforge.search.budget import excess, over, smallest_candidate
+from blockforge.search.budget import as_budget, check_budget, excess, over, smallest_candidate
 from blockforge.search.space import values
 from blockforge.spec import Spec, holes
 from blockforge.units import Budget
@@ -70,3 +71,33 @@ def test_invalid_candidates_are_told_and_passed_over(tiny: Spec) -> None:
     assert invalid
     assert all(t.reason.startswith("dim 17 is not divisible by num_heads 2") for t in invalid)
     assert all(t.holes["stages.1.dim"] == 16 for t in result.ranked)
+
+
+def test_latency_is_measured_last_and_once(tiny: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    arch, measured = smallest_candidate(tiny, Budget()), []
+
+    def measure(model: object, setting: object, device: str, seconds: float) -> object:
+        measured.append(device)
+        return SimpleNamespace(p50_ms=3.0)
+
+    monkeypatch.setattr("blockforge.bench.profile.measure", measure)
+    too_many = Budget(macs=arch.macs - 1, latency_ms=2.0, device="cpu")
+    assert list(excess(arch, too_many)) == ["macs"]
+    assert measured == []
+    budget = Budget(macs=arch.macs, latency_ms=2.0, device="cpu")
+    assert excess(arch, budget) == {"macs": 0.0, "latency_ms": 0.5}
+    assert over(arch, budget) == "3 ms against 2 ms on cpu"
+    assert measured == ["cpu"]
+
+
+def test_a_latency_is_a_real_one(few: Spec) -> None:
+    arch = smallest_candidate(few, Budget())
+    assert excess(arch, Budget(latency_ms=60_000.0, device="cpu"))["latency_ms"] < -0.9
+    with pytest.raises(bf.BudgetError, match=r"no candidate of 'tiny' fits in 0\.0001 ms on cpu\n.* ms\n"):
+        check_budget(few, as_budget("0.1us@cpu"))
+
+
+def test_the_check_ends_with_the_first_that_fits(tiny: Spec) -> None:
+    found = check_budget(tiny, as_budget(["1GFLOPs", "1Gparams"]))
+    assert found.macs > smallest_candidate(tiny, Budget(macs=1)).macs or found.depth == 2
+    assert as_budget(None) == as_budget("") == Budget()

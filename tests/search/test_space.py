@@ -6,56 +6,92 @@ import pytest
 
 import blockforge as bf
 from blockforge.search import SearchError, list_spaces, load_space
+from blockforge.search.locate import NotInSpaceError, locate
 from blockforge.search.sampling import check_sampler, label_of
-from blockforge.search.space import differences, fingerprint, values
+from blockforge.search.space import check_requirements, differences, fingerprint, values
+from blockforge.search.statistics import sample_costs
 from blockforge.spec import Hole, Spec, fill, holes
+from blockforge.units import Budget
+
+SEEDS = {
+    "sparx": "sparx_mamba_*",
+    "smt": "smt_*",
+    "vssd": "vssd_*",
+    "mambavision": "mambavision_*",
+    "strip": "strip_mlp_*",
+}
+OFF_THE_GRID = {"sparx_mamba_s", "sparx_mamba_b", "mambavision_l", "mambavision_l2"}
+"""Variants whose widths are not among those of the default space."""
+ALL_SEEDS = [name for pattern in SEEDS.values() for name in bf.list_specs(pattern)]
 
 
 @pytest.mark.parametrize("name", list_spaces())
 def test_packaged_spaces_load_and_compile(name: str) -> None:
     space = load_space(name)
     assert space.name == name
-    assert bf.compile(space, ask=lambda hole: values(hole)[0]).params > 0
-    assert bf.compile(space, ask=lambda hole: values(hole)[-1]).params > 0
+    sample = sample_costs(space, 40, 0, Budget())
+    assert sample.valid >= 8, sample.refused
+    blocks = [why for why in sample.refused if why not in space.tree["require"]]
+    assert blocks == []  # what cannot stand together is said in `require`
 
 
-SMT = {
-    "let.expand": 2,
-    "stem.kernel_size": 3,
-    "stages.0.dim": 64,
-    "stages.1.dim": 128,
-    "stages.2.dim": 256,
-    "stages.3.dim": 512,
-    "stages.0.layers": "sam",
-    "stages.1.layers": "sam",
-    "stages.2.layers": "(sam msa)*",
-    "stages.3.layers": "msa",
-    "stages.0.let.sam_heads": 4,
-    "stages.1.let.sam_heads": 4,
-    "stages.2.let.sam_heads": 4,
-    "stages.2.let.num_heads": 8,
-    "stages.3.let.num_heads": 16,
-    "stages.1.connect": "none",
-    "stages.2.connect": "none",
-}
+@pytest.mark.parametrize(("space", "name"), [(s, n) for s, pattern in SEEDS.items() for n in bf.list_specs(pattern)])
+def test_every_seed_is_a_point_of_its_family(space: str, name: str) -> None:
+    _is_point(name, load_space(space))
 
 
-@pytest.mark.parametrize(
-    ("name", "kernel_size", "depths", "ratios"),
-    [
-        ("smt_t", 3, (2, 2, 8, 1), (4, 4, 4, 2)),
-        ("smt_s", 3, (3, 4, 18, 2), (4, 4, 4, 2)),
-        ("smt_b", 7, (4, 6, 28, 2), (8, 6, 4, 2)),
-    ],
-)
-def test_smt_is_a_point_of_the_default_space(
-    name: str, kernel_size: int, depths: tuple[int, ...], ratios: tuple[int, ...]
-) -> None:
-    answers = SMT | {"stem.kernel_size": kernel_size}
-    answers |= {f"stages.{i}.depth": depth for i, depth in enumerate(depths)}
-    answers |= {f"stages.{i}.let.mlp_ratio": ratio for i, ratio in enumerate(ratios)}
-    found = bf.compile(load_space(), ask=lambda hole: answers[hole.name])
-    assert found.hash == bf.compile(name, {"drop_path": 0.2}).hash
+@pytest.mark.parametrize("name", [n for n in ALL_SEEDS if n not in OFF_THE_GRID])
+def test_seeds_are_points_of_the_default_space(name: str) -> None:
+    _is_point(name, load_space())
+
+
+def _is_point(name: str, space: Spec) -> None:
+    answers = locate(space, name)
+    found = bf.compile(space, ask=lambda hole: answers[hole.name])
+    drop_path = space.tree["drop_path"]
+    assert found.hash == bf.compile(name, {"drop_path": drop_path}).hash
+    assert found.plan.answers == answers
+
+
+def test_a_point_is_found_at_the_size_of_the_space() -> None:
+    space = load_space("smt", ["input.size=64", "num_classes=10"])
+    answers = locate(space, "smt_t")
+    assert bf.compile(space, ask=lambda hole: answers[hole.name]).plan.num_classes == 10
+
+
+@pytest.mark.parametrize("name", sorted(OFF_THE_GRID))
+def test_what_lies_outside_is_said(name: str) -> None:
+    dim = bf.compile(name).plan.stages[2].dim
+    with pytest.raises(NotInSpaceError, match=f"'{name}' is no point of 'hybrid'\n(.*\n)*.*the spec has {dim}, ") as e:
+        locate(load_space(), name)
+    assert all(reason.startswith("stages.") for reason in e.value.reasons)
+
+
+def test_other_stages_and_unfit_combinations_are_said(tiny: Spec) -> None:
+    with pytest.raises(NotInSpaceError, match="stages: the spec has 4, the space 2"):
+        locate(tiny, "smt_t")
+    inside = fill(tiny, {"let.heads": 2, "stages.0.layers": "sam", "stages.1.layers": "sam"})
+    assert locate(tiny, inside)["let.heads"] == 2
+    space = bf.load(tiny, {"stages.0.layers": {"$choice": ["sam", "dw"]}})
+    mixed = bf.load(inside, {"blocks.other": [{"op": "sam", "num_heads": 1}, {"op": "conv_mlp", "mlp_ratio": 2}]})
+    mixed = bf.load(mixed, {"stages.0.layers": "other"})
+    with pytest.raises(NotInSpaceError, match="not all with one value for each hole that they share"):
+        locate(space, mixed)
+
+
+def test_a_relation_keeps_a_seed_out() -> None:
+    space = load_space("smt", {"require": ["stages.3.depth >= 2"]})
+    assert locate(space, "smt_s")["stages.3.depth"] == 2
+    with pytest.raises(NotInSpaceError, match=r"stages\.3\.depth >= 2 does not hold: stages\.3\.depth is 1"):
+        locate(space, "smt_t")
+
+
+def test_relations_tell_by_how_much_they_are_broken(tiny: Spec) -> None:
+    space = bf.load(tiny, {"require": ["stages.1.dim >= 2 * stages.0.dim", "stages.1.connect.stride < 2"]})
+    answers = {"stages.0.dim": 16, "stages.1.dim": 24, "stages.1.connect": "none"}
+    assert check_requirements(space, answers) == {"require.0": pytest.approx(0.25), "require.1": 0.0}
+    answers |= {"stages.1.dim": 32, "stages.1.connect": "sparx", "stages.1.connect.stride": 2}
+    assert check_requirements(space, answers) == {"require.0": 0.0, "require.1": pytest.approx(1e-6)}
 
 
 def test_a_filled_space_is_the_same_network(tiny: Spec) -> None:

@@ -1,0 +1,90 @@
+"""`blockforge space`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, console, print_json, write_file, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blockforge.compiler import Architecture
+
+
+def space(
+    source: Annotated[
+        str, typer.Argument(metavar="SPACE", help="A packaged space or a YAML file with holes.")
+    ] = "hybrid",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs or 30Mparams; may be repeated."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=10, metavar="N", help="Random networks behind the histograms.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is drawn.")] = 0,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Write N different random networks as specs into -o DIR.")
+    ] = None,
+    fit: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="With --sample: fit widths to this share of the budget, or more."),
+    ] = None,
+    enumerate: Annotated[
+        bool, typer.Option("--enumerate", help="Count the distinct networks; with -o DIR write all.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="PATH", help="A picture (.png), or a folder of specs.")
+    ] = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how large a space is, what its holes can be, what its networks cost, and how many fit a budget.
+
+    Nothing is built: networks are drawn with equal chances for every value of a hole, and compiled.
+
+    \b
+    Examples:
+      blockforge space
+      blockforge space tiny --budget 5MFLOPs -o tiny.png
+      blockforge space tiny --sample 48 --budget 5MFLOPs --fit 0.97 -o specs/
+      blockforge space my_space.yaml --enumerate
+    """
+    from blockforge.search.budget import as_budget
+    from blockforge.search.size import count
+    from blockforge.search.space import load_space
+    from blockforge.search.space_report import as_json, describe_space, plot_histograms
+    from blockforge.search.statistics import distinct_networks, draw_specs, sample_costs
+
+    found, limits = load_space(source, overrides), as_budget(budget)
+    if fit is not None and (sample is None or budget is None):
+        raise typer.BadParameter("it fits specs that --sample writes to a --budget", param_hint="--fit")
+    if sample is not None:
+        if out is None:
+            raise typer.BadParameter("say where to: -o DIR", param_hint="--sample")
+        number = _write(draw_specs(found, sample, seed, limits, fit), out)
+        console().print(f"{number} specs of {found.name} in {out}")
+        return
+    if enumerate:
+        networks, invalid = distinct_networks(found)
+        text = f"{found.name}: {len(networks)} different networks; {invalid} combinations of holes are invalid"
+        console().print(text if out is None else f"{text}\n{_write(networks, out)} specs in {out}")
+        return
+    size, drawn = count(found), sample_costs(found, draws, seed, limits)
+    if json:
+        print_json(as_json(found, size, drawn, limits))
+    else:
+        console().print(describe_space(found, size, drawn, limits))
+    if out is not None:
+        write_file(out, lambda file: plot_histograms(found, drawn, limits, file))
+
+
+def _write(networks: Iterable[Architecture], folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for arch in networks:
+        write_text(folder / f"{arch.name}.yaml", arch.spec.to_yaml(header=False))
+        written += 1
+    return written

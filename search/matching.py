@@ -1,0 +1,173 @@
+"""What the holes of a space's tree must be for a part of it to say the same as a part of a resolved spec.
+
+Every function gives the bindings (hole name -> answer) that extend given ones; none where there is no way.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from blockforge.blocks import registry
+from blockforge.errors import OpError
+from blockforge.spec import Hole
+from blockforge.spec.model import BranchSpec, ScaleSpec
+from blockforge.spec.plan import Branch, PlannedOp
+from blockforge.spec.values import Ref, same
+
+Bindings = Mapping[str, Any]
+Lets = tuple[Mapping[str, Any], ...]
+"""Names that are within reach, the nearest first."""
+Part = Callable[[Bindings], Iterator[Bindings]]
+
+_MAX_FILLS = 20_000
+_BRANCH_KEYS = frozenset(BranchSpec.model_fields) - {"op"}
+
+
+def options(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
+    """What a value may stand for: itself, what its name stands for, or each choice of its hole. A range stays."""
+    if isinstance(value, Ref):
+        given = next((let[value.name] for let in lets if value.name in let), None)
+        if given is not None:
+            yield from options(given, lets, known)
+    elif isinstance(value, Hole) and value.kind == "choice":
+        for label, option in zip(value.labels, value.options, strict=True):
+            if value.name not in known or same(known[value.name], label):
+                yield from options(option, lets, {**known, value.name: label})
+    else:
+        yield value, known
+
+
+def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A value of the space against plain data; a mapping with an `op` is a block."""
+    for option, found in options(value, lets, known):
+        if isinstance(option, Hole):
+            if target in option and found.get(option.name, target) == target:
+                yield {**found, option.name: target}
+        elif isinstance(target, dict) and "op" in target:
+            yield from _block(option, target, lets, found, frozenset())
+        elif isinstance(option, dict) and isinstance(target, dict):
+            if option.keys() == target.keys():
+                yield from in_turn([functools.partial(match, option[k], target[k], lets) for k in option], found)
+        elif isinstance(option, list) and isinstance(target, list):
+            if len(option) == len(target):
+                pairs = zip(option, target, strict=True)
+                yield from in_turn([functools.partial(match, a, b, lets) for a, b in pairs], found)
+        elif _same(option, target):
+            yield found
+
+
+def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A block of the space, or `none`, against a resolved one."""
+    yield from match(value, written_out(target) if target is not None else None, lets, known)
+
+
+def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A branch of a layer: its block, norm, scale and the rest."""
+    for tree, found in options(value, lets, known):
+        given = {"op": tree} if isinstance(tree, str) else tree
+        if not isinstance(given, dict):
+            continue
+        parts: list[Part] = [
+            functools.partial(_block, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
+            functools.partial(block, given.get("norm", defaults.get("norm", "none")), target.norm, lets),
+            functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(target.scale), lets),
+            functools.partial(match, given.get("drop_path", True), target.drop_path, lets),
+            functools.partial(match, given.get("post_act", "none"), target.post_act, lets),
+        ]
+        yield from in_turn(parts, found)
+
+
+def fills(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
+    """Every plain value that `value` may become. Raises: OverflowError if they are too many to look through."""
+    count = 0
+    for found in _fills(value, lets, known):
+        if (count := count + 1) > _MAX_FILLS:
+            raise OverflowError
+        yield found
+
+
+def in_turn(parts: Sequence[Part], known: Bindings) -> Iterator[Bindings]:
+    """Bindings under which all parts match."""
+    if not parts:
+        yield known
+        return
+    for found in parts[0](known):
+        yield from in_turn(parts[1:], found)
+
+
+def written_out(planned: PlannedOp) -> dict[str, Any]:
+    """A block with all its parameters."""
+    return {"op": planned.spec.op, **registry.make(planned.spec.op, planned.spec.params).parameters_dict()}
+
+
+def _block(
+    tree: Any, target: dict[str, Any], lets: Lets, known: Bindings, skipped: frozenset[str]
+) -> Iterator[Bindings]:
+    """The parameters that are written match, the others have their defaults."""
+    given = {"op": tree} if isinstance(tree, str) else tree
+    if not isinstance(given, dict) or "op" not in given:
+        return
+    written = {k: v for k, v in given.items() if k not in skipped}
+    if not written.keys() <= target.keys():
+        return
+    defaults = _defaults(target["op"])
+    if any(not _same(defaults[k], v) for k, v in target.items() if k not in written and k != "op"):
+        return
+    yield from in_turn([functools.partial(match, v, target[k], lets) for k, v in written.items()], known)
+
+
+def _fills(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
+    for option, found in options(value, lets, known):
+        if isinstance(option, Hole):
+            for number in (
+                range(int(option.low), int(option.high) + 1, option.step) if option.kind == "int" else [option.low]
+            ):
+                if found.get(option.name, number) == number:
+                    yield number, {**found, option.name: number}
+        elif isinstance(option, dict):
+            for values, bound in _fill_all(list(option.values()), lets, found):
+                yield dict(zip(option, values, strict=True)), bound
+        elif isinstance(option, list):
+            yield from _fill_all(option, lets, found)
+        else:
+            yield option, found
+
+
+def _fill_all(values: list[Any], lets: Lets, known: Bindings) -> Iterator[tuple[list[Any], Bindings]]:
+    if not values:
+        yield [], known
+        return
+    for first, found in _fills(values[0], lets, known):
+        for rest, bound in _fill_all(values[1:], lets, found):
+            yield [first, *rest], bound
+
+
+@functools.lru_cache(512)
+def _defaults(op: str) -> dict[str, Any]:
+    """What the parameters of a block are where nothing says; those that must be said are missing."""
+    fields = registry.get(op).model_fields
+    required = {name: None for name, field in fields.items() if field.is_required()}
+    try:
+        return registry.make(op, {}).parameters_dict()
+    except OpError:
+        return required | {n: f.get_default() for n, f in fields.items() if not f.is_required()}
+
+
+def _scale(scale: ScaleSpec | None) -> Any:
+    """As a spec says it."""
+    if scale is None or scale == ScaleSpec():
+        return None
+    said = {k: v for k, v in (("branch", scale.branch), ("skip", scale.skip)) if v is not None}
+    return said["branch"] if said.keys() == {"branch"} else said
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal as values of a spec: `none` leaves out, and a whole number may be written as either kind."""
+    a, b = (None if isinstance(v, str) and v == "none" else v for v in (a, b))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)

@@ -1,0 +1,133 @@
+"""Random samples of a space: what its networks cost, how many are valid, how many lie within a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import BudgetError, SpecError
+from blockforge.search.budget import excess
+from blockforge.search.errors import SearchError
+from blockforge.search.fit import fit
+from blockforge.search.size import enumerate_space
+from blockforge.search.space import draw
+from blockforge.spec import Spec
+from blockforge.units import Budget
+
+COSTS = ("macs", "params", "activation_bytes")
+_PATIENCE = 200
+"""Draws for each network that is wanted."""
+
+
+@dataclass
+class Sample:
+    """Networks of a space, each hole's values drawn with equal chances.
+
+    Attributes:
+        drawn: how many were drawn.
+        costs: MACs, params and activation bytes of each valid one.
+        refused: why the others do not compile -> how many.
+        within: how many of the valid ones keep the budget's limits; a limit on the latency is not measured.
+    """
+
+    drawn: int = 0
+    costs: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in COSTS})
+    refused: Counter[str] = field(default_factory=Counter)
+    within: int = 0
+
+    @property
+    def valid(self) -> int:
+        return len(self.costs["macs"])
+
+
+def sample_costs(space: Spec, number: int, seed: int, budget: Budget) -> Sample:
+    """Draw `number` candidates and compile them.
+
+    Raises: SpecError if none of them is valid.
+    """
+    rng, found = random.Random(seed), Sample()
+    limits = dataclasses.replace(budget, latency_ms=None, device=None)
+    last: SpecError | None = None
+    for _ in range(number):
+        found.drawn += 1
+        try:
+            arch = compile_spec(space, ask=lambda hole: draw(hole, rng))
+        except SpecError as e:
+            last = e
+            found.refused[reason(e)] += 1
+            continue
+        for name in COSTS:
+            found.costs[name].append(getattr(arch, name))
+        found.within += all(share <= 0 for share in excess(arch, limits).values())
+    if last is not None and not found.valid:
+        raise last
+    return found
+
+
+def reason(error: SpecError) -> str:
+    """What refuses a candidate, without its values: a relation's text, or the law that a block states."""
+    first = error.diagnostics[0]
+    return first.message.partition(" does not hold")[0] if first.code == "require" else first.code
+
+
+def draw_specs(
+    space: Spec, number: int, seed: int, budget: Budget, share: float | None = None
+) -> Iterator[Architecture]:
+    """`number` different random networks within the budget, with specs that say where they come from.
+
+    Args:
+        share: fit the widths so that they cost from this share of the budget to all of it.
+    Raises: SearchError if the space gives too few.
+    """
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    for _ in range(_PATIENCE * number):
+        if len(seen) == number:
+            return
+        try:
+            arch = compile_spec(space, ask=lambda hole: draw(hole, rng))
+            arch = fit(arch, budget, share) if share is not None else arch
+        except (SpecError, BudgetError):
+            continue
+        if arch.hash in seen or any(over > 0 for over in excess(arch, budget).values()):
+            continue
+        yield named(arch, f"{space.name}_{len(seen):04d}", {"space": space.name, "seed": seed})
+        seen.add(arch.hash)
+    if len(seen) < number:
+        text = f"{_PATIENCE * number} draws from '{space.name}' gave {len(seen)} networks, not {number}"
+        raise SearchError(f"{text}\n  hint: ask for fewer, raise the budget, or look at blockforge space {space.name}")
+
+
+def distinct_networks(space: Spec) -> tuple[list[Architecture], int]:
+    """Every different network of a small space, and how many combinations of answers give none.
+
+    Raises: SearchError if the space is too large.
+    """
+    found: dict[str, Architecture] = {}
+    invalid = 0
+    for _, arch in enumerate_space(space):
+        if isinstance(arch, SpecError):
+            invalid += 1
+        elif arch.hash not in found:
+            found[arch.hash] = named(arch, f"{space.name}_{len(found):04d}", {"space": space.name})
+    return list(found.values()), invalid
+
+
+def named(arch: Architecture, name: str, notes: dict[str, Any]) -> Architecture:
+    """The same network under another name, with notes in its spec's `about.search`."""
+    return compile_spec(arch.spec, {"name": name, "about.search": notes})
+
+
+def histogram(values: list[int], bins: int = 12) -> list[tuple[float, float, int]]:
+    """Bins of equal width on a logarithmic scale: from, to, how many."""
+    logs = np.log(np.asarray(values, float))
+    counts, edges = np.histogram(logs, bins=bins if np.ptp(logs) > 0 else 1)
+    sides = np.exp(edges)
+    return [(float(a), float(b), int(n)) for a, b, n in zip(sides, sides[1:], counts, strict=False)]
