@@ -1,1 +1,19 @@
-"""Kernels and their twins."""
+"""Kernels and their twins: every operator runs everywhere, and fast where a faster way is at hand."""
+
+from blockforge.kernels.backends import Choice, KernelError, Operator, backend
+
+__all__ = ["Choice", "KernelError", "Operator", "backend", "operators"]
+
+
+def operators() -> dict[str, Operator]:
+    """Every operator of this package by its name."""
+    import importlib
+    import pkgutil
+
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            operator = getattr(importlib.import_module(f"{__name__}.{module.name}"), "OPERATOR", None)
+            if operator is not None:
+                found[module.name] = operator
+    return found

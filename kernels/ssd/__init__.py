@@ -5,12 +5,15 @@ Letters: B batch, L length, H heads, P width of a head, G groups of heads, N sta
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from blockforge.kernels.ssd.reference import reference
-from blockforge.kernels.ssd.torch_impl import torch_impl
+from blockforge.kernels.backends import Operator, anywhere
+from blockforge.kernels.ssd.limits import check_shapes, fits_triton
 
-__all__ = ["reference", "ssd", "ssd_macs", "torch_impl"]
+__all__ = ["OPERATOR", "bi_ssd", "ssd", "ssd_macs"]
+
+OPERATOR = Operator("ssd", triton=fits_triton, torch=anywhere, reference=anywhere)
 
 
 def ssd(
@@ -22,8 +25,10 @@ def ssd(
     D_H: Tensor | None = None,
     *,
     reverse: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
-    """Scan a sequence: h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t]; y[t] = C[t] h[t] + D x[t].
+    """Scan a sequence: h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t], h = 0 before the first position;
+    y[t] = C[t] h[t] + D x[t].
 
     Args:
         x_BLHP: the sequence, as heads.
@@ -32,11 +37,36 @@ def ssd(
         B_BLGN, C_BLGN: input and output weights of the states; head h reads group h // (H / G).
         D_H: weight of x in y, a head; None: 0.
         reverse: from the last position to the first.
+        backend: what runs it; None: what is in force, see `blockforge.kernels.backend`.
 
     Returns:
-        y_BLHP, of x's type; the arithmetic is in float32 at least.
+        y_BLHP, of x's type; the arithmetic is in float32 at least. Differentiable once.
+
+    Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
+    Reference: Mamba-2, https://arxiv.org/abs/2405.21060.
     """
-    return torch_impl(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse=reverse)
+    check_shapes(x_BLHP, B_BLGN, C_BLGN, {"dt": dt_BLH}, A=A_H, D=D_H)
+    run = OPERATOR.pick(x_BLHP, backend, head_dim=x_BLHP.shape[-1], d_state=B_BLGN.shape[-1])
+    y: Tensor = run(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse=reverse)
+    return y
+
+
+def bi_ssd(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLGN: Tensor,
+    C_BLGN: Tensor,
+    D_H: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """`ssd` in two directions: the second half of the heads, which reads the second half of the groups, runs
+    from the last position to the first. Arguments, result and errors as there; H and G are even."""
+    x, dt, B, C = (t.chunk(2, dim=2) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
+    A, D = A_H.chunk(2), (None, None) if D_H is None else D_H.chunk(2)
+    halves = [ssd(x[i], dt[i], A[i], B[i], C[i], D[i], reverse=i == 1, backend=backend) for i in range(2)]
+    return torch.cat(halves, dim=2)
 
 
 def ssd_macs(length: int, dim: int, d_state: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def reference(
+def ssd(
     x_BLHP: Tensor,
     dt_BLH: Tensor,
     A_H: Tensor,
@@ -16,7 +16,7 @@ def reference(
     *,
     reverse: bool = False,
 ) -> Tensor:
-    """See `ssd`."""
+    """See the package's `ssd`."""
     dtype = torch.promote_types(x_BLHP.dtype, torch.float32)
     x, dt = x_BLHP.to(dtype), dt_BLH.to(dtype)
     batch, length, heads, width = x.shape

@@ -2,28 +2,29 @@
 
 Inside a chunk of Q positions the scan is a masked attention: (C B^T * decays) x. From chunk to chunk goes one
 state a head. Every decay is the exponential of a sum of negative numbers, never a quotient, so nothing
-overflows at any step size or length. One chunk at a time, so the working memory is small beside the result.
+overflows at any step size or length.
 
-Eager calls run as one operator, `blockforge::ssd`, with its own derivative: an operator counter and the
-autograd graph see a scan and not how it is chunked, and training keeps nothing but the scan's inputs.
-Under torch.compile and torch.export the chunks are traced.
+Eager calls run as one operator with its own derivative, one chunk at a time: what is at work stays in the cache
+and is small beside the result. A captured graph (compile, export, tracing) takes all chunks at once.
 
 Letters: B batch, L length, Q positions of a chunk, G groups, R heads of a group, P width of a head, N states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from blockforge.kernels.ssd import captured
+from blockforge.kernels.ssd.operators import Gradients, differentiable
 
 CHUNK = 64
 """Positions in a chunk: where the products of a chunk cost about what the state's cost."""
 
 
-def torch_impl(
+def ssd(
     x_BLHP: Tensor,
     dt_BLH: Tensor,
     A_H: Tensor,
@@ -33,104 +34,133 @@ def torch_impl(
     *,
     reverse: bool = False,
 ) -> Tensor:
-    """See `ssd`."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return _traceable(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
-    return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
+    """See the package's `ssd`."""
+    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
+    with torch.autocast(x_BLHP.device.type, enabled=False):
+        x, dt, A, B, C, D = _Operands(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H).part(slice(None), reverse)
+        y = captured.scan(x, dt, A, B, C)
+        y = y if D is None else y + D[:, None] * x
+        return (y.flip(1) if reverse else y).to(x_BLHP.dtype)
 
 
-@torch.library.custom_op(
-    "blockforge::ssd",
-    mutates_args=(),
-    schema="(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, bool reverse) -> Tensor",
-)
-def _operator(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
-    y = x.new_empty(x.shape)
+class _Operands(NamedTuple):
+    """What a scan reads."""
+
+    x: Tensor  # (B, L, H, P)
+    dt: Tensor  # (B, L, H)
+    A: Tensor  # (H)
+    B: Tensor  # (B, L, G, N)
+    C: Tensor  # (B, L, G, N)
+    D: Tensor | None  # (H)
+
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return torch.promote_types(self.x.dtype, torch.float32)
+
+    def part(self, positions: slice, reverse: bool) -> _Operands:
+        """Some positions in the order of the scan, in the type of the arithmetic."""
+        x, dt, B, C = (t[:, positions].to(self.dtype()) for t in (self.x, self.dt, self.B, self.C))
+        if reverse:
+            x, dt, B, C = (t.flip(1) for t in (x, dt, B, C))
+        return _Operands(x, dt, self.A.to(self.dtype()), B, C, None if self.D is None else self.D.to(self.dtype()))
+
+    def parts(self, reverse: bool) -> list[slice]:
+        """The chunks, in the order of the scan."""
+        length = self.x.shape[1]
+        parts = [slice(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
+        return parts[::-1] if reverse else parts
+
+
+def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
+    whole, y = _Operands(x, dt, A, B, C, D), x.new_empty(x.shape)
+    state: Tensor | None = None
     with torch.autocast(x.device.type, enabled=False):
-        for part, y_BQHP in _chunks(x, dt, A, B, C, D, reverse):
-            y[:, part] = y_BQHP
+        for positions in whole.parts(reverse):
+            y_part, state = _scan(whole.part(positions, reverse), state)
+            y[:, positions] = y_part.flip(1) if reverse else y_part
     return y
 
 
-@_operator.register_fake
-def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
-    return x.new_empty(x.shape)
+def _backward(dy: Tensor, *operands: Any) -> Gradients:
+    """The chunks once more, from the last to the first, each with its graph."""
+    *tensors, reverse = operands
+    whole = _Operands(*tensors)
+    dtype = whole.dtype()
+    grads = [torch.empty_like(t) for t in (whole.x, whole.dt, whole.B, whole.C)]
+    of_A, of_D = (torch.zeros_like(whole.A, dtype=dtype) for _ in range(2))
+    with torch.autocast(dy.device.type, enabled=False):
+        of_state: Tensor | None = None
+        for positions, state in reversed(list(zip(whole.parts(reverse), _entering(whole, reverse), strict=True))):
+            of_y = dy[:, positions].to(dtype)
+            part = whole.part(positions, reverse)
+            found, of_state = _gradients(part, state, of_y.flip(1) if reverse else of_y, of_state)
+            for grad, g in zip(grads, (found.x, found.dt, found.B, found.C), strict=True):
+                grad[:, positions] = g.flip(1) if reverse else g
+            of_A += found.A
+            if found.D is not None:
+                of_D += found.D
+    of_x, of_dt, of_B, of_C = grads
+    return of_x, of_dt, of_A.to(whole.A), of_B, of_C, of_D if whole.D is None else of_D.to(whole.D)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors)
+def _entering(whole: _Operands, reverse: bool) -> list[Tensor | None]:
+    """The state that enters each chunk."""
+    states: list[Tensor | None] = [None]
+    with torch.no_grad():
+        for positions in whole.parts(reverse)[:-1]:
+            states.append(_Chunk.of(whole.part(positions, reverse)).leaving(states[-1]))
+    return states
 
 
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """The chunks once more, this time with their graph."""
-    tensors: list[Any] = [t if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
-    x, dt, A, B, C, D = tensors
+def _gradients(
+    run: _Operands, state: Tensor | None, dy: Tensor, of_leaving: Tensor | None
+) -> tuple[_Operands, Tensor | None]:
+    """Gradients of a chunk's operands and of the state that enters it; what leaves the last chunk has none."""
     with torch.enable_grad():
-        y = _traceable(x, dt, A, B, C, D, ctx.reverse)
-    given = [t for t in tensors if t is not None]
-    grads = iter(torch.autograd.grad(y, given, dy))
-    return (*(None if t is None else next(grads) for t in tensors), None)
+        leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in (*run, state)]
+        y, leaving = _scan(_Operands(*leaves[:-1]), leaves[-1])
+    results, of_results = ((y,), (dy,)) if of_leaving is None else ((y, leaving), (dy, of_leaving))
+    found = iter(torch.autograd.grad(results, [t for t in leaves if t is not None], of_results))
+    grads: list[Any] = [None if t is None else next(found) for t in leaves]
+    return _Operands(*grads[:-1]), grads[-1]
 
 
-_operator.register_autograd(_backward, setup_context=_save)
+_operator = differentiable("ssd", _forward, _backward)
 
 
-def _traceable(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        chunks = [y for _, y in _chunks(x, dt, A, B, C, D, reverse)]
-        return torch.cat(chunks[::-1] if reverse else chunks, dim=1).to(x.dtype)
+def _scan(run: _Operands, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """y_BQHP of a chunk from the state that enters it, and the state that leaves it."""
+    chunk = _Chunk.of(run)
+    y_BQHP = chunk.outputs(state).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    return y_BQHP if run.D is None else y_BQHP + run.D[:, None] * run.x, chunk.leaving(state)
 
 
-def _chunks(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool
-) -> Iterator[tuple[slice, Tensor]]:
-    """The chunks in scan order: where each lies, and its y_BQHP."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    length = x.shape[1]
-    starts = range(0, length, CHUNK)
-    state: Tensor | None = None
-    for start in reversed(starts) if reverse else starts:
-        part = slice(start, min(start + CHUNK, length))
-        x_BQHP, dt_BQH, B_BQGN, C_BQGN = (
-            t[:, part].flip(1).to(dtype) if reverse else t[:, part].to(dtype) for t in (x, dt, B, C)
-        )
-        y, state = _chunk(x_BQHP, dt_BQH, B_BQGN, C_BQGN, A.to(dtype), state)
-        if D is not None:
-            y = y + D.to(dtype)[:, None] * x_BQHP
-        yield part, y.flip(1) if reverse else y
+class _Chunk(NamedTuple):
+    """A chunk, head by head. States are (B, G, R, N, P); None: 0, before the first chunk."""
 
+    dtx: Tensor  # (B, G, R, Q, P), each x times its step
+    log: Tensor  # (B, G, R, Q), logarithms of the decays
+    B: Tensor  # (B, G, Q, N)
+    C: Tensor  # (B, G, Q, N)
 
-def _chunk(
-    x_BQHP: Tensor, dt_BQH: Tensor, B_BQGN: Tensor, C_BQGN: Tensor, A_H: Tensor, state: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """One chunk: its y_BQHP from the state_BGRNP that enters, and the state that leaves."""
-    groups = B_BQGN.shape[2]
-    x_BGRQP = x_BQHP.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4)
-    dt_BGRQ = dt_BQH.unflatten(2, (groups, -1)).permute(0, 2, 3, 1)
-    B_BGQN, C_BGQN = B_BQGN.transpose(1, 2), C_BQGN.transpose(1, 2)
-    log_BGRQ = dt_BGRQ * A_H.unflatten(0, (groups, -1))[..., None]
+    @classmethod
+    def of(cls, run: _Operands) -> _Chunk:
+        groups = run.B.shape[2]
+        x_BGRQP = run.x.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4)
+        dt_BGRQ = run.dt.unflatten(2, (groups, -1)).permute(0, 2, 3, 1)
+        log_BGRQ = dt_BGRQ * run.A.unflatten(0, (groups, -1))[..., None]
+        return cls(dt_BGRQ.unsqueeze(-1) * x_BGRQP, log_BGRQ, run.B.transpose(1, 2), run.C.transpose(1, 2))
 
-    decay_BGRQQ = _decays(log_BGRQ)
-    scores_BGQQ = C_BGQN @ B_BGQN.mT
-    y_BGRQP = (scores_BGQQ.unsqueeze(2) * decay_BGRQQ) @ (dt_BGRQ.unsqueeze(-1) * x_BGRQP)
+    def outputs(self, state: Tensor | None) -> Tensor:
+        """y_BGRQP without the skip by D."""
+        y = ((self.C @ self.B.mT).unsqueeze(2) * captured.decays(self.log)) @ self.dtx
+        if state is None:
+            return y
+        return y + self.log.cumsum(-1).exp().unsqueeze(-1) * (self.C.unsqueeze(2) @ state)
 
-    to_end_BGRQ = decay_BGRQQ[..., -1, :] * dt_BGRQ
-    added_BGRNP = B_BGQN.mT.unsqueeze(2) @ (to_end_BGRQ.unsqueeze(-1) * x_BGRQP)
-    if state is None:
-        state = added_BGRNP
-    else:
-        from_start_BGRQ = log_BGRQ.cumsum(-1).exp()
-        y_BGRQP = y_BGRQP + from_start_BGRQ.unsqueeze(-1) * (C_BGQN.unsqueeze(2) @ state)
-        state = from_start_BGRQ[..., -1, None, None] * state + added_BGRNP
-    return y_BGRQP.permute(0, 3, 1, 2, 4).flatten(2, 3), state
-
-
-def _decays(log_Q: Tensor) -> Tensor:
-    """(..., Q) -> (..., Q, Q): at [t, s] the decay from s to t, exp(log[s+1] + ... + log[t]); 0 where s > t.
-
-    Each sum is its own: the difference of two running sums would lose digits where they are large.
-    """
-    length = log_Q.shape[-1]
-    steps = log_Q.unsqueeze(-1).expand(*log_Q.shape, length)
-    return steps.tril(-1).cumsum(-2).exp().tril()
+    def leaving(self, state: Tensor | None) -> Tensor:
+        """The state behind the chunk."""
+        to_end_BGRQ = captured.to_end(self.log).exp()
+        added = self.B.mT.unsqueeze(2) @ (to_end_BGRQ.unsqueeze(-1) * self.dtx)
+        return added if state is None else self.log.sum(-1).exp()[..., None, None] * state + added

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.mixers.duality import Duality, DualityModule
 from blockforge.blocks.registry import mixer
-from blockforge.kernels.ssd import ssd, ssd_macs
+from blockforge.kernels.ssd import bi_ssd, ssd_macs
 
 
 @mixer("bi_ssd")
@@ -43,7 +42,4 @@ class BiSSDModule(DualityModule):
 
     def scan(self, values_BLHP: Tensor, steps_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
         assert steps_BLH is not None
-        values, steps, B, C = (t.chunk(2, dim=2) for t in (values_BLHP, steps_BLH, B_BLGN, C_BLGN))
-        A, D = (-self.A_log.exp()).chunk(2), self.D.chunk(2)
-        halves = [ssd(values[i], steps[i], A[i], B[i], C[i], D[i], reverse=i == 1) for i in range(2)]
-        return torch.cat(halves, dim=2)
+        return bi_ssd(values_BLHP, steps_BLH, -self.A_log.exp(), B_BLGN, C_BLGN, self.D)

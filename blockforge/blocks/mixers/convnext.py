@@ -8,7 +8,8 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.ffns.grn_mlp import GRN
 from blockforge.blocks.fields import Act, NormParam, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import DWConv, Linear
 from blockforge.blocks.norms.layer_norm import LayerNorm
 from blockforge.blocks.registry import mixer
 
@@ -54,7 +55,7 @@ class ConvNeXt(Mixer):
     def workspace(self, shape: Shape) -> int:
         hidden = shape.positions * self.hidden(shape.dim)
         norm = self.inner_norm.workspace(shape) if self.inner_norm is not None else 0
-        twice = hidden * (self.act != "identity" or self.grn)
+        twice = hidden * (self.act not in ("identity", "gelu") or self.grn)
         return max(shape.elements + norm, shape.elements + hidden, hidden + twice)
 
     def build(self, shape: Shape) -> nn.Module:
@@ -70,7 +71,7 @@ class ConvNeXtModule(nn.Module):
         self.dwconv = DWConv(dim, kernel_size, init="trunc_normal")
         self.norm = norm
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.grn = GRN(hidden) if grn else nn.Identity()
         self.fc2 = Linear(hidden, dim)
 

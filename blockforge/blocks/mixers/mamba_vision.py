@@ -85,10 +85,12 @@ class MambaVision(Mixer):
         dim, positions = shape.dim, shape.positions
         inner, scanned = self.inner(dim), self.scanned(dim)
         made = self.rank(dim) + 2 * self.d_state + scanned  # states' weights and step sizes
-        copied = scanned * (self.branch != "none")  # half of the channels do not lie side by side
-        scanning = positions * (inner + made + copied) + workspace(positions, scanned, self.d_state)
+        scan = workspace(positions, scanned, self.d_state, dense=self.branch == "none")
+        scanning = positions * (inner + made) + scan
         joining = positions * (inner + scanned + self.joined(dim) * (self.branch != "none"))
-        return max(scanning, joining, positions * 2 * inner)
+        before, after = self.padding()
+        padded = inner * (positions + before + after) * (before != after)
+        return max(scanning, joining, positions * 2 * inner + padded)
 
     def build(self, shape: Shape) -> nn.Module:
         return MambaVisionModule(self, shape.dim)

@@ -8,6 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.mixers.duality import Duality, DualityModule
 from blockforge.blocks.registry import mixer
+from blockforge.kernels.nc_ssd import nc_ssd
 
 
 @mixer("nc_ssd")
@@ -36,25 +37,18 @@ class NCSSD(Duality):
 
     def scan_workspace(self, shape: Shape) -> int:
         inner, positions = self.inner(shape.dim), shape.positions
-        state, weights = self.d_state * inner, positions * self.heads(shape.dim) * self.has_steps()
-        if self.num_groups == 1:
-            return max(state, weights)
-        return state + positions * (inner + self.states())  # values and states' weights, regrouped
+        alive = self.d_state * inner + positions * self.heads(shape.dim) * self.has_steps()
+        if self.num_groups > 1:
+            alive += positions * (inner + self.states())  # values and states' weights, regrouped
+        return alive
 
     def build(self, shape: Shape) -> nn.Module:
         return NCSSDModule(self, shape.dim)
 
 
 class NCSSDModule(DualityModule):
-    """See `NCSSD`. Letters: G groups, R heads of a group, S their widths side by side."""
+    """See `NCSSD`."""
 
     def scan(self, values_BLHP: Tensor, steps_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
-        weighted = values_BLHP
-        if steps_BLH is not None:
-            weighted = values_BLHP * (steps_BLH * self.A_log.exp()).unsqueeze(-1)
-        weighted_BGLS = weighted.unflatten(2, (-1, self.groups)).permute(0, 3, 1, 2, 4).flatten(3)
-        state_BGNS = B_BLGN.permute(0, 2, 3, 1) @ weighted_BGLS
-        del weighted, weighted_BGLS
-        y_BGLS = C_BLGN.transpose(1, 2) @ state_BGNS
-        y_BLRGP = y_BGLS.unflatten(3, (-1, values_BLHP.shape[-1])).permute(0, 2, 3, 1, 4)
-        return y_BLRGP.flatten(2, 3).addcmul_(values_BLHP, self.D[:, None])
+        weights_BLH = None if steps_BLH is None else steps_BLH * self.A_log.exp()
+        return nc_ssd(values_BLHP, weights_BLH, B_BLGN, C_BLGN, self.D)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -187,7 +187,7 @@ class SS2DModule(nn.Module):
             dt,
             B,
             C,
-            torch.stack([proj.get_parameter("weight") for proj in self.dt_proj]),
+            torch.stack([proj.weight for proj in self.dt_proj]),  # type: ignore[misc]
             -self.A_log.exp(),
             self.D,
             dt_bias=self.dt_bias,
