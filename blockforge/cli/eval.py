@@ -1,0 +1,54 @@
+"""`blockforge eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_text
+from blockforge.cli.train import DATA_HELP
+
+
+def eval(
+    spec: SpecArgument,
+    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    weights: Annotated[
+        Path, typer.Option(metavar="FILE", help="Weights of a run, or an official checkpoint of the family.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Whose normalize and crop_pct hold.", show_default="the run's"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 256,
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix to this CSV file.")
+    ] = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a network on the evaluation images: top-1, top-5, loss, images per second.
+
+    \b
+    Examples:
+      blockforge eval runs/a/spec.yaml --weights runs/a/best.safetensors --data digits
+      blockforge eval smt_t --weights smt_tiny.pth --data imagefolder:imagenet --recipe imagenet-300e
+      blockforge eval my_net.yaml --weights w.safetensors --data npz:x.npz --confusion confusion.csv --json
+    """
+    from blockforge.train import evaluate, open_data
+    from blockforge.train.launch import leave
+
+    opened = open_data(data)
+    found = evaluate(spec, opened, weights=weights, overrides=overrides, batch_size=batch_size, recipe=recipe)
+    if not leave():
+        return
+    if confusion is not None:
+        write_text(confusion, found.confusion_csv(opened.classes))
+    if json:
+        print_json(found.as_dict())
+        return
+    figures = f"top-1 {found.top1:.2f}, top-5 {found.top5:.2f}, loss {found.loss:.4f}"
+    console().print(f"{figures} on {found.images} images, {found.images_per_second:.0f} images/s")
+    if confusion is not None:
+        console().print(f"written to {confusion}", soft_wrap=True)

@@ -1,0 +1,90 @@
+"""`blockforge train`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+
+RUNS = Path("runs")
+DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
+
+
+def train(
+    spec: SpecArgument,
+    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="runs/..."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="imagenet-300e, finetune, micro, or a YAML file.")
+    ] = "micro",
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="In place of the recipe's.")] = None,
+    overrides: SetOption = None,
+    recipe_overrides: Annotated[
+        list[str] | None,
+        typer.Option("--recipe-set", metavar="KEY=VALUE", help="Replace a value of the recipe; may be repeated."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from these weights; the classifier may differ.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Train a network on labelled images.
+
+    --set changes the spec, --recipe-set the recipe. The same command goes on where an earlier run ended,
+    however it ended. The folder gets model.safetensors and spec.yaml (blockforge.load_model reads it),
+    best.safetensors, log.csv, curves.png and TensorBoard events.
+
+    \b
+    Examples:
+      blockforge train my_net.yaml --data digits
+      blockforge train smt_t --data imagefolder:imagenet --recipe imagenet-300e --out runs/smt_t
+      blockforge train smt_t --data hf:beans --recipe finetune --weights smt_tiny.pth
+      blockforge train smt_t --data mnist5k --set input.size=64 --recipe-set lr=5e-4 --epochs 20
+      torchrun --nproc_per_node 8 --no-python blockforge train smt_t --data imagefolder:imagenet
+    """
+    from blockforge.train import fit
+    from blockforge.train.launch import leave
+
+    refuse_recipe_keys(overrides)
+    folder = out if out is not None else default_folder(spec, data, recipe, seed)
+    result = fit(
+        spec, data, recipe, epochs=epochs, seed=seed, out=folder, weights=weights, overrides=overrides,
+        recipe_overrides=recipe_overrides, progress=True,
+    )  # fmt: skip
+    main = leave()
+    if result.signal is not None:
+        raise typer.Exit(128 + result.signal)
+    if not main:
+        return
+    if json:
+        print_json({"folder": str(folder), **result.as_dict()})
+        return
+    text = (
+        f"top-1 {result.final:.2f} after {len(result.history)} epochs, best {result.best:.2f}, {result.seconds:.1f} s"
+    )
+    console().print(f"{text}\nwritten to {folder}", soft_wrap=True)
+
+
+def default_folder(spec: str, data: str, recipe: str, seed: int) -> Path:
+    """The folder of a run that names none: the same command finds it again."""
+    parts = [Path(spec).stem, data, Path(recipe).stem, f"seed{seed}"]
+    return RUNS / "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
+
+
+def refuse_recipe_keys(overrides: list[str] | None) -> None:
+    """Say which option a key of the recipe belongs to, before the spec says that it has no such key."""
+    from blockforge.spec.model import Spec
+    from blockforge.train.recipe import Recipe
+
+    for text in overrides or ():
+        key = text.partition("=")[0].strip().partition(".")[0]
+        if key in Recipe.model_fields and key not in Spec.model_fields:
+            raise typer.BadParameter(f"{key} is the recipe's: --recipe-set {text}", param_hint="--set")

@@ -1,0 +1,25 @@
+"""Training and evaluation: recipes as YAML, data by name, a loop that survives `kill -9`."""
+
+from blockforge.train.data import Data, open_data
+from blockforge.train.errors import DataError, DivergedError, RunError
+from blockforge.train.fit import evaluate, fit
+from blockforge.train.progress import Reporter
+from blockforge.train.recipe import Recipe, list_recipes, load_recipe
+from blockforge.train.result import EpochRecord, Evaluation, TrainResult
+
+__all__ = [
+    "Data",
+    "DataError",
+    "DivergedError",
+    "EpochRecord",
+    "Evaluation",
+    "Recipe",
+    "Reporter",
+    "RunError",
+    "TrainResult",
+    "evaluate",
+    "fit",
+    "list_recipes",
+    "load_recipe",
+    "open_data",
+]

@@ -1,0 +1,241 @@
+"""Labelled images, wherever they come from, and the registry of sources.
+
+Tensors: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockforge.errors import did_you_mean
+from blockforge.train.errors import DataError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Batch = tuple[Tensor, Tensor]
+"""Images_BCHW, uint8 in 0..255 or float in 0..1, and labels_B."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """The batches of one epoch, as one process wants them.
+
+    Attributes:
+        size, channels: of the images; sources resize, and repeat grey or make it.
+        batch_size: images of a batch on this process.
+        shuffle: random order, from `seed` and `epoch` alone, without the last part of a batch; else every image.
+        start: batches that are left out at the beginning: where a run goes on.
+        rank, world: this process and how many there are.
+        crop: scale and ratio of random resized crops, for sources that crop while they decode.
+        crop_pct: share of the side that a centre crop keeps, where there is no random one.
+        workers: processes that decode.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    start: int = 0
+    rank: int = 0
+    world: int = 1
+    crop: tuple[Sequence[float], Sequence[float]] | None = None
+    crop_pct: float = 1.0
+    workers: int = 0
+
+
+class Split(Protocol):
+    """Images for training, or for evaluation."""
+
+    crops: bool
+    """Whether random resized crops are made while decoding."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def batches(self, want: Want) -> Iterator[Batch]:
+        """The batches of an epoch. Raises: DataError for images that cannot be read."""
+
+    def statistics(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation a channel of images in 0..1; None: too many images to tell."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: `name` as it was asked for, classes by label, images to train on and to evaluate on."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+
+
+Options = Mapping[str, str]
+Opener = Callable[[str, Options], tuple[Sequence[str], Split, Split]]
+_SOURCES: dict[str, tuple[Opener, str, tuple[str, ...]]] = {}
+_HOMES = ("sources", "folder", "hub")
+
+
+def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Callable[[Opener], Opener]:
+    """Register what opens `prefix` or `prefix:REST`; `form` is how a person writes it."""
+
+    def add(opener: Opener) -> Opener:
+        assert prefix not in _SOURCES, prefix
+        _SOURCES[prefix] = (opener, form, options)
+        return opener
+
+    return add
+
+
+def open_data(data: Data | str) -> Data:
+    """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
+
+    Raises: DataError if there is no such source, or nothing that can be used in it.
+    """
+    if isinstance(data, Data):
+        return data
+    for home in _HOMES:
+        importlib.import_module(f"blockforge.train.{home}")
+    name, options = _split_options(data)
+    prefix, colon, rest = name.partition(":")
+    forms = ", ".join(form for _, form, _ in _SOURCES.values())
+    if prefix not in _SOURCES:
+        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {did_you_mean(prefix, _SOURCES)}; as in {forms}")
+    opener, form, known = _SOURCES[prefix]
+    if bool(rest) != (":" in form) or bool(colon) != bool(rest):
+        raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
+    for option in options:
+        if option not in known:
+            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, known, 'options')}")
+    classes, train, val = opener(rest, options)
+    if len(classes) < 2:
+        raise DataError(f"{data} has {len(classes)} class; a classifier needs two or more")
+    for split, what in ((train, "train on"), (val, "evaluate on")):
+        if not len(split):
+            raise DataError(f"{data} has no image to {what}")
+    return Data(data, tuple(classes), train, val)
+
+
+def val_share(options: Options) -> float:
+    """The share of images that `?val=` keeps for evaluation; a fifth without it."""
+    text = options.get("val", "0.2")
+    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
+        raise DataError(f"val={text} is not a share of the images\n  hint: as in ?val=0.1")
+    return float(text)
+
+
+def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
+    """Indices to train on and to evaluate on: of each class evenly spaced images in their order, with 0.2 every
+    fifth. No seed: the same images always."""
+    seen: dict[int, int] = {}
+    train: list[int] = []
+    val: list[int] = []
+    for index, label in enumerate(labels):
+        n = seen[label] = seen.get(label, 0) + 1
+        held = int(n * share + 1e-9) > int((n - 1) * share + 1e-9)
+        (val if held else train).append(index)
+    return train, val
+
+
+def epoch_order(count: int, want: Want) -> list[list[int]]:
+    """Indices of each batch that this process still has to see in the epoch."""
+    if not want.shuffle:
+        own = range(want.rank, count, want.world)
+        return [list(own[i : i + want.batch_size]) for i in range(0, len(own), want.batch_size)][want.start :]
+    generator = torch.Generator().manual_seed(mixed(want.seed, want.epoch))
+    order = torch.randperm(count, generator=generator).tolist()
+    whole = want.batch_size * want.world
+    starts = range(want.rank * want.batch_size, count // whole * whole, whole)
+    return [order[i : i + want.batch_size] for i in starts][want.start :]
+
+
+def mixed(*numbers: int) -> int:
+    """A seed from several numbers, well spread: SplitMix64 over them."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state >> 1
+
+
+class TensorSplit:
+    """Images that are tensors in memory.
+
+    Args:
+        images_BCHW: uint8 in 0..255, or float32 in 0..1.
+        labels_B: int64.
+    """
+
+    crops = False
+
+    def __init__(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
+        self.images_BCHW, self.labels_B = images_BCHW, labels_B
+        self._prepared: dict[tuple[int, int, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels_B)
+
+    def batches(self, want: Want) -> Iterator[Batch]:
+        images = self._at(want.size, want.channels)
+        for indices in epoch_order(len(self), want):
+            chosen = torch.tensor(indices)
+            yield images[chosen], self.labels_B[chosen]
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        x = self.images_BCHW.float() / (255 if self.images_BCHW.dtype == torch.uint8 else 1)
+        return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+    def _at(self, size: tuple[int, int], channels: int) -> Tensor:
+        """All images at a size and number of channels: made once, kept for the next epoch and the next model."""
+        key = (*size, channels)
+        if key not in self._prepared:
+            self._prepared = {key: to_channels(_resized(self.images_BCHW, size), channels)}
+        return self._prepared[key]
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.shape[2:] == size:
+        return images
+    kept = images.dtype
+    parts = [
+        F.interpolate(part.float(), size, mode="bilinear", antialias=True, align_corners=False)
+        for part in images.split(256)
+    ]
+    return torch.cat([(p.round() if kept == torch.uint8 else p).to(kept) for p in parts])
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Images_BCHW with as many channels: grey is repeated, colour is weighed to grey (ITU-R 601).
+
+    Raises: DataError for other numbers.
+    """
+    have = images.shape[1]
+    if have == channels:
+        return images
+    if have == 1:
+        return images.expand(-1, channels, -1, -1)
+    if have == 3 and channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+        return (images.float() * weights).sum(1, keepdim=True).to(images.dtype)
+    raise DataError(
+        f"the images have {have} channels, the network takes {channels}\n  hint: --set input.channels={have}"
+    )
+
+
+def _split_options(text: str) -> tuple[str, dict[str, str]]:
+    """`hf:name?val=test&label=fine` -> (`hf:name`, {val: test, label: fine})."""
+    name, mark, rest = text.rpartition("?")
+    pairs = [pair.partition("=") for pair in rest.split("&")]
+    if not mark or not all(key.isidentifier() and equals for key, equals, _ in pairs):
+        return text, {}
+    return name, {key: value for key, _, value in pairs}

@@ -1,0 +1,205 @@
+"""`fit`: train a network. `evaluate`: measure one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import blockforge
+from blockforge.compiler import Architecture
+from blockforge.compiler.backbone import Backbone
+from blockforge.extras import need
+from blockforge.saving import save_model
+from blockforge.spec import SpecLike
+from blockforge.train.augment import Normalize, normalization
+from blockforge.train.data import Data, Want, open_data
+from blockforge.train.errors import DataError, DivergedError, RunError
+from blockforge.train.evaluate import measure
+from blockforge.train.launch import join
+from blockforge.train.logs import RUN, Folder
+from blockforge.train.loop import NotFiniteError, Trainer
+from blockforge.train.prepare import Overrides, make_model
+from blockforge.train.progress import Reporter, make_reporter
+from blockforge.train.recipe import Recipe, load_recipe
+from blockforge.train.result import Evaluation, TrainResult
+
+
+def fit(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] = "micro",
+    *,
+    epochs: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    overrides: Overrides = None,
+    recipe_overrides: Mapping[str, Any] | list[str] | None = None,
+    progress: bool | Reporter = False,
+) -> TrainResult:
+    """Train a network.
+
+    Args:
+        model: what `bf.build` takes; its classes follow the data. Or a built network, which is trained in place.
+        data: a source (`digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE`, `hf:NAME`), or an opened one.
+        recipe: a packaged name, a file, a mapping, or a Recipe.
+        epochs: in place of the recipe's.
+        seed: of the initialisation and of everything drawn in training.
+        out: folder of checkpoints, logs and weights; a run that it holds goes on. None: nothing is written.
+        weights: a file to start from; a classifier of another number of classes is replaced.
+        overrides, recipe_overrides: values to replace in the spec and in the recipe.
+        progress: show it on standard error, or a `Reporter` of your own, which may end the run by raising.
+    Raises:
+        SpecError, WeightsError, DataError, RunError: before anything is written.
+        DivergedError: if the loss becomes infinite or NaN; it holds the run up to its last good epoch.
+    """
+    need("train", "accelerate", "kornia")
+    changes = dict(recipe_overrides) if isinstance(recipe_overrides, Mapping) else list(recipe_overrides or ())
+    settled = load_recipe(load_recipe(recipe, changes), {"epochs": epochs} if epochs is not None else None)
+    opened = open_data(data)
+    network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
+    with torch.random.fork_rng():  # the caller's generator is as before
+        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, weights, progress)
+
+
+def _fit(
+    network: Backbone,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    out: Path | None,
+    weights: str | os.PathLike[str] | None,
+    progress: bool | Reporter,
+) -> TrainResult:
+    accelerator = join()
+    image = network.arch.plan.input
+    normalize = normalization(recipe, data, image.channels)
+    want = Want(
+        (image.size[0], image.size[1]), image.channels, 1,
+        seed=seed, rank=accelerator.process_index, world=accelerator.num_processes,
+        crop_pct=recipe.crop_pct, workers=_workers(recipe, data),
+    )  # fmt: skip
+    settings = {
+        "network": network.arch.hash,
+        "data": data.name,
+        "seed": seed,
+        "weights": os.fspath(weights) if weights is not None else None,
+        "recipe": recipe.model_dump(exclude={"about", "workers", "save_seconds"}),  # what changes no result
+    }
+    if out is not None and out.exists() and not out.is_dir():
+        raise RunError(f"cannot write to {out}: it is not a folder")
+    if len(data.train) < accelerator.num_processes:
+        raise DataError(f"{data.name} has fewer images to train on than there are processes")
+    folder = Folder(out) if out is not None else None
+    shown = progress if accelerator.is_main_process or not isinstance(progress, bool) else False
+    trainer = Trainer(
+        network, data, recipe, normalize, want, accelerator,
+        folder=folder, settings=settings, reporter=make_reporter(shown),
+    )  # fmt: skip
+    trainer.resume()
+    if folder is None or not accelerator.is_main_process:
+        return _run(trainer, network)
+    preprocess = {**normalize.as_dict(), "crop_pct": recipe.crop_pct, "classes": list(data.classes)}
+    try:
+        folder.begin({**settings, "blockforge": blockforge.__version__}, preprocess, trainer.position.step)
+        return _recorded(trainer, network, folder)
+    except OSError as e:
+        raise RunError(f"cannot write to {out}: {(e.strerror or str(e)).lower()}") from None
+    finally:
+        folder.close()
+
+
+def _run(trainer: Trainer, network: Backbone) -> TrainResult:
+    """Train, and say what came out. Raises: DivergedError."""
+    try:
+        signal = trainer.run()
+    except NotFiniteError as e:
+        result = _result(trainer, network)
+        epochs = len(result.history)
+        kept = f"the weights of epoch {epochs} are" if epochs else "no epoch had ended: the weights before training are"
+        where = f" in {trainer.folder.path}" if trainer.folder is not None else ""
+        hint = "a lower lr, a longer warm-up (warmup_epochs) or a smaller clip_grad"
+        raise DivergedError(f"{e}\n  {kept} kept{where}\n  hint: {hint}", result) from None
+    return _result(trainer, network, signal)
+
+
+def _result(trainer: Trainer, network: Backbone, signal: int | None = None) -> TrainResult:
+    network.load_state_dict(trainer.evaluated.state_dict())
+    position = trainer.position
+    return TrainResult(list(position.history), position.seconds + position.epoch_seconds, network, signal)
+
+
+def _recorded(trainer: Trainer, network: Backbone, folder: Folder) -> TrainResult:
+    """`_run`, with weights and curves in the folder at its end."""
+    try:
+        result = _run(trainer, network)
+    except DivergedError as e:
+        _write(e.result, folder)
+        raise
+    if result.signal is None:
+        _write(result, folder)
+    return result
+
+
+def _write(result: TrainResult, folder: Folder) -> None:
+    save_model(result.model, folder.path)
+    if result.history:
+        folder.curves(result.history, result.model.spec.name)
+
+
+def _workers(recipe: Recipe, data: Data) -> int:
+    """Processes that decode; images in memory need none."""
+    if not data.train.crops:
+        return 0
+    return recipe.workers if recipe.workers is not None else min(8, os.cpu_count() or 1)
+
+
+def evaluate(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    overrides: Overrides = None,
+    batch_size: int = 256,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Measure a network on the evaluation images of a data set.
+
+    Args:
+        model, data, overrides: as for `fit`.
+        weights: a file of weights; must fit, classifier included.
+        recipe: whose `normalize` and `crop_pct` hold; None: those of the run that wrote `weights`, where it lies
+            beside them, else those of `micro` for images in memory and of ImageNet's usual evaluation for files.
+    Raises: SpecError, WeightsError, DataError.
+    """
+    need("train", "accelerate")
+    accelerator = join()
+    opened = open_data(data)
+    network = make_model(model, opened, overrides=overrides, weights=weights, replace=False).to(accelerator.device)
+    image = network.arch.plan.input
+    run = run_beside(weights) if weights is not None and recipe is None else {}
+    settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
+    normalize = normalization(settled, opened, image.channels)
+    if {"mean", "std"} <= run.keys() and len(run["mean"]) == image.channels:
+        normalize = Normalize(run["mean"], run["std"])
+    want = Want(
+        (image.size[0], image.size[1]), image.channels, batch_size,
+        rank=accelerator.process_index, world=accelerator.num_processes,
+        crop_pct=run.get("crop_pct", settled.crop_pct), workers=_workers(settled, opened),
+    )  # fmt: skip
+    total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
+    return measure(network, opened.val, want, normalize, len(opened.classes), total=total)
+
+
+def run_beside(weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """How images were prepared in the run whose folder holds these weights; empty if none says."""
+    try:
+        found = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,174 @@
+"""Images that are decoded when they are needed, in processes of their own if wanted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from blockforge.train.data import Batch, Want, epoch_order, mixed
+from blockforge.train.errors import DataError
+
+Sample = tuple[Tensor, int]
+Decoded = Sample | DataError
+"""An error is handed over as a value: a worker's exception would reach the user with its traceback as text."""
+
+
+class Reader(Protocol):
+    """Images by number."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, index: int) -> tuple[Image.Image, int]:
+        """An image and its label. Raises: DataError if it cannot be read."""
+
+
+class ImageSplit:
+    """Images that a `Reader` gives by number."""
+
+    crops = True
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def batches(self, want: Want) -> Iterator[Batch]:
+        decoded = _Decoded(self.reader, want)
+        order = epoch_order(len(self), want)
+        return _checked(DataLoader(decoded, batch_sampler=order, **loading(want)))
+
+    def statistics(self) -> None:
+        return None
+
+
+class StreamSplit:
+    """Images that come in a row.
+
+    Args:
+        stream: the samples of this process in an epoch's order, from a given one on.
+        count: how many there are.
+    """
+
+    crops = True
+
+    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image, int]]], count: int) -> None:
+        self.stream, self.count = stream, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, want: Want) -> Iterator[Batch]:
+        share = self.count // want.world if want.shuffle else self.count
+        batches = share // want.batch_size if want.shuffle else -(-share // want.batch_size)
+        loader = DataLoader(_Streamed(self.stream, want), want.batch_size, drop_last=want.shuffle, collate_fn=collated)
+        for number, batch in enumerate(_checked(loader), want.start):
+            if number >= batches:
+                return
+            yield batch
+
+    def statistics(self) -> None:
+        return None
+
+
+class _Decoded(Dataset[Decoded]):
+    def __init__(self, reader: Reader, want: Want) -> None:
+        self.reader, self.want = reader, want
+
+    def __getitem__(self, index: int) -> Decoded:
+        try:
+            image, label = self.reader(index)
+            return decode(image, self.want, index), label
+        except DataError as e:
+            return e
+
+
+class _Streamed(IterableDataset[Decoded]):
+    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image, int]]], want: Want) -> None:
+        self.stream, self.want = stream, want
+
+    def __iter__(self) -> Iterator[Decoded]:
+        first = self.want.start * self.want.batch_size
+        try:
+            for number, (image, label) in enumerate(self.stream(self.want, first), first):
+                yield decode(image, self.want, number * self.want.world + self.want.rank), label
+        except DataError as e:
+            yield e
+
+
+def decode(image: Image.Image, want: Want, number: int) -> Tensor:
+    """A Pillow image as uint8_CHW of the wanted size: a random resized crop, or the centre.
+
+    The crop follows from the seed, the epoch and the image's number, whatever process makes it and whenever.
+    """
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(want.channels)
+    if mode is None:
+        raise DataError(f"images from files have 1, 3 or 4 channels, the network takes {want.channels}")
+    if image.mode != mode:
+        image = image.convert(mode)
+    height, width = want.size
+    box = _random_box(image, want, number) if want.crop else _centre_box(image, want)
+    image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def _centre_box(image: Image.Image, want: Want) -> tuple[float, float, float, float]:
+    """The largest part of the wanted shape, less the margin that `crop_pct` leaves."""
+    height, width = want.size
+    scale = min(image.width / width, image.height / height) * want.crop_pct
+    w, h = width * scale, height * scale
+    left, top = (image.width - w) / 2, (image.height - h) / 2
+    return left, top, left + w, top + h
+
+
+def _random_box(image: Image.Image, want: Want, number: int) -> tuple[int, int, int, int]:
+    """A crop as kornia draws it. Pillow cuts and resizes in one step, from bytes and without aliasing."""
+    assert want.crop is not None
+    scale, ratio = want.crop
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed(want.seed, want.epoch, number))
+        drawn = _crops(want.size, tuple(scale), tuple(ratio))((1, want.channels, image.height, image.width))
+    corners = drawn["src"][0]
+    left, top = corners[0].int().tolist()
+    right, bottom = corners[2].int().tolist()
+    return left, top, min(right + 1, image.width), min(bottom + 1, image.height)
+
+
+@functools.cache
+def _crops(size: tuple[int, int], scale: Any, ratio: Any) -> Any:
+    from kornia.augmentation.random_generator import ResizedCropGenerator
+
+    return ResizedCropGenerator(size, scale, ratio)
+
+
+def loading(want: Want) -> dict[str, Any]:
+    """Options of a DataLoader."""
+    options: dict[str, Any] = {"collate_fn": collated, "num_workers": want.workers}
+    if torch.cuda.is_available():
+        options["pin_memory"] = True
+    return options
+
+
+def collated(samples: list[Decoded]) -> Batch | DataError:
+    """A batch, or the first error in it."""
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        good.append(sample)
+    return torch.stack([image for image, _ in good]), torch.tensor([label for _, label in good])
+
+
+def _checked(loader: Iterable[Batch | DataError]) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -1,0 +1,86 @@
+"""The network that a run trains: built for the data, with weights of others if wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from blockforge.api import build
+from blockforge.compiler import Architecture
+from blockforge.compiler.backbone import Backbone
+from blockforge.saving import load_weights, read_checkpoint
+from blockforge.spec import Spec, SpecLike, load
+from blockforge.train.data import Data
+from blockforge.train.errors import DataError
+from blockforge.weights.official import families, unwrap
+
+Overrides = Mapping[str, Any] | list[str] | None
+
+
+def make_model(
+    source: Backbone | SpecLike | Architecture,
+    data: Data,
+    *,
+    overrides: Overrides = None,
+    weights: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    replace: bool = True,
+) -> Backbone:
+    """The network of a spec with as many classes as the data have, or the network given.
+
+    Args:
+        weights: a file of weights to start from.
+        seed: of the initialisation.
+        replace: whether a classifier of another number of classes in `weights` is replaced, or an error.
+    Raises: DataError if the spec, or the network, says another number of classes than the data.
+    """
+    num_classes = len(data.classes)
+    if isinstance(source, Backbone):
+        model = source
+        if model.num_classes != num_classes:
+            text = f"the network has {model.num_classes} classes, {data.name} has {num_classes}"
+            raise DataError(
+                f"{text}\n  hint: bf.build(..., num_classes={num_classes}), or reset_classifier({num_classes})"
+            )
+        if weights is not None:
+            load_weights(model, weights)
+        return model
+    spec = load(source.spec if isinstance(source, Architecture) else source, overrides)  # type: ignore[arg-type]
+    if "num_classes" in spec.tree and spec.num_classes != num_classes:
+        text = f"the spec says num_classes {spec.num_classes}, {data.name} has {num_classes} classes"
+        raise DataError(f"{text}\n  hint: --set num_classes={num_classes}")
+    model = build(spec, num_classes=num_classes, seed=seed)
+    if weights is None:
+        return model
+    found = classes_in(model, weights)
+    if found is not None and found != num_classes and not replace:
+        raise DataError(f"{os.fspath(weights)} has {found} classes, {data.name} has {num_classes}")
+    if found is not None and found != num_classes:
+        return _replaced(spec, weights, found, num_classes, seed)
+    load_weights(model, weights)
+    return model
+
+
+def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
+    """Classes of the classifier in a file of weights, ours or in an official layout; None: it cannot be told."""
+    tensors = unwrap(read_checkpoint(weights))
+    classifier = model.get_classifier()
+    name = next((n for n, module in model.named_modules() if module is classifier), "")
+    ours = f"{name}.weight"
+    layouts = (f.sources(ours) for f in families().values() if f.matches(set(tensors)))
+    names = (ours, *(key for keys in layouts if keys for key in keys))
+    found = next((tensors[key] for key in names if key in tensors), None)
+    return found.shape[0] if found is not None and found.ndim else None
+
+
+def _replaced(spec: Spec, weights: str | os.PathLike[str], have: int, want: int, seed: int) -> Backbone:
+    """A network with the weights of one of `have` classes, and a new classifier."""
+    model = build(spec, num_classes=have, seed=seed)
+    load_weights(model, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.reset_classifier(want)
+    return model

@@ -1,0 +1,116 @@
+"""What a training run and an evaluation give."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from blockforge.compiler.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch. Accuracies are percent of the evaluation images; the time includes their evaluation."""
+
+    epoch: int
+    steps: int
+    train_loss: float
+    val_loss: float
+    top1: float
+    top5: float
+    lr: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass
+class TrainResult:
+    """A run.
+
+    Attributes:
+        history: its epochs.
+        seconds: time of all of them, also of those before an interruption.
+        model: the trained network; with a moving average, the average.
+        signal: what interrupted it, or None.
+    """
+
+    history: list[EpochRecord]
+    seconds: float
+    model: Backbone = field(repr=False)
+    signal: int | None = None
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Top-1 of each epoch, in percent."""
+        return [record.top1 for record in self.history]
+
+    @property
+    def best(self) -> float:
+        """The highest of them; NaN before the first epoch ended."""
+        return max(self.accuracies, default=float("nan"))
+
+    @property
+    def final(self) -> float:
+        """The last of them; NaN before the first epoch ended."""
+        return self.accuracies[-1] if self.history else float("nan")
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The state of `model`."""
+        return self.model.state_dict()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, without the weights."""
+        figures = {"best": self.best, "final": self.final} if self.history else {"best": None, "final": None}
+        return {**figures, "seconds": self.seconds, "history": [asdict(r) for r in self.history]}
+
+
+def history_csv(history: list[EpochRecord]) -> str:
+    """The epochs as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in history)
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a network on labelled images.
+
+    Attributes:
+        top1, top5: percent. With fewer than five classes top5 is 100.
+        loss: mean cross-entropy.
+        seconds: of the forward passes and of reading the images.
+        confusion: counts, a row a true class, a column a predicted one.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+    seconds: float
+    confusion: Tensor = field(repr=False)
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, without the confusion matrix."""
+        names = ("top1", "top5", "loss", "images", "seconds", "images_per_second")
+        return {name: getattr(self, name) for name in names}
+
+    def confusion_csv(self, classes: tuple[str, ...]) -> str:
+        """The confusion matrix as CSV, with the names of the classes."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("true \\ predicted", *classes))
+        for name, row in zip(classes, self.confusion.tolist(), strict=True):
+            writer.writerow((name, *row))
+        return text.getvalue()
