@@ -86,10 +86,13 @@ def _kernels() -> Iterator[Finding]:
     """Which code runs the blocks."""
     import torch
 
-    yield Finding("kernels", "blocks", "torch", "every block runs on torch's own operators, on every device")
-    has_triton = importlib.util.find_spec("triton") is not None
-    note = "no block needs it" + ("" if torch.cuda.is_available() else "; it would need a GPU as well")
-    yield Finding("kernels", "triton", "present" if has_triton else "absent", note)
+    from blockforge.kernels import operators
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for name, operator in operators().items():
+        for device in devices:
+            choice = operator.choose(torch.empty(0, device=device))
+            yield Finding("kernels", f"{name} on {device}", choice.backend, choice.why)
     onednn = torch.backends.mkldnn.is_available()
     note = "CPU convolutions and linear layers use it" if onednn else "CPU convolutions run on torch's slower ones"
     yield Finding("kernels", "oneDNN", "present" if onednn else "absent", note)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from blockforge.kernels.backends import Operator, anywhere, needs_numba, needs_triton
 from blockforge.kernels.selective_scan import torch_impl
-from blockforge.kernels.selective_scan.torch_impl import workspace
 
-__all__ = ["selective_scan", "workspace"]
+__all__ = ["OPERATOR", "fits_numba", "fits_triton", "selective_scan", "workspace"]
+
+
+_DOUBLE = "its scan computes in float32, not in float64"
+
+
+def fits_numba(x: Tensor, *, double: bool = False) -> str | None:
+    """Why numba cannot run a scan, or None. `double`: whether it is to be in float64."""
+    return needs_numba(x) or (_DOUBLE if double else None)
+
+
+def fits_triton(x: Tensor, *, double: bool = False) -> str | None:
+    """Why triton cannot run a scan, or None."""
+    return needs_triton(x) or (_DOUBLE if double else None)
+
+
+OPERATOR = Operator("selective_scan", triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
 
 
 def selective_scan(
@@ -21,6 +38,7 @@ def selective_scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     reverse: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
     """Selective scan along a sequence: h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t], h = 0 before the
     first position, and y[t] = <C[t], h[t]> + D u[t].
@@ -35,18 +53,31 @@ def selective_scan(
         delta_bias: added to delta, (channels,), or None.
         delta_softplus: whether softplus(delta + delta_bias) is the step.
         reverse: run from the last position to the first.
+        backend: what runs it, see `blockforge.kernels.backends`; None: as the context or the environment says.
 
     Returns:
         y like u, in its dtype; half precision is computed in float32, float64 where u or A is. In memory
         its channels lie side by side.
 
-    Raises: ValueError if the shapes do not fit.
+    Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
     Reference: Mamba: Linear-Time Sequence Modeling with Selective State Spaces, https://arxiv.org/abs/2312.00752.
     """
     _check(u, delta, A, B, C, D, delta_bias)
-    return torch_impl.selective_scan(
-        u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse
-    )
+    run = OPERATOR.pick(u, backend, double=torch.float64 in (u.dtype, A.dtype))
+    y: Tensor = run(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse)
+    return y
+
+
+def workspace(length: int, dim: int, d_state: int, *, dense: bool = True) -> int:
+    """Most elements alive at once inside a scan of one sequence without gradients, its result included, with what
+    `auto` takes on a CPU.
+
+    Args:
+        dense: whether the positions of u lie one behind the other; not so where u is a part of wider channels.
+    """
+    if fits_numba(torch.empty(0, device="cpu")) is None:
+        return length * dim
+    return torch_impl.workspace(length, dim, d_state) + length * dim * (not dense)
 
 
 def _check(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from blockforge.kernels import backends
 from blockforge.kernels.selective_scan import reference, selective_scan, torch_impl, workspace
 from blockforge.testing import peak_bytes
 
@@ -145,14 +146,17 @@ def test_captured_graphs_give_the_same(reverse: bool) -> None:
     torch.testing.assert_close(exported(*given), Module()(*given))
 
 
+@pytest.mark.parametrize("numba", [True, False])
 @pytest.mark.parametrize(("length", "states"), [(35, 1), (196, 8), (100, 5), (401, 3)])
-def test_workspace_is_what_a_scan_takes(length: int, states: int) -> None:
-    with torch.no_grad():
-        t = {n: v.detach().float() for n, v in make(length, states, dim=48, batch=1).items()}
-        u, delta = (t[n].mT.contiguous().mT for n in ("u", "delta"))
-        rest = [t[n] for n in NAMES[2:6]]
-        used = peak_bytes(lambda: selective_scan(u, delta, *rest, delta_softplus=True))
-    assert workspace(length, 48, states) * 4 == pytest.approx(used, rel=0.03)
+def test_workspace_is_what_a_scan_takes(length: int, states: int, numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what runs on a CPU, with numba and without."""
+    monkeypatch.setattr(backends, "_installed", lambda module: numba)
+    t = {n: v.detach().float() for n, v in make(length, states, dim=48, batch=1).items()}
+    rest = [t[n] for n in NAMES[2:6]]
+    for wide in (48, 96):
+        u, delta = (torch.randn(1, length, w)[..., :48].mT for w in (wide, 48))
+        used = peak_bytes(lambda u=u, delta=delta: selective_scan(u, delta, *rest, delta_softplus=True))
+        assert workspace(length, 48, states, dense=wide == 48) * 4 == pytest.approx(used, rel=0.03)
 
 
 def test_shapes_are_checked() -> None:

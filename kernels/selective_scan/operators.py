@@ -1,0 +1,102 @@
+"""The selective scan as an operator of torch, with its derivative and its shapes for compiled graphs: the same for
+every way to compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_OPERANDS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, bool softplus, bool reverse"
+)
+
+
+def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
+    """The function `selective_scan` of a backend, registered as `blockforge::selective_scan_<backend>`.
+
+    Args:
+        scan: a class like `numba_impl.Scan`: `of(operands)`, `forward(y, add)`, `backward(dy, du, ddelta, add)`.
+    """
+
+    def forward(
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, delta_bias: Tensor | None,
+        softplus: bool, reverse: bool,
+    ) -> Tensor:  # fmt: skip
+        y = torch.empty(u.mT.shape, device=u.device)
+        scan.of(u.mT, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus).forward(y, add=False)
+        return y.to(u.dtype).mT
+
+    def backward(
+        dy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+        delta_bias: Tensor | None, softplus: bool, reverse: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        operands = scan.of(u.mT, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus)
+        du, ddelta = (torch.empty(u.mT.shape, device=u.device) for _ in range(2))
+        dA, dB, dC, dD, dbias = operands.backward(dy.mT, du, ddelta, add=False)
+        found = ((du.mT, u), (ddelta.mT, delta), (dA.mT, A), (dB.mT, B), (dC.mT, C), (dD, D), (dbias, delta_bias))
+        return tuple(g if t is None else g.to(t.dtype) for g, t in found)
+
+    name = f"blockforge::selective_scan_{backend}"
+    operator = torch.library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
+    seven = ", ".join(["Tensor"] * 7)
+    derivative = torch.library.custom_op(
+        f"{name}_backward", backward, mutates_args=(), schema=f"(Tensor dy, {_OPERANDS}) -> ({seven})"
+    )
+    operator.register_fake(_fake)
+    derivative.register_fake(_fake_backward)
+
+    def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        grads = derivative(dy, *tensors, *ctx.options)
+        return (*(None if t is None else g for t, g in zip(tensors, grads, strict=True)), None, None)
+
+    operator.register_autograd(gradients, setup_context=_save)
+
+    def selective_scan(
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None = None,
+        *,
+        delta_bias: Tensor | None = None,
+        delta_softplus: bool = False,
+        reverse: bool = False,
+    ) -> Tensor:
+        """See the package's `selective_scan`. In float32; differentiable once; the backward pass computes the
+        states anew. No copies where u and delta have their channels side by side."""
+        y: Tensor = operator(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
+        return y
+
+    return selective_scan
+
+
+@lru_cache(maxsize=64)
+def _line(length: int, reverse: bool) -> np.ndarray[Any, Any]:
+    order = np.arange(length, dtype=np.int64)
+    return order[::-1].copy() if reverse else order
+
+
+def _fake(u: Tensor, *others: Any) -> Tensor:
+    return u.new_empty(u.mT.shape).mT
+
+
+def _fake_backward(
+    dy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None,
+    *options: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    given = (t.new_empty(t.mT.shape).mT for t in (u, delta, A, B, C))
+    rows = (A.new_empty(u.shape[1], dtype=torch.float32 if t is None else t.dtype) for t in (D, bias))
+    return (*given, *rows)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, softplus, reverse = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.options = softplus, reverse
