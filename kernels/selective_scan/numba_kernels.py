@@ -14,6 +14,9 @@ state, position), C likewise and the output or its gradient (batch, position); c
 They are unpacked first: a stride that is read inside a loop which writes could change, for all LLVM knows.
 """
 
+# mypy: disable-error-code="call-arg, var-annotated"
+# numba hands an intrinsic its first argument itself
+
 from __future__ import annotations
 
 import numpy as np
