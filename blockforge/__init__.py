@@ -61,6 +61,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "search":  # the package, which is its own function: bf.search(...)
+        return importlib.import_module("blockforge.search")
     if name not in _HOMES:
         raise AttributeError(f"module 'blockforge' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"blockforge.{_HOMES[name]}"), name)

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from blockforge.errors import BlockforgeError
 from blockforge.saving import write_atomically
+from blockforge.search.journal import JOURNAL
 from blockforge.search.records import COSTS, TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.spec import Spec, holes, load, to_yaml
 from blockforge.units import format_count
 
-SPACE, TRIALS, BEST, PLOT = "space.yaml", "trials.csv", "best", "pareto.png"
+SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
+PLACE, LOGS = "study.json", "workers"
 TOP = 5
 _OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
-_COLUMNS = ("number", "state", "score", *COSTS, "hash", "duplicate_of", "seconds", "reason")
+_BEFORE = ("number", "state")
+_AFTER = ("rung", *COSTS, "hash", "start", "duplicate_of", "retry_of", "promoted_from", "seconds", "worker", "reason")
+
+
+def has_study(folder: Path | None) -> bool:
+    """Whether a folder holds a journal."""
+    return folder is not None and (folder / JOURNAL).exists()
+
+
+def read_place(folder: Path | None) -> dict[str, str]:
+    """Where the study of a folder is, if it is in a database."""
+    if folder is None or not (folder / PLACE).is_file():
+        return {}
+    try:
+        return dict(json.loads((folder / PLACE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def write_space(folder: Path, space: Spec) -> None:
-    """Keep the space beside its study, so that the folder can be resumed on its own."""
-    _write(folder / SPACE, to_yaml(space, header=False))
+    """Keep the space beside its study, for people to read."""
+    write_text(folder / SPACE, to_yaml(space, header=False))
 
 
 def read_space(folder: Path | None) -> Spec | None:
@@ -37,20 +57,22 @@ def read_space(folder: Path | None) -> Spec | None:
 
 
 def write_results(result: SearchResult, folder: Path) -> None:
-    """Write `trials.csv`, `best/*.yaml` and `pareto.png`."""
+    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`."""
+    from blockforge.search.html import page
     from blockforge.search.plot import plot
 
-    _write(folder / TRIALS, trials_csv(result))
+    write_text(folder / TRIALS, trials_csv(result))
     (folder / BEST).mkdir(exist_ok=True)
     names = best_files(result)
     by_number = {t.number: t for t in result.trials}
     for number, name in names.items():
-        _write(folder / BEST / name, to_yaml(result.spec(by_number[number]), header=False))
+        write_text(folder / BEST / name, to_yaml(result.spec(by_number[number]), header=False))
     for old in (folder / BEST).iterdir():
         if _OURS.fullmatch(old.name) and old.name not in names.values():
             old.unlink()
     if result.best is not None:
         write_atomically(folder / PLOT, lambda file: plot(result, file))
+    write_text(folder / REPORT, page(result))
 
 
 def best_files(result: SearchResult) -> dict[int, str]:
@@ -62,22 +84,35 @@ def best_files(result: SearchResult) -> dict[int, str]:
     return names
 
 
-def trials_csv(result: SearchResult) -> str:
-    """All trials, one a row, with a column for each hole; empty where a candidate has no such hole."""
+def rows(result: SearchResult) -> Iterator[list[Any]]:
+    """The header, then a row a trial, with a column for each figure and hole; None where a trial has none."""
     names = list(holes(result.space))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_COLUMNS, *names))
+    values = result.plan.value_names
+    figures = [f for f in dict.fromkeys(f for t in result.trials for f in t.figures) if f not in values]
+    yield [*_BEFORE, *values, *figures, *_AFTER, *names]
     for trial in result.trials:
-        own = [getattr(trial, column) for column in _COLUMNS]
-        writer.writerow(own + [trial.holes.get(name) for name in names])
+        yield [
+            *(getattr(trial, column) for column in _BEFORE),
+            *(trial.values or [None] * len(values)),
+            *(trial.figures.get(name) for name in figures),
+            *(getattr(trial, column) for column in _AFTER),
+            *(trial.widths.get(name, trial.holes.get(name)) for name in names),
+        ]
+
+
+def trials_csv(result: SearchResult) -> str:
+    """All trials as comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows(result))
     return text.getvalue()
 
 
 def _label(trial: TrialRecord) -> str:
-    return f"score{trial.score:.2f}_{format_count(trial.macs or 0)}MACs_{(trial.hash or '')[:8]}"
+    score = f"score{trial.score:.2f}_" if trial.score is not None else ""
+    return f"{score}{format_count(trial.macs or 0)}MACs_{(trial.hash or '')[:8]}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     write: Callable[[Path], object] = lambda file: file.write_text(text, encoding="utf-8")  # noqa: E731
     write_atomically(path, write)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def plot(result: SearchResult, file: Path) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value) if value > 0 else "0"))
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.set_xlabel("multiply-adds of one image (MACs; papers say FLOPs)")
-    axes.set_ylabel(f"score ({result.objective.partition('(')[0]})")
+    axes.set_ylabel(_value_label(result))
     axes.set_title(f"{result.space.name}: {len(scored)} candidates", loc="left", fontsize=11)
     axes.margins(y=0.1)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -44,7 +44,7 @@ def plot(result: SearchResult, file: Path) -> None:
 
 def _candidates(axes: Axes, figure: Figure, scored: list[TrialRecord]) -> None:
     points = axes.scatter(
-        [float(t.macs or 0) for t in scored], [float(t.score or 0) for t in scored],
+        [float(t.macs or 0) for t in scored], [_value(t) for t in scored],
         c=[(t.params or 0) / 1e6 for t in scored],
         cmap="viridis_r", s=34, alpha=0.9, edgecolors="white", linewidths=0.5, zorder=3,
         label="evaluated candidate",
@@ -55,17 +55,29 @@ def _candidates(axes: Axes, figure: Figure, scored: list[TrialRecord]) -> None:
 
 
 def _front(axes: Axes, front: list[TrialRecord]) -> None:
-    macs, scores = [float(t.macs or 0) for t in front], [float(t.score or 0) for t in front]
-    axes.step(macs, scores, where="post", color=_ORANGE, linewidth=1.6, zorder=2)
+    macs, scores = [float(t.macs or 0) for t in front], [_value(t) for t in front]
+    if len(front[0].values or ()) == 1:
+        axes.step(macs, scores, where="post", color=_ORANGE, linewidth=1.6, zorder=2)
     axes.plot(
         macs, scores, "o", markersize=9, markerfacecolor="none", markeredgecolor=_ORANGE, markeredgewidth=1.6,
-        label="Pareto front: higher score, fewer MACs", zorder=4,
+        label="Pareto front", zorder=4,
     )  # fmt: skip
     best = front[-1]
     axes.annotate(
-        f"best: {best.score:.1f}, {format_count(best.params or 0)} params", (macs[-1], scores[-1]),
+        f"{_value(best):.4g}, {format_count(best.params or 0)} params", (macs[-1], scores[-1]),
         xytext=(-8, 10), textcoords="offset points", ha="right", fontsize=8.5, color=_ORANGE,
     )  # fmt: skip
+
+
+def _value(trial: TrialRecord) -> float:
+    """What stands on the upright axis: the first value."""
+    assert trial.values
+    return trial.values[0]
+
+
+def _value_label(result: SearchResult) -> str:
+    better = "larger" if result.plan.signs[0] > 0 else "smaller"
+    return f"{result.plan.value_names[0]} ({result.objective.partition('(')[0]}; {better} is better)"
 
 
 def _limits(scored: list[TrialRecord], budget: int | None) -> tuple[float, float]:

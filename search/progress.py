@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -22,8 +23,13 @@ _LABELS: dict[Verdict, str] = {
 class Reporter(Protocol):
     """Follows a search."""
 
-    def start(self, target: int, earlier: list[TrialRecord]) -> None:
-        """The search begins; `earlier` are the trials that a resumed study brings."""
+    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
+        """The search begins.
+
+        Args:
+            earlier: the trials that a resumed study brings.
+            signs: for each value, 1 if larger is better, else -1.
+        """
 
     def update(self, record: TrialRecord) -> None:
         """A trial ended."""
@@ -35,7 +41,7 @@ class Reporter(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, target: int, earlier: list[TrialRecord]) -> None: ...
+    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None: ...
 
     def update(self, record: TrialRecord) -> None: ...
 
@@ -43,22 +49,21 @@ class Silent:
 
 
 class Tally:
-    """Counts of a search, its best score and its speed."""
+    """Counts of a search, its best value and its speed."""
 
-    def __init__(self, target: int, earlier: list[TrialRecord]) -> None:
-        self.target, self.counts, self.best = target, Counter[Verdict](), float("-inf")
+    def __init__(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
+        self.target, self.signs, self.counts, self.evaluated = target, signs, Counter[Verdict](), 0
+        self.best: tuple[int, float] | None = None
         for record in earlier:
             self.add(record)
         self.before, self.started = self.evaluated, time.monotonic()
 
     def add(self, record: TrialRecord) -> None:
         self.counts[record.state] += 1
+        self.evaluated += record.state in EVALUATED and record.rung == 0
         if record.score is not None:
-            self.best = max(self.best, record.score)
-
-    @property
-    def evaluated(self) -> int:
-        return sum(self.counts[state] for state in EVALUATED)
+            better = record.rung, record.score * self.signs[0]
+            self.best = better if self.best is None else max(self.best, better)
 
     @property
     def rate(self) -> float:
@@ -66,7 +71,14 @@ class Tally:
         return (self.evaluated - self.before) / max(1e-9, time.monotonic() - self.started)
 
     def text(self) -> str:
-        best = f"best {self.best:.2f}" if self.counts["scored"] else "no score yet"
+        scored = self.counts["scored"]
+        best = (
+            f"best {self.best[1] * self.signs[0]:.4g}"
+            if self.best
+            else f"{scored} scored"
+            if scored
+            else "no score yet"
+        )
         others = [f"{self.counts[s]} {label}" for s, label in _LABELS.items() if self.counts[s]]
         return ", ".join([best, *others, f"{self.rate:.2f}/s"])
 
@@ -91,8 +103,8 @@ class Bar:
         )
         self.progress = Progress(*columns, console=console, expand=True)
 
-    def start(self, target: int, earlier: list[TrialRecord]) -> None:
-        self.tally = Tally(target, earlier)
+    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
+        self.tally = Tally(target, earlier, signs)
         self.task = self.progress.add_task("search", total=target, completed=self.tally.evaluated, text="")
         self.progress.start()
 
@@ -110,8 +122,8 @@ class Lines:
     def __init__(self, console: Console, seconds: float = 5.0) -> None:
         self.console, self.seconds = console, seconds
 
-    def start(self, target: int, earlier: list[TrialRecord]) -> None:
-        self.tally, self.shown, self.news = Tally(target, earlier), time.monotonic(), True
+    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
+        self.tally, self.shown, self.news = Tally(target, earlier, signs), time.monotonic(), True
         if earlier:
             self.line()
 

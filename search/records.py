@@ -1,24 +1,27 @@
 """What is known of a trial: its candidate, what it costs, what became of it.
 
-Optuna keeps a trial's number, state, value and hole values; the rest stands in two user attributes that are
-written once each: `arch` before the evaluation, `outcome` after it.
+Optuna keeps a trial's number, state, values and hole values; the rest stands in user attributes that are written
+once each: `arch` and what the candidate comes from when the trial is made, `outcome` when it has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture
+from blockforge.search import pareto
 from blockforge.search.sampling import label_of
 from blockforge.spec import Hole
 
 Verdict = Literal["scored", "duplicate", "refused", "invalid", "failed", "interrupted", "running"]
-"""`scored`: evaluated. `duplicate`: the network of an earlier trial, whose score it takes. `refused`: over
-the budget. `invalid`: does not compile. `failed`: its evaluation raised. `interrupted`: to be tried again."""
+"""`scored`: evaluated. `duplicate`: the network of an earlier trial, whose values it takes. `refused`: over the
+budget, or against a relation of the space. `invalid`: does not compile. `failed`: its evaluation raised, or its
+process died too often. `interrupted`: to be tried again."""
 
 EVALUATED: tuple[Verdict, ...] = ("scored", "failed")
 """What counts towards `--trials`."""
@@ -27,45 +30,75 @@ MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
 
 COSTS = ("macs", "params", "activation_bytes", "depth")
+OUTCOME, ARCH, WORKER, DEATH = "outcome", "arch", "worker", "death"
+ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from")
+"""Attributes that say where a candidate comes from."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of a search. Costs are None where the candidate did not compile."""
+    """One trial of a search. Costs are None where the candidate did not compile.
+
+    Attributes:
+        score: the value that ranks the candidate; None where there are several.
+        values: all values that the study ranks by, in order.
+        figures: everything that objectives reported, by name.
+        widths: values by path that were scaled to fit the budget.
+        rung: 0, or how often the candidate has gone up since.
+        start: the name of the spec it was, where the search was given one to start from.
+    """
 
     number: int
     state: Verdict
     holes: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
+    values: tuple[float, ...] | None = None
+    figures: dict[str, float] = field(default_factory=dict)
     macs: int | None = None
     params: int | None = None
     activation_bytes: int | None = None
     depth: int | None = None
     hash: str | None = None
+    widths: dict[str, Any] = field(default_factory=dict)
     duplicate_of: int | None = None
     seconds: float | None = None
     reason: str | None = None
     trace: str | None = None
+    start: str | None = None
+    retry_of: int | None = None
+    retries: int = 0
+    rung: int = 0
+    promoted_from: int | None = None
+    worker: str | None = None
+
+    @property
+    def key(self) -> tuple[str | None, int]:
+        """What is evaluated once: a network on a rung."""
+        return self.hash, self.rung
 
 
-def arch_attributes(arch: Architecture) -> dict[str, Any]:
+def arch_attributes(arch: Architecture, widths: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a candidate before its evaluation."""
-    return {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    found = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    return {**found, "widths": dict(widths)} if widths else found
 
 
 def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
     """The record of a stored trial."""
     outcome: dict[str, Any] = {"state": "running"}
     if trial.state.is_finished():
-        outcome = trial.user_attrs.get("outcome") or _cut_off(trial)
-    answers = {name: label_of(holes[name], value) for name, value in trial.params.items()}
-    known = trial.user_attrs.get("arch", {})
-    return TrialRecord(trial.number, holes=answers, **known, **outcome)
+        outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
+    values = outcome.pop("values", None)
+    if values is not None:
+        outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
+    answers = {name: label_of(holes[name], value) for name, value in trial.params.items() if name in holes}
+    origin = {k: v for k, v in trial.user_attrs.items() if k in (*ORIGIN, WORKER)}
+    return TrialRecord(trial.number, holes=answers, **trial.user_attrs.get(ARCH, {}), **origin, **outcome)
 
 
 def final_state(outcome: Mapping[str, Any]) -> TrialState:
     """What Optuna is told of a trial with this outcome."""
-    if outcome.get("score") is not None:
+    if outcome.get("values") is not None:
         return TrialState.COMPLETE
     return TrialState.PRUNED if outcome["state"] in ("refused", "invalid") else TrialState.FAIL
 
@@ -73,25 +106,51 @@ def final_state(outcome: Mapping[str, Any]) -> TrialState:
 def _cut_off(trial: FrozenTrial) -> dict[str, Any]:
     """The outcome of a trial whose process died before it could write one."""
     tries = trial.user_attrs.get("retries", 0) + 1
-    reason = f"its process died (attempt {tries})"
-    return {"state": "failed" if tries > MAX_RETRIES else "interrupted", "reason": reason}
+    death = trial.user_attrs.get(DEATH, {})
+    reason = f"{death.get('reason', 'its process died')} (attempt {tries})"
+    state: Verdict = "failed" if tries > MAX_RETRIES else "interrupted"
+    return {"state": state, "reason": reason, "trace": death.get("trace")}
 
 
-def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Scored candidates, the best first; equal scores in the order of smaller MACs."""
-    scored = [r for r in records if r.state == "scored"]
-    return sorted(scored, key=lambda r: (-_number(r.score), _number(r.macs), r.number))
+def losses(records: Sequence[TrialRecord], signs: Sequence[float]) -> pareto.Losses:
+    """Values as losses, a row a record. `signs`: 1 where larger is better, -1 where smaller is."""
+    rows = [r.values if r.values is not None else (r.score,) for r in records]
+    return -np.asarray(rows, float).reshape(len(rows), len(signs)) * np.asarray(signs)
 
 
-def pareto_front(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Scored candidates that no other beats in both score and MACs, the smallest first."""
-    front: list[TrialRecord] = []
-    best = float("-inf")
-    for record in sorted(ranked(records), key=lambda r: _number(r.macs)):
-        if _number(record.score) > best:
-            front.append(record)
-            best = _number(record.score)
-    return front
+def ranked(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> list[TrialRecord]:
+    """Scored candidates, the best first, each by its highest rung: those of higher rungs stand before the others.
+
+    With one value equal ones go by smaller MACs; with several they go by non-dominated rank, the least crowded
+    first.
+    """
+    highest: dict[str | int, TrialRecord] = {}
+    for r in sorted((r for r in records if r.state == "scored"), key=lambda r: (r.rung, r.number)):
+        highest[r.hash or r.number] = r
+    found: list[TrialRecord] = []
+    for rung in sorted({r.rung for r in highest.values()}, reverse=True):
+        level = sorted((r for r in highest.values() if r.rung == rung), key=lambda r: (_number(r.macs), r.number))
+        found += [level[i] for i in pareto.order(losses(level, signs))]
+    return found
+
+
+def pareto_front(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> list[TrialRecord]:
+    """Scored candidates of the highest rung that no other beats, the smallest first.
+
+    With one value, the MACs are the second one.
+    """
+    best = ranked(records, signs)
+    level = sorted((r for r in best if r.rung == best[0].rung), key=lambda r: _number(r.macs))
+    if not level:
+        return []
+    rows = losses(level, signs)
+    if len(signs) == 1:
+        rows = np.column_stack([rows, [_number(r.macs) for r in level]])
+    front = [r for r, rank in zip(level, pareto.ranks(rows), strict=True) if rank == 0]
+    distinct = {
+        (*(r.values or (_number(r.score),)), _number(r.macs)): r for r in reversed(front)
+    }  # of equal ones the first
+    return [r for r in front if r in distinct.values()]
 
 
 def _number(value: float | None) -> float:

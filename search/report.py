@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from blockforge.search.files import BEST, PLOT, TOP, TRIALS, best_files
+from blockforge.search.files import BEST, REPORT, TOP, TRIALS, best_files
 from blockforge.search.records import TrialRecord, Verdict
 from blockforge.search.result import SearchResult
 from blockforge.spec import holes
@@ -53,9 +53,10 @@ def _headline(result: SearchResult) -> str:
 
 
 def _table(result: SearchResult) -> Table:
-    table = Table(title="Best candidates by score, then the rest of the Pareto front (*)", title_justify="left")
+    table = Table(title="Best candidates, then the rest of the Pareto front (*)", title_justify="left")
     table.add_column("rank")
-    for column in ("score", "MACs", "params", "activations", "depth"):
+    several = any(t.rung for t in result.trials)
+    for column in (*result.plan.value_names, *(["rung"] if several else []), "MACs", "params", "activations", "depth"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("hash", no_wrap=True)
     table.add_column(f"file in {BEST}/" if result.folder else "trial", overflow="fold")
@@ -65,8 +66,8 @@ def _table(result: SearchResult) -> Table:
     for number, name in best_files(result).items():
         trial = by_number[number]
         table.add_row(
-            f"{places[number]}{'*' if number in front else ''}", f"{trial.score:.2f}", *_costs(trial),
-            trial.hash, name if result.folder else str(number),
+            f"{places[number]}{'*' if number in front else ''}", *(f"{v:.5g}" for v in trial.values or ()),
+            *([str(trial.rung)] if several else []), *_costs(trial), trial.hash, name if result.folder else str(number),
         )  # fmt: skip
     return table
 
@@ -104,8 +105,9 @@ def _size_table(result: SearchResult) -> RenderableType:
     found = {_COST_NAMES[c]: tau for c, tau in result.correlations.items() if tau is not None}
     if not found:
         return Text("Too few scores to compare them with the candidates' size.")
+    what = result.plan.value_names[0]
     listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in found.items())
-    text = f"Kendall's tau of the score with size baselines over {result.counts['scored']} candidates: {listed}."
+    text = f"Kendall's tau of the {what} with size baselines over {result.counts['scored']} candidates: {listed}."
     largest = max(found, key=lambda name: abs(found[name]))
     if abs(found[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
         text += f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
@@ -115,11 +117,11 @@ def _size_table(result: SearchResult) -> RenderableType:
 def _where(result: SearchResult) -> str:
     assert result.folder is not None
     folder = shlex.quote(os.fspath(result.folder))
-    lines = [f"Files: {folder}/{TRIALS}, {folder}/{PLOT}, {folder}/{BEST}/"]
+    lines = [f"Files: {folder}/{REPORT}, {folder}/{TRIALS}, {folder}/{BEST}/"]
     if result.best is not None:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
     more = result.target if result.evaluated < result.target else 2 * result.target
-    lines.append(f"Go on: blockforge search --out {folder} --trials {more}")
+    lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
     return "\n".join(lines)
 
 

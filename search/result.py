@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from blockforge.search.plan import Plan
 from blockforge.search.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
 from blockforge.search.score import size_correlations
 from blockforge.search.space import candidate
-from blockforge.spec import Spec
+from blockforge.spec import Spec, load
 from blockforge.units import Budget
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
 
 
 @dataclass
@@ -18,26 +25,40 @@ class SearchResult:
     """The trials of a search, and the best of them.
 
     Attributes:
-        space: the spec with holes that was searched.
-        budget: its limits.
-        objective: what gave the scores.
-        target: how many evaluated candidates were asked for.
+        plan: what was searched, and for what.
         trials: every trial, in order.
         seconds: how long this run took.
-        stopped: why it ended before `target`, if it did.
+        stopped: why it ended before the target, if it did.
         signal: the signal that stopped it, if one did.
         folder: where its files are.
     """
 
-    space: Spec
-    budget: Budget
-    objective: str
-    target: int
+    plan: Plan
     trials: list[TrialRecord] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str | None = None
     signal: int | None = None
     folder: Path | None = None
+
+    @property
+    def space(self) -> Spec:
+        """The spec with holes that was searched."""
+        return self.plan.space
+
+    @property
+    def budget(self) -> Budget:
+        """The limits of candidates."""
+        return self.plan.budget
+
+    @property
+    def objective(self) -> str:
+        """What gave the scores."""
+        return self.plan.objective
+
+    @property
+    def target(self) -> int:
+        """How many evaluated candidates were asked for."""
+        return self.plan.target
 
     @property
     def counts(self) -> Counter[Verdict]:
@@ -47,36 +68,69 @@ class SearchResult:
     @property
     def evaluated(self) -> int:
         """Distinct candidates within the budget that were evaluated, failed ones included."""
-        return sum(self.counts[state] for state in EVALUATED)
+        return sum(t.state in EVALUATED and t.rung == 0 for t in self.trials)
 
     @property
     def ranked(self) -> list[TrialRecord]:
         """Scored candidates, the best first."""
-        return ranked(self.trials)
+        return ranked(self.trials, self.plan.signs)
 
     @property
     def best(self) -> TrialRecord | None:
-        """The candidate with the highest score."""
+        """The candidate with the best score; with several values, the first of the front."""
         return next(iter(self.ranked), None)
 
     @property
     def pareto(self) -> list[TrialRecord]:
-        """Candidates that no other beats in both score and MACs, the smallest first."""
-        return pareto_front(self.trials)
+        """Candidates that no other beats in all values (of a single one and MACs), the smallest first."""
+        return pareto_front(self.trials, self.plan.signs)
 
     @property
     def correlations(self) -> dict[str, float | None]:
-        """Kendall's tau of the score with each size baseline."""
-        return size_correlations(self.trials)
+        """Kendall's tau of the first value with each size baseline, on the lowest rung."""
+        import dataclasses
+
+        first = [t for t in self.trials if t.state == "scored" and t.rung == 0 and t.values]
+        return size_correlations([dataclasses.replace(t, score=(t.values or (0.0,))[0]) for t in first])
 
     def spec(self, trial: TrialRecord) -> Spec:
         """The ordinary spec of a trial's candidate."""
-        notes = {
-            "space": self.space.name,
-            "trial": trial.number,
-            "objective": self.objective,
-            "score": trial.score,
-        }
+        notes: dict[str, Any] = {"space": self.space.name, "trial": trial.number, "objective": self.objective}
+        if trial.score is not None:
+            notes["score"] = trial.score
+        notes |= {k: v for k, v in trial.figures.items() if k not in notes and len(trial.figures) > 1}
         if self.budget.limits:
             notes["budget"] = str(self.budget)
-        return candidate(self.space, trial.holes, f"{self.space.name}_{(trial.hash or '')[:8]}", notes)
+        spec = candidate(self.space, trial.holes, f"{self.space.name}_{(trial.hash or '')[:8]}", notes)
+        return load(spec, trial.widths) if trial.widths else spec
+
+    def dataframe(self) -> pandas.DataFrame:
+        """All trials as a table, a column a figure and a hole. Needs the extra `notebook`."""
+        from blockforge.extras import need
+
+        need("notebook", "pandas")
+        import pandas as pd
+
+        from blockforge.search.files import rows
+
+        header, *lines = rows(self)
+        return pd.DataFrame(lines, columns=header).set_index("number")
+
+    def plot(self) -> plotly.graph_objects.Figure:
+        """The candidates and their front, to be shown in a notebook. Needs the extra `notebook`."""
+        from blockforge.search.notebook import scatter
+
+        return scatter(self)
+
+    def plot_history(self) -> plotly.graph_objects.Figure:
+        """Values in the order in which they came, with the best so far. Needs the extra `notebook`."""
+        from blockforge.search.notebook import history
+
+        return history(self)
+
+    def report(self, file: str | os.PathLike[str]) -> None:
+        """Write the report as one HTML file that needs no network."""
+        from blockforge.saving import write_atomically
+        from blockforge.search.html import page
+
+        write_atomically(Path(file), lambda path: path.write_text(page(self), encoding="utf-8"))  # type: ignore[arg-type,return-value]

@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockforge import __version__
-from blockforge.compiler import canonical
+from optuna.storages import BaseStorage
+from optuna.study import Study
+
+from blockforge.compiler import Architecture
 from blockforge.search import files
-from blockforge.search.budget import as_budget, check_budget
+from blockforge.search.budget import check_budget
+from blockforge.search.crew import run_crew
 from blockforge.search.errors import SearchError
+from blockforge.search.history import History
 from blockforge.search.interrupts import Interrupts
+from blockforge.search.journal import Journal, working_in
+from blockforge.search.launcher import Crew, Launcher
+from blockforge.search.lease import LEASE, Lease
+from blockforge.search.objective import Measure, check_remakable
+from blockforge.search.plan import Objectives, Plan, read_plan
 from blockforge.search.progress import Reporter, make_reporter
 from blockforge.search.result import SearchResult
 from blockforge.search.sampling import check_sampler, quiet_optuna
-from blockforge.search.score import Expressivity, Objective, describe
 from blockforge.search.session import MAX_IDLE, Session
-from blockforge.search.space import DEFAULT_SPACE, differences, fingerprint, load_space
-from blockforge.search.storage import JOURNAL, open_storage, open_study, recover, stored_identity, working_in
-from blockforge.spec import Spec, SpecLike, load
+from blockforge.search.settle import Given, Overrides, settle
+from blockforge.search.space import differences
+from blockforge.search.storage import (
+    STUDY,
+    join_study,
+    open_study,
+    opened,
+    read_attributes,
+    shown_url,
+)
+from blockforge.spec import SpecLike, holes
 from blockforge.units import Budget
 
 _RESUME = "nothing that was finished is lost; the same command goes on"
-Overrides = Mapping[str, Any] | list[str] | None
+Function = Callable[[Architecture], Any]
 
 
 def search(
     space: SpecLike | None = None,
     *,
-    budget: Budget | str | None = None,
+    budget: Budget | str | Sequence[str] | None = None,
     trials: int = 64,
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
-    sampler: str = "tpe",
+    sampler: str | None = None,
     overrides: Overrides = None,
-    objective: Objective | None = None,
+    objective: str | Function | Measure | None = None,
+    objectives: Objectives | None = None,
+    weights: Sequence[float] | None = None,
+    rungs: Objectives | None = None,
+    eta: int | None = None,
+    start: Sequence[SpecLike] | None = None,
+    fit: float | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    study: str | None = None,
+    launcher: Launcher = "local",
+    address: str | None = None,
     progress: bool | Reporter = False,
     max_idle: int = MAX_IDLE,
+    lease: float = LEASE,
 ) -> SearchResult:
     """Fill the holes of a space, within a budget, so that the score is high.
 
@@ -49,104 +78,173 @@ def search(
         space: a packaged space by name, or any spec with holes.
         budget: upper limits, `5GFLOPs,30Mparams,200MB`; checked before anything is built.
         trials: distinct candidates within the budget to evaluate. Refused and repeated ones come on top.
-        seed: makes proposals and scores reproducible.
-        out: a folder for the study, `trials.csv`, `best/` and `pareto.png`. If it holds a study, that study
-            goes on until `trials` are reached in total, and what is not given here is as it was there.
-        sampler: `tpe` or `random`.
+        seed: makes proposals and scores reproducible, with one worker.
+        out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are
+            reached in total, and what is not given here is as it was there.
+        sampler: `tpe`, `random`, `nsga2`, `evolution` or `brute`.
         overrides: values of the space to replace by path, holes included.
-        objective: a function from Architecture to a score, larger is better; default: `Expressivity`.
+        objective: what to maximise (or minimise, if it says so); see `blockforge.search.objective`.
+        objectives: several of them; without `weights` the search looks for their Pareto front.
+        weights: of the objectives in a sum that is maximised; what is to be minimised counts as negative.
+        rungs: cheap stand-ins for the first objective, the cheapest first; the best 1/`eta` of each go up.
+        start: specs that lie in the space, evaluated first.
+        fit: scale the widths of each candidate so that it costs at least this share of the budget.
+        workers: processes on this machine, or Ray tasks.
+        storage: a database by URL, in place of a journal in `out`; others can join with `blockforge worker`.
+        study: the study's name there; default: the name of `out`.
+        launcher: `local` or `ray`. address: of the Ray cluster; default: one on this machine.
         progress: show progress on stderr.
-        max_idle: proposals in a row that may bring nothing to evaluate before the search ends.
+        max_idle: proposals in a row that may bring nothing to evaluate before a worker ends.
+        lease: seconds without a sign of life after which a worker of another machine counts as dead.
     Raises:
         SpecError, BudgetError: if the space is wrong, or no candidate fits in the budget.
         SearchError: if there is nothing to search, or `out` holds another search.
     """
-    check_sampler(sampler)
-    if trials < 1:
-        raise SearchError(f"{trials} trials are none\n  hint: give 1 or more")
+    if sampler is not None:
+        check_sampler(sampler)
+    for what, number in (("trials", trials), ("workers", workers)):
+        if number < 1:
+            raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
+    if objective is not None and objectives is not None:
+        raise SearchError("objective and objectives exclude one another")
     folder = Path(out) if out is not None else None
-    resumes = folder is not None and (folder / JOURNAL).exists()
+    place = _place(folder, storage, study)
+    resumes = place.study_exists()
+    given = Given(
+        space, overrides, budget, seed, [objective] if objective is not None else objectives, weights, rungs, eta,
+        start, fit, sampler, trials,
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_optuna())
         if resumes:
             stack.enter_context(working_in(folder))
-        plan = _settle(space, overrides, budget, seed, objective, folder if resumes else None)
+        plan = settle(given, place.attributes() if resumes else None)
+        if workers > 1 or launcher != "local":
+            place.check_shared()
+            check_remakable([*plan.objectives, *plan.rungs])
         check_budget(plan.space, plan.budget)
         if not resumes:
             stack.enter_context(working_in(folder))
         interrupts = stack.enter_context(Interrupts())
         try:
-            return _run(plan, folder, trials, sampler, make_reporter(progress), max_idle, interrupts)
+            known, journal = stack.enter_context(opened(place.where))
+            run = _Run(plan, place, known, journal, make_reporter(progress), max_idle, lease, interrupts)
+            return run.alone() if workers == 1 and launcher == "local" else run.crew(workers, launcher, address)
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
             raise SearchError(f"cannot write in {folder}: {e.strerror or e}\n  hint: {_RESUME}") from e
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Everything that scores and refusals depend on."""
+class _Place:
+    """Where a study is: in a storage by URL, in the journal of a folder, or in memory."""
 
-    space: Spec
-    budget: Budget
-    seed: int
-    objective: Objective
+    folder: Path | None
+    storage: str | None
+    name: str
 
-    def identity(self) -> dict[str, Any]:
-        """What must be equal for a study to go on."""
-        return {
-            "blockforge": f"{__version__}, graph {canonical.VERSION}",
-            "space": f"{self.space.name} ({fingerprint(self.space)})",
-            "budget": self.budget.limits,
-            "seed": self.seed,
-            "objective": describe(self.objective),
-        }
+    @property
+    def where(self) -> str | Path | None:
+        return self.storage or self.folder
 
+    def attributes(self) -> dict[str, Any] | None:
+        return read_attributes(self.where, self.name)
 
-def _settle(
-    space: SpecLike | None,
-    overrides: Overrides,
-    budget: Budget | str | None,
-    seed: int | None,
-    objective: Objective | None,
-    folder: Path | None,
-) -> _Plan:
-    """The settings of a run: as given, else as in the study in `folder`, else the defaults."""
-    known = stored_identity(folder) or {}
-    if seed is None:
-        seed = known.get("seed", 0)
-    if budget is None:
-        budget = Budget(**known.get("budget", {}))
-    if space is None and folder is not None and known:
-        space = load(folder / files.SPACE)
-    found = load_space(DEFAULT_SPACE if space is None else space, overrides)
-    return _Plan(found, as_budget(budget), seed, objective or Expressivity(seed=seed))
+    def study_exists(self) -> bool:
+        return self.attributes() is not None if self.storage else files.has_study(self.folder)
+
+    def check_shared(self) -> None:
+        if self.where is None:
+            raise SearchError("several workers need a study that all of them see\n  hint: give --out DIR, or --storage")
 
 
-def _run(
-    plan: _Plan,
-    folder: Path | None,
-    trials: int,
-    sampler: str,
-    reporter: Reporter,
-    max_idle: int,
-    interrupts: Interrupts,
-) -> SearchResult:
-    started = time.monotonic()
-    storage, journal = open_storage(folder)
-    before = files.read_space(folder)
-    study = open_study(storage, plan.identity(), differences(before, plan.space) if before else [])
-    recover(study)
-    if folder is not None:
-        files.write_space(folder, plan.space)
-    session = Session(study, journal, plan.space, plan.budget, plan.objective, plan.seed, sampler, interrupts)
-    reporter.start(trials, session.records)
-    try:
-        stopped = session.run(trials, reporter, max_idle)
-    finally:
-        reporter.stop()
-    result = SearchResult(
-        plan.space, plan.budget, describe(plan.objective), trials, session.records,
-        time.monotonic() - started, stopped, interrupts.received if stopped else None, folder,
-    )  # fmt: skip
-    if folder is not None:
-        files.write_results(result, folder)
-    return result
+def _place(folder: Path | None, storage: str | None, study: str | None) -> _Place:
+    known = files.read_place(folder)
+    storage = storage or known.get("storage")
+    name = study or known.get("study") or (folder.name if storage and folder is not None else STUDY)
+    return _Place(folder, storage, name)
+
+
+@dataclass
+class _Run:
+    """A search that is about to begin."""
+
+    plan: Plan
+    place: _Place
+    storage: BaseStorage
+    journal: Journal | None
+    reporter: Reporter
+    max_idle: int
+    lease: float
+    interrupts: Interrupts
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+
+    def alone(self) -> SearchResult:
+        """In this process."""
+        study = self._open()
+        with Lease(study, self.lease) as lease:
+            session = Session(self.plan, study, lease, self.journal, self.interrupts)
+            self.reporter.start(self.plan.target, session.records, self.plan.signs)
+            try:
+                stopped = session.run(self.reporter, self.max_idle)
+            finally:
+                self.reporter.stop()
+        return self._result(session.history, stopped)
+
+    def crew(self, workers: int, launcher: Launcher, address: str | None) -> SearchResult:
+        """In processes of their own."""
+        study = self._open()
+        history = History(study, holes(self.plan.space), self.plan.signs, len(self.plan.levels))
+        self.reporter.start(self.plan.target, history.sync(), self.plan.signs)
+        where = self.place.storage or str(Path(self.place.where or "").resolve())
+        logs = self.place.folder / files.LOGS if self.place.folder is not None else None
+        crew = Crew(where, self.place.name, workers, self.max_idle, logs, self.lease)
+        try:
+            stopped = run_crew(crew, study, history, self.reporter, self.interrupts, launcher, address)
+        finally:
+            self.reporter.stop()
+        return self._result(history, stopped)
+
+    def _open(self) -> Study:
+        folder, plan = self.place.folder, self.plan
+        before = files.read_space(folder)
+        study = open_study(
+            self.storage, plan.identity(), differences(before, plan.space) if before else [],
+            name=self.place.name, directions=plan.directions, settings=plan.settings(),
+        )  # fmt: skip
+        if folder is not None:
+            files.write_space(folder, plan.space)
+            if self.place.storage:
+                place = {"storage": shown_url(self.place.storage), "study": self.place.name}
+                files.write_text(folder / files.PLACE, json.dumps(place, indent=1) + "\n")
+        return study
+
+    def _result(self, history: History, stopped: str | None) -> SearchResult:
+        trials = [r for _, r in sorted(history.records.items())]
+        signal = self.interrupts.received if stopped else None
+        seconds = time.monotonic() - self.started
+        result = SearchResult(self.plan, trials, seconds, stopped, signal, self.place.folder)
+        if self.place.folder is not None:
+            files.write_results(result, self.place.folder)
+        return result
+
+
+def open_result(where: str | os.PathLike[str], study: str | None = None) -> SearchResult:
+    """The result of a study as it stands, from its folder or its storage; nothing is changed.
+
+    Raises: SearchError if there is none.
+    """
+    text = os.fspath(where)
+    folder = Path(text) if "://" not in text else None
+    place = _place(folder, None if folder is not None else text, study)
+    attrs = place.attributes()
+    if attrs is None:
+        hint = "the folder that --out named" if folder is not None else "the name that the study was given: --study"
+        raise SearchError(f"there is no study in {shown_url(text)}\n  hint: {hint}")
+    with quiet_optuna(), opened(place.where) as (storage, _):
+        plan = read_plan(attrs, evaluating=False)
+        found = join_study(storage, place.name)
+        history = History(found, holes(plan.space), plan.signs, len(plan.levels))
+        history.sync()
+    return SearchResult(plan, [r for _, r in sorted(history.records.items())], folder=folder)

@@ -1,130 +1,267 @@
-"""The loop of a search: a step asks for a candidate, checks it on the compiled graph, tells the outcome."""
+"""A worker at a study: it proposes a candidate, checks it on the compiled graph, evaluates it, tells the outcome.
+
+Every worker runs this, alone or beside others, on whatever storage. They share nothing but the study:
+
+- A candidate is compiled before the storage hears of it. It is then written at once, with its network's hash and
+  its worker's name: trials have their numbers from the storage, so of two that evaluate one network the lower number
+  goes on, and the other becomes a duplicate. Whatever the storage, that needs no lock of ours.
+- What is to be done next follows from the trials alone: first what was interrupted, then the candidates to start
+  from, then promotions, then fresh proposals. There is no queue that a crash could leave half written.
+- A trial's end is one user attribute, `outcome`, with its values inside. If the process dies before the state
+  follows, recovery tells it.
+
+See `objective` for what is measured, `plan` for the settings, `lease` for who is alive.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
+import numpy as np
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BudgetError, SpecError
 from blockforge.search.budget import excess, over
 from blockforge.search.errors import SearchError
+from blockforge.search.fit import fit
+from blockforge.search.history import History
 from blockforge.search.interrupts import Interrupts, Stopped
+from blockforge.search.journal import Journal
+from blockforge.search.lease import Lease, Watch
+from blockforge.search.objective import Measure
+from blockforge.search.plan import Plan
 from blockforge.search.progress import Reporter
-from blockforge.search.records import EVALUATED, TrialRecord, Verdict, arch_attributes, read_trial
-from blockforge.search.sampling import asker, make_sampler
-from blockforge.search.score import Objective, checked
-from blockforge.search.storage import Journal, give_up, tell_outcome
-from blockforge.spec import Spec, holes
-from blockforge.units import Budget
+from blockforge.search.records import (
+    ARCH,
+    EVALUATED,
+    OUTCOME,
+    WORKER,
+    TrialRecord,
+    Verdict,
+    arch_attributes,
+    final_state,
+)
+from blockforge.search.rungs import next_promotion
+from blockforge.search.sampling import Choose, Draft, chooser, fixed, uniform
+from blockforge.search.trials import close_trial, make_trial, recover
+from blockforge.search.widths import Widths
+from blockforge.spec import fill, holes
+from blockforge.spec.require import violations
 
 MAX_IDLE = 500
 _STUCK = 10
 """After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
 _MAX_TRACE = 4000
+_LOOK, _WAIT = 2.0, 0.05
+"""Seconds between looks for dead workers, and while others finish what there is."""
+
+
+@dataclass
+class Task:
+    """Where the next candidate comes from: given values, or none for a fresh one."""
+
+    params: Mapping[str, Any] | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rung(self) -> int:
+        return self.origin.get("rung", 0)
 
 
 class Session:
-    """A study at work."""
+    """A worker of a study.
+
+    Args:
+        stream: tells workers of one seed apart; 0 is the only one, or the first.
+    """
 
     def __init__(
         self,
+        plan: Plan,
         study: Study,
+        lease: Lease,
         journal: Journal | None,
-        space: Spec,
-        budget: Budget,
-        objective: Objective,
-        seed: int,
-        sampler: str,
         interrupts: Interrupts,
+        stream: int = 0,
     ) -> None:
-        self.study, self.journal, self.space, self.budget = study, journal, space, budget
-        self.objective, self.seed, self.sampler, self.interrupts = objective, seed, sampler, interrupts
-        self.holes = holes(space)
-        self.records: list[TrialRecord] = []
-        self.known: dict[str, TrialRecord] = {}
-        self.evaluated = 0
-        for trial in study.get_trials(deepcopy=False):
-            if trial.state.is_finished():
-                self._add(read_trial(trial, self.holes))
+        self.plan, self.study, self.lease, self.journal = plan, study, lease, journal
+        self.interrupts, self.stream = interrupts, stream
+        self.holes = holes(plan.space)
+        self.history = History(study, self.holes, plan.signs, len(plan.levels))
+        self.watch = Watch(study, lease.seconds)
+        self._looked = float("-inf")
+        self.recover()
+        self.history.sync()
 
-    def run(self, target: int, reporter: Reporter, max_idle: int = MAX_IDLE) -> str | None:
-        """Go on until `target` candidates are evaluated; why it ended before, if it did.
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Finished trials by number."""
+        return [r for _, r in sorted(self.history.records.items())]
+
+    def run(self, reporter: Reporter, max_idle: int = MAX_IDLE) -> str | None:
+        """Go on until the plan's target is reached; why it ended before, if it did.
 
         Raises: BudgetError or SearchError if not a single candidate could be evaluated.
         """
         idle: list[TrialRecord] = []
-        while self.evaluated < target:
-            if self.interrupts.received is not None:
-                return "it was interrupted"
-            if len(idle) >= max_idle:
-                return self._exhausted(idle)
-            record = self.step()
+        while self.interrupts.received is None:
+            task = self._next()
+            if task is None:
+                if not self.history.running:
+                    left = self.history.evaluated < self.plan.target
+                    return "every candidate of the space was proposed" if left else None
+                time.sleep(_WAIT)  # what others evaluate may come back, or go up
+                continue
+            record = self.step(task)
+            if record is None:
+                continue
             reporter.update(record)
             idle = [] if record.state in EVALUATED else [*idle, record]
-        return None
+            if len(idle) >= max_idle:
+                return self._exhausted(idle)
+        return "it was interrupted"
 
-    def step(self) -> TrialRecord:
-        """One trial, from the proposal to its outcome."""
-        self.study.sampler = self._next_sampler()
-        trial = self.study.ask()
+    def recover(self) -> None:
+        """Free the trials of dead workers, every now and then."""
+        if time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            recover(self.study, self.watch.dead)
+
+    def _next(self) -> Task | None:
+        """What to do now; None: nothing, or nothing before others have finished."""
+        self.recover()
+        self.history.sync()
+        if self.history.retries:
+            number, trial = min(self.history.retries.items())
+            record, kept = self.history.records[number], ("start", "rung", "promoted_from")
+            died = OUTCOME not in trial.user_attrs
+            origin = {k: v for k, v in trial.user_attrs.items() if k in kept}
+            return Task(trial.params, origin | {"retry_of": number, "retries": record.retries + died})
+        for name, params in (self.plan.starts or {}).items():
+            if name not in self.history.started:
+                return Task(params, {"start": name})
+        fresh = self.history.evaluated < self.plan.target and not self.history.tree.exhausted
+        if self.plan.rungs and (best := next_promotion(self.history, self.plan.eta, last=not fresh)):
+            return Task(self.history.params(best), {"rung": best.rung + 1, "promoted_from": best.number})
+        under_way = sum(t.user_attrs.get("rung", 0) == 0 for t in self.history.running.values())
+        return Task() if fresh and self.history.evaluated + under_way < self.plan.target else None
+
+    def step(self, task: Task) -> TrialRecord | None:
+        """One trial, from the proposal to its outcome; None if another worker took it over."""
+        draft = Draft(self._chooser(task))
         try:
-            arch = compile_spec(self.space, ask=asker(trial, {}))
+            arch, widths = self._compile(draft)
         except SpecError as e:
-            trial.set_constraint("spec", 1.0)
-            return self._close(trial, {"state": "invalid", "reason": str(e.diagnostics[0].message)})
-        trial.set_user_attr("arch", arch_attributes(arch))
-        for name, share in excess(arch, self.budget).items():
-            trial.set_constraint(name, share)
-        if text := over(arch, self.budget):
-            return self._close(trial, {"state": "refused", "reason": text})
-        if (first := self.known.get(arch.hash)) is not None:
-            return self._close(trial, {"state": "duplicate", "duplicate_of": first.number, "score": first.score})
-        return self._evaluate(trial, arch)
+            constraints, outcome = self._against(e, draft)
+            return self._make(draft, task, outcome, constraints=constraints)
+        except BudgetError as e:  # no widths of it lie within the budget
+            outcome = {"state": "refused", "reason": str(e).partition("\n")[0]}
+            return self._make(draft, task, outcome, constraints={"fit": 1.0})
+        attrs, shares = {ARCH: arch_attributes(arch, widths)}, excess(arch, self.plan.budget)
+        if any(share > 0 for share in shares.values()):
+            outcome = {"state": "refused", "reason": over(arch, self.plan.budget)}
+            return self._make(draft, task, outcome, attrs, shares)
+        if self.history.running:
+            self.history.sync()
+        key = (arch.hash, task.rung)
+        if (first := self.history.claimed(key)) is not None:
+            return self._make(draft, task, self._duplicate(first), attrs, shares)
+        number = make_trial(
+            self.study,
+            draft.trial(
+                TrialState.RUNNING, user_attrs={**attrs, WORKER: self.lease.id, **task.origin}, constraints=shares
+            ),
+        )
+        self.history.sync()
+        if (first := self.history.claimed(key, before=number)) is not None:
+            return self._close(number, self._duplicate(first))
+        return self._close(number, self._evaluate(arch, self.plan.levels[task.rung]), evaluated=True)
 
-    def _evaluate(self, trial: optuna.Trial, arch: Architecture) -> TrialRecord:
+    def _compile(self, draft: Draft) -> tuple[Architecture, dict[str, Any]]:
+        """The network of a draft, fitted to the budget if that is wanted, and the widths that this changed."""
+        arch = compile_spec(self.plan.space, ask=draft.ask)
+        if self.plan.fit is None:
+            return arch, {}
+        own = compile_spec(fill(self.plan.space, draft.answers))
+        fitted = fit(own, self.plan.budget, self.plan.fit)
+        before, after = Widths(own).overrides(Widths(own).start), Widths(own).overrides(Widths(fitted).start)
+        return fitted, {path: width for path, width in after.items() if before[path] != width}
+
+    def _against(self, error: SpecError, draft: Draft) -> tuple[dict[str, float], dict[str, Any]]:
+        """How far a candidate that does not compile breaks which relation, and what is told of it."""
+        first = error.diagnostics[0]
+        reason = str(first.message)
+        if all(d.code == "require" for d in error.diagnostics):
+            broken = violations(self.plan.space.lifted, draft.answers)
+            return {f"require[{v.index}]": v.by for v in broken}, {"state": "refused", "reason": reason}
+        return {"spec": 1.0}, {"state": "invalid", "reason": reason}
+
+    def _duplicate(self, first: int) -> dict[str, Any]:
+        outcome: dict[str, Any] = {"state": "duplicate", "duplicate_of": first}
+        known = self.history.records.get(first)
+        return outcome | ({"values": list(known.values)} if known is not None and known.values is not None else {})
+
+    def _evaluate(self, arch: Architecture, measures: tuple[Measure, ...]) -> dict[str, Any]:
         started = time.perf_counter()
+        measured: dict[str, float] = {}
+        figures: dict[str, float] = {}
         try:
             with self.interrupts.evaluation():
-                score = checked(self.objective(arch))
+                for measure in sorted(measures, key=lambda m: m.cost):
+                    measured[measure.name], more = measure(arch)
+                    figures |= more
         except Stopped:
-            trial.set_user_attr("outcome", {"state": "interrupted", "reason": "it was stopped"})
-            give_up(self.study, trial, trial.user_attrs.get("retries", 0))
-            return self._add(read_trial(self.study.get_trials(deepcopy=False)[trial.number], self.holes))
+            return {"state": "interrupted", "reason": "it was stopped"}
         except Exception as e:
             outcome = {"state": "failed", "reason": f"{type(e).__name__}: {e}"[:300]}
-            outcome["trace"] = traceback.format_exc()[-_MAX_TRACE:]
-            return self._close(trial, outcome)
+            return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
+        values = self.plan.values([measured[m.name] for m in measures])
         seconds = round(time.perf_counter() - started, 3)
-        return self._close(trial, {"state": "scored", "score": score, "seconds": seconds})
+        return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
 
-    def _close(self, trial: optuna.Trial, outcome: dict[str, Any]) -> TrialRecord:
-        """Write the outcome, tell the sampler, and bring both to the disk."""
-        trial.set_user_attr("outcome", outcome)
-        told = tell_outcome(self.study, trial.number, outcome)
-        if self.journal is not None:
+    def _make(
+        self,
+        draft: Draft,
+        task: Task,
+        outcome: dict[str, Any],
+        attrs: Mapping[str, Any] | None = None,
+        constraints: dict[str, float] | None = None,
+    ) -> TrialRecord | None:
+        """Write a trial that has ended before anything was evaluated."""
+        own = {**(attrs or {}), OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
+        trial = draft.trial(
+            final_state(outcome), values=outcome.get("values"), user_attrs=own, constraints=constraints or {}
+        )
+        return self._ended(make_trial(self.study, trial))
+
+    def _close(self, number: int, outcome: dict[str, Any], evaluated: bool = False) -> TrialRecord | None:
+        """Write the outcome of a trial, and bring what it cost to find to the disk."""
+        if not close_trial(self.study, number, outcome):
+            return None
+        if evaluated and self.journal is not None:
             self.journal.sync()
-        return self._add(read_trial(told, self.holes))
+        return self._ended(number)
 
-    def _add(self, record: TrialRecord) -> TrialRecord:
-        self.records.append(record)
-        if record.state in EVALUATED:
-            self.evaluated += 1
-            if record.hash is not None:
-                self.known.setdefault(record.hash, record)
-        return record
+    def _ended(self, number: int) -> TrialRecord | None:
+        self.history.sync()
+        return self.history.records.get(number)
 
-    def _next_sampler(self) -> optuna.samplers.BaseSampler:
+    def _chooser(self, task: Task) -> Choose:
         """Interrupted trials do not count: what comes after them is as it would be without the stop."""
-        done = [r for r in self.records if r.state != "interrupted"]
-        tail = done[-_STUCK:]
-        stuck = len(tail) == _STUCK and all(r.state == "duplicate" for r in tail)
-        return make_sampler("random" if stuck else self.sampler, self.seed, len(done))
+        log = self.history.log
+        seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
+        if task.params is not None:
+            return fixed(task.params, uniform(np.random.default_rng(seeds)))
+        stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
+        sampler = "random" if stuck and self.plan.sampler != "brute" else self.plan.sampler
+        return chooser(sampler, self.history, seeds)
 
     def _exhausted(self, idle: list[TrialRecord]) -> str:
         counts = Counter(r.state for r in idle)
@@ -135,13 +272,12 @@ class Session:
             "invalid": "invalid",
         }
         text += f" ({', '.join(f'{counts[s]} {label}' for s, label in parts.items() if counts[s])})"
-        if self.evaluated:
+        if self.history.evaluated:
             return text
-        if counts["refused"]:
-            nearest = min(
-                (r for r in idle if r.state == "refused"),
-                key=lambda r: max(getattr(r, n) / v for n, v in self.budget.limits.items()),
-            )
+        over = [r for r in idle if r.state == "refused" and r.macs is not None]
+        if over:
+            limits = {n: v for n, v in self.plan.budget.limits.items() if hasattr(over[0], n)}
+            nearest = min(over, key=lambda r: max((getattr(r, n) / v for n, v in limits.items()), default=0.0))
             hint = "raise the budget a little, or lower the upper ends of the space's holes"
             raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {hint}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")

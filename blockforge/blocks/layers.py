@@ -150,6 +150,8 @@ def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
     """(B, H, W, C) -> (B * tiles, window, window, C), zero-padded right and below, then shifted cyclically
     up and left."""
     batch, height, width, dim = x.shape
+    if torch.compiler.is_exporting() and not isinstance(height, int):
+        raise OpError(f"maps are cut into windows of {window}: how many, and how padded, depends on the size")
     below, right = -height % window, -width % window
     if below or right or torch.compiler.is_compiling():  # an exported graph must serve every size
         x = F.pad(x, (0, 0, 0, right, 0, below))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from blockforge.cli._output import JsonOption, console, print_json
+from blockforge.cli._output import JsonOption, console, print_json, write_file, write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
 
@@ -70,3 +71,122 @@ def bench_models(
         print_json([dataclasses.asdict(c) for c in found])
     else:
         console().print(comparisons_table(found, train))
+
+
+@bench.command("kernels")
+def bench_kernels(
+    op: Annotated[str | None, typer.Option(metavar="NAME", help="One operator; absent: all.")] = None,
+    backward: Annotated[bool, typer.Option("--backward", help="Forward and backward instead of forward.")] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="The scan of maps from 56x56 to 448x448: is its cost linear?")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="With --scaling: draw it here.")] = None,
+    runs: Annotated[int, typer.Option(min=3, max=1000, help="Rounds; each runs every side once.")] = 15,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Time the operators' backends beside what is usually done instead, in turn in one process.
+
+    \b
+    Examples:
+      blockforge bench kernels
+      blockforge bench kernels --op selective_scan --backward --threads 2
+      blockforge bench kernels --scaling --out scaling.png
+    """
+    import dataclasses
+
+    import torch
+
+    from blockforge.errors import BlockforgeError
+
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise BlockforgeError(f"there is no device '{device}' here\n  hint: blockforge doctor shows what there is")
+    if out is not None and not scaling:
+        raise BlockforgeError("--out draws what --scaling measures\n  hint: add --scaling")
+    if scaling:
+        from blockforge.bench import scaling as growth
+
+        points = growth.measure(backward=backward, runs=runs, threads=threads, device=device)
+        if out is not None:
+            write_file(out, lambda file: growth.plot(points, file))
+        shown: Any = growth.table(points, backward, device, threads)
+        found: list[Any] = points
+    else:
+        from blockforge.bench import kernels
+
+        found = list(kernels.measure(op, backward=backward, runs=runs, threads=threads, device=device))
+        shown = kernels.table(found, backward, device, threads)
+    if json:
+        print_json([dataclasses.asdict(t) for t in found])
+    else:
+        console().print(shown)
+
+
+@bench.command("proxies")
+def bench_proxies(
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:key=value,...]", help="A score in place of the usual ones; may be repeated."),
+    ] = None,
+    truth: Annotated[str, typer.Option(metavar="published|own|all", help="What to compare with.")] = "all",
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Known scores; new ones are added. Absent: the packaged.")
+    ] = None,
+    points: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Other published points.")] = None,
+    candidates: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Networks of our own truth.")] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="What they reached.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write all figures here.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare training-free scores, and the size of networks, with what training gave.
+
+    \b
+    Examples:
+      blockforge bench proxies
+      blockforge bench proxies --truth own --objective micro:steps=20 --scores my_scores.csv
+    """
+    import dataclasses
+
+    from blockforge.bench import proxies
+
+    truths = proxies.truths(truth, points, candidates, runs)
+    found = proxies.compare_all(truths, objective, scores)
+    if out is not None:
+        write_text(out, proxies.rows_csv(found))
+    if json:
+        print_json([dataclasses.asdict(row) for row in found])
+        return
+    for each in truths:
+        for shown in proxies.report(each, [row for row in found if row.truth == each.name]):
+            console().print(shown)
+
+
+@bench.command("truth")
+def bench_truth(
+    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
+    candidates: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="The networks; drawn and written here if there is no such file.")
+    ],
+    space: Annotated[str, typer.Option(help="A search space, to draw from.")] = "tiny",
+    budget: Annotated[str, typer.Option(help="What each network costs, within 5%.")] = "2MMACs",
+    number: Annotated[int, typer.Option(min=3, help="Networks to draw.")] = 48,
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
+    epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
+) -> None:
+    """Train networks of equal cost with several seeds: a table to judge scores by. Stops and goes on at any time.
+
+    \b
+    Examples:
+      blockforge bench truth --candidates nets.json --runs runs.csv
+      blockforge bench truth --candidates nets.json --runs runs.csv --budget 4MMACs --epochs 10
+    """
+    from blockforge.bench import truth
+
+    if not candidates.exists():
+        truth.draw_candidates(space, number, budget, truth.SHARE, 0, candidates)
+    networks = truth.read_candidates(candidates)
+    for run, done, total in truth.train_all(networks, runs, data, recipe, epochs, seeds):
+        print(f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s", flush=True)

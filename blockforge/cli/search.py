@@ -19,6 +19,16 @@ class Sampler(str, Enum):  # noqa: UP042  (typer reads the values of such a clas
 
     tpe = "tpe"
     random = "random"
+    nsga2 = "nsga2"
+    evolution = "evolution"
+    brute = "brute"
+
+
+class Launcher(str, Enum):  # noqa: UP042
+    """What runs the workers."""
+
+    local = "local"
+    ray = "ray"
 
 
 def search(
@@ -30,10 +40,34 @@ def search(
         str | None,
         typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs or 5GFLOPs,30Mparams,200MB."),
     ] = None,
+    fit: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Scale widths so that each candidate costs this share of the budget."),
+    ] = None,
     trials: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Distinct candidates within the budget to evaluate, in total."),
     ] = 64,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]",
+            help="What to rank by; may be repeated: a Pareto front. Or module:function.",
+            show_default="expressivity",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,W,...", help="Rank by the weighted sum of the objectives instead.")
+    ] = None,
+    rung: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:...]", help="A cheap stand-in for the first objective; may be repeated."),
+    ] = None,
+    eta: Annotated[int | None, typer.Option(min=2, help="The best 1/eta of a rung go up.", show_default="3")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="What proposes candidates.", show_default="tpe")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="SPEC,...", help="Specs that lie in the space, to begin with.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Of proposals and scores.", show_default="0")
     ] = None,
@@ -43,7 +77,19 @@ def search(
             "--out", "-o", metavar="DIR", help="Folder of the study and its results.", show_default="runs/..."
         ),
     ] = None,
-    sampler: Annotated[Sampler, typer.Option(help="What proposes candidates.")] = Sampler.tpe,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the study of a folder.")] = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that evaluate candidates.")] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Keep the study in a database: sqlite:///FILE, postgresql+psycopg://, grpc://."
+        ),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name in the database.", show_default="that of DIR")
+    ] = None,
+    launcher: Annotated[Launcher, typer.Option(help="What runs the workers.")] = Launcher.local,
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, as in auto.")] = None,
     overrides: SetOption = None,
     size: Annotated[
         str | None,
@@ -53,23 +99,33 @@ def search(
     """Search a space for backbones within a budget.
 
     Candidates over the budget are refused before anything is built, and equal networks are evaluated once.
-    The folder gets trials.csv, best/*.yaml (for blockforge build) and pareto.png. The same --out goes on
-    where an earlier run ended, however it ended; settings that are not given are then the study's own.
+    The folder gets report.html, trials.csv, best/*.yaml (for blockforge build) and pareto.png. The same --out
+    goes on where an earlier run ended, however it ended; settings that are not given are then the study's own.
 
     \b
     Examples:
       blockforge search --budget 5GFLOPs
-      blockforge search --budget 2GFLOPs,12Mparams --trials 200 --out runs/small
-      blockforge search --out runs/small --trials 400
+      blockforge search --budget 2GFLOPs,12Mparams --trials 200 --workers 4 --out runs/small
+      blockforge search --resume runs/small --trials 400
+      blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search my_space.yaml --set stages.2.depth=12
     """
     from blockforge.search import search as run
+    from blockforge.search.errors import SearchError
+    from blockforge.search.files import has_study, read_place
     from blockforge.search.report import report
 
-    folder = out if out is not None else default_folder(space, budget, seed)
+    if resume is not None:
+        if out is not None:
+            raise typer.BadParameter("give --resume or --out", param_hint="--resume")
+        if not has_study(resume) and not read_place(resume):
+            raise SearchError(f"there is no study in {resume}\n  hint: blockforge search --out {resume} starts one")
+    folder = resume or out or default_folder(space, budget, seed)
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
-        space, budget=budget, trials=trials, seed=seed, out=folder, sampler=sampler.value,
+        space, budget=budget, fit=fit, trials=trials, objectives=objective, weights=_weights(weights), rungs=rung,
+        eta=eta, sampler=sampler.value if sampler else None, start=start.split(",") if start else None, seed=seed,
+        out=folder, workers=workers, storage=storage, study=study, launcher=launcher.value, address=address,
         overrides=changes or None, progress=True,
     )  # fmt: skip
     console().print(report(result))
@@ -81,6 +137,13 @@ def default_folder(space: str | None, budget: str | None, seed: int | None) -> P
     """The folder of a search that names none: the same command finds its study again."""
     parts = [Path(space or "hybrid").stem, budget or "any", f"seed{seed or 0}"]
     return RUNS / "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
+
+
+def _weights(text: str | None) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text is not None else None
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' are no weights; write 1,0.5", param_hint="--weights") from None
 
 
 def _sides(size: str) -> str:

@@ -66,6 +66,6 @@ def test_ctrl_c_writes_results_and_says_how_to_go_on(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "The search ended early: it was interrupted." in out
-    assert "Go on: blockforge search --out run --trials 100000" in out
+    assert "Go on: blockforge search --resume run --trials 100000" in out
     assert "Traceback" not in err
     assert (tmp_path / "run" / "trials.csv").read_text().count("scored") >= 3

@@ -113,7 +113,7 @@ def test_lines_show_counts_where_there_is_no_terminal() -> None:
     reporter.stop()
     *_, last = lines = text.getvalue().splitlines()
     assert len(lines) == len(set(lines)) == 5
-    assert last.startswith("3/10 evaluated, best 4.00, 1 over budget, 1 duplicate, 1 failed, ")
+    assert last.startswith("3/10 evaluated, best 4, 1 over budget, 1 duplicate, 1 failed, ")
     assert last.endswith(" left")
 
 
@@ -126,4 +126,4 @@ def test_a_terminal_gets_a_bar() -> None:
         reporter.update(trial)
     reporter.stop()
     assert "3/5" in text.getvalue()
-    assert "best 4.00" in text.getvalue()
+    assert "best 4" in text.getvalue()

@@ -14,7 +14,7 @@ import pytest
 
 import blockforge as bf
 from blockforge.search import SearchError, SearchResult, search
-from blockforge.search.storage import JOURNAL
+from blockforge.search.journal import JOURNAL
 from blockforge.spec import Spec, fill
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
@@ -54,12 +54,13 @@ def test_equal_networks_are_evaluated_once_and_a_small_space_ends(few: Spec) -> 
         seen.append(arch.hash)
         return float(arch.params)
 
-    result = search(few, trials=50, objective=objective, max_idle=60)
+    twice = bf.load(few, {"stages.1.layers": {"$choice": ["dw", "(dw)*"]}})
+    result = search(twice, trials=50, objective=objective)
     assert len(seen) == len(set(seen)) == result.evaluated == 6
-    assert result.stopped == "60 proposals in a row brought nothing new to evaluate (60 known already)"
+    assert result.stopped == "every candidate of the space was proposed"
     by_number = {t.number: t for t in result.trials}
     duplicates = [t for t in result.trials if t.state == "duplicate"]
-    assert len(duplicates) >= 60
+    assert len(duplicates) >= 6
     for trial in duplicates:
         first = by_number[trial.duplicate_of]
         assert (first.state, first.hash, first.score) == ("scored", trial.hash, trial.score)
@@ -132,7 +133,7 @@ def test_a_signal_stops_and_the_next_run_makes_up_for_it(tiny: Spec, tmp_path: P
 def test_a_journal_that_ends_at_any_line_goes_on_as_if_it_had_not(few: Spec, tmp_path: Path) -> None:
     whole = search(few, trials=4, objective=size, out=tmp_path / "whole")
     lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
-    assert len(lines) > 20
+    assert len(lines) > 14
     for n in range(len(lines)):
         folder = tmp_path / str(n)
         folder.mkdir()

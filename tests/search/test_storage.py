@@ -6,22 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 
 from blockforge.search import SearchError, search
-from blockforge.search.records import MAX_RETRIES, read_trial
-from blockforge.search.sampling import quiet_optuna
-from blockforge.search.storage import (
-    JOURNAL,
-    KernelLock,
-    cut_torn_line,
-    open_storage,
-    open_study,
-    recover,
-    working_in,
-)
-from blockforge.spec import Spec, holes
+from blockforge.search.journal import JOURNAL, KernelLock, cut_torn_line, working_in
+from blockforge.search.records import MAX_RETRIES
+from blockforge.spec import Spec, to_yaml
 
 
 def depth(arch) -> float:
@@ -63,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(few: Spec, tmp_path: Path) -> 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom blockforge.search.storage import KernelLock\n"
+        "import os, sys\nfrom pathlib import Path\nfrom blockforge.search.journal import KernelLock\n"
         "KernelLock(Path(sys.argv[1])).acquire()\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
@@ -81,8 +71,8 @@ def test_another_search_in_the_folder_is_refused_by_name(few: Spec, tiny: Spec, 
         search(few, budget="2MFLOPs", trials=2, objective=depth, out=tmp_path)
     with pytest.raises(SearchError, match="seed: the study has 0, this run 1"):
         search(few, trials=2, objective=depth, out=tmp_path, seed=1)
-    with pytest.raises(SearchError, match=r"objective: the study has .*:depth, this run Expressivity\(size=96"):
-        search(few, trials=2, out=tmp_path)
+    with pytest.raises(SearchError, match=r"objective: the study has .*:depth, this run expressivity"):
+        search(few, trials=2, objective="expressivity", out=tmp_path)
     text = r"space: the study has tiny \(.*\), this run tiny \(.*\)\n +they differ at blocks.dw\[0\].kernel_size"
     with pytest.raises(SearchError, match=text):
         search(tiny, trials=2, objective=depth, out=tmp_path)
@@ -98,7 +88,7 @@ def test_what_is_not_given_is_taken_from_the_study(few: Spec, tmp_path: Path) ->
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, monkeypatch) -> None:
-    from blockforge.search.storage import Journal
+    from blockforge.search.journal import Journal
 
     written = Journal.append_logs
 
@@ -123,37 +113,28 @@ def test_a_file_that_is_no_journal_is_an_error(few: Spec, tmp_path: Path) -> Non
         search(few, trials=1, objective=depth, out=tmp_path)
 
 
-def _die_evaluating(folder: Path, space: Spec) -> optuna.trial.FrozenTrial:
+def _die_evaluating(folder: Path, space: Spec, again: bool) -> None:
     """Leave a trial as a process does that dies during its evaluation."""
-    study = open_study(open_storage(folder)[0], {})
-    trial = study.ask()
-    for hole in holes(space).values():
-        if hole.kind == "int":
-            trial.suggest_int(hole.name, int(hole.low), int(hole.high), step=hole.step)
-    trial.set_user_attr("arch", {"hash": "0" * 16})
-    return study.get_trials()[-1]
+    code = """
+import os, sys
+from blockforge.search import search
+def depth(arch):
+    os.kill(os.getpid(), 9)
+depth.__module__ = sys.argv[2]
+search(sys.argv[1] if sys.argv[3] == "new" else None, trials=1, objective=depth, out=sys.argv[1].rpartition("/")[0])
+"""
+    (folder / "few.yaml").write_text(to_yaml(space, header=False))
+    arguments = [str(folder / "few.yaml"), depth.__module__, "again" if again else "new"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, timeout=60)
+    assert done.returncode == -9
 
 
 def test_a_candidate_is_tried_again_twice_then_kept_as_failed(few: Spec, tmp_path: Path) -> None:
-    with quiet_optuna():
-        tries = []
-        for _ in range(MAX_RETRIES + 1):
-            tries.append(_die_evaluating(tmp_path, few))
-            study = open_study(open_storage(tmp_path)[0], {})
-            assert recover(study) == 1
-            assert recover(study) == 0
-        assert len({tuple(t.params.items()) for t in tries}) == 1
-        trials = study.get_trials()
-        records = [read_trial(t, holes(few)) for t in trials]
-    assert [r.state for r in records] == ["interrupted"] * MAX_RETRIES + ["failed"]
-    assert records[-1].reason == "its process died (attempt 3)"
-
-
-def test_a_retry_is_queued_once_though_the_recovery_died(few: Spec, tmp_path: Path) -> None:
-    with quiet_optuna():
-        left = _die_evaluating(tmp_path, few)
-        study = open_study(open_storage(tmp_path)[0], {})
-        study.enqueue_trial(left.params, user_attrs={"retry_of": left.number, "retries": 1})
-        recover(study)
-        waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
-    assert [t.user_attrs["retry_of"] for t in waiting] == [left.number]
+    for attempt in range(MAX_RETRIES + 1):
+        _die_evaluating(tmp_path, few, again=attempt > 0)
+    result = search(trials=2, objective=depth, out=tmp_path)
+    first, second, third, after = result.trials
+    assert [t.state for t in result.trials] == ["interrupted"] * MAX_RETRIES + ["failed", "scored"]
+    assert [first.retry_of, second.retry_of, third.retry_of] == [None, 0, 1]
+    assert first.holes == second.holes == third.holes != after.holes
+    assert third.reason == "its process died (attempt 3)"

@@ -164,7 +164,7 @@ class Rotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         cos, sin = self.cos, self.sin
-        if x.shape[1:3] != cos.shape[:2]:
+        if torch.compiler.is_exporting() or x.shape[1:3] != cos.shape[:2]:  # an exported graph may serve every size
             cos, sin = (t.to(x) for t in self.tables(*x.shape[1:]))
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)

@@ -9,22 +9,27 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import KernelSize
 from blockforge.blocks.layers import Conv2d, default_init, same_size
+from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
 
 @stem("vit_stem")
 class ViTStem(Stem):
     """A linear layer on each patch x patch square of the image, plus a learnt vector for each position. With
-    a class token the map is a row of tokens, that one first: a head with `pool: token` reads it.
+    a class token the map is a row of tokens, that one first: a head with `pool: token` reads it. Patches overlap
+    where the stride is smaller than they are.
 
-    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down; with a class token y_B1(1 + L)D, L patches.
-        Only the H and W it was built for: there is a vector for each position.
+    Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down (with a stride (H - patch)/stride + 1); with a class
+        token y_B1(1 + L)D, L patches. Only the H and W it was built for: there is a vector for each position.
     Cost: patch^2 * C * D multiply-adds a patch.
-    Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929.
+    Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; stride: Rethinking
+    Spatial Dimensions of Vision Transformers (PiT), ICCV 2021, https://arxiv.org/abs/2103.16302.
     """
 
     patch: KernelSize = 16
     """Side of a patch."""
+    stride: KernelSize | None = None
+    """Distance of patches; absent: their side."""
     class_token: bool = True
     """A learnt token before the patches, which become a row."""
     pos_embed: bool = True
@@ -32,7 +37,8 @@ class ViTStem(Stem):
 
     def patches(self, shape: Shape, dim: int) -> Shape:
         """The map of patches."""
-        return Shape(shape.height // self.patch, shape.width // self.patch, dim)
+        found = conv_shape(shape, dim, self.patch, self.stride or self.patch, 0)
+        return Shape(max(0, found.height), max(0, found.width), dim)  # below 0 where no patch fits
 
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         patches = self.patches(shape, dim)
@@ -60,7 +66,7 @@ class ViTStemModule(nn.Module):
     def __init__(self, op: ViTStem, shape: Shape, dim: int) -> None:
         super().__init__()
         self.size = op.patches(shape, dim)[:2]
-        self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.patch, padding=0)
+        self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.stride or op.patch, padding=0)
         default_init(self.proj)
         self.class_token = nn.Parameter(torch.zeros(1, 1, 1, dim)) if op.class_token else None
         positions = op.out_shape(shape, dim).positions

@@ -1,0 +1,270 @@
+"""`blockforge bench proxies`: does a score order networks as training does, and better than their size alone?
+
+Truth is either published (accuracies of others, see `published`) or our own (`truth`). Baselines of size stand beside
+every score. A score predicts a task only if its tau and its lead over every baseline are both above 0 with their whole
+bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from blockforge.bench import truth as own
+from blockforge.bench.published import Point, read_points
+from blockforge.bench.ranking import Estimate, Rankings, estimate
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.search import data
+from blockforge.search.objective import as_measure
+from blockforge.search.score import BASELINES, baselines
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
+OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")
+SIZE = "log params"
+"""What is held fixed in a partial tau."""
+Known = dict[tuple[str, str], float]
+"""(hash of a network, text of an objective) -> score; NaN: it has none."""
+
+
+class Ceiling(NamedTuple):
+    """What a score that knew one seed's outcome would reach for another seed's: tau between training seeds."""
+
+    seeds: int
+    networks: int
+    tau: Estimate
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Networks, and what each reached on every task, larger is better, as the mean over training seeds."""
+
+    name: str
+    networks: list[Architecture]
+    tasks: dict[str, list[float]]
+    objectives: tuple[str, ...]
+    seeds: int | None = None
+    ceiling: Ceiling | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A score against a task. `gain`: lead over the strongest baseline. Intervals hold 95% of the resamples."""
+
+    truth: str
+    task: str
+    score: str
+    networks: int
+    tau: float
+    tau_low: float
+    tau_high: float
+    partial: float
+    partial_low: float
+    partial_high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    predicts: bool
+
+
+def published_truths(points: Path | None = None) -> list[Truth]:
+    """One for each space of the published table, or of another one; tasks are those that all its points have."""
+    groups: dict[str, list[Point]] = {}
+    for point in read_points(points):
+        groups.setdefault(point.space, []).append(point)
+    found = []
+    for space, group in groups.items():
+        shared = [task for task in group[0].accuracies if all(task in p.accuracies for p in group)]
+        tasks = {task: [p.accuracies[task] for p in group] for task in shared}
+        found.append(Truth(space, [compile_spec(p.spec) for p in group], tasks, PUBLISHED))
+    return found
+
+
+def own_truth(candidates: Path, runs: Path) -> Truth:
+    """Mean over the seeds that every candidate was trained with. Raises: TruthError."""
+    networks, table = own.read_candidates(candidates), own.read_runs(runs)
+    hashes = {arch.hash for arch in networks}
+    by_seed: dict[int, dict[str, own.Run]] = {}
+    for run in table:
+        by_seed.setdefault(run.seed, {})[run.hash] = run
+    whole = [of_seed for _, of_seed in sorted(by_seed.items()) if hashes <= of_seed.keys()]
+    if not whole:
+        text = f"{runs} holds no seed that all {len(networks)} candidates were trained with"
+        raise own.TruthError(f"{text}\n  hint: blockforge bench truth goes on with it")
+    tasks = {
+        "top-1": [float(np.mean([of_seed[a.hash].top1 for of_seed in whole])) for a in networks],
+        "-loss": [-float(np.mean([of_seed[a.hash].loss for of_seed in whole])) for a in networks],
+    }
+    return Truth("own", networks, tasks, OWN, len(whole), _ceiling(networks, by_seed))
+
+
+def _ceiling(networks: Sequence[Architecture], by_seed: Mapping[int, Mapping[str, own.Run]]) -> Ceiling | None:
+    """Mean tau of the accuracies of two seeds, over the networks that all seeds have that at least half of the
+    networks were trained with."""
+    hashes = {a.hash for a in networks}
+    known = [runs for runs in by_seed.values() if 2 * len(hashes & runs.keys()) >= len(hashes)]
+    common = sorted(hashes.intersection(*known))
+    if len(known) < 2:
+        return None
+    rankings = Rankings({str(i): [runs[h].top1 for h in common] for i, runs in enumerate(known)})
+    pairs = [rankings.taus(str(a), str(b)) for a, b in itertools.combinations(range(len(known)), 2)]
+    return Ceiling(len(known), len(common), estimate(np.mean(pairs, axis=0)))
+
+
+def score(truth: Truth, objective: str, known: Known, report: Callable[[str, str, float], None]) -> list[float]:
+    """The score of every network. `report` is told of each that was not known. What has no score ranks last."""
+    measure = as_measure(objective)
+    for arch in truth.networks:
+        if (arch.hash, objective) not in known:
+            try:
+                value = measure(arch)[0] * measure.sign
+            except BlockforgeError:
+                value = math.nan
+            known[arch.hash, objective] = value
+            report(arch.hash, objective, value)
+    values = [known[arch.hash, objective] for arch in truth.networks]
+    finite = [v for v in values if math.isfinite(v)]
+    return [v if math.isfinite(v) else min(finite, default=0.0) - 1 for v in values]
+
+
+def compare(truth: Truth, scores: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+    """Every baseline and every score against every task."""
+    size = baselines(*([getattr(a, name) for a in truth.networks] for name in ("macs", "params", "depth")))
+    rankings = Rankings({**size, **scores, **{f"task {t}": v for t, v in truth.tasks.items()}})
+    for task in truth.tasks:
+        target = f"task {task}"
+        strongest = max(BASELINES, key=lambda b: rankings.tau(b, target).value)
+        for name in (*BASELINES, *scores):
+            tau, gain = rankings.tau(name, target), rankings.gain(name, strongest, target)
+            leads = all(rankings.gain(name, b, target).low > 0 for b in BASELINES)
+            predicts = name in scores and tau.low > 0 and leads
+            partial = rankings.partial(name, target, SIZE) if name != SIZE else Estimate(*[math.nan] * 3)
+            yield Row(truth.name, task, name, len(truth.networks), *tau, *partial, *gain, predicts)
+
+
+def packaged() -> Path:
+    """The folder of measured tables."""
+    return Path(data.__path__[0])
+
+
+def truths(
+    which: str, points: Path | None = None, candidates: Path | None = None, runs: Path | None = None
+) -> list[Truth]:
+    """The published ones, our own (packaged, or from files), or all. Raises: TruthError."""
+    if which not in ("published", "own", "all"):
+        hint = did_you_mean(which, ("published", "own", "all"))
+        raise own.TruthError(f"no truth is called '{which}'\n  hint: {hint}")
+    if (candidates is None) != (runs is None):
+        raise own.TruthError("networks and what they reached belong together\n  hint: give --candidates and --runs")
+    found = published_truths(points) if which != "own" else []
+    if which != "published":
+        files = (candidates or packaged() / "own_candidates.json", runs or packaged() / "own_runs.csv")
+        found.append(own_truth(*files))
+    return found
+
+
+def compare_all(found: Sequence[Truth], objectives: Sequence[str] | None, scores: Path | None) -> list[Row]:
+    """Every truth with the objectives that are usual for it, or the given ones; see `read_scores`."""
+    known = read_scores(scores)
+
+    def keep(hash_: str, objective: str, value: float) -> None:
+        if scores is not None:
+            append_score(scores, hash_, objective, value)
+
+    return [
+        row
+        for truth in found
+        for row in compare(truth, {text: score(truth, text, known, keep) for text in objectives or truth.objectives})
+    ]
+
+
+def report(truth: Truth, rows: Sequence[Row]) -> Iterator[Table | str]:
+    """What a person reads of one truth, to be printed by rich."""
+    title = f"{truth.name}, {len(truth.networks)} networks: Kendall's"
+    yield f"{title} tau and its 95% interval; * predicts"
+    yield table(rows, partial=False)
+    yield f"{title} partial tau, {SIZE} held fixed"
+    yield table(rows, partial=True)
+    if truth.seeds is not None:
+        yield f"Truth is the mean of {truth.seeds} training seed{'s' * (truth.seeds > 1)}."
+    if truth.ceiling is not None:
+        seeds, networks, (value, low, high) = truth.ceiling
+        text = f"Ceiling: tau of the top-1 of two training seeds is {value:+.2f} ({low:+.2f} {high:+.2f})"
+        yield f"{text}, {seeds} seeds, {networks} networks."
+    predicting = sorted({f"{row.score.partition(':')[0]} predicts {row.task}" for row in rows if row.predicts})
+    yield (
+        ", ".join(predicting) if predicting else f"No score predicts anything on {truth.name} that size does not."
+    ) + "\n"
+
+
+def read_scores(file: Path | None) -> Known:
+    """Scores that were computed before; without a file, the packaged ones."""
+    source = file if file is not None else packaged() / "proxy_scores.csv"
+    if not source.is_file():
+        return {}
+    rows = csv.DictReader(io.StringIO(source.read_text(encoding="utf-8")))
+    try:
+        return {(row["hash"], row["objective"]): float(row["score"]) for row in rows}
+    except (KeyError, TypeError, ValueError):
+        raise BlockforgeError(
+            f"{source} is not a table of scores\n  hint: hash, objective and score are its columns"
+        ) from None
+
+
+def append_score(file: Path, hash_: str, objective: str, value: float) -> None:
+    """Keep a score; one write a row."""
+    with file.open("a", encoding="utf-8", newline="") as out:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not out.tell():
+            writer.writerow(("hash", "objective", "score"))
+        writer.writerow((hash_, objective, repr(value)))
+        out.write(text.getvalue())
+
+
+def rows_csv(rows: Sequence[Row]) -> str:
+    """All figures as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
+    return text.getvalue()
+
+
+def table(rows: Sequence[Row], partial: bool) -> Table:
+    """The rows of one truth, to be printed by rich: scores down, tasks across."""
+    from rich.table import Table
+
+    shown = Table()
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    shown.add_column("score")
+    for task in tasks:
+        shown.add_column(task.replace("_", "\n"), justify="right", no_wrap=True)
+    for name in dict.fromkeys(row.score for row in rows):
+        found = {row.task: row for row in rows if row.score == name}
+        shown.add_row(name.partition(":")[0], *(_cell(found[task], partial) for task in tasks))
+        if name == BASELINES[-1]:
+            shown.add_section()
+    return shown
+
+
+def _cell(row: Row, partial: bool) -> str:
+    value, low, high = (
+        (row.partial, row.partial_low, row.partial_high) if partial else (row.tau, row.tau_low, row.tau_high)
+    )
+    if math.isnan(value):
+        return "-"
+    mark = "*" if row.predicts and not partial else ""
+    return f"{value:+.2f}{mark}\n{low:+.2f} {high:+.2f}".replace("0.", ".")

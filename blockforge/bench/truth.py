@@ -1,0 +1,154 @@
+"""`blockforge bench truth`: a table of what networks of equal cost reach when they are trained, to judge scores by.
+
+Candidates are random networks of a space, fitted to one budget, so that they differ in structure and not in size.
+Every one is trained with several seeds. A row is written as soon as its run has ended; the same command goes on
+where it was stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import BlockforgeError
+from blockforge.saving import write_atomically
+from blockforge.search.budget import as_budget
+from blockforge.search.objectives._network import one_thread
+from blockforge.search.space import load_space
+from blockforge.search.statistics import draw_specs
+from blockforge.train import Data, DivergedError, fit, open_data
+
+SEEDS = 3
+SHARE = 0.95
+"""The least part of the budget that a candidate costs."""
+
+
+class TruthError(BlockforgeError, ValueError):
+    """A table or a file of candidates that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. `top1` in percent and `loss` are those of the last epoch on the evaluation images."""
+
+    name: str
+    hash: str
+    seed: int
+    data: str
+    recipe: str
+    epochs: int
+    macs: int
+    params: int
+    depth: int
+    top1: float
+    loss: float
+    seconds: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a run is not made twice for."""
+        return self.hash, self.seed, self.data, self.recipe, self.epochs
+
+
+def draw_candidates(space: str, number: int, budget: str, share: float, seed: int, file: Path) -> None:
+    """Write random networks that cost `share` of the budget to all of it: one JSON document, a spec a line.
+
+    Raises: SpecError, SearchError, BudgetError if the space does not give them.
+    """
+    found = draw_specs(load_space(space), number, seed, as_budget(budget), share)
+    lines = ",\n".join(json.dumps(arch.spec.tree) for arch in found)
+
+    def write(path: Path) -> None:
+        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+    write_atomically(file, write)
+
+
+def read_candidates(file: Path) -> list[Architecture]:
+    """The networks of such a file. Raises: TruthError, SpecError."""
+    try:
+        trees = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise TruthError(
+            f"{file} cannot be read: {e}\n  hint: leave --candidates out, and new ones are drawn"
+        ) from None
+    return [compile_spec(tree) for tree in trees]
+
+
+def read_runs(file: Path) -> list[Run]:
+    """The rows of a table; none if there is no file. Raises: TruthError."""
+    if not file.exists():
+        return []
+    kinds = {f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Run)}
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+        return [Run(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows]
+    except (KeyError, TypeError, ValueError) as e:
+        raise TruthError(f"{file} is not a table of runs: {e}\n  hint: write to another file") from None
+
+
+def train_all(
+    candidates: Sequence[Architecture], file: Path, data: str, recipe: str, epochs: int, seeds: int = SEEDS
+) -> Iterator[tuple[Run, int, int]]:
+    """Train what the table lacks, all candidates with one seed before the next seed.
+
+    Gives: each new run, the number of its row, and how many there will be.
+    Raises: what `fit` raises; a run that diverged counts with what it had reached.
+    """
+    _cut_torn_line(file)
+    known = {run.key for run in read_runs(file)}
+    wanted = [(arch, seed) for seed in range(seeds) for arch in candidates]
+    missing = [(arch, seed) for arch, seed in wanted if (arch.hash, seed, data, recipe, epochs) not in known]
+    opened = open_data(data)
+    for number, (arch, seed) in enumerate(missing, len(wanted) - len(missing) + 1):
+        run = train_one(arch, opened, recipe, epochs, seed)
+        _append(file, run)
+        yield run, number, len(wanted)
+
+
+def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int) -> Run:
+    """Train one network, on one thread."""
+    with one_thread():
+        try:
+            result = fit(arch, data, recipe, epochs=epochs, seed=seed)
+        except DivergedError as e:
+            result = e.result
+    top1 = result.final if result.history else 100 / len(data.classes)
+    loss = result.history[-1].val_loss if result.history else math.inf
+    return Run(
+        arch.name, arch.hash, seed, data.name, recipe, epochs, arch.macs, arch.params, arch.depth,
+        round(top1, 3), round(loss, 5), round(result.seconds, 2),
+    )  # fmt: skip
+
+
+def _append(file: Path, run: Run) -> None:
+    """One write a row, on disk before the next run begins."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Run)], lineterminator="\n")
+    if not file.exists() or not file.stat().st_size:
+        writer.writeheader()
+    writer.writerow(asdict(run))
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, text.getvalue().encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cut_torn_line(file: Path) -> None:
+    """A row that power loss left half written is made again."""
+    if file.exists():
+        content = file.read_bytes()
+        if whole := content[: content.rfind(b"\n") + 1]:
+            os.truncate(file, len(whole))
+        else:
+            file.unlink()

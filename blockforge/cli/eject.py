@@ -1,0 +1,47 @@
+"""`blockforge eject`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_file
+
+
+def eject(
+    spec: SpecArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.py", help="Where to write; by default NAME.py here.")
+    ] = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a network as one file of plain PyTorch that needs nothing of blockforge.
+
+    The file holds the blocks that the network uses and no others. Its class Backbone has the same
+    state_dict keys as the built model, and it is run beside the model before the file appears.
+
+    \b
+    Examples:
+      blockforge eject smt_t -o model.py
+      blockforge eject vmamba_tiny_s1l8 --set num_classes=10 -o model.py
+    """
+    import blockforge as bf
+    from blockforge.eject import Ejected, write_ejected
+
+    arch = bf.compile(spec, overrides)
+    file = output if output is not None else Path(f"{arch.name}.py")
+    done: list[Ejected] = []
+    write_file(file, lambda path: done.append(write_ejected(bf.build(arch), path)))
+    found = done[0]
+    if json:
+        print_json(
+            {"name": arch.name, "hash": arch.hash, "file": str(file), "lines": found.lines, "error": found.error}
+        )
+        return
+    out = console()
+    same = "bit for bit the model's" if found.error == 0 else f"the model's to {found.error:.1e}"
+    out.print(f"{found.lines} lines; its outputs are {same}, its state_dict keys are the same")
+    out.print(f"written to {file}; run it: python {file}", soft_wrap=True)

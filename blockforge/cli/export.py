@@ -1,0 +1,100 @@
+"""`blockforge export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_file
+from blockforge.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from blockforge.export import Axis, Exported
+
+
+def export(
+    spec: SpecArgument,
+    format: Annotated[
+        Literal["onnx", "export"], typer.Option("--format", help="onnx, or export: a program of torch.export (.pt2).")
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; by default NAME.onnx or NAME.pt2 here."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
+    ] = None,
+    dynamic: Annotated[
+        str, typer.Option(metavar="AXES", help="What may vary from call to call: batch; batch,hw; hw; none.")
+    ] = "batch",
+    overrides: SetOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a model as an ONNX file, or as a program of torch.export.
+
+    The file holds the weights and nothing but standard operators, scans included. It is run beside
+    the model, also at other sizes where these may vary, and appears only if the outputs agree to
+    1e-4. The model is exported as for inference, in float32.
+
+    \b
+    Examples:
+      blockforge export smt_t --weights smt_tiny.pth
+      blockforge export vmamba_tiny_s1l8 --dynamic batch,hw -o vmamba.onnx
+      blockforge export mambavision_t --format export --set input.size=256
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from blockforge.extras import need
+
+    if format == "onnx":
+        need("export", "onnx", "onnxruntime", "onnxscript")
+    axes = _axes(dynamic)
+    import blockforge as bf
+    from blockforge.export import SUFFIXES, write_export
+
+    arch = bf.compile(spec, overrides)
+    file = output if output is not None else Path(f"{arch.name}{SUFFIXES[format]}")
+    done: list[Exported] = []
+    with Console(stderr=True).status("building the model") as status:
+
+        def write(path: Path) -> None:
+            model = bf.build(arch, weights=weights, seed=seed)
+            done.append(write_export(model, path, format, axes, say=status.update))
+
+        write_file(file, write)
+    if json:
+        print_json({"name": arch.name, "hash": arch.hash, "file": str(file), **asdict(done[0])})
+    else:
+        _print(done[0], file, trained=weights is not None)
+
+
+def _axes(text: str) -> tuple[Axis, ...]:
+    known: tuple[Axis, ...] = ("batch", "hw")
+    chosen = [a.strip() for a in text.split(",") if a.strip() not in ("", "none")]
+    for axis in chosen:
+        if axis not in known:
+            raise typer.BadParameter(f"{did_you_mean(axis, (*known, 'none'))}", param_hint="--dynamic")
+    return tuple(a for a in known if a in chosen)
+
+
+def _print(made: Exported, file: Path, trained: bool) -> None:
+    from rich.table import Table
+
+    from blockforge.units import format_bytes
+
+    out = console()
+    table = Table("images", "relative error")
+    for check in made.checks:
+        table.add_row("x".join(map(str, check.shape)), f"{check.error:.1e}")
+    out.print(table)
+    version = f", opset {made.opset}" if made.opset is not None else ""
+    out.print(f"takes {' x '.join(map(str, made.shape))}; {made.nodes} operators{version}, {format_bytes(made.bytes)}")
+    if not trained:
+        out.print("the weights are freshly initialised; --weights FILE gives others")
+    out.print(f"written to {file}", soft_wrap=True)

@@ -1,0 +1,42 @@
+"""`blockforge worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    storage: Annotated[
+        str, typer.Option(metavar="URL|DIR", help="Where the study is: a database, or the folder of a search.")
+    ],
+    study: Annotated[str, typer.Option(metavar="NAME", help="The study's name in a database.")] = "search",
+    lease: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker of another machine for dead after.")
+    ] = 60.0,
+) -> None:
+    """Help with a search: evaluate candidates of its study until it has as many as it wants.
+
+    The space, the budget and all other settings come from the study. Any number of workers may join and leave; the
+    candidate of one that dies is tried again by another.
+
+    \b
+    Examples:
+      blockforge worker --storage postgresql+psycopg://user@host/db --study small
+      blockforge worker --storage runs/small
+    """
+    from rich.console import Console
+
+    from blockforge.search.files import read_place
+    from blockforge.search.progress import make_reporter
+    from blockforge.search.worker import work
+
+    place = read_place(Path(storage)) if "://" not in storage else {}
+    reporter = make_reporter(True, Console(stderr=True))
+    reason, received = work(place.get("storage", storage), place.get("study", study), reporter=reporter, lease=lease)
+    if reason is not None:
+        print(f"ended early: {reason}")
+    if received is not None:
+        raise typer.Exit(128 + received)

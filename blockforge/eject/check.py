@@ -1,0 +1,80 @@
+"""An ejected file beside the model that it was made of."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blockforge.compiler.backbone import Backbone
+from blockforge.eject.file import CLASS, eject
+from blockforge.errors import BlockforgeError
+from blockforge.kernels import backend
+
+TOLERANCE = 1e-5
+"""Largest difference to the model's output, relative to the output's largest magnitude."""
+
+
+class EjectError(BlockforgeError):
+    """A network that cannot be written as a file of its own."""
+
+
+@dataclass(frozen=True)
+class Ejected:
+    """What was written: lines of Python, and the largest relative difference of its outputs to the model's, with
+    kernels in torch's own operators."""
+
+    lines: int
+    error: float
+
+
+def write_ejected(model: Backbone, path: Path) -> Ejected:
+    """Write the network of `model` to `path` as `eject` gives it, and compare what the file computes.
+
+    Raises: EjectError if the file does not run, or not as the model does.
+    """
+    text = eject(model)
+    path.write_text(text, encoding="utf-8")
+    size = model.arch.plan.input
+    x = torch.randn(2, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
+    was_training = model.training
+    with torch.inference_mode(), backend("torch"):
+        wanted = model.eval()(x)
+        model.train(was_training)
+        try:
+            made: nn.Module = getattr(_loaded(path), CLASS)()
+            made.load_state_dict(model.state_dict())
+            got = made.eval()(x)
+        except Exception as e:
+            raise _failed(model, f"the file does not run: {type(e).__name__}: {e}") from e
+    error = ((got - wanted).abs().max() / wanted.abs().max()).item()
+    if not error <= TOLERANCE:
+        raise _failed(model, f"its outputs differ from the model's by {error:.1e}")
+    return Ejected(text.count("\n"), error)
+
+
+def _loaded(path: Path) -> Any:
+    """The file as a module, whatever its name ends in; nothing stays registered."""
+    name = "_blockforge_ejected"
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def _failed(model: Backbone, why: str) -> EjectError:
+    return EjectError(
+        f"{model.arch.name} cannot be ejected: {why}\n  hint: a block of it uses what a file cannot carry"
+    )

@@ -1,0 +1,137 @@
+"""A model written for another runtime: the file appears once what it computes was compared with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from blockforge.compiler.backbone import Backbone
+from blockforge.export import onnx
+from blockforge.export.capture import BATCH, Axis, ExportError, capture, evaluating, images, input_shape, other_sizes
+from blockforge.extras import need
+from blockforge.saving import write_atomically
+
+Format = Literal["onnx", "export"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "export": ".pt2"}
+TOLERANCE = 1e-4
+"""Largest difference to the model's output, relative to the output's largest magnitude."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison with the model: images of this shape, and the relative error found."""
+
+    shape: tuple[int, ...]
+    error: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        shape: the input: numbers, or what may vary as text, `batch` or `32*rows`.
+        opset: version of the ONNX operators; None for torch.export.
+        nodes: operators in the graph.
+    """
+
+    format: Format
+    bytes: int
+    shape: tuple[int | str, ...]
+    opset: int | None
+    nodes: int
+    checks: list[Check]
+
+    @property
+    def error(self) -> float:
+        """The largest relative error."""
+        return max(c.error for c in self.checks)
+
+
+def export_model(
+    model: Backbone,
+    file: Path,
+    format: Format = "onnx",
+    dynamic: Collection[Axis] = BATCH,
+    say: Callable[[str], None] = lambda step: None,
+) -> Exported:
+    """Write `model` (on the CPU, as in evaluation mode) for another runtime. The file appears whole and
+    compared with the model, or not at all.
+
+    Args:
+        dynamic: what may vary from call to call.
+        say: is told what happens next, as some steps take a while.
+
+    Raises: ExportError if the architecture does not allow it, or the result does not compute the same;
+        MissingExtraError; OSError if the file cannot be written.
+    """
+    found: list[Exported] = []
+    write_atomically(file, lambda path: found.append(write_export(model, path, format, dynamic, say)))
+    return found[0]
+
+
+def write_export(
+    model: Backbone, path: Path, format: Format, dynamic: Collection[Axis], say: Callable[[str], None]
+) -> Exported:
+    """`export_model` without its care for what stands at `path`."""
+    if format == "onnx":
+        need("export", "onnx", "onnxruntime", "onnxscript")
+    say("capturing the graph")
+    program = capture(model, dynamic)
+    number, opset = sum(n.op == "call_function" for n in program.graph.nodes), None
+    if format == "onnx":
+        say(f"converting {number} operators to ONNX")
+        made = onnx.convert(program)
+        number, opset = onnx.nodes(made), onnx.opset(made)
+        made.save(path, external_data=False)
+        run = onnx.load(path)
+    else:
+        with path.open("wb") as out:
+            torch.export.save(program, out)  # type: ignore[arg-type]
+        run = _load_program(path)
+    checks = compare(model, run, dynamic, say)
+    return Exported(format, path.stat().st_size, _shape(program), opset, number, checks)
+
+
+def compare(
+    model: Backbone, run: Callable[[Tensor], Tensor], dynamic: Collection[Axis], say: Callable[[str], None]
+) -> list[Check]:
+    """Run what was written beside the model, also at other sizes where these may vary.
+
+    Raises: ExportError if an output differs by more than `TOLERANCE`.
+    """
+    sizes = [model.arch.plan.input.size, *(other_sizes(model) if "hw" in dynamic else ())]
+    batches = (1, 3) if "batch" in dynamic else (1,)
+    found = []
+    for size in sizes:
+        x = images(model, max(batches), size)
+        with evaluating(model):
+            wanted = model(x)
+        for batch in batches:
+            say(f"comparing at {batch}x{'x'.join(map(str, x.shape[1:]))}")
+            got = run(x[:batch])
+            error = ((got - wanted[:batch]).abs().max() / wanted[:batch].abs().max()).item()
+            if not error <= TOLERANCE:
+                where = f"images of {'x'.join(map(str, x[:batch].shape))}"
+                raise ExportError(
+                    f"the exported graph differs from the model by {error:.1e} at {where}: nothing written"
+                )
+            found.append(Check(tuple(x[:batch].shape), error))
+    return found
+
+
+def _load_program(file: Path) -> Callable[[Tensor], Tensor]:
+    with file.open("rb") as data:
+        return torch.export.load(data).module()  # type: ignore[arg-type,return-value]
+
+
+def _shape(program: ExportedProgram) -> tuple[int | str, ...]:
+    """What the program takes, in words: a number, `batch`, or `32*rows`."""
+    names = onnx.axes(program)
+    return tuple(s if isinstance(s, int) else onnx.renamed(str(s), names) for s in input_shape(program))

@@ -1,0 +1,1 @@
+"""Measured tables that reports and docs are made from."""

@@ -1,0 +1,192 @@
+"""What a search asks of a candidate.
+
+An objective is any callable `(arch: Architecture) -> float | mapping` with
+
+- `name`: a short word, the column in tables and the key in records; default: the callable's own name;
+- `direction`: `maximize` or `minimize`; default: `maximize`;
+- `cost`: roughly how many seconds a candidate takes; cheaper objectives run first; default: 1.
+
+A mapping holds the value under `name`; its other entries are kept with the trial as figures that nobody ranks by
+(a loss beside an accuracy). What an objective raises is kept with the trial, and the search goes on; a value that is
+not finite is a failure too. Workers call objectives in processes of their own, so one that is to run there is
+written as text and made again by each worker:
+
+    expressivity            a name: module `blockforge.search.objectives.NAME`, which holds a function or class
+    micro:seconds=10        NAME; it is called with the options (and with `seed`, if it takes one and none is
+                            given) and returns the objective
+    my_package.scores:mine  a function of the user's own, which is the objective
+
+Values of options are numbers, true, false or text.
+
+A study has one value a trial (one objective; or several with weights, whose signed sum is maximised) or one a
+direction (several without weights: a Pareto front). With rungs, cheap stand-ins take the place of the first
+objective on the lower rungs; see `rungs`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, cast, get_args
+
+from blockforge.compiler import Architecture
+from blockforge.errors import did_you_mean
+from blockforge.search import objectives, score
+from blockforge.search.errors import SearchError
+
+Direction = Literal["maximize", "minimize"]
+_COSTS = ("macs", "params", "activation_bytes", "depth")
+
+
+class Objective(Protocol):
+    """See the top of this file."""
+
+    name: str
+    direction: Direction
+    cost: float
+
+    def __call__(self, arch: Architecture) -> float | Mapping[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An objective with everything that is known of it, and the text that makes it again elsewhere.
+
+    `text` is also what tells objectives apart: values of different ones are never compared.
+    """
+
+    text: str
+    name: str
+    direction: Direction
+    cost: float
+    call: Callable[[Architecture], Any] = field(compare=False, repr=False)
+
+    @property
+    def sign(self) -> float:
+        """What turns a value into one that is larger when it is better."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    def __call__(self, arch: Architecture) -> tuple[float, dict[str, float]]:
+        """The value, and all figures by name. Raises: ScoreError if the value is not finite."""
+        found = self.call(arch)
+        figures = dict(found) if isinstance(found, Mapping) else {self.name: found}
+        if self.name not in figures:
+            raise score.ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")
+        value = score.checked(figures[self.name])
+        return value, {self.name: value, **{k: float(v) for k, v in figures.items() if math.isfinite(v)}}
+
+
+def as_measure(objective: str | Callable[[Architecture], Any] | Measure, seed: int = 0) -> Measure:
+    """An objective from its text or from a callable.
+
+    Raises: SearchError if the text names none.
+    """
+    if isinstance(objective, Measure):
+        return objective
+    if isinstance(objective, str):
+        return _measure(make(objective, seed), objective)
+    return _measure(objective, score.describe(objective))
+
+
+def _measure(objective: Callable[[Architecture], Any], text: str) -> Measure:
+    own = getattr(objective, "__name__", type(objective).__name__).lower()
+    direction = getattr(objective, "direction", "maximize")
+    if direction not in get_args(Direction):
+        raise SearchError(f"the direction of {text} is '{direction}'\n  hint: maximize or minimize")
+    name, cost = getattr(objective, "name", own), getattr(objective, "cost", 1.0)
+    return Measure(text, str(name), cast(Direction, direction), float(cost), objective)
+
+
+def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
+    """The objective that a text names. Raises: SearchError if there is none, or an option is wrong."""
+    name, _, rest = text.strip().partition(":")
+    known = names()
+    if name in known:
+        return _from_factory(name, known[name](), rest, seed)
+    if rest and "=" not in rest:
+        return _import(name, rest)
+    hint = did_you_mean(name, known, "objectives") + "; or a function of your own, as module:function"
+    raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
+
+
+def names() -> dict[str, functools.partial[Any]]:
+    """Name of each objective -> a function that gives its factory; nothing is imported before it is wanted."""
+    found: dict[str, functools.partial[Any]] = {c: functools.partial(functools.partial, Cost, c) for c in _COSTS}
+    for module in pkgutil.iter_modules(objectives.__path__):
+        if not module.name.startswith("_"):
+            found[module.name] = functools.partial(_factory, module.name)
+    return found
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"{objectives.__name__}.{name}"), name)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A figure of the compiled graph, to be kept small: `macs`, `params`, `activation_bytes`, `depth`."""
+
+    name: str
+    direction: Direction = "minimize"
+    cost: float = 0.0
+
+    def __call__(self, arch: Architecture) -> float:
+        return float(getattr(arch, self.name))
+
+
+def _from_factory(name: str, factory: Callable[..., Any], text: str, seed: int) -> Callable[[Architecture], Any]:
+    taken = inspect.signature(factory).parameters
+    options = dict(_option(name, part) for part in text.split(",") if part.strip())
+    for key in options:
+        if key not in taken:
+            raise SearchError(f"'{name}' has no option '{key}'\n  hint: {did_you_mean(key, taken, 'options')}")
+    if "seed" in taken:
+        options.setdefault("seed", seed)
+    return factory(**options)
+
+
+def _option(name: str, text: str) -> tuple[str, Any]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise SearchError(f"'{text.strip()}' is no option of '{name}'\n  hint: {name}:key=value,key=value")
+    if value in ("true", "false"):
+        return key, value == "true"
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def _import(module: str, name: str) -> Callable[[Architecture], Any]:
+    """A function of the user's; the folder they work in is looked through first."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as e:
+        raise SearchError(f"the objective {module}:{name} cannot be imported: {e}") from None
+    finally:
+        sys.path.remove(os.getcwd())
+    if not callable(found):
+        raise SearchError(f"{module}:{name} is no function\n  hint: name a function from Architecture to a number")
+    return found
+
+
+def check_remakable(measures: Sequence[Measure]) -> None:
+    """Raise SearchError for an objective that a worker could not make from its text."""
+    for measure in measures:
+        try:
+            make(measure.text)
+        except SearchError:
+            hint = "write it at the top of a module and name it as module:function"
+            raise SearchError(f"workers cannot import the objective {measure.text}\n  hint: {hint}") from None

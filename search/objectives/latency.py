@@ -1,0 +1,41 @@
+"""Measured time of one call on a named device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from blockforge.api import build
+from blockforge.bench.profile import Setting, measure, pick_device
+from blockforge.compiler import Architecture
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median milliseconds of one inference call, to be kept small; `spread` beside it says how far to trust it.
+
+    It is the time on this machine with what else it does now: other workers on the same cores make it longer.
+
+    Attributes:
+        device: `cpu`, `cuda` or `cuda:N`.
+        batch: images in a call.
+        dtype: fp32, bf16 or fp16.
+        seconds: how long to measure; at least seven calls are.
+    """
+
+    name: ClassVar[str] = "latency"
+    direction: ClassVar[Literal["maximize", "minimize"]] = "minimize"
+    cost: ClassVar[float] = 2.0
+    device: str = "cpu"
+    batch: int = 1
+    dtype: str = "fp32"
+    seconds: float = 1.0
+
+    def __call__(self, arch: Architecture) -> dict[str, float]:
+        """Raises: ProfileError if the device is not there, or memory does not do."""
+        device = pick_device(self.device)
+        found = measure(build(arch, seed=0), Setting(self.batch, self.dtype), device, self.seconds)
+        return {self.name: found.p50_ms, "spread": found.spread}
+
+
+latency = Latency

@@ -1,0 +1,44 @@
+"""Training with any recipe on any data: the objective itself, where there is time for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from blockforge.compiler import Architecture
+from blockforge.search.objectives._network import open_cached
+from blockforge.train import fit
+
+
+@dataclass(frozen=True)
+class Train:
+    """Top-1 accuracy in percent, of the last epoch, on the evaluation images. The same run is the same value.
+
+    Attributes:
+        data: a source, as for `blockforge train`.
+        recipe: a packaged name or a file.
+        epochs: in place of the recipe's.
+        seed: of the initialisation and of everything drawn in training.
+        out: a folder; each candidate's run is kept in `out/HASH-SEED`, and one that was cut off goes on there.
+    """
+
+    name: ClassVar[str] = "train"
+    cost: ClassVar[float] = 600.0
+    data: str
+    recipe: str = "micro"
+    epochs: int | None = None
+    seed: int = 0
+    out: str | None = None
+
+    def __call__(self, arch: Architecture) -> dict[str, float]:
+        """Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more."""
+        folder = Path(self.out) / f"{arch.hash}-{self.seed}" if self.out is not None else None
+        found = fit(
+            arch, open_cached(self.data), self.recipe, epochs=self.epochs, seed=self.seed, out=folder,
+            overrides={"num_classes": len(open_cached(self.data).classes)},
+        )  # fmt: skip
+        return {self.name: found.final, "loss": found.history[-1].val_loss, "train_seconds": found.seconds}
+
+
+train = Train

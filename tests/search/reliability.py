@@ -1,0 +1,167 @@
+"""Figures of docs/reliability.md, on any machine:
+
+    python tests/search/reliability.py kills         random kill -9 of random workers
+    python tests/search/reliability.py postgresql    many workers on one database; starts a server of its own
+    python tests/search/reliability.py overhead      what a trial costs beside its evaluation
+
+The objective is a figure of the compiled graph, so what is measured is the search itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from blockforge.search import SearchResult, open_result, search
+from blockforge.search.records import EVALUATED, TrialRecord
+
+SPACE = "hybrid"
+SMALL = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
+"""Nine holes: a database takes a row for each hole of each trial."""
+
+
+def check(result: SearchResult, trials: int) -> dict[str, Any]:
+    """What became of the trials; what must not be is counted."""
+    done = [t for t in result.trials if t.state in EVALUATED]
+    hashes = Counter(t.hash for t in done)
+    retried = {t.retry_of for t in result.trials}
+    lost = [t.number for t in result.trials if t.state == "interrupted" and t.number not in retried]
+    return {
+        **dict(sorted(result.counts.items())),
+        "evaluated, wanted": [len(done), trials],
+        "evaluated twice": sum(n - 1 for n in hashes.values()),
+        "lost": len(lost) + result.counts["running"],
+        "numbers missing": max(t.number for t in result.trials) + 1 - len(result.trials),
+    }
+
+
+def slowly(seconds: float) -> str:
+    """The objective's text: the depth, after some seconds, as training would take them."""
+    return f"{Path(__file__).stem}:Slow_{int(1000 * seconds)}"
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("Slow_"):
+        raise AttributeError(name)
+    seconds = int(name.removeprefix("Slow_")) / 1000
+
+    def depth(arch: Any) -> float:
+        time.sleep(seconds)
+        return float(arch.depth)
+
+    return depth
+
+
+def kills(trials: int = 400, workers: int = 4, times: int = 50, seconds: float = 0.4) -> dict[str, Any]:
+    """A search whose workers are killed one after another, at random moments."""
+    rng, killed = random.Random(0), []
+    with tempfile.TemporaryDirectory() as folder:
+        over = threading.Event()
+
+        def killer() -> None:
+            while len(killed) < times and not over.wait(rng.uniform(0.2, 1.6)):
+                if (pids := _at_work(Path(folder))) and _finished(Path(folder)) >= 6 * len(killed):
+                    pid = rng.choice(pids)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        thread = threading.Thread(target=killer)
+        thread.start()
+        started = time.monotonic()
+        try:
+            result = search(
+                SPACE, trials=trials, workers=workers, out=folder, objective=slowly(seconds), sampler="random"
+            )
+        finally:
+            over.set()
+            thread.join()
+        elapsed = time.monotonic() - started
+        again = open_result(folder)
+        assert [t.number for t in again.trials] == [t.number for t in result.trials]
+        return {"kills": len(killed), **check(again, trials), "seconds": round(elapsed)}
+
+
+def _at_work(folder: Path) -> list[int]:
+    """Workers of this process that have joined the study."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    joined = {int(pid) for pid in re.findall(rb'"pid":(\d+)', _journal(folder))}
+    return sorted(joined & {int(pid) for pid in children})
+
+
+def _finished(folder: Path) -> int:
+    return _journal(folder).count(b'"outcome"')
+
+
+def _journal(folder: Path) -> bytes:
+    journal = folder / "study.journal"
+    return journal.read_bytes() if journal.exists() else b""
+
+
+def postgresql(trials: int = 2000, workers: int = 8) -> dict[str, Any]:
+    """Many workers at one database."""
+    from postgres import server
+
+    with server() as url, tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        result = search(
+            SMALL, trials=trials, workers=workers, out=folder, storage=url, objective="depth", sampler="random"
+        )
+        elapsed = time.monotonic() - started
+        return {**check(open_result(folder), trials), "seconds": round(elapsed), "stopped": result.stopped}
+
+
+class _Clock:
+    """A reporter that notes when each trial ended."""
+
+    def __init__(self) -> None:
+        self.times = [time.process_time()]
+
+    def start(self, target: int, earlier: list[TrialRecord], signs: Any = (1.0,)) -> None:
+        self.times = [time.process_time()]
+
+    def update(self, record: TrialRecord) -> None:
+        self.times.append(time.process_time())
+
+    def stop(self) -> None: ...
+
+
+def overhead(trials: int = 2000, sampler: str = "tpe", space: str = SPACE) -> dict[str, Any]:
+    """Milliseconds of processor time a trial with an objective that costs nothing, in bands of a hundred."""
+    clock = _Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        result = search(space, trials=trials, out=folder, objective="params", sampler=sampler, progress=clock)
+    each = [1000 * (b - a) for a, b in zip(clock.times, clock.times[1:], strict=False)]
+    bands = {f"{i}": round(statistics.median(each[i : i + 100]), 1) for i in range(0, len(each) - 50, 100)}
+    return {"sampler": sampler, "trials": len(result.trials), "median CPU ms by trial": bands}
+
+
+def main() -> None:
+    """Run one of them and print what it found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kills", "postgresql", "overhead"])
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--sampler")
+    parser.add_argument("--space")
+    given = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
+    found = globals()[given.pop("what")](**given)
+    spent = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (0, -1))
+    print(json.dumps({**found, "CPU seconds": round(spent)}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

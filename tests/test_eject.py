@@ -1,0 +1,202 @@
+"""Ejected files need nothing of blockforge and compute the same, in every family."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_export import SMALL
+
+import blockforge as bf
+from blockforge.cli import main
+from blockforge.compiler.backbone import Backbone
+from blockforge.eject import check, eject
+from blockforge.eject.facts import Facts
+from blockforge.eject.layout import WIDTH, Call, Items, Leaf, layout
+from blockforge.kernels import backend
+
+RUN = """
+import importlib.util, json, sys
+from pathlib import Path
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("blockforge", "pydantic", "networkx", "triton", "numba"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
+import torch
+from safetensors.torch import load_file, safe_open
+torch.set_num_threads(1)
+found = {}
+for file in sorted(Path(sys.argv[1]).glob("*.py")):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    tensors = load_file(file.with_suffix(".safetensors"))
+    x, y = tensors.pop("__x"), tensors.pop("__y")
+    model = module.Backbone().eval()
+    model.load_state_dict(tensors)
+    with torch.inference_mode():
+        got = model(x)
+        maps = [list(m.shape) for m in model.forward_features(x)]
+    found[file.stem] = [((got - y).abs().max() / y.abs().max()).item(), maps]
+print(json.dumps(found))
+"""
+
+
+def write(model: Backbone, folder: Path, name: str) -> None:
+    """The ejected file, and beside it weights, an image and what the model makes of it."""
+    (folder / f"{name}.py").write_text(eject(model), encoding="utf-8")
+    size = model.arch.plan.input
+    x = torch.randn(2 if size.size[0] < 128 else 1, size.channels, *size.size)
+    with torch.inference_mode(), backend("torch"):
+        y = model.eval()(x)
+    assert y.isfinite().all()
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file({**tensors, "__x": x, "__y": y}, folder / f"{name}.safetensors")
+
+
+def run_alone(folder: Path) -> dict[str, Any]:
+    """Every file of a folder, run where blockforge cannot be imported."""
+    argv = [sys.executable, "-W", "error", "-c", RUN, str(folder)]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_family_runs_alone(tmp_path: Path) -> None:
+    models = {name: bf.build(name, overrides, seed=0) for name, overrides in SMALL.items()}
+    for name, model in models.items():
+        write(model, tmp_path, name)
+    found = run_alone(tmp_path)
+    assert set(found) == set(SMALL)
+    for name, (error, maps) in found.items():
+        assert error == 0, name
+        assert [m[1] for m in maps] == models[name].feature_info.channels(), name
+
+
+@pytest.mark.slow
+def test_every_spec_of_the_zoo_runs_alone(tmp_path: Path) -> None:
+    names = bf.list_specs()
+    errors = {}
+    for name in names:  # one at a time: their weights together take gigabytes
+        write(bf.build(name, seed=0), tmp_path, name)
+        errors[name] = run_alone(tmp_path)[name][0]
+        (tmp_path / f"{name}.safetensors").unlink()
+        (tmp_path / f"{name}.py").unlink()
+    assert errors == dict.fromkeys(names, 0)
+
+
+@pytest.mark.parametrize("name", ["smt_t", "swin_tiny", "mambavision_t"])
+def test_equal_seeds_give_equal_weights(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    model = bf.build(name, SMALL[name], seed=3)
+    file.write_text(eject(model), encoding="utf-8")
+    torch.manual_seed(3)
+    made = check._loaded(file).Backbone()
+    theirs = made.state_dict()
+    assert set(theirs) == set(model.state_dict())
+    assert all(torch.equal(theirs[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_new_classifier_and_drop_path_are_arguments(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(eject(bf.build("smt_t", SMALL["smt_t"], seed=0)), encoding="utf-8")
+    made = check._loaded(file).Backbone(num_classes=7, drop_path_rate=0.5).train()
+    rates = [m.rate for m in made.modules() if type(m).__name__ == "DropPath"]
+    assert max(rates) == 0.5
+    y = made(torch.randn(2, 3, 64, 64))
+    assert y.shape == (2, 7)
+    y.sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+def test_the_file_holds_what_the_network_uses_and_no_more() -> None:
+    text = eject(bf.build("smt_t", SMALL["smt_t"], seed=0))
+    defined = [n.name for n in ast.parse(text).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    assert {"SAM", "SAMModule", "Attention", "Branch", "Layer", "Backbone"} <= set(defined)
+    assert not {"WindowAttentionModule", "RelativePositionBias", "WindowIn", "DMCA", "LSMM"} & set(defined)
+    assert "import blockforge" not in text
+    assert "from blockforge" not in text
+    assert "cut_windows" not in text
+    assert len(text.splitlines()) < 800
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+@pytest.mark.parametrize("name", ["sparx_mamba_t", "swin_tiny"])
+def test_the_file_is_formatted(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(eject(bf.build(name, SMALL[name], seed=0)), encoding="utf-8")
+    config = str(Path(__file__).parents[1] / "pyproject.toml")
+    for command in (["format", "--diff"], ["check"]):
+        done = subprocess.run(
+            ["ruff", *command, "--config", config, "--no-cache", str(file)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_reading_the_network_leaves_it_as_it_was() -> None:
+    model = bf.build("smt_t", SMALL["smt_t"], seed=0)
+    cls = type(model.get_submodule("stages.0.layers.0"))
+    init, state = cls.__init__, torch.get_rng_state()
+    Facts(model)
+    assert cls.__init__ is init
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_long_expressions_break_as_ruff_breaks_them() -> None:
+    call = Call("f", (Leaf("a" * 60), Leaf("b" * 60)))
+    assert layout(call, 4, "x = ") == ["    x = f(", f"        {'a' * 60},", f"        {'b' * 60},", "    )"]
+    short = Call("f", (Leaf("a" * 55), Leaf("b" * 55)))
+    assert layout(short, 4, "x = ") == ["    x = f(", f"        {'a' * 55}, {'b' * 55}", "    )"]
+    assert layout(Items("[", (Leaf("1"),), "]"), 0) == ["[1]"]
+    assert layout(Items("(", (Leaf("1"),), ")"), 0) == ["(1,)"]
+
+
+# --- the command
+
+
+def test_the_command_writes_a_file_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "net.py"
+    sets = [a for k, v in SMALL["convnext_t"].items() for a in ("--set", f"{k}={v}")]
+    assert main(["eject", "convnext_t", "-o", str(file), *sets, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["error"] == 0
+    assert report["lines"] == len(file.read_text().splitlines())
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True)
+    params = bf.compile("convnext_t", SMALL["convnext_t"]).params
+    assert done.stdout == f"{params:,} parameters, (1, 3, 64, 64) -> (1, 1000)\n"
+
+
+def test_a_file_that_computes_something_else_does_not_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = check.eject
+    monkeypatch.setattr(check, "eject", lambda model: right(model).replace("x = self.stem(x)", "x = 1 + self.stem(x)"))
+    sets = [a for k, v in SMALL["resnet50"].items() for a in ("--set", f"{k}={v}")]
+    assert main(["eject", "resnet50", "-o", str(tmp_path / "net.py"), *sets]) == 1
+    assert "its outputs differ from the model's" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["-o", "{tmp}/no/net.py"], "there is no folder"), (["-o", "{tmp}"], "it is a folder")],
+)
+def test_mistakes_are_named(argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eject", "smt_t", *(a.format(tmp=tmp_path) for a in argv)]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
