@@ -139,11 +139,7 @@ class Session:
         self.recover()
         self.history.sync()
         if self.history.retries:
-            number, trial = min(self.history.retries.items())
-            record, kept = self.history.records[number], ("start", "rung", "promoted_from")
-            died = OUTCOME not in trial.user_attrs
-            origin = {k: v for k, v in trial.user_attrs.items() if k in kept}
-            return Task(trial.params, origin | {"retry_of": number, "retries": record.retries + died})
+            return self._retry(min(self.history.retries))
         for name, params in (self.plan.starts or {}).items():
             if name not in self.history.started:
                 return Task(params, {"start": name})
@@ -152,6 +148,13 @@ class Session:
             return Task(self.history.params(best), {"rung": best.rung + 1, "promoted_from": best.number})
         under_way = sum(t.user_attrs.get("rung", 0) == 0 for t in self.history.running.values())
         return Task() if fresh and self.history.evaluated + under_way < self.plan.target else None
+
+    def _retry(self, number: int) -> Task:
+        """To try an interrupted candidate again."""
+        trial, kept = self.history.retries[number], ("start", "rung", "promoted_from")
+        died = OUTCOME not in trial.user_attrs
+        origin = {k: v for k, v in trial.user_attrs.items() if k in kept}
+        return Task(trial.params, origin | {"retry_of": number, "retries": self.history.records[number].retries + died})
 
     def step(self, task: Task) -> TrialRecord | None:
         """One trial, from the proposal to its outcome; None if another worker took it over."""
@@ -173,6 +176,10 @@ class Session:
         key = (arch.hash, task.rung)
         if (first := self.history.claimed(key)) is not None:
             return self._make(draft, task, self._duplicate(first), attrs, shares)
+        for waiting in self.history.retries if "retry_of" not in task.origin else ():
+            if self.history.records[waiting].key == key:  # proposed anew: that counts as the next attempt
+                task = self._retry(waiting)
+                break
         number = make_trial(
             self.study,
             draft.trial(

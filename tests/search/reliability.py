@@ -30,7 +30,7 @@ from blockforge.search.records import EVALUATED, TrialRecord
 
 SPACE = "hybrid"
 SMALL = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
-"""Nine holes: a database takes a row for each hole of each trial."""
+"""Ten holes: a database takes a row for each hole of each trial."""
 
 
 def check(result: SearchResult, trials: int) -> dict[str, Any]:
