@@ -136,7 +136,7 @@ def test_the_file_holds_what_the_network_uses_and_no_more() -> None:
 
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
-@pytest.mark.parametrize("name", ["sparx_mamba_t", "swin_tiny"])
+@pytest.mark.parametrize("name", ["smt_t", "sparx_mamba_t", "swin_tiny"])
 def test_the_file_is_formatted(name: str, tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text(eject(bf.build(name, SMALL[name], seed=0)), encoding="utf-8")

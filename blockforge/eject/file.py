@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -63,7 +64,8 @@ def _written(arch: Architecture) -> str:
     parts = [f"{LICENSE}{_docstring(arch)}\n\n{_imports(text.externals | OWN)}"]
     for purpose, definitions in text.sections():
         parts += _section(purpose, definitions)
-    parts[:2] = ["\n\n".join(parts[:2])]  # one blank line between imports and a comment
+    if not re.match(r"(# .*\n)*(@|class |def )", parts[1]):  # what is no block stands nearer to the imports
+        parts[:2] = ["\n\n".join(parts[:2])]
     network = [STAGE.rstrip(), *("\n".join(k.function()) for k in layer_kinds)]
     network.append(
         "\n".join(

@@ -12,8 +12,9 @@ Letters of shapes: B batch, L length, N states, D channels, G groups, K directio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,14 @@ from torch import Tensor
 
 from blockforge.kernels import cross_scan as cross
 from blockforge.kernels import selective_scan as selective
+from blockforge.kernels.backends import Operator
 from blockforge.kernels.cross_scan.directions import Direction, rolled, unrolled
 
 
 @contextmanager
 def standard_scans() -> Iterator[None]:
     """While it lasts, captured graphs hold scans as this file has them."""
-    ours = {selective.OPERATOR: selective_scan, cross.OPERATOR: cross_scan}
+    ours: dict[Operator, Callable[..., Any]] = {selective.OPERATOR: selective_scan, cross.OPERATOR: cross_scan}
     usual = {operator: dict(operator.loaded) for operator in ours}
     for operator, form in ours.items():
         operator.loaded["torch"] = form
