@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import blockforge as bf
 from blockforge.blocks import primitives, registry
 from blockforge.blocks.base import Cost, Mixer, Op, Shape
+from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.mixers.attention import Attention
 from blockforge.testing import accepts, check_op, check_spec, count_macs, example_places, peak_bytes, variants
 from blockforge.testing.strategies import placed_ops
@@ -224,3 +225,13 @@ def test_variants_follow_the_fields() -> None:
     classifier = list(variants(registry.get("classifier")))
     assert {op.pool for op in classifier} >= {"avg", "max"}
     assert {op.norm.op for op in classifier if op.norm} == set(registry.blocks("norm"))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7])
+@pytest.mark.parametrize("padding", [0, 1, 2, 5])
+def test_a_1x1_convolution_reads_what_torchs_does(stride: int, padding: int) -> None:
+    conv = Conv2d(3, 4, 1, stride=stride, padding=padding)
+    for height, width in ((1, 3), (5, 8), (24, 9)):
+        x = torch.randn(2, height, width, 3)
+        expected = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, stride, padding)
+        torch.testing.assert_close(conv(x), expected.permute(0, 2, 3, 1))

@@ -78,14 +78,29 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation, stride = 1, self.stride
+        dilation, stride, padding = 1, self.stride, self.padding
         if self.kernel_size == (1, 1):
             # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
             # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
-            dilation, stride, x = _dilation_of_1x1(x), (1, 1), x[:, :: stride[0], :: stride[1]]
+            x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
+            dilation, stride, padding = _dilation_of_1x1(x), (1, 1), (0, 0)
         x = x.permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight, self.bias, stride, self.padding, dilation, self.groups)
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
         return y.permute(0, 2, 3, 1)
+
+
+def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """The positions of x_BHWC that a 1x1 kernel reads, and zeros for those in the padding."""
+    if not any(padding):
+        return x[:, :: stride[0], :: stride[1]]
+    first = [-(-p // s) * s - p for p, s in zip(padding, stride, strict=True)]  # the first that is not padding
+    inner = x[:, first[0] :: stride[0], first[1] :: stride[1]]
+    pads: list[int] = []
+    for axis in (1, 0):  # F.pad counts from the last axis
+        step, pad = stride[axis], padding[axis]
+        before, read = -(-pad // step), (x.shape[1 + axis] + 2 * pad - 1) // step + 1
+        pads += [before, read - before - inner.shape[1 + axis]]
+    return F.pad(inner, (0, 0, *pads))
 
 
 def _dilation_of_1x1(x: Tensor) -> int:
