@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from blockforge.bench.profile import inference_step, training_step
 from blockforge.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compare(
     """
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     difference = None if train else _difference(ours.eval(), other.eval(), x)
-    steps = [_train_step(m, x) if train else _inference(m, x) for m in (ours, other)]
+    steps = [training_step(m, m, x) if train else inference_step(m, m, x) for m in (ours, other)]
     times: list[tuple[float, float]] = []
     for round_ in range(-3, repeats):
         pair = (_timed(steps[0]), _timed(steps[1]))
@@ -138,29 +139,6 @@ def _difference(ours: nn.Module, other: nn.Module, x: Tensor) -> float:
     with torch.inference_mode():
         expected = other(x)
         return float((ours(x) - expected).norm() / expected.norm())
-
-
-def _inference(model: nn.Module, x: Tensor) -> Callable[[], None]:
-    model.eval()
-
-    def step() -> None:
-        with torch.inference_mode():
-            model(x)
-
-    return step
-
-
-def _train_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    target = torch.zeros(len(x), dtype=torch.long)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), target).backward()
-        optimizer.step()
-
-    return step
 
 
 def _timed(step: Callable[[], None]) -> float:

@@ -129,10 +129,11 @@ def make_step(model: Backbone, setting: Setting, device: str) -> Callable[[], An
     x = x.to(device=device, dtype=dtype)
     model.to(device=device, dtype=dtype)
     run: Callable[[Tensor], Tensor] = torch.compile(model) if setting.compiled else model
-    return _training_step(model, run, x) if setting.train else _inference_step(model, run, x)
+    return training_step(model, run, x) if setting.train else inference_step(model, run, x)
 
 
-def _inference_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Any]:
+def inference_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """A forward pass of `model`, through `run`, which may be its compiled form."""
     model.eval()
 
     def step() -> None:
@@ -142,7 +143,8 @@ def _inference_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor
     return step
 
 
-def _training_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Any]:
+def training_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """Forward, backward and AdamW of `model`, through `run`."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     target = torch.zeros(len(x), dtype=torch.long, device=x.device)
