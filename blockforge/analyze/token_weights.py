@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Place, place_of, reading
 from blockforge.blocks.layers import join_windows
-from blockforge.blocks.mixers.nc_ssd import NCSSDModule
 from blockforge.compiler.backbone import Backbone
 
 
@@ -62,7 +60,8 @@ def token_weights(
     found: dict[str, list[Tensor]] = {}
 
     def see(name: str, module: nn.Module, x: Tensor) -> None:
-        weights = _on_image(_weights(module, x).mean(-1), places[name]).cpu()
+        given: Any = modules[name].token_weights
+        weights = _on_image(given(x).mean(-1), places[name]).cpu()
         found.setdefault(name, []).append(weights)
 
     with torch.no_grad(), reading(modules, see):
@@ -74,16 +73,7 @@ def token_weights(
 
 def has_token_weights(module: nn.Module) -> bool:
     """Whether a module gives tokens weights that can be seen."""
-    if isinstance(module, NCSSDModule):
-        return module.fc_dt is not None
-    return hasattr(module, "token_weights")
-
-
-def _weights(module: Any, x: Tensor) -> Tensor:
-    if isinstance(module, NCSSDModule):
-        assert module.fc_dt is not None
-        return F.softplus(module.fc_dt(x) + module.dt_bias) * module.A_log.exp()
-    return module.token_weights(x)
+    return getattr(module, "token_weights", None) is not None
 
 
 def _on_image(weights: Tensor, place: Place) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -52,3 +55,12 @@ class NCSSDModule(DualityModule):
     def scan(self, values_BLHP: Tensor, steps_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
         weights_BLH = None if steps_BLH is None else steps_BLH * self.A_log.exp()
         return nc_ssd(values_BLHP, weights_BLH, B_BLGN, C_BLGN, self.D)
+
+    @property
+    def token_weights(self) -> Callable[[Tensor], Tensor] | None:
+        """x_BHWC -> m of each token, (B, H, W, heads); None where all tokens weigh the same."""
+        return None if self.fc_dt is None else self._token_weights
+
+    def _token_weights(self, x: Tensor) -> Tensor:
+        assert self.fc_dt is not None
+        return F.softplus(self.fc_dt(x) + self.dt_bias) * self.A_log.exp()
