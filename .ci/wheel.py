@@ -6,10 +6,10 @@ import shutil
 import sys
 import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
-SHIPPED = {".py", ".yaml", ".json", ".typed"}
 
 
 def copy(target: str) -> None:
@@ -37,13 +37,14 @@ def compare(wheel: str) -> None:
 def tree() -> dict[str, Path]:
     """Name in the wheel -> file, for everything that should ship."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
-    moved = project["tool"]["setuptools"]["package-dir"]
-    homes = {"blockforge": "blockforge", **moved}
+    setuptools = project["tool"]["setuptools"]
+    homes = {"blockforge": "blockforge", **setuptools["package-dir"]}
+    shipped = ["*.py", *setuptools["package-data"]["*"]]
     return {
         f"{package.replace('.', '/')}/{file.relative_to(REPO / folder).as_posix()}": file
         for package, folder in homes.items()
         for file in (REPO / folder).rglob("*")
-        if file.suffix in SHIPPED
+        if any(fnmatch(file.name, pattern) for pattern in shipped)
     }
 
 
