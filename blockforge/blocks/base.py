@@ -90,6 +90,11 @@ class Op(BaseModel):
     def check(self, *place: Any) -> None:
         """Raise `OpError` where the block cannot stand. The default accepts every place."""
 
+    def resolved(self, *place: Any) -> Op:
+        """The same block with what it leaves to the place said in one way (`num_heads` for `head_dim`): blocks that
+        build the same network there are then equal, and hash alike. The default: itself."""
+        return self
+
     @abstractmethod
     def out_shape(self, *place: Any) -> Shape:
         """The shape that the block gives."""

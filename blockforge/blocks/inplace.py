@@ -11,19 +11,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockforge.blocks.layers import activation
-
 
 def activation_inplace(name: str) -> nn.Module:
     """The activation called `name` (see `fields.Act`), for an input that is used nowhere else."""
-    return InplaceGELU() if name == "gelu" else activation(name)
+    made: nn.Module = {
+        "gelu": InplaceGELU,
+        "gelu_tanh": lambda: InplaceGELU(approximate="tanh"),
+        "relu": InplaceReLU,
+        "silu": InplaceSiLU,
+        "identity": nn.Identity,
+    }[name]()
+    return made
+
+
+def may_overwrite() -> bool:
+    """Whether a map may be overwritten: neither gradients need it, nor is a graph captured."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 class InplaceGELU(nn.GELU):
-    """GELU in its input's memory, unless gradients need the input or a graph is captured."""
+    """GELU in its input's memory where that may be overwritten."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return F.gelu(x)
-        y: Tensor = torch.ops.aten.gelu_(x)
+        if not may_overwrite():
+            return F.gelu(x, approximate=self.approximate)
+        y: Tensor = torch.ops.aten.gelu_(x, approximate=self.approximate)
         return y
+
+
+class InplaceReLU(nn.ReLU):
+    """ReLU in its input's memory where that may be overwritten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x, inplace=may_overwrite())
+
+
+class InplaceSiLU(nn.SiLU):
+    """SiLU in its input's memory where that may be overwritten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=may_overwrite())

@@ -6,11 +6,15 @@ in execution order. Names, notes, `let`, patterns and the order of keys do not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any
 
 import networkx as nx
+
+from blockforge.blocks.base import Op
+from blockforge.compiler.finish import parameters
 
 VERSION = 1
 
@@ -24,7 +28,7 @@ def canonical(graph: nx.DiGraph) -> str:
         row = [
             node["kind"],
             node["op"],
-            _said(node["parameters"]),
+            _said(_parameters(node)),
             [index[i] for i in node["inputs"]],
             list(node["out_shape"]),
             node["windows"],
@@ -36,6 +40,18 @@ def canonical(graph: nx.DiGraph) -> str:
             row.append(node["post_act"])
         rows.append(row)
     return json.dumps([VERSION, rows], sort_keys=True, separators=(",", ":"))
+
+
+def _parameters(node: dict[str, Any]) -> dict[str, Any]:
+    """Those of the block as it stands at its place."""
+    impl = node["impl"]
+    return parameters(resolved(impl, node["place"])) if impl is not None else node["parameters"]
+
+
+@functools.lru_cache(4096)
+def resolved(op: Op, place: tuple[Any, ...]) -> Op:
+    """See `Op.resolved`."""
+    return op.resolved(*place)
 
 
 def _said(parameters: dict[str, Any]) -> dict[str, Any]:

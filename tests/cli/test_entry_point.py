@@ -67,5 +67,8 @@ def test_an_interrupt_is_one_line() -> None:
     ) as program:
         time.sleep(4)
         program.send_signal(signal.SIGINT)
-        out, err = program.communicate(timeout=60)
+        try:
+            out, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
     assert (program.returncode, out, err) == (130, "", "interrupted\n")

@@ -80,12 +80,12 @@ def first(hole: Hole) -> object:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_bounded(tiny: Callable[..., str], name: str) -> None:
     text = tiny(*HOSTILE[name])
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(SpecError):
         arch = compile_spec(from_text(text), ask=first)
         assert arch.hash
         assert arch.activation_bytes > 0
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_a_large_patch_over_a_large_base(tmp_path: Path, tiny: Callable[..., str
     (tmp_path / "base.yaml").write_text(tiny((LET, f"{LET}\nabout:\n{notes}")), encoding="utf-8")
     patch = tmp_path / "patch.yaml"
     patch.write_text(f"extends: base.yaml\nabout:\n{notes.replace(': 1', ': [2]')}", encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     assert compile_spec(patch).spec.tree["about"]["a99"]["k59"] == [2]
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS

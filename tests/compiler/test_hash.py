@@ -80,6 +80,30 @@ SPELLINGS: dict[str, tuple[list[Change], list[Change]]] = {
         [connect("rule: dense", depth=3)],
         [connect("rule: edges, edges: [[0, 1], [0, 2], [1, 2]]", depth=3)],
     ),
+    "width of heads": (
+        [("{op: attention, num_heads: 4}", "{op: attention, num_heads: 2}")],
+        [("{op: attention, num_heads: 4}", "{op: attention, head_dim: 32}")],
+    ),
+    "the usual heads": (
+        [("{op: attention, num_heads: 4}", "{op: attention, num_heads: 2}")],
+        [("{op: attention, num_heads: 4}", "attention")],
+    ),
+    "half a window": (
+        [("{op: attention, num_heads: 4}", "{op: attention, num_heads: 4, window: 4, shift: half}")],
+        [("{op: attention, num_heads: 4}", "{op: attention, num_heads: 4, window: 4, shift: 2}")],
+    ),
+    "heads of a duality": (
+        [("{op: attention, num_heads: 4}", "{op: nc_ssd, head_dim: 16}")],
+        [("{op: attention, num_heads: 4}", "{op: nc_ssd, num_heads: 8}")],
+    ),
+    "groups of strips": (
+        [("{op: attention, num_heads: 4}", "{op: strip_mixing, patch: 4}")],
+        [("{op: attention, num_heads: 4}", "{op: strip_mixing, groups: 8}")],
+    ),
+    "directions of a scan": (
+        [("{op: attention, num_heads: 4}", "{op: ss2d, scans: bidirectional}")],
+        [("{op: attention, num_heads: 4}", "{op: ss2d, scans: [rows, rows_back], dt_rank: 4}")],
+    ),
     "order of skips": (
         [skips("dwconv_downsample", "conv_downsample")],
         [skips("conv_downsample", "dwconv_downsample")],

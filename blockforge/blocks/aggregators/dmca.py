@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Aggregator, Cost, Shape, divisible
 from blockforge.blocks.fields import Count, NormParam
+from blockforge.blocks.inplace import activation_inplace
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.norms.group_norm import GroupNorm
@@ -104,7 +105,7 @@ class DMCAModule(nn.Module):
         self.norm = op.norm.build(shape._replace(dim=joined)) if op.norm is not None else nn.Identity()
         self.dwconv = DWConv(joined, 3, bias=False, init="trunc_normal")
         self.bn = BatchNorm2d(joined)
-        self.act = nn.GELU()
+        self.act = activation_inplace("gelu")
         self.k_in, self.v_in = Linear(joined, width), Linear(joined, width)
         self.q, self.k = _reducing(width, op.reduction), _reducing(width, op.reduction)
         self.v = _reducing(width, 1)
@@ -162,5 +163,5 @@ def _reducing(dim: int, reduction: int) -> nn.Sequential:
         steps["reduce"] = Conv2d(
             dim, dim, kernel, stride=reduction, padding=padding, groups=dim, bias=False, init="trunc_normal"
         )
-        steps |= {"reduce_bn": BatchNorm2d(dim), "act": nn.GELU()}
+        steps |= {"reduce_bn": BatchNorm2d(dim), "act": activation_inplace("gelu")}
     return nn.Sequential(OrderedDict(steps, linear=Linear(dim, dim, bias=False), bn=BatchNorm2d(dim)))

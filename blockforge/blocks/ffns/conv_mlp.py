@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import ConvInit, DWConv, Linear
 from blockforge.blocks.registry import ffn
 
 
@@ -52,7 +53,7 @@ class ConvMLPModule(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden)
         self.dwconv = DWConv(hidden, kernel_size, init=init)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import Linear
 from blockforge.blocks.registry import ffn
 
 
@@ -33,8 +34,7 @@ class GatedMLP(FFN):
         return primitives.linear(shape.dim, 2 * hidden, positions) + primitives.linear(hidden, shape.dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        acting = 1 if self.act == "identity" else 2  # the activated gate, and its product with the values
-        return shape.positions * (2 + acting) * self.hidden(shape.dim)
+        return shape.positions * 3 * self.hidden(shape.dim)  # the gates, the values and their product
 
     def build(self, shape: Shape) -> nn.Module:
         return GatedMLPModule(shape.dim, self.hidden(shape.dim), self.act)
@@ -46,7 +46,7 @@ class GatedMLPModule(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc = Linear(dim, 2 * hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.proj = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

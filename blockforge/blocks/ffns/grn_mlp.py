@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import DWConv, Linear, default_init
 from blockforge.blocks.registry import ffn
 
 EPS = 1e-6
@@ -59,7 +60,7 @@ class GRNMLPModule(nn.Module):
         self.dwconv = DWConv(dim, dw, bias=False) if dw is not None else nn.Identity()
         self.norm = nn.LayerNorm(dim) if dw is not None else nn.Identity()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.grn = GRN(hidden)
         self.fc2 = Linear(hidden, dim)
         default_init(self)

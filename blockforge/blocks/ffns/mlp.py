@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import Linear
 from blockforge.blocks.registry import ffn
 
 
@@ -36,7 +37,7 @@ class MLP(FFN):
 
     def workspace(self, shape: Shape) -> int:
         hidden = self.hidden(shape.dim)
-        return shape.positions * (hidden + max(shape.dim, hidden * (self.act != "identity")))
+        return shape.positions * (hidden + shape.dim)
 
     def build(self, shape: Shape) -> nn.Module:
         return MLPModule(shape.dim, self.hidden(shape.dim), self.act)
@@ -48,7 +49,7 @@ class MLPModule(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

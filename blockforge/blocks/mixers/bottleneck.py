@@ -9,7 +9,8 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.layers import Conv2d, Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import Conv2d, Linear
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.registry import mixer
 
@@ -62,10 +63,10 @@ def bottleneck(
     return nn.Sequential(
         _pointwise(in_dim, inside),
         BatchNorm2d(inside),
-        activation(act),
+        activation_inplace(act),
         Conv2d(inside, inside, kernel_size, stride=stride, groups=groups, bias=False),
         BatchNorm2d(inside),
-        activation(act),
+        activation_inplace(act),
         _pointwise(inside, dim),
         last,
     )

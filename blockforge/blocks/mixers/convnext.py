@@ -55,8 +55,7 @@ class ConvNeXt(Mixer):
     def workspace(self, shape: Shape) -> int:
         hidden = shape.positions * self.hidden(shape.dim)
         norm = self.inner_norm.workspace(shape) if self.inner_norm is not None else 0
-        twice = hidden * (self.act not in ("identity", "gelu") or self.grn)
-        return max(shape.elements + norm, shape.elements + hidden, hidden + twice)
+        return max(shape.elements + norm, shape.elements + hidden, hidden * (1 + self.grn))
 
     def build(self, shape: Shape) -> nn.Module:
         norm = self.inner_norm.build(shape) if self.inner_norm is not None else nn.Identity()

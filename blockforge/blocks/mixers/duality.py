@@ -48,6 +48,9 @@ class Duality(Mixer):
         fewest = 1 if self.head_dim else self.directions * self.num_groups
         return max(fewest, self.inner(dim) // (self.head_dim or DEFAULT_HEAD_DIM))
 
+    def resolved(self, shape: Shape) -> Duality:
+        return self.model_copy(update={"num_heads": self.heads(shape.dim), "head_dim": None})
+
     def states(self) -> int:
         """Width of the states' input weights, and of their output weights."""
         return self.directions * self.num_groups * self.d_state

@@ -52,6 +52,9 @@ class LinearAttention(Mixer):
         """Number of heads on a map of width `dim`."""
         return self.num_heads or max(1, dim // DEFAULT_HEAD_DIM)
 
+    def resolved(self, shape: Shape) -> LinearAttention:
+        return self.model_copy(update={"num_heads": self.heads(shape.dim)})
+
     def check(self, shape: Shape) -> None:
         divisible(shape.dim, self.heads(shape.dim), "dim", "num_heads", "num_heads")
         if self.rope and shape.dim % 4:

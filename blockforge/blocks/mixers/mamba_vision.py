@@ -60,6 +60,9 @@ class MambaVision(Mixer):
     def rank(self, dim: int) -> int:
         return self.dt_rank or math.ceil(dim / 16)
 
+    def resolved(self, shape: Shape) -> MambaVision:
+        return self.model_copy(update={"dt_rank": self.rank(shape.dim)})
+
     def check(self, shape: Shape) -> None:
         inner = self.inner(shape.dim)
         if inner % 2 and self.branch != "none":

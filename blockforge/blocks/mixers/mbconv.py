@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import DWConv, Linear
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.registry import mixer
 
@@ -58,10 +59,10 @@ class MBConv(Mixer):
         return nn.Sequential(
             Linear(dim, hidden, bias=False),
             BatchNorm2d(hidden),
-            activation(self.act),
+            activation_inplace(self.act),
             DWConv(hidden, self.kernel_size, bias=False),
             BatchNorm2d(hidden),
-            activation(self.act),
+            activation_inplace(self.act),
             SqueezeExcite(hidden, squeezed, self.act) if squeezed is not None else nn.Identity(),
             Linear(hidden, dim, bias=False),
             BatchNorm2d(dim),
@@ -74,7 +75,7 @@ class SqueezeExcite(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count
+from blockforge.blocks.inplace import activation_inplace
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.registry import mixer
@@ -79,7 +80,7 @@ class SAMModule(nn.Module):
         if expand is not None:
             self.mix = Conv2d(dim, dim * expand, 1, groups=dim // num_heads)
             self.bn = BatchNorm2d(dim * expand)
-            self.act = nn.GELU()
+            self.act = activation_inplace("gelu")
             self.gather = Linear(dim * expand, dim)
         self.proj = Linear(dim, dim)
 

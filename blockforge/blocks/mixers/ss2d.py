@@ -83,6 +83,9 @@ class SS2D(Mixer):
     def rank(self, dim: int) -> int:
         return self.dt_rank or math.ceil(dim / 16)
 
+    def resolved(self, shape: Shape) -> SS2D:
+        return self.model_copy(update={"dt_rank": self.rank(self.given(shape)), "scans": self.directions})
+
     @property
     def directions(self) -> tuple[Direction, ...]:
         return _NAMED[self.scans] if isinstance(self.scans, str) else self.scans

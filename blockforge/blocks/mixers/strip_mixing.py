@@ -64,6 +64,10 @@ class StripMixing(Mixer):
         """Groups of cgsmm on a map of width `dim`."""
         return self.groups or self.share(dim) // (self.patch or DEFAULT_PATCH)
 
+    def resolved(self, shape: Shape) -> StripMixing:
+        groups = self.num_groups(shape.dim) if "cgsmm" in self.branches else None
+        return self.model_copy(update={"patch": None, "groups": groups})
+
     def check(self, shape: Shape) -> None:
         if len(set(self.branches)) < len(self.branches):
             text = f"branch {self.branches[0]} stands twice"

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation, same_size
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import Linear, same_size
 from blockforge.blocks.registry import mixer
 
 
@@ -34,7 +35,7 @@ class TokenMLP(Mixer):
 
     def workspace(self, shape: Shape) -> int:
         hidden = self.hidden(shape.dim) * shape.dim
-        return hidden + max(shape.elements, hidden * (self.act != "identity"))
+        return hidden + max(shape.elements, hidden)  # over transposed maps the bias is added out of place
 
     def build(self, shape: Shape) -> nn.Module:
         return TokenMLPModule(shape, self.hidden(shape.dim), self.act)
@@ -47,7 +48,7 @@ class TokenMLPModule(nn.Module):
         super().__init__()
         self.size = (shape.height, shape.width)
         self.fc1 = Linear(shape.positions, hidden)
-        self.act = activation(act)
+        self.act = activation_inplace(act)
         self.fc2 = Linear(hidden, shape.positions)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)

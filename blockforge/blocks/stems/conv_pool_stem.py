@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import Act, OddKernel
-from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
@@ -44,7 +45,7 @@ class ConvPoolStem(Stem):
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False)
-        return nn.Sequential(conv, BatchNorm2d(dim), activation(self.act), MaxPool2d(3, stride=2, padding=1))
+        return nn.Sequential(conv, BatchNorm2d(dim), activation_inplace(self.act), MaxPool2d(3, stride=2, padding=1))
 
 
 class MaxPool2d(nn.MaxPool2d):
