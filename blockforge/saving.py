@@ -6,23 +6,28 @@ import json
 import os
 import pickle
 import platform
+import re
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from blockforge import __version__
+from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
-from blockforge.errors import WeightsError, did_you_mean
+from blockforge.errors import WeightsError
 from blockforge.spec import load, to_yaml
-from blockforge.weights.official import unwrap
+from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
+from blockforge.weights.official import unwrap, with_our_names
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -35,19 +40,34 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
 def save_model(model: Backbone, folder: str | os.PathLike[str]) -> None:
     """Write `spec.yaml` (resolved), `graph.json`, `model.safetensors` and `versions.json` into `folder`."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}
     texts = {
         "spec.yaml": to_yaml(model.spec, header=False),
         "graph.json": model.arch.to_json(indent=1),
         "versions.json": json.dumps(_versions(model), indent=1),
     }
-    write_atomically(path / "model.safetensors", lambda f: save_file(tensors, f, {"format": "pt"}))
+    save_weights(model, path / "model.safetensors")
     for name, text in texts.items():
-        write_atomically(path / name, lambda f, text=text: f.write_text(text + "\n", encoding="utf-8"))  # type: ignore[misc]
+        write_text(path / name, text + "\n")
+
+
+def save_weights(model: Backbone, file: Path) -> None:
+    """Write a model's tensors as safetensors, with the name of its spec in the header."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    write_atomically(file, lambda f: save_file(tensors, f, about(model.arch)))
+
+
+def about(arch: Architecture) -> dict[str, str]:
+    """What the header of a file of weights says of the network."""
+    return {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash}
 
 
 def load_model(folder: str | os.PathLike[str]) -> Backbone:
@@ -76,25 +96,44 @@ def load_weights(model: Backbone, file: str | os.PathLike[str]) -> None:
 
     Raises: WeightsError if the file cannot be read safely or does not fit; the model is then unchanged.
     """
-    from blockforge.weights import load_official
-
-    state = read_checkpoint(file)
-    tensors = unwrap(state)
+    tensors = unwrap_file(file)
     own = model.state_dict()
-    if len(set(own) & set(tensors)) * 2 < len(own):
-        load_official(model, tensors)
-        return
-    problems = [f"missing: {k}; {did_you_mean(k, tensors, 'there are')[:200]}" for k in own if k not in tensors]
-    problems += [f"left over: {k}" for k in tensors if k not in own]
-    problems += [
-        f"shape: {k} is {tuple(tensors[k].shape)} in the file, {tuple(v.shape)} in the model"
-        for k, v in own.items()
-        if k in tensors and tensors[k].shape != v.shape
-    ]
-    if problems:
-        more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
-        raise WeightsError(f"{file} does not fit this model:\n  " + "\n  ".join(problems[:12]) + more)
-    model.load_state_dict(tensors)
+    try:
+        fitting = with_our_names(tensors, own)
+        check_ours(own, fitting)
+    except MisfitError as e:
+        found = _named_in(file) if looks_ours(tensors) else f"blockforge convert {file} -o OUT finds what they are of"
+        raise MisfitError(f"{file}: {e.differences}", e.hint or found) from None
+    except WeightsError as e:
+        raise WeightsError(f"{file}: {e}") from None
+    model.load_state_dict(fitting)
+
+
+def unwrap_file(file: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file, whatever they are wrapped in. Raises: WeightsError as `read_checkpoint`."""
+    found = read_checkpoint(file)
+    try:
+        tensors = unwrap(found)
+    except WeightsError as e:
+        raise WeightsError(f"{file}: {e}") from None
+    if any(name.startswith("optimizer/") for name in tensors):
+        hint = "model.safetensors and best.safetensors beside it hold weights"
+        raise WeightsError(f"{file} says where a run stands\n  hint: {hint}")
+    return tensors
+
+
+def _named_in(file: str | os.PathLike[str]) -> str | None:
+    """Whose weights a file of ours says that it holds."""
+    try:
+        with safe_open(os.fspath(file), "pt") as opened:
+            name = (opened.metadata() or {}).get("blockforge_spec")
+    except (SafetensorError, OSError):
+        return None
+    if not name:
+        return None
+    spec = Path(file).with_name("spec.yaml")
+    place = f"; its spec is {spec}" if spec.is_file() else ""
+    return f"these are the weights of another network, '{name[:80]}'{place}"
 
 
 def read_checkpoint(file: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -104,19 +143,29 @@ def read_checkpoint(file: str | os.PathLike[str]) -> Mapping[str, Any]:
     """
     path = Path(file)
     if not path.is_file():
-        raise WeightsError(f"no weights at {path}")
+        inside = path / "model.safetensors"
+        raise WeightsError(f"no weights at {path}" + (f"\n  hint: {inside}" if inside.is_file() else ""))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol; what matters is raised
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        first = str(e).splitlines()[0]
-        raise WeightsError(f"{path} is refused: it is not a checkpoint of plain tensors ({first})") from None
+        raise WeightsError(f"{path} is refused: {_refusal(str(e))}") from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as e:
         raise WeightsError(f"{path} cannot be read: {e}") from None
     if not isinstance(found, Mapping):
         raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict")
     return found
+
+
+def _refusal(text: str) -> str:
+    """Why torch did not unpickle a file, in a line: its own text advises to run what the file says."""
+    called = re.search(r"GLOBAL (\S+)", text)
+    why = f" (it wants to call {called[1][:80]})" if called else ""
+    hint = "torch.save(model.state_dict(), FILE) holds tensors alone; so does a .safetensors file"
+    return f"it is not a checkpoint of plain tensors{why}\n  hint: {hint}"
 
 
 def _versions(model: Backbone) -> dict[str, Any]:

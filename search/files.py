@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from blockforge.errors import BlockforgeError
-from blockforge.saving import write_atomically
+from blockforge.saving import write_atomically, write_text
 from blockforge.search.journal import JOURNAL
 from blockforge.search.records import COSTS, TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.spec import Spec, holes, load, to_yaml
+from blockforge.tables import lines_csv
 from blockforge.units import format_count
 
 SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
@@ -102,17 +101,9 @@ def rows(result: SearchResult) -> Iterator[list[Any]]:
 
 def trials_csv(result: SearchResult) -> str:
     """All trials as comma-separated values."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows(result))
-    return text.getvalue()
+    return lines_csv(rows(result))
 
 
 def _label(trial: TrialRecord) -> str:
     score = f"score{trial.score:.2f}_" if trial.score is not None else ""
     return f"{score}{format_count(trial.macs or 0)}MACs_{(trial.hash or '')[:8]}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write: Callable[[Path], object] = lambda file: file.write_text(text, encoding="utf-8")  # noqa: E731
-    write_atomically(path, write)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blockforge import progress
 from blockforge.search.records import EVALUATED, TrialRecord, Verdict
 
 _LABELS: dict[Verdict, str] = {
@@ -93,15 +93,7 @@ class Bar:
     """A live bar. It redraws itself while a candidate is being evaluated."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("search"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self.progress = Progress(*columns, console=console, expand=True)
+        self.progress = progress.bar("search", console)
 
     def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
         self.tally = Tally(target, earlier, signs)
@@ -137,7 +129,7 @@ class Lines:
         self.shown, self.news = time.monotonic(), False
         tally = self.tally
         text = f"{tally.evaluated}/{tally.target} evaluated, {tally.text()}, {tally.remaining()} left"
-        self.console.print(text, highlight=False, soft_wrap=True)
+        progress.line(self.console, text)
 
     def stop(self) -> None:
         if self.news:
@@ -146,9 +138,4 @@ class Lines:
 
 def make_reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
     """The reporter that fits the terminal, or the one given."""
-    if not isinstance(show, bool):
-        return show
-    if not show:
-        return Silent()
-    console = console or Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines(console)
+    return progress.fitting(show, Silent, Bar, Lines, console)

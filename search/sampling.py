@@ -18,7 +18,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -149,7 +149,8 @@ def _nth(distribution: IntDistribution, index: int) -> int:
 
 
 def chooser(sampler: str, history: History, seeds: list[int]) -> Choose:
-    """How a fresh candidate is proposed.
+    """How a fresh candidate is proposed. While there is too little to learn from, all samplers of one seed propose what
+    `random` does, so that a comparison of them begins with the same candidates.
 
     Args:
         seeds: of this proposal alone. A search that was stopped and goes on then proposes what it would have
@@ -164,10 +165,11 @@ def chooser(sampler: str, history: History, seeds: list[int]) -> Choose:
         return evolution.nsga2(history, rng)
     if sampler == "brute":
         return brute.unexplored(history.tree, rng)
+    sample = history.sample() if sampler == "tpe" else []
+    if sum(seen.state != TrialState.RUNNING for seen in sample) < tpe.STARTUP:
+        return uniform(rng)
     own = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-    if sampler == "random":
-        return _by_optuna(RandomSampler(seed=own), history.study)
-    return _by_optuna(tpe.BoundedTPE(history.sample(), history.groups, own), history.study)
+    return _by_optuna(tpe.BoundedTPE(sample, history.groups, own), history.study)
 
 
 def _by_optuna(sampler: BaseSampler, study: Study) -> Choose:

@@ -22,6 +22,9 @@ from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+STARTUP = 10
+"""Finished trials before which candidates are random."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -85,14 +88,11 @@ class BoundedTPE(TPESampler):
         return {n: d for space in spaces for n, d in sorted(space.items()) if not d.single()}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """A hole that no group has, or any hole while there are few trials."""
-        if self.finished < self._n_startup_trials:
-            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+        """A hole that no group has."""
         return self._sample(study, trial, {param_name: param_distribution})[param_name]
 
     def _sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        few = self.finished < self._n_startup_trials
-        return {} if few or not search_space else self._sample(study, trial, search_space)
+        return self._sample(study, trial, search_space) if search_space else {}
 
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         below, above = self._split(study)

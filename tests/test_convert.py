@@ -56,7 +56,7 @@ def test_the_variant_is_found(checkpoint: Checkpoint, tmp_path: Path, family: st
 
 def test_a_fine_tuned_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     file, out = checkpoint(num_classes=7), tmp_path / "out.safetensors"
-    with pytest.raises(bf.WeightsError, match=r"(?s)no variant .* is \(7, 512\).*hint: .*--set num_classes"):
+    with pytest.raises(bf.WeightsError, match=r"(?s)nearest:.* is \(7, 512\).*hint: .*num_classes=7$"):
         convert_file(file, out)
     assert not out.exists()
     assert main(["convert", str(file), "--set", "num_classes=7", "-o", str(out)]) == 0
@@ -69,8 +69,17 @@ def test_the_family_must_be_right(checkpoint: Checkpoint, tmp_path: Path) -> Non
         convert_file(file, out, family="smt")
     with pytest.raises(bf.WeightsError, match=r"no family is named 'pool-former'\n.*poolformer"):
         convert_file(file, out, family="pool-former")
-    with pytest.raises(bf.WeightsError, match="does not fit this poolformer model"):
+    with pytest.raises(bf.WeightsError, match=r"(?s)official\.pth: the weights do not fit .*hint: without --spec"):
         convert_file(file, out, spec="poolformer_s12", overrides={"stages.0.depth": 1})
+    assert not out.exists()
+
+
+def test_weights_of_ours_need_no_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bf.build("poolformer_s12", {f"stages.{i}.dim": 8 for i in range(4)})
+    bf.save_model(model, tmp_path / "own")
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(tmp_path / "own" / "model.safetensors"), "-o", str(out)]) == 1
+    assert "these are our names already\n  hint: --weights takes the file as it is" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_the_file_holds_what_the_network_uses_and_no_more() -> None:
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
-@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
 @pytest.mark.parametrize("name", ["smt_t", "sparx_mamba_t", "swin_tiny"])
 def test_the_file_is_formatted(name: str, tmp_path: Path) -> None:
     file = tmp_path / "net.py"
@@ -143,7 +143,10 @@ def test_the_file_is_formatted(name: str, tmp_path: Path) -> None:
     config = str(Path(__file__).parents[1] / "pyproject.toml")
     for command in (["format", "--diff"], ["check"]):
         done = subprocess.run(
-            ["ruff", *command, "--config", config, "--no-cache", str(file)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "ruff", *command, "--config", config, "--no-cache", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout
 

@@ -130,7 +130,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
     "surplus": (lambda s: {**s, "extra": torch.ones(1)}, r"left over: extra"),
     "shape": (
         lambda s: {**s, "head.fc.bias": torch.ones(3)},
-        r"shape: head\.fc\.bias is \(3,\) in the file, \(10,\) in the model",
+        r"shape: head\.fc\.bias is \(3,\) in the checkpoint, \(10,\) in the network",
     ),
 }
 

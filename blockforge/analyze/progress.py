@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from blockforge.progress import bar, line
 
 SECONDS = 5.0
 
@@ -19,16 +20,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     if not console.is_terminal:
         yield _Lines(console, what, total).advance
         return
-    columns = (
-        TextColumn(what),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, expand=True, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+    with bar(what, console, transient=True) as shown:
+        task = shown.add_task(what, total=total, text="")
+        yield lambda: shown.advance(task)
 
 
 class _Lines:
@@ -40,4 +34,4 @@ class _Lines:
         self.done += 1
         if time.monotonic() - self.shown >= SECONDS:
             self.shown = time.monotonic()
-            self.console.print(f"{self.what}: {self.done}/{self.total} batches", highlight=False)
+            line(self.console, f"{self.what}: {self.done}/{self.total} batches")

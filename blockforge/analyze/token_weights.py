@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Place, place_of, reading
-from blockforge.blocks.layers import join_windows
+from blockforge.blocks.windows import join_windows
 from blockforge.compiler.backbone import Backbone
 
 

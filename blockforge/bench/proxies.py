@@ -26,6 +26,7 @@ from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.search import data
 from blockforge.search.objective import as_measure
 from blockforge.search.score import BASELINES, baselines
+from blockforge.tables import to_csv
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -225,22 +226,14 @@ def read_scores(file: Path | None) -> Known:
 def append_score(file: Path, hash_: str, objective: str, value: float) -> None:
     """Keep a score; one write a row."""
     with file.open("a", encoding="utf-8", newline="") as out:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if not out.tell():
-            writer.writerow(("hash", "objective", "score"))
-        writer.writerow((hash_, objective, repr(value)))
-        out.write(text.getvalue())
+        row = {"hash": hash_, "objective": objective, "score": repr(value)}
+        out.write(to_csv([row], header=not out.tell()))
 
 
 def rows_csv(rows: Sequence[Row]) -> str:
     """All figures as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
-    return text.getvalue()
+    plain = [{k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+    return to_csv(plain, [f.name for f in fields(Row)])
 
 
 def table(rows: Sequence[Row], partial: bool) -> Table:

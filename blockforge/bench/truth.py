@@ -7,24 +7,26 @@ where it was stopped.
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+import multiprocessing
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blockforge.bench.rows import append_row, cut_torn_row, read_rows
+from blockforge.blocks import registry
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
 from blockforge.saving import write_atomically
 from blockforge.search.budget import as_budget
-from blockforge.search.objectives._network import one_thread
+from blockforge.search.objectives._network import one_thread, open_cached
 from blockforge.search.space import load_space
 from blockforge.search.statistics import draw_specs
-from blockforge.train import Data, DivergedError, fit, open_data
+from blockforge.train import Data, DivergedError, fit, load_recipe, open_data
 
 SEEDS = 3
 SHARE = 0.95
@@ -84,34 +86,62 @@ def read_candidates(file: Path) -> list[Architecture]:
 
 
 def read_runs(file: Path) -> list[Run]:
-    """The rows of a table; none if there is no file. Raises: TruthError."""
-    if not file.exists():
-        return []
-    kinds = {f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Run)}
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
-        return [Run(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows]
-    except (KeyError, TypeError, ValueError) as e:
-        raise TruthError(f"{file} is not a table of runs: {e}\n  hint: write to another file") from None
+    """The rows of a table; none if there is no file. Raises: TableError."""
+    return read_rows(file, Run)
+
+
+def runs_of(file: Path, data: str, recipe: str, epochs: int) -> list[Run]:
+    """The rows of trainings that were made alike. Raises: TableError."""
+    return [run for run in read_runs(file) if (run.data, run.recipe, run.epochs) == (data, recipe, epochs)]
 
 
 def train_all(
-    candidates: Sequence[Architecture], file: Path, data: str, recipe: str, epochs: int, seeds: int = SEEDS
+    candidates: Sequence[Architecture],
+    file: Path,
+    data: str,
+    recipe: str,
+    epochs: int,
+    seeds: int = SEEDS,
+    workers: int = 1,
 ) -> Iterator[tuple[Run, int, int]]:
     """Train what the table lacks, all candidates with one seed before the next seed.
 
+    Args:
+        workers: processes that train; this one alone writes the table.
     Gives: each new run, the number of its row, and how many there will be.
     Raises: what `fit` raises; a run that diverged counts with what it had reached.
     """
-    _cut_torn_line(file)
+    cut_torn_row(file)
     known = {run.key for run in read_runs(file)}
     wanted = [(arch, seed) for seed in range(seeds) for arch in candidates]
     missing = [(arch, seed) for arch, seed in wanted if (arch.hash, seed, data, recipe, epochs) not in known]
-    opened = open_data(data)
-    for number, (arch, seed) in enumerate(missing, len(wanted) - len(missing) + 1):
-        run = train_one(arch, opened, recipe, epochs, seed)
-        _append(file, run)
+    jobs = [(arch.spec.tree, data, recipe, epochs, seed) for arch, seed in missing]
+    open_data(data), load_recipe(recipe)  # mistakes are seen here, and not in every worker
+    for number, run in enumerate(_trained(jobs, workers), len(wanted) - len(missing) + 1):
+        append_row(file, run)
         yield run, number, len(wanted)
+
+
+def _trained(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Run]:
+    if workers == 1:
+        yield from itertools.starmap(_train, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, _begin, [registry.plugins()]) as pool:
+        yield from pool.imap_unordered(_train_job, jobs)  # leaving early, for whatever reason, ends the processes
+
+
+def _begin(plugins: list[str]) -> None:
+    """Ctrl-C reaches every process of a terminal: the first ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    registry.load_plugins(plugins)
+
+
+def _train_job(job: tuple[Any, ...]) -> Run:
+    return _train(*job)
+
+
+def _train(tree: Mapping[str, Any], data: str, recipe: str, epochs: int, seed: int) -> Run:
+    return train_one(compile_spec(tree), open_cached(data), recipe, epochs, seed)
 
 
 def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int) -> Run:
@@ -127,28 +157,3 @@ def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: in
         arch.name, arch.hash, seed, data.name, recipe, epochs, arch.macs, arch.params, arch.depth,
         round(top1, 3), round(loss, 5), round(result.seconds, 2),
     )  # fmt: skip
-
-
-def _append(file: Path, run: Run) -> None:
-    """One write a row, on disk before the next run begins."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Run)], lineterminator="\n")
-    if not file.exists() or not file.stat().st_size:
-        writer.writeheader()
-    writer.writerow(asdict(run))
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(handle, text.getvalue().encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _cut_torn_line(file: Path) -> None:
-    """A row that power loss left half written is made again."""
-    if file.exists():
-        content = file.read_bytes()
-        if whole := content[: content.rfind(b"\n") + 1]:
-            os.truncate(file, len(whole))
-        else:
-            file.unlink()

@@ -87,7 +87,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     try:
-        write_atomically(path, write)  # type: ignore[arg-type]
+        write_atomically(path, write)
     except OSError as e:
         raise OutputError(f"cannot write {path}: {(e.strerror or str(e)).lower()}") from None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from blockforge.cli._output import JsonOption, console, print_json, write_file, write_text
+from blockforge.cli._output import JsonOption, SetOption, console, print_json, write_file, write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
 
@@ -175,6 +176,7 @@ def bench_truth(
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
     epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
 ) -> None:
     """Train networks of equal cost with several seeds: a table to judge scores by. Stops and goes on at any time.
 
@@ -188,5 +190,89 @@ def bench_truth(
     if not candidates.exists():
         truth.draw_candidates(space, number, budget, truth.SHARE, 0, candidates)
     networks = truth.read_candidates(candidates)
-    for run, done, total in truth.train_all(networks, runs, data, recipe, epochs, seeds):
+    for run, done, total in truth.train_all(networks, runs, data, recipe, epochs, seeds, workers):
         print(f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s", flush=True)
+
+
+@bench.command("compare")
+def bench_compare(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
+    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
+    budget: Annotated[str, typer.Option(metavar="LIMITS", help="What each network costs, as in 4MMACs.")],
+    fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
+    epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Scale the widths of networks to one budget and train them alike. Stops and goes on at any time.
+
+    \b
+    Examples:
+      blockforge bench compare runs/a/best/rank1_*.yaml specs/narrow/*.yaml --budget 4MMACs --runs runs.csv
+      blockforge bench compare smt_t vssd_tiny --budget 20MMACs --set input.size=64 --runs runs.csv
+    """
+    import dataclasses
+
+    from blockforge.bench import compare, truth
+
+    networks = compare.fitted(specs, budget, fit, overrides or ())
+    trained = truth.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers)
+    for run, done, total in trained:
+        progress = f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s"
+        print(progress, file=sys.stderr, flush=True)
+    rows = compare.compare(networks, truth.runs_of(runs, data, recipe, epochs), seeds)
+    if json:
+        print_json([dataclasses.asdict(row) for row in rows])
+        return
+    title = f"{fit:.0%} to 100% of {budget}, {recipe} on {data}, {epochs} epochs, {seeds} seeds"
+    console().print(compare.table(rows, title))
+    console().print(compare.summary(rows))
+
+
+@bench.command("search")
+def bench_search(
+    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the regret curves here.")] = None,
+    strategies: Annotated[
+        str, typer.Option(metavar="NAME[/STEPS],...", help="Samplers; with /STEPS a rung of so many steps below.")
+    ] = "random,random/13,tpe,evolution,evolution/13",
+    space: Annotated[str, typer.Option(help="The search space.")] = "tiny",
+    budget: Annotated[str, typer.Option(help="What each network costs.")] = "2MMACs",
+    fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
+    steps: Annotated[int, typer.Option(min=2, help="Of a full training.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="Full trainings that a run may cost.")] = 40,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Compare strategies of search with random search, at equal cost of training. Stops and goes on at any time.
+
+    \b
+    Examples:
+      blockforge bench search --runs search.csv --plot search.png
+      blockforge bench search --runs search.csv --strategies random,nsga2,evolution/10/20 --seeds 10
+    """
+    import dataclasses
+
+    from blockforge.bench import regret
+    from blockforge.bench import search as compared
+
+    setting = compared.Setting(space, budget, fit, data, recipe, steps, trials)
+    named = compared.parse_strategies(strategies, steps)
+    if (signal := compared.run_all(setting, named, seeds, runs, workers)) is not None:
+        raise typer.Exit(128 + signal)
+    found = regret.curves(compared.read_trials(runs, setting), setting, named, seeds)
+    rows = regret.verdicts(found)
+    if plot is not None:
+        write_file(plot, lambda file: regret.plot(found, file))
+    if json:
+        print_json([dataclasses.asdict(row) | {"beats": row.beats} for row in rows])
+        return
+    console().print(regret.table(found, rows))
+    console().print(regret.summary(found, rows))

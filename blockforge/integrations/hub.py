@@ -12,7 +12,7 @@ from blockforge.compiler.backbone import Backbone
 from blockforge.errors import WeightsError
 from blockforge.extras import need
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.saving import load_model, save_model, write_atomically
+from blockforge.saving import load_model, save_model, write_text
 from blockforge.spec import to_yaml
 
 need("hub", "huggingface_hub")
@@ -80,7 +80,7 @@ class HubModel(
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self.model, save_directory)
         text = json.dumps(config(self.model), indent=1) + "\n"
-        write_atomically(save_directory / "config.json", lambda f: _write(f, text))
+        write_text(save_directory / "config.json", text)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> HubModel:
@@ -104,10 +104,6 @@ class HubModel(
         card = super().generate_model_card(*args, **{**known, **kwargs})
         card.data["pipeline_tag"] = "image-classification" if model.num_classes else "image-feature-extraction"
         return card
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
 
 
 def _macs(model: Backbone) -> int:

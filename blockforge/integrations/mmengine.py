@@ -19,7 +19,7 @@ try:
     from mmengine.model import BaseModule
     from mmengine.registry import MODELS
 except ModuleNotFoundError as e:
-    raise MissingExtraError(f"this needs mmengine ({e})\n  hint: pip install mmengine") from None
+    raise MissingExtraError(f"this needs mmengine ({e})\n  hint: pip install 'blockforge[mmengine]'") from None
 
 
 @MODELS.register_module(name="BlockForge")

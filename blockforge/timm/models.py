@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, register_notrace_module
 from torch import Tensor, nn
 
 from blockforge.api import build
-from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler import compile_spec
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.integrations.weights import with_our_names
 from blockforge.spec import SpecLike, list_specs, load
+from blockforge.weights.misfit import MisfitError, check_ours
+from blockforge.weights.official import unwrap, with_our_names
 
 _PARAMETERS = (
     "num_classes", "in_chans", "img_size", "drop_path_rate", "drop_rate", "global_pool", "overrides", "seed", "device",
@@ -88,13 +88,18 @@ def _model(name: str, spec: SpecLike, arguments: dict[str, Any]) -> Backbone:
     """The model of timm's arguments."""
     if unknown := sorted(set(arguments) - set(_PARAMETERS)):
         raise BlockforgeError(f"{name} takes no '{unknown[0]}'\n  hint: {did_you_mean(unknown[0], _PARAMETERS)}")
-    if arguments.pop("drop_rate", 0.0):
-        raise BlockforgeError(f"{name} has no dropout before its classifier\n  hint: drop_path_rate")
+    drop_rate = arguments.pop("drop_rate", 0.0)
+    if not 0 <= drop_rate < 1:
+        raise BlockforgeError(f"drop_rate={drop_rate} is not a share of the features\n  hint: from 0 to below 1")
     device, dtype = arguments.pop("device", None), arguments.pop("dtype", None)
     pool = arguments.pop("global_pool", None)
     model = build(spec, **arguments)
     if pool is not None:
         model.reset_classifier(model.num_classes, pool)
+    if drop_rate:
+        if not hasattr(model.head, "drop_rate"):
+            raise BlockforgeError(f"the head of {name} has no dropout before its classifier\n  hint: drop_path_rate")
+        model.head.drop_rate = drop_rate
     for node in model.graph.find_nodes(op="call_module"):
         _one_call(model.get_submodule(str(node.target)))
     return model.to(device=device, dtype=dtype)
@@ -122,5 +127,11 @@ def _our_names(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor
     """A checkpoint of this architecture, ours or official, whatever its classes and channels: timm fits these."""
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     overrides = {"num_classes": cfg["num_classes"], "input.channels": cfg["input_size"][0]}
-    source: Architecture = compile_spec(model.spec, overrides)
-    return dict(with_our_names({k: v for k, v in state.items() if isinstance(v, torch.Tensor)}, source.spec))
+    own = build(model.spec, overrides).state_dict()
+    found = with_our_names(unwrap(state), own)
+    try:
+        check_ours(own, found)
+    except MisfitError as e:
+        hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else None
+        raise MisfitError(e.differences, hint) from None
+    return dict(found)

@@ -30,7 +30,7 @@ class Normalize(nn.Module):
     def standardized(self, images: Tensor) -> Tensor:
         """Of images that are in 0..1 already."""
         mean, std = (v.to(images.device)[:, None, None] for v in (self.mean_C, self.std_C))
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     def as_dict(self) -> dict[str, list[float]]:
         return {"mean": self.mean_C.tolist(), "std": self.std_C.tolist()}
@@ -38,7 +38,7 @@ class Normalize(nn.Module):
 
 def unit(images: Tensor) -> Tensor:
     """uint8 in 0..255 -> float32 in 0..1."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def normalization(recipe: Recipe, data: Data, channels: int) -> Normalize:

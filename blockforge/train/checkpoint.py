@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from blockforge.compiler.backbone import Backbone
 from blockforge.saving import write_atomically
 from blockforge.train.errors import RunError
 from blockforge.train.result import EpochRecord
@@ -51,7 +52,7 @@ class Position:
 class Parts:
     """What a run holds that changes while it goes on."""
 
-    model: nn.Module
+    model: Backbone
     average: AveragedModel | None
     optimizer: Optimizer
     scheduler: LRScheduler

@@ -5,6 +5,7 @@ Tensors: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,9 +190,13 @@ class TensorSplit:
         images = self._at(want.size, want.channels)
         for indices in epoch_order(len(self), want):
             chosen = torch.tensor(indices)
-            yield images[chosen], self.labels_B[chosen]
+            yield images.index_select(0, chosen), self.labels_B[chosen]  # whole images are copied, not their values
 
     def statistics(self) -> tuple[list[float], list[float]]:
+        return self._statistics
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[list[float], list[float]]:
         x = self.images_BCHW.float() / (255 if self.images_BCHW.dtype == torch.uint8 else 1)
         return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist()
 

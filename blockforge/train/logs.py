@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import nn
-
-from blockforge.saving import write_atomically
+from blockforge.compiler.backbone import Backbone
+from blockforge.saving import save_weights, write_atomically, write_text
 from blockforge.train.result import EpochRecord, history_csv
 
 RUN, LOG, CURVES, BEST, EVENTS = "run.json", "log.csv", "curves.png", "best.safetensors", "tensorboard"
@@ -27,7 +24,7 @@ class Folder:
     def begin(self, settings: dict[str, Any], preprocess: dict[str, Any], step: int) -> None:
         """Make it, and say in it what is run. `step`: where the run goes on; later events are dropped."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._text(RUN, json.dumps({"settings": settings, "preprocess": preprocess}, indent=1))
+        write_text(self.path / RUN, json.dumps({"settings": settings, "preprocess": preprocess}, indent=1))
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -41,17 +38,16 @@ class Folder:
 
     def epoch(self, history: list[EpochRecord], step: int) -> None:
         """An epoch ended."""
-        self._text(LOG, history_csv(history))
+        write_text(self.path / LOG, history_csv(history))
         if self._events is not None:
             record = history[-1]
             for name in ("val_loss", "top1", "top5", "images_per_second"):
                 self._events.add_scalar(f"val/{name.removeprefix('val_')}", getattr(record, name), step)
             self._events.flush()
 
-    def best(self, model: nn.Module) -> None:
+    def best(self, model: Backbone) -> None:
         """Keep the weights of the best epoch so far."""
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-        write_atomically(self.path / BEST, lambda file: save_file(tensors, file, {"format": "pt"}))
+        save_weights(model, self.path / BEST)
 
     def curves(self, history: list[EpochRecord], title: str) -> None:
         """Draw the epochs."""
@@ -62,7 +58,3 @@ class Folder:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
-
-    def _text(self, name: str, text: str) -> None:
-        write: Callable[[Path], object] = lambda file: file.write_text(text, encoding="utf-8")  # noqa: E731
-        write_atomically(self.path / name, write)  # type: ignore[arg-type]

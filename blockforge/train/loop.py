@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
+from blockforge.compiler.backbone import Backbone
 from blockforge.train import checkpoint
 from blockforge.train.augment import Augment, Normalize
 from blockforge.train.checkpoint import Parts, Position
@@ -22,7 +22,7 @@ from blockforge.train.errors import DataError
 from blockforge.train.evaluate import measure
 from blockforge.train.interrupts import Interrupts
 from blockforge.train.logs import Folder
-from blockforge.train.optim import lr_factor, make_average, make_optimizer
+from blockforge.train.optim import clip_gradients, lr_factor, make_average, make_optimizer
 from blockforge.train.progress import Reporter
 from blockforge.train.recipe import Recipe
 from blockforge.train.result import EpochRecord, Evaluation
@@ -50,7 +50,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Backbone,
         data: Data,
         recipe: Recipe,
         normalize: Normalize,
@@ -82,9 +82,9 @@ class Trainer:
         self.mark = self.saved = time.perf_counter()
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Backbone:
         """The network that counts: the average, where there is one."""
-        return self.parts.model if self.parts.average is None else self.parts.average.module
+        return self.parts.model if self.parts.average is None else self.parts.average.module  # type: ignore[return-value]
 
     def resume(self) -> None:
         """Go to where the folder's checkpoint stands, if there is one. Raises: RunError if it is another run's."""
@@ -154,10 +154,11 @@ class Trainer:
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.recipe.clip_grad is not None:
-            clip_grad_norm_(self.parameters, self.recipe.clip_grad, foreach=True)
+            clip_gradients(self.parameters, self.recipe.clip_grad)
         self.parts.optimizer.step()
         self.parts.scheduler.step()
-        self.parts.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         if self.parts.average is not None:
             self.parts.average.update_parameters(self.parts.model)
         return total

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -38,6 +39,14 @@ def decay_groups(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         if parameter.requires_grad:
             (spared if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
     return decayed, spared
+
+
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> None:
+    """torch's `clip_grad_norm_`. On a CPU, where a look at the norm costs nothing, gradients that are short enough are
+    not multiplied by 1: that reads and writes all of them."""
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if norm.device.type != "cpu" or not norm + 1e-6 <= max_norm:  # torch's own bound; NaN is not below it
+        clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
 
 
 def lr_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:

@@ -11,11 +11,11 @@ import torch
 from blockforge.api import build
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
-from blockforge.saving import load_weights, read_checkpoint
+from blockforge.saving import load_weights, unwrap_file
 from blockforge.spec import Spec, SpecLike, load
 from blockforge.train.data import Data
 from blockforge.train.errors import DataError
-from blockforge.weights.official import families, unwrap
+from blockforge.weights.official import families
 
 Overrides = Mapping[str, Any] | list[str] | None
 
@@ -57,7 +57,8 @@ def make_model(
         return model
     found = classes_in(model, weights)
     if found is not None and found != num_classes and not replace:
-        raise DataError(f"{os.fspath(weights)} has {found} classes, {data.name} has {num_classes}")
+        text = f"{os.fspath(weights)} has {found} classes, {data.name} has {num_classes}"
+        raise DataError(f"{text}\n  hint: blockforge train --weights replaces the classifier")
     if found is not None and found != num_classes:
         return _replaced(spec, weights, found, num_classes, seed)
     load_weights(model, weights)
@@ -66,7 +67,7 @@ def make_model(
 
 def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
     """Classes of the classifier in a file of weights, ours or in an official layout; None: it cannot be told."""
-    tensors = unwrap(read_checkpoint(weights))
+    tensors = unwrap_file(weights)
     classifier = model.get_classifier()
     name = next((n for n, module in model.named_modules() if module is classifier), "")
     ours = f"{name}.weight"

@@ -6,8 +6,8 @@ import time
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blockforge import progress
 from blockforge.train.result import EpochRecord
 
 
@@ -43,15 +43,7 @@ class Bar:
     """A live bar over all steps, and a line above it for each epoch."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("train"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self.progress = Progress(*columns, console=console, expand=True)
+        self.progress = progress.bar("train", console)
 
     def start(self, steps: int, done: int, history: list[EpochRecord]) -> None:
         self.task = self.progress.add_task("train", total=steps, completed=done, text="")
@@ -89,7 +81,7 @@ class Lines:
 
     def _print(self, text: str) -> None:
         self.shown = time.monotonic()
-        self.console.print(text, highlight=False, soft_wrap=True)
+        progress.line(self.console, text)
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -101,9 +93,4 @@ def epoch_line(record: EpochRecord) -> str:
 
 def make_reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
     """The reporter that fits the terminal, or the one given."""
-    if not isinstance(show, bool):
-        return show
-    if not show:
-        return Silent()
-    console = console or Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines(console)
+    return progress.fitting(show, Silent, Bar, Lines, console)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from blockforge.tables import lines_csv, to_csv
 
 if TYPE_CHECKING:
     from blockforge.compiler.backbone import Backbone
@@ -72,11 +72,7 @@ class TrainResult:
 
 def history_csv(history: list[EpochRecord]) -> str:
     """The epochs as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in history)
-    return text.getvalue()
+    return to_csv([asdict(record) for record in history], [f.name for f in fields(EpochRecord)])
 
 
 @dataclass(frozen=True)
@@ -108,9 +104,5 @@ class Evaluation:
 
     def confusion_csv(self, classes: tuple[str, ...]) -> str:
         """The confusion matrix as CSV, with the names of the classes."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("true \\ predicted", *classes))
-        for name, row in zip(classes, self.confusion.tolist(), strict=True):
-            writer.writerow((name, *row))
-        return text.getvalue()
+        rows = zip(classes, self.confusion.tolist(), strict=True)
+        return lines_csv([("true \\ predicted", *classes), *((name, *counts) for name, counts in rows)])

@@ -106,6 +106,6 @@ def as_split(images: Any, labels: Any, name: str) -> TensorSplit:
 
 def _held_out(images: Any, labels: Any, classes: list[str], options: Options, name: str = "images") -> Opened:
     whole = as_split(images, labels, name)
-    parts = [torch.tensor(rows) for rows in hold_out(whole.labels_B.tolist(), val_share(options))]
+    parts = [torch.tensor(rows, dtype=torch.int64) for rows in hold_out(whole.labels_B.tolist(), val_share(options))]
     train, val = (TensorSplit(whole.images_BCHW[rows], whole.labels_B[rows]) for rows in parts)
     return classes, train, val

@@ -15,9 +15,10 @@ from torch import Tensor
 from blockforge import api
 from blockforge.compiler import Architecture
 from blockforge.errors import SpecError, WeightsError, did_you_mean
-from blockforge.saving import read_checkpoint, write_atomically
+from blockforge.saving import about, unwrap_file, write_atomically
 from blockforge.spec import SpecLike, list_specs
-from blockforge.weights.official import Family, convert, families, family_of, unwrap
+from blockforge.weights.misfit import MisfitError, looks_ours
+from blockforge.weights.official import Family, convert, families, family_of
 
 _TRIED = 6
 """Variants whose modules are built to see whether a checkpoint fits; those of the nearest sizes come first."""
@@ -41,13 +42,19 @@ def convert_file(
         The architecture that the weights are for; its name and hash stand in the file's metadata.
     Raises: WeightsError if the file cannot be read safely, or fits nothing.
     """
-    state = unwrap(read_checkpoint(checkpoint))
-    layout = _layout(state, family)
-    arch = api.compile(spec, overrides) if spec is not None else variant(state, layout, overrides)
-    tensors = convert(api.build(arch).state_dict(), state, layout)
-    about = {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash, "family": layout.name}
+    state = unwrap_file(checkpoint)
     try:
-        write_atomically(Path(output), lambda f: save_file({k: v.contiguous() for k, v in tensors.items()}, f, about))
+        layout = _layout(state, family)
+        arch = api.compile(spec, overrides) if spec is not None else variant(state, layout, overrides)
+        tensors = convert(api.build(arch).state_dict(), state, layout)
+    except MisfitError as e:
+        hint = e.hint or "without --spec the variant is found that they are of"
+        raise MisfitError(f"{checkpoint}: {e.differences}", hint) from None
+    except WeightsError as e:
+        raise WeightsError(f"{checkpoint}: {e}") from None
+    header = {**about(arch), "family": layout.name}
+    try:
+        write_atomically(Path(output), lambda f: save_file({k: v.contiguous() for k, v in tensors.items()}, f, header))
     except OSError as e:
         raise WeightsError(f"cannot write {output}: {(e.strerror or str(e)).lower()}") from None
     return arch
@@ -57,6 +64,8 @@ def _layout(state: Mapping[str, Tensor], name: str | None) -> Family:
     known = families()
     if name is not None and name not in known:
         raise WeightsError(f"no family is named '{name}'\n  hint: {did_you_mean(name, known, 'families')}")
+    if looks_ours(state):
+        raise WeightsError("these are our names already\n  hint: --weights takes the file as it is")
     found = family_of(state)
     if name is not None and name != found.name:
         raise WeightsError(f"these keys are the layout of {found.name}, not of {name}\n  hint: --family {found.name}")
@@ -73,18 +82,17 @@ def variant(
     size = sum(t.numel() for k, t in state.items() if not layout.computed(k))
     zoo = _compiled(overrides)
     zoo.sort(key=lambda a: abs(math.log(a.params / size)))
-    refusal = None
+    hint, nearest = "name its spec with --spec, and what differs with --set (as in --set num_classes=100)", ""
     for arch in zoo[:_TRIED]:
         with torch.device("meta"):
             ours = api.build(arch).state_dict()
         try:
             convert(ours, state, layout)
-        except WeightsError as e:
-            refusal = refusal or (f"{e}" if _is_of(ours, layout) else None)
+        except MisfitError as e:
+            if not nearest and _is_of(ours, layout):
+                nearest, hint = f"; {arch.name} is nearest:\n{e.differences}", e.hint or hint
         else:
             return arch
-    hint = "name its spec with --spec, and what differs with --set (as in --set num_classes=100)"
-    nearest = f"\n{refusal}" if refusal else ""
     raise WeightsError(f"no variant of the zoo fits this {layout.name} checkpoint{nearest}\n  hint: {hint}")
 
 

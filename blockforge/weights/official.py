@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from blockforge.errors import WeightsError, did_you_mean
+from blockforge.errors import WeightsError
+from blockforge.weights.misfit import MisfitError, OtherShape, check, looks_ours, some
 
 if TYPE_CHECKING:
     from blockforge.compiler.backbone import Backbone
 
 _WRAPPERS = ("model", "state_dict", "model_state", "module", "net")
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _COMPUTED = ("num_batches_tracked",)
 """Buffers that count for nothing in evaluation; a checkpoint may lack them."""
 
@@ -66,10 +67,13 @@ def family_of(state: Mapping[str, Any]) -> Family:
     """The family whose layout these official keys are. Raises: WeightsError if there is none."""
     known = families()
     found = next((f for f in known.values() if f.matches(set(state))), None)
-    if found is None:
-        some = ", ".join(list(state)[:4])
-        raise WeightsError(f"no official layout has these keys ({some}, ...); known families: {', '.join(known)}")
-    return found
+    if found is not None:
+        return found
+    begin = some(dict.fromkeys(f"{key.partition('.')[0]}." for key in state), 6)
+    raise WeightsError(
+        f"no known layout has these {len(state)} names: {some(state)}; they begin with {begin}\n"
+        f"  hint: a larger model's checkpoint must be cut to its backbone. Known families: {', '.join(known)}"
+    )
 
 
 def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
@@ -82,44 +86,74 @@ def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
     model.load_state_dict(convert(model.state_dict(), state, family_of(state)))
 
 
-def convert(ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+def with_our_names(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], *, surplus: bool = True
+) -> Mapping[str, Tensor]:
+    """A checkpoint under our names: one in an official layout is converted.
+
+    Args:
+        own: the state dict of a network that the weights may be of.
+        surplus: whether official tensors that the network has no place for are wrong.
+    Raises: WeightsError if the layout is unknown or does not fit; what has our names is given as it is.
+    """
+    if 2 * len(own.keys() & tensors.keys()) >= len(own) or looks_ours(tensors):
+        return tensors
+    return convert(own, tensors, family_of(tensors), surplus=surplus)
+
+
+def convert(
+    ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family: Family, *, surplus: bool = True
+) -> dict[str, Tensor]:
     """Our state dict with the values of an official one.
 
     Args:
         ours: the state dict of the model; its values matter only for counters that the checkpoint lacks.
         official: unwrapped, in the layout of `family`.
+        surplus: whether tensors that the network has no place for are wrong.
     Raises: WeightsError as `load_official`.
     """
-    official = family.prepare({k: v for k, v in official.items() if not family.computed(k)})
+    sources = {key: family.sources(key) or () for key in ours}
+    if homeless := [key for key, names in sources.items() if not names]:
+        raise MisfitError(
+            f"the weights are in the official layout of {family.name}, and the network is another family's: "
+            f"{len(homeless)} of its {len(ours)} tensors have no counterpart there ({some(homeless)})"
+        )
+    official = _prepared({k: v for k, v in official.items() if not family.computed(k)}, family)
+    wanted = {name: key for key, names in sources.items() for name in names}
+    missing = [name for name, key in wanted.items() if name not in official and not key.endswith(_COMPUTED)]
     converted: dict[str, Tensor] = {}
-    used: set[str] = set()
-    problems: list[str] = []
+    shapes: list[OtherShape] = []
     for key, own in ours.items():
-        sources = family.sources(key)
-        if sources is None:
-            problems.append(f"{key} has no counterpart in the official layout of {family.name}")
+        parts = [official[name] for name in sources[key] if name in official]
+        if len(parts) < len(sources[key]):
+            converted[key] = own  # a counter; another one is missing
             continue
-        used.update(sources)
-        missing = [s for s in sources if s not in official]
-        if missing and key.endswith(_COMPUTED):
-            converted[key] = own
-        elif missing:
-            problems.append(f"missing: {missing[0]} (for {key}); {did_you_mean(missing[0], official, 'there are')}")
+        held = _stacked_shape(parts)
+        if held is None or _squeezed(held) != _squeezed(own.shape):
+            held = held or tuple(parts[0].shape)
+            shapes.append(OtherShape(" + ".join(sources[key]), held, key, tuple(own.shape)))
         else:
-            value = torch.cat([official[s] for s in sources]) if len(sources) > 1 else official[sources[0]]
-            if _squeezed(value) != _squeezed(own):
-                text = f"{sources[0]} is {tuple(value.shape)}, {key} is {tuple(own.shape)}"
-                problems.append(f"shape: {text}")
-                continue
+            value = torch.cat(parts) if len(parts) > 1 else parts[0]
             converted[key] = value.reshape(own.shape).to(own.dtype)
-    problems += [f"left over: {k}" for k in official if k not in used]
-    if problems:
-        raise WeightsError(_listed(f"the checkpoint does not fit this {family.name} model", problems))
+    left = [name for name in official if name not in wanted] if surplus else []
+    check(wanted, official, missing, left, shapes)
     return converted
+
+
+def _prepared(official: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    try:
+        return family.prepare(official)
+    except (IndexError, RuntimeError, TypeError, ValueError) as e:  # it splits and moves tensors as they should be
+        raise WeightsError(f"the tensors are not of the shapes that {family.name}'s layout has: {e}") from None
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint that may be wrapped in `model`, `state_dict` or have prefixes."""
+    return without_prefixes(tensors_in(checkpoint))
+
+
+def tensors_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that may be wrapped. Raises: WeightsError if there are none."""
     state: Any = checkpoint
     for _ in range(4):
         inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
@@ -128,18 +162,32 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         state = inner
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        raise WeightsError(f"the checkpoint holds no tensors; its keys: {', '.join(map(str, list(state)[:8]))}")
+        keys = some([str(key) for key in state], 8) or "none"
+        raise WeightsError(
+            f"the checkpoint holds no tensors; its keys: {keys}\n"
+            f"  hint: tensors are looked for by name at its top, or in {', '.join(_WRAPPERS)}"
+        )
+    return tensors
+
+
+def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without what wrappers put before every name."""
     for prefix in _PREFIXES * 2:
         if all(k.startswith(prefix) for k in tensors):
             tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
     return tensors
 
 
-def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+def _stacked_shape(parts: Sequence[Tensor]) -> tuple[int, ...] | None:
+    """The shape of several tensors along the first axis; None: they cannot be stacked."""
+    first = parts[0].shape
+    if len(parts) == 1:
+        return tuple(first)
+    if any(not p.ndim or p.shape[1:] != first[1:] for p in parts):
+        return None
+    return (sum(p.shape[0] for p in parts), *first[1:])
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape without axes of length 1: a 1x1 convolution's weight is a linear layer's."""
-    return tuple(s for s in tensor.shape if s != 1)
-
-
-def _listed(title: str, problems: list[str], limit: int = 12) -> str:
-    more = [f"  ... and {len(problems) - limit} more"] if len(problems) > limit else []
-    return "\n".join([f"{title}:", *(f"  {p[:300]}" for p in problems[:limit]), *more])
+    return tuple(side for side in shape if side != 1)

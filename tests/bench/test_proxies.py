@@ -15,6 +15,7 @@ import blockforge as bf
 from blockforge.bench import proxies, truth
 from blockforge.bench.published import read_points, spec_of
 from blockforge.bench.ranking import Rankings
+from blockforge.bench.rows import TableError
 from blockforge.bench.truth import Run, TruthError, read_candidates, read_runs, train_all
 from blockforge.cli import main
 from blockforge.errors import BlockforgeError
@@ -181,7 +182,7 @@ def test_candidates_that_cannot_be_read(tmp_path: Path, content: str | None) -> 
 
 def test_a_table_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(TruthError, match="is not a table of runs"):
+    with pytest.raises(TableError, match="is not a table of runs"):
         read_runs(tmp_path / "runs.csv")
 
 

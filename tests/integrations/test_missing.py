@@ -18,7 +18,10 @@ MODULES = {
         "huggingface_hub",
         r"this needs huggingface_hub\n  hint: pip install 'blockforge\[hub\]'",
     ),
-    "blockforge.integrations.mmengine": ("mmengine", r"this needs mmengine .*\n  hint: pip install mmengine"),
+    "blockforge.integrations.mmengine": (
+        "mmengine",
+        r"this needs mmengine .*\n  hint: pip install 'blockforge\[mmengine\]'",
+    ),
 }
 
 

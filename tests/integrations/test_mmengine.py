@@ -98,9 +98,24 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(whole.state_dict(), tmp_path / "own.pth")
     model = build(init_cfg={"type": "Pretrained", "checkpoint": str(tmp_path / "own.pth")})
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(bf.WeightsError, match=r"own\.pth does not fit this model:\n  shape: stem"):
+    with pytest.raises(bf.WeightsError, match=r"own\.pth: the weights do .*: 24 of another shape\n  shape: stem"):
         model.init_weights()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_official_weights_of_another_classifier(tmp_path: Path) -> None:
+    """The maps need no classifier, so that of the checkpoint may have any classes."""
+    from blockforge.weights.official import families
+
+    small = {f"stages.{i}.{k}": v for i in range(4) for k, v in (("dim", 8), ("depth", 1))}
+    whole = bf.build("poolformer_s12", small, num_classes=7)
+    names = {key: families()["poolformer"].sources(key) or () for key in whole.state_dict()}
+    state = {names[key][0]: value for key, value in whole.state_dict().items()}
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, tmp_path / "official.pth")
+    cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "official.pth"), "prefix": "backbone."}
+    model = MODELS.build({"type": "BlockForge", "spec": "poolformer_s12", "overrides": small, "init_cfg": cfg})
+    model.init_weights()
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in model.model.state_dict().items())
 
 
 def test_weights_without_the_prefix(tmp_path: Path) -> None:

@@ -121,6 +121,47 @@ def test_no_pooling(timm: Any, how: str, tmp_path: Path) -> None:
     assert copy.deepcopy(model)(x).shape == (2, 3)
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_dropout_before_the_classifier(timm: Any, reset: bool) -> None:
+    model, plain = (small(timm, num_classes=10, drop_rate=p, img_size=64, seed=1) for p in (0.5, 0.0))
+    if reset:
+        model.reset_classifier(10)
+        plain.head.fc.load_state_dict(model.head.fc.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+    last = plain.forward_features(x)
+    dropped = copy.deepcopy(model).train().forward_head(last)
+    features = model.forward_head(last, pre_logits=True)
+    assert torch.equal(features, plain.forward_head(last, pre_logits=True))
+    torch.manual_seed(0)
+    expected = model.head.fc(torch.nn.functional.dropout(features, 0.5))
+    torch.manual_seed(0)
+    assert torch.equal(model.train().forward_head(last), expected)
+    assert not torch.equal(dropped, plain.forward_head(last))
+
+
+def test_a_head_without_dropout(timm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from blockforge.blocks.heads.classifier import ClassifierModule
+
+    made = ClassifierModule.__init__
+
+    def init(self: Any, *given: Any) -> None:
+        made(self, *given)
+        del self.drop_rate
+
+    monkeypatch.setattr(ClassifierModule, "__init__", init)
+    with pytest.raises(bf.BlockforgeError, match="the head of bf_smt_b has no dropout before its classifier"):
+        small(timm, drop_rate=0.1)
+
+
+@pytest.mark.parametrize(("pool", "reduced"), [("avg", torch.mean), ("max", torch.amax)])
+def test_pooling(timm: Any, pool: str, reduced: Any) -> None:
+    model = small(timm, num_classes=0, global_pool=pool).eval()
+    x = torch.randn(2, 3, 64, 64)
+    expected = reduced(model.head.norm(model.forward_features(x).permute(0, 2, 3, 1)), (1, 2))
+    torch.testing.assert_close(model(x), expected)
+
+
 def test_classes_need_pooling(timm: Any) -> None:
     with pytest.raises(bf.BlockforgeError, match="1000 classes need pooled features"):
         small(timm, global_pool="")
@@ -146,7 +187,8 @@ def test_any_spec(timm: Any) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown argument": ({"drop_path": 0.1}, "bf_smt_b takes no 'drop_path'\n  hint: did you mean 'drop_path_rate'"),
     "output stride": ({"output_stride": 16}, "takes no 'output_stride'"),
-    "dropout": ({"drop_rate": 0.5}, "has no dropout before its classifier"),
+    "dropout": ({"drop_rate": 1.5}, "drop_rate=1.5 is not a share of the features"),
+    "dropout inside": ({"proj_drop_rate": 0.1}, "takes no 'proj_drop_rate'"),
     "feature class": ({"features_only": True, "feature_cls": "fx"}, "feature_cls='fx' is not for this model"),
     "pooling": ({"global_pool": "agv"}, "avg"),
     "format": ({"features_only": True, "feature_cls": "getter", "output_fmt": "NHWC"}, "takes no 'output_fmt'"),
@@ -192,6 +234,26 @@ def test_weights_in_the_official_layout(timm: Any, tmp_path: Path) -> None:
     model = timm.create_model("bf_resnet50", pretrained=True, pretrained_cfg_overlay=overlay, overrides=depths).eval()
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(model(x), official.eval()(x), rtol=1e-3, atol=1e-4)
+
+
+def test_checkpoint_path(timm: Any, tmp_path: Path) -> None:
+    source = bf.build("smt_b", SMALL, seed=3)
+    bf.save_model(source, tmp_path)
+    model = small(timm, checkpoint_path=str(tmp_path / "model.safetensors"))
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_that_do_not_fit(timm: Any, tmp_path: Path) -> None:
+    torch.save(bf.build("smt_b", SMALL, num_classes=7).state_dict(), tmp_path / "own.pth")
+    overlay: dict[str, Any] = {"file": str(tmp_path / "own.pth")}
+    hint = r"with 7 classes: set num_classes=7 \(pretrained_cfg_overlay: num_classes, input_size\)"
+    with pytest.raises(bf.WeightsError, match=hint):
+        small(timm, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5)
+    model = small(timm, pretrained=True, pretrained_cfg_overlay={**overlay, "num_classes": 7}, num_classes=5)
+    assert model.get_classifier().out_features == 5
+    torch.save(bf.build("smt_b", {**SMALL, "stages.0.dim": 8}).state_dict(), tmp_path / "own.pth")
+    with pytest.raises(bf.WeightsError, match=r"do not fit the network's \d+ tensors: \d+ of another shape"):
+        small(timm, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
 # --- training

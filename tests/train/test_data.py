@@ -307,3 +307,9 @@ def test_a_folder_that_is_no_table(table: Callable[..., Path], tmp_path: Path) -
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match=r"datasets cannot load '.*nothing': "):
         open_data(f"hf:{tmp_path / 'nothing'}")
+
+
+def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4) % 2)
+    with pytest.raises(DataError, match="has no image to evaluate on"):
+        open_data(f"npz:{tmp_path / 'few.npz'}")

@@ -13,6 +13,7 @@ import torch
 import blockforge as bf
 from blockforge.train import Data, DataError, DivergedError, EpochRecord, RunError, evaluate, fit, loop
 from blockforge.train.checkpoint import CHECKPOINT
+from blockforge.train.optim import clip_gradients
 from blockforge.train.progress import Silent
 
 
@@ -175,3 +176,17 @@ class _FirstEpoch(Silent):
 def test_a_reporter_may_end_the_run(net: Any, data: Data, fast: Any) -> None:
     with pytest.raises(_StopError, match=r"\d+"):
         fit(net, data, {**fast, "epochs": 1000}, progress=_FirstEpoch())
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0, float("nan"), float("inf")])
+def test_gradients_are_clipped_as_torch_clips_them(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(shape, generator=generator) * scale for shape in ((4, 3), (5,))]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros_like(g)) for g in grads] for _ in range(2))
+    for parameters in (ours, theirs):
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad.clone()
+    clip_gradients([*ours, torch.nn.Parameter(torch.zeros(2))], 1.0)
+    torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0, equal_nan=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -61,11 +62,11 @@ def _pooled(shape: Shape) -> Shape:
 
 
 class ClassifierModule(nn.Module):
-    """See `Classifier`."""
+    """See `Classifier`. `drop_rate`: share of the features that training drops before the classifier."""
 
     def __init__(self, dim: int, num_classes: int, pool: str, norm: nn.Module, pooled_norm: nn.Module) -> None:
         super().__init__()
-        self.dim, self.pool = dim, pool
+        self.dim, self.pool, self.drop_rate = dim, pool, 0.0
         self.norm, self.pooled_norm = norm, pooled_norm
         self.fc: nn.Module = nn.Identity()
         self.reset(num_classes)
@@ -79,7 +80,9 @@ class ClassifierModule(nn.Module):
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pooled_norm(self.pooled(x)).flatten(1)
-        return x if pre_logits else self.fc(x)
+        if pre_logits:
+            return x
+        return self.fc(F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The normalised map, pooled to one position."""

@@ -1,0 +1,108 @@
+"""`blockforge bench compare`: networks as wide as one budget allows, trained alike with several seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockforge.bench.truth import Run
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import BlockforgeError, BudgetError
+from blockforge.search.budget import as_budget
+from blockforge.search.fit import fit
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class CompareError(BlockforgeError, ValueError):
+    """Networks that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one network reached. `top1`, its standard deviation `sd` and the extremes in percent, over the seeds.
+
+    Attributes:
+        seconds: mean of a training.
+    """
+
+    spec: str
+    hash: str
+    macs: int
+    params: int
+    depth: int
+    dims: tuple[int, ...]
+    seeds: int
+    top1: float
+    sd: float
+    low: float
+    high: float
+    loss: float
+    seconds: float
+
+
+def fitted(specs: Sequence[str], budget: str, share: float, overrides: Sequence[str] = ()) -> dict[str, Architecture]:
+    """Each spec with widths that cost `share` of the budget to all of it, by what it is called: its file, or zoo name.
+
+    Raises: BudgetError with all that have no such widths, CompareError, SpecError.
+    """
+    limits, found, misfits = as_budget(budget), {}, []
+    for spec in specs:
+        name = Path(spec).stem
+        if name in found:
+            raise CompareError(f"two specs are called '{name}'\n  hint: rename one file, each name is a row")
+        try:
+            found[name] = fit(compile_spec(spec, list(overrides)), limits, share)
+        except BudgetError as e:
+            misfits.append(str(e).rpartition("\n  hint:")[0] or str(e))
+    if misfits:
+        raise BudgetError("\n".join([*misfits, "  hint: another --budget or --fit, that all can be fitted to"]))
+    return found
+
+
+def compare(networks: dict[str, Architecture], runs: Sequence[Run], seeds: int) -> list[Row]:
+    """What each network reached, the best first, from runs of one recipe on one data set."""
+    rows = []
+    for name, arch in networks.items():
+        own = [run for run in runs if run.hash == arch.hash and run.seed < seeds]
+        tops = [run.top1 for run in own]
+        sd = statistics.stdev(tops) if len(tops) > 1 else math.nan
+        means = (statistics.fmean(values) for values in ([r.loss for r in own], [r.seconds for r in own]))
+        dims = tuple(stage.dim for stage in arch.plan.stages)
+        costs = arch.macs, arch.params, arch.depth, dims
+        rows.append(Row(name, arch.hash, *costs, len(own), statistics.fmean(tops), sd, min(tops), max(tops), *means))
+    return sorted(rows, key=lambda row: -row.top1)
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """The rows, to be printed by rich."""
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("spec")
+    for column in ("top-1", "lowest", "highest", "loss", "MMACs", "k params", "depth", "dims", "s a run"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        top1 = f"{row.top1:.2f}" if math.isnan(row.sd) else f"{row.top1:.2f} ± {row.sd:.2f}"
+        shown.add_row(
+            row.spec, top1, f"{row.low:.2f}", f"{row.high:.2f}", f"{row.loss:.3f}", f"{row.macs / 1e6:.2f}",
+            f"{row.params / 1e3:.0f}", str(row.depth), " ".join(map(str, row.dims)), f"{row.seconds:.1f}",
+        )  # fmt: skip
+    return shown
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How far the first leads the second, beside what seeds alone may make of it."""
+    if len(rows) < 2:
+        return "There is nothing to compare with."
+    first, second = rows[:2]
+    lead = f"{first.spec} leads {second.spec} by {first.top1 - second.top1:.2f} points"
+    if first.seeds < 2:
+        return f"{lead}; one seed does not say whether others would agree."
+    error = math.hypot(first.sd, second.sd) / math.sqrt(first.seeds)
+    return f"{lead}; the standard error of that difference over {first.seeds} seeds is {error:.2f}."

@@ -1,0 +1,58 @@
+"""Tables that grow a row at a time and survive `kill -9`: a row is a dataclass of text, whole numbers and floats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blockforge.errors import BlockforgeError
+from blockforge.tables import to_csv
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Row = TypeVar("Row", bound=DataclassInstance)
+
+
+class TableError(BlockforgeError, ValueError):
+    """A file that is no table of such rows."""
+
+
+def read_rows(file: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a table, without one that is half written; none if there is no file. Raises: TableError."""
+    if not file.exists():
+        return []
+    kinds = {f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(kind)}
+    try:
+        text = file.read_text(encoding="utf-8")
+        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        return [kind(**{name: of(row[name]) for name, of in kinds.items()}) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as e:
+        raise TableError(
+            f"{file} is not a table of {kind.__name__.lower()}s: {e}\n  hint: write to another file"
+        ) from None
+
+
+def append_row(file: Path, row: Any) -> None:
+    """One write a row, on disk before this returns; several processes may write at once."""
+    text = to_csv([asdict(row)], header=not file.exists() or not file.stat().st_size)
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, text.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cut_torn_row(file: Path) -> None:
+    """A row that power loss left half written is made again. No other process may write meanwhile."""
+    if file.exists():
+        content = file.read_bytes()
+        if whole := content[: content.rfind(b"\n") + 1]:
+            os.truncate(file, len(whole))
+        else:
+            file.unlink()
