@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from blockforge.blocks import registry
 from blockforge.errors import BlockforgeError
 from blockforge.extras import need
 from blockforge.search.errors import SearchError
@@ -31,6 +32,7 @@ class Crew:
         storage: a URL, or the folder of the journal, as workers see it.
         logs: a folder for what workers print; None: one that goes away.
         lease: see `worker.work`.
+        plugins: files of blocks, which must be there where a worker is.
     """
 
     storage: str
@@ -39,12 +41,13 @@ class Crew:
     max_idle: int
     logs: Path | None = None
     lease: float = LEASE
+    plugins: list[str] = field(default_factory=registry.plugins)
 
     def arguments(self, stream: int, worker: str) -> dict[str, Any]:
         """Of `worker.work`."""
         return {
             "storage": self.storage, "study": self.study, "stream": stream, "worker": worker,
-            "max_idle": self.max_idle, "lease": self.lease,
+            "max_idle": self.max_idle, "lease": self.lease, "plugins": self.plugins,
         }  # fmt: skip
 
 

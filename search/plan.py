@@ -6,11 +6,13 @@ study's name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from blockforge import __version__
+from blockforge.blocks import registry
 from blockforge.compiler import Architecture, canonical
 from blockforge.search.errors import SearchError
 from blockforge.search.objective import Direction, Measure, as_measure
@@ -124,6 +126,7 @@ class Plan:
             "sampler": self.sampler,
             "starts": {name: dict(answers) for name, answers in (self.starts or {}).items()},
             "target": self.target,
+            "plugins": _plugins(),
         }
 
 
@@ -147,6 +150,10 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
     if evaluating and known != own:
         raise SearchError(f"the study was made by blockforge {known}, this is {own}\n  hint: install the same version")
     settings = dict(attrs[SETTINGS])
+    plugins = settings.pop("plugins", [])
+    if evaluating and (missing := [name for name in plugins if name not in _plugins()]):
+        hint = "".join(f" --plugin {name}" for name in missing)
+        raise SearchError(f"the study uses blocks of {', '.join(missing)}\n  hint: blockforge{hint} ...")
     seed = settings["seed"]
     settings["space"] = load(from_text(settings["space"], "space.yaml"))
     settings["budget"] = Budget(**settings["budget"])
@@ -154,6 +161,11 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
         settings[key] = tuple(_measure(text, seed, evaluating) for text in settings[key])
     settings["weights"] = tuple(settings["weights"])
     return Plan(**settings)
+
+
+def _plugins() -> list[str]:
+    """Names of the plugin files in use; on other machines they lie elsewhere."""
+    return [os.path.basename(file) for file in registry.plugins()]
 
 
 def _measure(text: str, seed: int, evaluating: bool) -> Measure:

@@ -13,12 +13,19 @@ from rich.text import Text
 from blockforge.search.files import BEST, REPORT, TOP, TRIALS, best_files
 from blockforge.search.records import TrialRecord, Verdict
 from blockforge.search.result import SearchResult
+from blockforge.search.score import RANK_SUM
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count
 
 _LARGELY_SIZE = 0.6
 _ENOUGH = 10
-_COST_NAMES = {"macs": "MACs", "params": "params", "activation_bytes": "activations", "depth": "depth"}
+_COST_NAMES = {
+    "macs": "MACs",
+    "params": "params",
+    "activation_bytes": "activations",
+    "depth": "depth",
+    RANK_SUM: RANK_SUM,
+}
 
 
 def report(result: SearchResult) -> Group:
@@ -42,7 +49,7 @@ def _headline(result: SearchResult) -> str:
     others: dict[Verdict, str] = {
         "failed": "failed",
         "refused": "over budget, not built",
-        "duplicate": "duplicates, not evaluated again",
+        "duplicate": "met twice, evaluated once",
         "invalid": "invalid",
         "interrupted": "interrupted",
     }

@@ -15,14 +15,14 @@ import numpy as np
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives._network import ScoreError as ScoreError
-from blockforge.search.objectives.expressivity import Expressivity as Expressivity
 from blockforge.search.records import COSTS, TrialRecord
 
 Objective = Callable[[Architecture], Any]
 """Gives a candidate's score, larger is better. Called only for candidates within the budget; what it raises
 is kept with the trial, and the search goes on."""
 
-BASELINES = ("log MACs", "log params", "depth", "rank sum")
+RANK_SUM = "rank sum"
+BASELINES = ("log MACs", "log params", "depth", RANK_SUM)
 """What size alone says, to be shown beside every score."""
 
 
@@ -67,6 +67,8 @@ def rank(values: Sequence[float]) -> np.ndarray:
 
 
 def size_correlations(records: Sequence[TrialRecord]) -> dict[str, float | None]:
-    """Kendall's tau of the score with each size baseline, over scored candidates."""
+    """Kendall's tau of the score with each size, and with their rank sum, over scored candidates."""
     scored = [r for r in records if r.state == "scored"]
-    return {cost: kendall([r.score or 0.0 for r in scored], [getattr(r, cost) for r in scored]) for cost in COSTS}
+    sizes = {cost: [getattr(r, cost) for r in scored] for cost in COSTS}
+    sizes[RANK_SUM] = baselines(sizes["macs"], sizes["params"], sizes["depth"])[RANK_SUM]
+    return {name: kendall([r.score or 0.0 for r in scored], size) for name, size in sizes.items()}

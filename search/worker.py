@@ -13,11 +13,12 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
+from blockforge.blocks import registry
 from blockforge.errors import BlockforgeError
 from blockforge.search.errors import SearchError
 from blockforge.search.interrupts import Interrupts
@@ -41,6 +42,7 @@ def work(
     reporter: Reporter | None = None,
     max_idle: int = MAX_IDLE,
     lease: float = LEASE,
+    plugins: Sequence[str] = (),
 ) -> tuple[str | None, int | None]:
     """Work on a study until it is done.
 
@@ -49,9 +51,11 @@ def work(
         stream: tells workers of one seed apart; by default it is drawn.
         worker: the name that the study knows this worker by; by default it is drawn.
         lease: seconds without a sign of life after which others take a worker for dead.
+        plugins: files of blocks to load first.
     Returns: why it ended before the study's target was reached, and the signal that ended it.
-    Raises: SearchError if there is no such study, or it cannot be worked on.
+    Raises: SearchError if there is no such study, or it cannot be worked on. PluginError.
     """
+    registry.load_plugins(plugins)
     drawn = random.SystemRandom().getrandbits(48) if stream is None else stream
     with quiet_optuna(), Interrupts() as interrupts:
 

@@ -16,7 +16,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from blockforge.errors import BlockforgeError, OpError, did_you_mean
 from blockforge.spec.schema_errors import sentence
 
 _OPS: dict[str, type[base.Op]] = {}
+_PLUGIN = "blockforge_plugin_"
 T = TypeVar("T", bound=type[base.Op])
 
 
@@ -84,7 +85,7 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
     path = FilePath(file)
     if not path.is_file():
         raise PluginError(f"plugin file not found: {path}")
-    found = importlib.util.spec_from_file_location(f"blockforge_plugin_{path.stem}", path)
+    found = importlib.util.spec_from_file_location(_PLUGIN + path.stem, path)
     if found is None or found.loader is None:
         raise PluginError(f"not a Python file: {path}")
     load_blocks()
@@ -96,6 +97,20 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
         raise
     except Exception as e:
         raise PluginError(f"plugin {path} failed: {type(e).__name__}: {e}") from e
+
+
+def plugins() -> list[str]:
+    """The plugin files whose blocks are registered, by which other processes load them too."""
+    modules = (sys.modules.get(cls.__module__) for cls in _OPS.values())
+    files = (m.__file__ for m in modules if m is not None and m.__name__.startswith(_PLUGIN))
+    return list(dict.fromkeys(os.path.abspath(file) for file in files if file is not None))
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Load those of another process's `plugins` that this one lacks. Raises: PluginError."""
+    for file in files:
+        if file not in plugins():
+            load_plugin(file)
 
 
 def blocks(*kinds: base.Kind) -> dict[str, type[base.Op]]:

@@ -189,6 +189,7 @@ def test_verdicts() -> None:
     assert (other.wins, other.beats) == (4, True)
     equal = regret.verdicts(made_up([0.0, 0.0, -1.0, 1.0]))[1]
     assert (equal.wins, equal.beats) == (2, False)
+    assert not regret.verdicts(made_up([4.0]))[1].beats
     assert "Nothing beats random" in regret.summary(made_up([0.0, 0.0]), [equal])
 
 

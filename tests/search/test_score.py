@@ -6,8 +6,18 @@ import math
 
 import pytest
 
+from blockforge.search.objectives.expressivity import Expressivity
 from blockforge.search.records import TrialRecord, pareto_front, ranked
-from blockforge.search.score import BASELINES, Expressivity, ScoreError, baselines, checked, describe, kendall, rank
+from blockforge.search.score import (
+    BASELINES,
+    ScoreError,
+    baselines,
+    checked,
+    describe,
+    kendall,
+    rank,
+    size_correlations,
+)
 
 
 def test_what_is_not_finite_is_an_error() -> None:
@@ -37,6 +47,19 @@ def test_size_baselines() -> None:
     assert found["log MACs"] == pytest.approx([math.log(100), math.log(10), math.log(1000)])
     assert found["depth"] == [3.0, 1.0, 2.0]
     assert found["rank sum"] == [0.5 + 2, 0.5 + 0, 2 + 1]
+
+
+def test_a_score_that_is_a_rank_sum_is_seen() -> None:
+    sizes = [(1, 7, 9, 2), (2, 9, 5, 1), (5, 8, 1, 5), (4, 5, 3, 3)]  # params and depth disagree
+    records = [
+        TrialRecord(i, "scored", score=score, macs=macs, params=params, activation_bytes=1, depth=depth)
+        for i, (macs, params, depth, score) in enumerate(sizes)
+    ]
+    found = size_correlations([*records, TrialRecord(9, "failed")])
+    assert found["rank sum"] == kendall([r.score or 0 for r in records], [4, 5, 2, 1])
+    assert found["macs"] == pytest.approx(4 / 6)
+    assert found["activation_bytes"] is None
+    assert set(size_correlations([]).values()) == {None}
 
 
 def test_ranking_and_front() -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from blockforge.blocks import registry
 from blockforge.cli import main
 from blockforge.search import SearchError, open_result, search
 from blockforge.search.records import EVALUATED
+from blockforge.search.worker import work
 from blockforge.spec import Spec
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
@@ -141,3 +143,24 @@ def test_an_objective_that_breaks_in_workers_alone_ends_the_search(tmp_path: Pat
     (tmp_path / "broken.py").write_text(code + "def score(arch):\n    return 1.0\n")
     with pytest.raises(SearchError, match="broken:score cannot be imported: no such library"):
         search(TINY, trials=2, workers=2, out=tmp_path / "run", objective="broken:score")
+
+
+def test_workers_get_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "plug.py").write_text(
+        "from blockforge.blocks.mixers.dwconv import DepthwiseConv\n"
+        "from blockforge.blocks.registry import mixer\n"
+        "@mixer('plugged_conv')\n"
+        "class Plugged(DepthwiseConv):\n    'Another name.'\n"
+    )
+    (tmp_path / "space.yaml").write_text(TINY.read_text().replace("op: dwconv", "op: plugged_conv"))
+    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    registry.load_plugin("plug.py")
+    found = search("space.yaml", trials=2, objective="depth", workers=2, out=run)
+    assert found.evaluated >= 2
+    assert not found.counts["invalid"]
+
+    registry._OPS.pop("plugged_conv")
+    with pytest.raises(SearchError, match=r"uses blocks of plug.py\n  hint: blockforge --plugin plug.py"):
+        work(str(run))
+    assert open_result(run).evaluated == found.evaluated
