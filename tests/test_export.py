@@ -11,10 +11,13 @@ import pytest
 import torch
 
 import blockforge as bf
+from blockforge.blocks.base import Shape
+from blockforge.blocks.layers import Conv2d, Linear
+from blockforge.blocks.mixers.attention import Attention
+from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.cli import main
-from blockforge.export import Exported, ExportError, export_model, files, scan
-from blockforge.kernels.cross_scan.reference import cross_scan
-from blockforge.kernels.selective_scan.reference import selective_scan
+from blockforge.export import Exported, ExportError, export_model, files
+from blockforge.testing import randomise
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +52,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "vssd_micro": narrow(16, FOUR),
 }
 """One network of each family."""
+FULL = ["smt_t", "vssd_tiny", "mambavision_t", "sparx_mamba_t", "strip_mlp_t", "swin_tiny", "sparx_swin_t"]
+"""Whole networks, each of another make."""
 ANY_SIZE = [
     "convnext_t",
     *(
         pytest.param(n, marks=pytest.mark.slow)
         for n in SMALL
-        if n.startswith(("focal", "mlla", "pool", "res", "smt", "sparx_mamba", "vmamba", "vssd"))
+        if not n.startswith(("convnext", "deit", "mlp_mixer", "smlp", "strip_mlp"))
     ),
 ]
 
@@ -99,6 +104,14 @@ def test_height_and_width_may_vary(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_an_onnx_file_of_a_whole_network_computes_the_same(name: str, tmp_path: Path) -> None:
+    made = export_model(bf.build(name, seed=0), tmp_path / "net.onnx")
+    assert [c.shape for c in made.checks] == [(1, 3, 224, 224), (3, 3, 224, 224)]
+    assert made.error <= 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANY_SIZE)
 def test_height_and_width_may_vary_in_onnx(name: str, tmp_path: Path) -> None:
     assert len(exported(name, tmp_path / "net.onnx", "onnx", "batch", "hw").checks) == 6
@@ -110,14 +123,67 @@ def test_height_and_width_may_vary_in_onnx(name: str, tmp_path: Path) -> None:
         ("deit_s", "vit_stem was built for maps of 4x4"),
         ("mlp_mixer_b16", "token_mlp was built for maps of 4x4"),
         ("strip_mlp_t_light", "strip_mixing was built for maps of 16x16"),
-        ("swin_tiny", "maps are cut into windows of 3"),
-        ("mambavision_t", "maps are cut into windows of 3"),
     ],
 )
 def test_an_architecture_for_one_size_says_why(name: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=f"dynamic height and width: .*{why}"):
         exported(name, tmp_path / "net.pt2", "export", "hw")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_program_that_windows_tie_to_several_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"does not take images of 1x3x64x64: .*\n.*let the batch too"):
+        exported("mambavision_t", tmp_path / "net.pt2", "export", "hw")
+    assert not list(tmp_path.iterdir())
+    assert exported("mambavision_t", tmp_path / "net.onnx", "onnx", "hw").shape == (1, 3, "32*rows", "32*columns")
+
+
+class Windows(torch.nn.Module):
+    """Cut and join, with what they give in between: which position lies where."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tiles = cut_windows(x, 4, self.shift)
+        return tiles, join_windows(tiles, 4, x.shape[1], x.shape[2], self.shift)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_windows_of_an_exported_graph_serve_every_size(shift: int) -> None:
+    """Also those that one window covers, and in any batch."""
+
+    def numbered(batch: int, height: int, width: int) -> torch.Tensor:
+        return torch.arange(1.0, 1 + batch * height * width * 2).reshape(batch, height, width, 2)
+
+    any_size = dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(Windows(shift), (numbered(2, 9, 11),), dynamic_shapes=(any_size,)).module()
+    for size in ((2, 9, 11), (1, 8, 12), (3, 4, 4), (1, 3, 2), (2, 3, 9), (1, 5, 4)):
+        for got, wanted in zip(program(numbered(*size)), Windows(shift)(numbered(*size)), strict=True):
+            assert torch.equal(got, wanted), size
+
+
+def test_masks_of_shifted_windows_follow_the_size() -> None:
+    module = randomise(Attention(num_heads=2, window=3, shift=1, rel_pos_bias=True).build(Shape(4, 6, 8))).eval()
+    any_size = dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(module, (torch.zeros(2, 7, 8, 8),), dynamic_shapes=(any_size,)).module()
+    for size in ((2, 7, 8), (1, 4, 6), (3, 3, 9), (1, 3, 2)):
+        x = torch.randn(*size, 8, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(program(x), module(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_pointwise_convolution_stays_one() -> None:
+    """The dilation that makes it fast on a CPU in torch is not in the graph, nor the slice that stands for a stride."""
+    layers = torch.nn.Sequential(Conv2d(4, 8, 1, stride=2), Conv2d(8, 8, 1, groups=8), Linear(8, 4)).eval()
+    x = torch.randn(1, 6, 6, 4, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(layers, (x,))
+    found = [n for n in program.graph.nodes if n.target is torch.ops.aten.conv2d.default]
+    assert len(found) == 2
+    assert all(n.args[5:6] in ((), ([1, 1],)) for n in found)
+    assert not [n for n in program.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
+    torch.testing.assert_close(program.module()(x), layers(x))
 
 
 def test_a_fixed_batch_is_one_image(tmp_path: Path) -> None:
@@ -132,53 +198,6 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path: Path) -> 
         export_model(model, tmp_path / "net.pt2", "export")
     assert not list(tmp_path.iterdir())
     assert model.training
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("batch", "dim", "length", "states", "groups"), [
-    (2, 6, 300, 1, 1), (2, 8, 70, 8, 2), (1, 4, 33, 16, 4), (1, 4, 7, 3, 1), (1, 2, 1, 1, 1),
-])  # fmt: skip
-def test_the_captured_scan_is_the_scan(
-    batch: int, dim: int, length: int, states: int, groups: int, reverse: bool
-) -> None:
-    u, delta = torch.randn(batch, dim, length), 3 * torch.randn(batch, dim, length)
-    A, D, bias = -4 * torch.rand(dim, states), torch.randn(dim), torch.randn(dim)
-    B, C = torch.randn(2, batch, groups, states, length).unbind()
-    options = {"delta_softplus": True, "reverse": reverse}
-    y = scan.selective_scan(u, delta, A, B, C, D, delta_bias=bias, **options)
-    exact = [t.double() for t in (u, delta, A, B, C, D)]
-    wanted = selective_scan(*exact, delta_bias=bias.double(), **options)
-    torch.testing.assert_close(y.double(), wanted, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("directions", [("rows",), ("rows", "columns", "rows_back", "columns_back")])
-def test_the_captured_scan_of_a_map_is_the_scan(directions: Any, window: int | None) -> None:
-    count = len(directions)
-    x, dt, B, C = (torch.randn(2, 7, 9, *s) for s in ((6,), (count, 3), (count, 2), (count, 2)))
-    weight, A, D, bias = (
-        torch.randn(count, 6, 3),
-        -torch.rand(count, 6, 2),
-        torch.randn(count, 6),
-        torch.randn(count, 6),
-    )
-    order: dict[str, Any] = {"directions": directions, "window": window}
-    y = scan.cross_scan(x, dt, B, C, weight, A, D, dt_bias=bias, **order)
-    exact = [t.double() for t in (x, dt, B, C, weight, A, D)]
-    torch.testing.assert_close(y.double(), cross_scan(*exact, dt_bias=bias.double(), **order), rtol=1e-5, atol=1e-5)
-
-
-def test_long_scans_take_few_operators() -> None:
-    class Scan(torch.nn.Module):
-        def forward(self, u: Any, A: Any, B: Any) -> Any:
-            return scan.selective_scan(u, u, A, B, B, delta_softplus=True)
-
-    def operators(length: int) -> int:
-        given = (torch.randn(1, 4, length), -torch.rand(4, 1), torch.randn(1, 1, 1, length))
-        return sum(n.op == "call_function" for n in torch.export.export(Scan(), given).graph.nodes)
-
-    assert operators(3136) < 120
-    assert operators(3136) == operators(2500)
 
 
 # --- the command

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Shape
-from blockforge.blocks.layers import cut_windows, join_windows
 from blockforge.blocks.mixers.attention import Attention
+from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import OpError
 from blockforge.testing.measure import randomise
 

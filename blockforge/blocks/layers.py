@@ -79,7 +79,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         dilation, stride, padding = 1, self.stride, self.padding
-        if self.kernel_size == (1, 1):
+        if self.kernel_size == (1, 1) and not torch.compiler.is_exporting():
             # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
             # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
             x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
@@ -105,8 +105,9 @@ def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -
 
 def _dilation_of_1x1(x: Tensor) -> int:
     """A dilation is without effect on a 1x1 kernel; on a CPU it keeps torch from paths that are many times
-    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md)."""
-    return 2 if x.device.type == "cpu" else 1
+    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md). Others
+    that run an exported graph have no such paths."""
+    return 2 if x.device.type == "cpu" and not torch.compiler.is_exporting() else 1
 
 
 class DWConv(Conv2d):
@@ -159,34 +160,6 @@ _ACTS: dict[str, Callable[[], nn.Module]] = {
 def activation(name: str) -> nn.Module:
     """The activation called `name` (see `fields.Act`)."""
     return _ACTS[name]()
-
-
-def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
-    """(B, H, W, C) -> (B * tiles, window, window, C), zero-padded right and below, then shifted cyclically
-    up and left."""
-    batch, height, width, dim = x.shape
-    if torch.compiler.is_exporting() and not isinstance(height, int):
-        raise OpError(f"maps are cut into windows of {window}: how many, and how padded, depends on the size")
-    below, right = -height % window, -width % window
-    if below or right or torch.compiler.is_compiling():  # an exported graph must serve every size
-        x = F.pad(x, (0, 0, 0, right, 0, below))
-    if shift:
-        x = x.roll((-shift, -shift), (1, 2))
-    rows, columns = (height + below) // window, (width + right) // window
-    x = x.reshape(batch, rows, window, columns, window, dim).transpose(2, 3)
-    return x.reshape(batch * rows * columns, window, window, dim)
-
-
-def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0) -> Tensor:
-    """The inverse of `cut_windows`, the padding cut off: (B * tiles, window, window, C) -> (B, H, W, C)."""
-    rows, columns = (height + window - 1) // window, (width + window - 1) // window
-    x = x.reshape(-1, rows, columns, window, window, x.shape[-1]).transpose(2, 3)
-    x = x.reshape(-1, rows * window, columns * window, x.shape[-1])
-    if shift:
-        x = x.roll((shift, shift), (1, 2))
-    if height % window or width % window or torch.compiler.is_compiling():
-        x = x[:, :height, :width].contiguous()
-    return x
 
 
 def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:

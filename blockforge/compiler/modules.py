@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blockforge.blocks.layers import DropPath, activation, channel_affine, cut_windows, join_windows
+from blockforge.blocks.layers import DropPath, activation, channel_affine
+from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 

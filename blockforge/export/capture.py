@@ -12,7 +12,6 @@ from torch.export import Dim, ExportedProgram
 
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import BlockforgeError, OpError
-from blockforge.export.scan import standard_scans
 
 Axis = Literal["batch", "hw"]
 """What may vary from call to call: the number of images, or their height and width."""
@@ -58,7 +57,7 @@ def capture(model: Backbone, dynamic: Collection[Axis] = BATCH) -> ExportedProgr
     if "hw" in dynamic:
         stride = stride_of(model)
         sizes |= {2: stride * Dim("rows", min=2, max=4096), 3: stride * Dim("columns", min=2, max=4096)}
-    with evaluating(model), standard_scans():
+    with evaluating(model):
         example = (images(model, batch, size),)
         try:
             program = torch.export.export(model, example, dynamic_shapes=(sizes or None,), strict=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -128,7 +128,18 @@ def compare(
 
 def _load_program(file: Path) -> Callable[[Tensor], Tensor]:
     with file.open("rb") as data:
-        return torch.export.load(data).module()  # type: ignore[arg-type,return-value]
+        program: Any = torch.export.load(data).module()  # type: ignore[arg-type]
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return program(x)  # type: ignore[no-any-return]
+        except AssertionError as e:  # what was taken for fixed at capture; with one image, that windows are several
+            text = f"the captured program does not take images of {'x'.join(map(str, x.shape))}: {e}"
+            raise ExportError(
+                f"{text}\n  hint: where height and width vary, let the batch too: --dynamic batch,hw"
+            ) from None
+
+    return run
 
 
 def _shape(program: ExportedProgram) -> tuple[int | str, ...]:

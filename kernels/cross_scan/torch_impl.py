@@ -1,11 +1,13 @@
 """The scan of a map with standard operations: one direction at a time. A transposed copy of the map serves
-all directions along columns; those along rows read the map itself."""
+all directions along columns; those along rows read the map itself. An exported graph holds another form."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.kernels.cross_scan import captured
 from blockforge.kernels.cross_scan.directions import Direction, lines, rolled, unrolled
 from blockforge.kernels.selective_scan import torch_impl
 
@@ -24,6 +26,8 @@ def cross_scan(
     window: int | None = None,
 ) -> Tensor:
     """See the package's `cross_scan`. Differentiable once in eager mode, as often as one likes when captured."""
+    if torch.compiler.is_exporting():
+        return captured.cross_scan(x, dt, B, C, dt_weight, A, D, dt_bias=dt_bias, directions=directions, window=window)
     height, width = x.shape[1:3]
     total: Tensor | None = None
     for columns, numbers in lines(directions):

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from blockforge.kernels.selective_scan import captured
+
 _OVERHEAD = 16_000
 """A small operation costs as much as this many elements of it, whatever its size (measured on CPUs)."""
 _STATES_AT_ONCE = 4
@@ -42,10 +44,12 @@ def selective_scan(
     """See the package's `selective_scan`. Fastest where u and delta lie in memory with their channels side by
     side, as transposed (B, L, D) maps. Differentiable once; the backward pass computes the states anew.
 
-    While a graph is captured (compile, export, tracing) it is a scan by doubling: few, pure operations.
+    A captured graph (compile, export, tracing) holds another form.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return _doubling(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
+        return captured.selective_scan(
+            u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse
+        )
     y: Tensor = _Scan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
     return y
 
@@ -315,49 +319,3 @@ def _starts(steps: list[tuple[Tensor, Tensor]], passed: Tensor, reverse: bool) -
     for i in order:
         behind[:, i].addcmul_(passed[:, i], into[:, i])
     return into
-
-
-def _doubling(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> Tensor:
-    """After k rounds every position holds what the 2^k positions up to it contribute: log2(L) rounds."""
-    dtype = torch.promote_types(u.dtype, torch.promote_types(A.dtype, torch.float32))
-    u_BLD, step = u.mT.to(dtype), delta.mT.to(dtype)
-    if delta_bias is not None:
-        step = step + delta_bias
-    if delta_softplus:
-        step = F.softplus(step)
-    groups, length = B.shape[1], u.shape[2]
-    B_BLNG, C_BLNG = (t.to(dtype).permute(0, 3, 2, 1).unsqueeze(-1) for t in (B, C))
-    decay = torch.exp(step.unsqueeze(2) * A.to(dtype).mT)
-    values = ((step * u_BLD).unflatten(-1, (groups, -1)).unsqueeze(2) * B_BLNG).flatten(-2)
-    reach = 1
-    while reach < length:
-        decay, values = _double(decay, values, reach, reverse)
-        reach *= 2
-    y = (values.unflatten(-1, (groups, -1)) * C_BLNG).sum(2).flatten(-2)
-    if D is not None:
-        y = y + u_BLD * D
-    return y.to(u.dtype).mT
-
-
-def _double(decay: Tensor, values: Tensor, reach: int, reverse: bool) -> tuple[Tensor, Tensor]:
-    """One round: each position takes in the one `reach` before it; the first `reach` have none."""
-    if reverse:
-        first, later, earlier = slice(-reach, None), slice(None, -reach), slice(reach, None)
-    else:
-        first, later, earlier = slice(None, reach), slice(reach, None), slice(None, -reach)
-    parts = [values[:, first], values[:, later] + decay[:, later] * values[:, earlier]]
-    decays = [decay[:, first], decay[:, later] * decay[:, earlier]]
-    if reverse:
-        parts.reverse()
-        decays.reverse()
-    return torch.cat(decays, 1), torch.cat(parts, 1)

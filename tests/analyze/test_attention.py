@@ -15,8 +15,8 @@ from blockforge.analyze import AnalysisError, relative_receptive_fields
 from blockforge.analyze.attention import uniform_reach
 from blockforge.analyze.record import Grid
 from blockforge.blocks.base import Shape
-from blockforge.blocks.layers import cut_windows, join_windows
 from blockforge.blocks.mixers.attention import Attention
+from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.compiler.backbone import Backbone
 from blockforge.testing import randomise
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count, OddKernel
-from blockforge.blocks.layers import DWConv, Linear, cut_windows, join_windows, same_size
+from blockforge.blocks.layers import DWConv, Linear, same_size
 from blockforge.blocks.registry import mixer
+from blockforge.blocks.windows import cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 32
@@ -95,6 +96,12 @@ class Attention(Mixer):
         """Number of heads on a map of width `dim`."""
         return self.num_heads or max(1, dim // (self.head_dim or DEFAULT_HEAD_DIM))
 
+    def resolved(self, shape: Shape) -> Attention:
+        own_width = self.num_heads is not None and self.inner(shape.dim) != shape.dim
+        shift = self.window // 2 if self.window and self.shift == "half" else self.shift
+        said = {"num_heads": self.heads(shape.dim), "head_dim": self.head_dim if own_width else None, "shift": shift}
+        return self.model_copy(update=said)
+
     def inner(self, dim: int) -> int:
         """Width of the queries, and of the keys and values."""
         return self.num_heads * self.head_dim if self.num_heads and self.head_dim else dim
@@ -105,7 +112,7 @@ class Attention(Mixer):
             return Tiles(shape.height, shape.width, 0, 1)
         side = min(self.window, shape.height, shape.width)
         shift = self.window // 2 if self.shift == "half" else self.shift
-        number = -(-shape.height // side) * -(-shape.width // side)
+        number = tiles_along(shape.height, side) * tiles_along(shape.width, side)
         return Tiles(side, side, shift if side < min(shape.height, shape.width) else 0, number)
 
     def check(self, shape: Shape) -> None:
@@ -222,10 +229,11 @@ class WindowAttentionModule(AttentionModule):
             return bias
         blocked = self.blocked
         assert blocked is not None
-        if (height, width) != self.size:
-            blocked = shift_mask(height, width, self.tiles).to(blocked.device)
+        varies = is_symbolic(height, width)
+        if varies or (height, width) != self.size:
+            blocked = shift_mask(height, width, self.tiles, batch if varies else 1).to(blocked.device)
         bias = ~blocked if bias is None else bias.masked_fill(blocked, -torch.inf)
-        return bias.expand(batch, *bias.shape).flatten(0, 1)
+        return bias if varies else bias.expand(batch, *bias.shape).flatten(0, 1)
 
 
 def positions_of(x: Tensor) -> Tensor:
@@ -260,15 +268,15 @@ class RelativePositionBias(nn.Module):
         return {"table"}
 
 
-def shift_mask(height: int, width: int, tiles: Tiles) -> Tensor:
+def shift_mask(height: int, width: int, tiles: Tiles, images: int = 1) -> Tensor:
     """Which positions of a window must not see each other, because the cyclic shift brought them together
-    from opposite sides of the map: (windows, 1, L, L), True where blocked."""
+    from opposite sides of the map: (images * windows, 1, L, L), True where blocked."""
     side, shift = tiles.height, tiles.shift
     regions = []
     for size in (height, width):
-        padded = size + -size % side
+        padded = tiles_along(size, side) * side
         at = torch.arange(padded)
         regions.append((at >= padded - side).long() + (at >= padded - shift).long())
     ids_HW = 3 * regions[0][:, None] + regions[1][None, :]
-    ids = cut_windows(ids_HW[None, :, :, None], side).flatten(1)
+    ids = cut_windows(ids_HW.expand(images, -1, -1)[..., None], side).flatten(1)
     return (ids[:, :, None] != ids[:, None, :])[:, None]

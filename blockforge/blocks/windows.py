@@ -1,0 +1,90 @@
+"""Windows of a map: cut into tiles that lie side by side in the batch, and joined again.
+
+Shapes: B batch, H height, W width, C channels, P all positions of a batch.
+
+In a captured graph whose sizes vary, windows are cut and joined by the numbers of their positions, not by views. Of
+each view torch.export asks whether it lies in memory as its copy would. With one window along a side it does, with
+more it does not, so a graph captured with more would refuse one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
+    """(B, H, W, C) -> (B * tiles, window, window, C), zero-padded right and below, then shifted cyclically
+    up and left."""
+    batch, height, width, dim = x.shape
+    rows, columns = tiles_along(height, window), tiles_along(width, window)
+    below, right = rows * window - height, columns * window - width
+    varies = is_symbolic(height, width)
+    if varies or below or right or torch.compiler.is_dynamo_compiling():
+        x = F.pad(x, (0, 0, 0, right, 0, below))
+    if varies:
+        numbers = _of_tiles(rows, columns, window, shift, x.device)
+        x = _gathered(x.flatten(0, 2), batch, rows * columns * window**2, numbers)
+        return x.reshape(batch * rows * columns, window, window, dim)
+    if shift:
+        x = x.roll((-shift, -shift), (1, 2))
+    x = x.reshape(batch, rows, window, columns, window, dim).transpose(2, 3)
+    return x.reshape(batch * rows * columns, window, window, dim)
+
+
+def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0) -> Tensor:
+    """The inverse of `cut_windows`, the padding cut off: (B * tiles, window, window, C) -> (B, H, W, C)."""
+    rows, columns, dim = tiles_along(height, window), tiles_along(width, window), x.shape[-1]
+    batch = x.shape[0] // (rows * columns)
+    if is_symbolic(height, width):
+        numbers = _in_tiles(height, width, window, shift, x.device)
+        x = _gathered(x.flatten(0, 2), batch, rows * columns * window**2, numbers)
+        return x.reshape(batch, height, width, dim)
+    x = x.reshape(batch, rows, columns, window, window, dim).transpose(2, 3)
+    x = x.reshape(batch, rows * window, columns * window, dim)
+    if shift:
+        x = x.roll((shift, shift), (1, 2))
+    if height % window or width % window or torch.compiler.is_dynamo_compiling():
+        x = x[:, :height, :width].contiguous()
+    return x
+
+
+def tiles_along(size: int, window: int) -> int:
+    """How many windows cover a side, the last one perhaps in part."""
+    return (size + window - 1) // window
+
+
+def is_symbolic(*sizes: int) -> bool:
+    """Whether a graph is captured in which one of these sizes may vary."""
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def _gathered(x_PC: Tensor, batch: int, positions: int, numbers: Tensor) -> Tensor:
+    """Of each image's `positions` those with these numbers, image by image."""
+    firsts = torch.arange(batch, device=numbers.device)[:, None] * positions
+    return x_PC.index_select(0, (firsts + numbers).flatten())
+
+
+def _of_tiles(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """The row-major number on the padded map of each position of the windows, window by window."""
+    height, width = rows * window, columns * window
+    tile, inside = _divided(torch.arange(height * width, device=device), window**2)
+    (row, column), (y, x) = _divided(tile, columns), _divided(inside, window)
+    (_, y), (_, x) = _divided(row * window + y + shift, height), _divided(column * window + x + shift, width)
+    return y * width + x
+
+
+def _in_tiles(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """The number among the windows' positions of each position of the map, in row-major order."""
+    rows, columns = tiles_along(height, window), tiles_along(width, window)
+    y, x = _divided(torch.arange(height * width, device=device), width)
+    (_, y), (_, x) = (_divided(t + n * window - shift, n * window) for t, n in ((y, rows), (x, columns)))
+    (row, y), (column, x) = _divided(y, window), _divided(x, window)
+    return ((row * columns + column) * window + y) * window + x
+
+
+def _divided(numbers: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder. (The converter to ONNX knows no remainder by a size that varies.)"""
+    quotient = numbers // by
+    return quotient, numbers - quotient * by
