@@ -157,9 +157,7 @@ def test_misfits_are_named_and_change_nothing(official: State, case: str) -> Non
 
 
 def test_checkpoint_of_another_size(official: State) -> None:
-    with pytest.raises(
-        bf.WeightsError, match=r"(?s)do not fit the network's \d+ tensors: .*shape: .*and \d+ more"
-    ):
+    with pytest.raises(bf.WeightsError, match=r"(?s)do not fit the network's \d+ tensors: .*shape: .*and \d+ more"):
         bf.from_official("smt_t", official)
 
 

@@ -7,6 +7,8 @@ that the system must hand out and clear page by page: at batch 8 that costs more
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,14 +16,7 @@ from torch import Tensor, nn
 
 def activation_inplace(name: str) -> nn.Module:
     """The activation called `name` (see `fields.Act`), for an input that is used nowhere else."""
-    made: nn.Module = {
-        "gelu": InplaceGELU,
-        "gelu_tanh": lambda: InplaceGELU(approximate="tanh"),
-        "relu": InplaceReLU,
-        "silu": InplaceSiLU,
-        "identity": nn.Identity,
-    }[name]()
-    return made
+    return _ACTS[name]()
 
 
 def may_overwrite() -> bool:
@@ -51,3 +46,12 @@ class InplaceSiLU(nn.SiLU):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x, inplace=may_overwrite())
+
+
+_ACTS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": InplaceGELU,
+    "gelu_tanh": lambda: InplaceGELU(approximate="tanh"),
+    "relu": InplaceReLU,
+    "silu": InplaceSiLU,
+    "identity": nn.Identity,
+}
