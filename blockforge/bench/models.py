@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from blockforge.bench.memory import allocated_peak
 from blockforge.bench.profile import inference_step, training_step
 from blockforge.errors import WeightsError
 
@@ -25,6 +26,7 @@ class Comparison:
     Attributes:
         ours_ms, other_ms: median milliseconds of one call.
         ratio: median of the ratios ours / other, round by round; `low` and `high` hold the middle 80% of them.
+        ours_bytes, other_bytes: the most that one call holds at once, weights and input aside.
         difference: relative difference of the outputs, None where the weights are not equal.
     """
 
@@ -35,6 +37,8 @@ class Comparison:
     ratio: float
     low: float
     high: float
+    ours_bytes: int
+    other_bytes: int
     difference: float | None
 
 
@@ -47,7 +51,7 @@ def compare(
     repeats: int = 15,
     train: bool = False,
 ) -> Comparison:
-    """Time two models on the same noise, one call each in turn.
+    """Time two models on the same noise, one call each in turn, and then see what memory a call takes.
 
     Args:
         shape: of the input, (B, C, H, W).
@@ -72,6 +76,7 @@ def compare(
         statistics.median(ratios),
         ratios[tenth],
         ratios[-1 - tenth],
+        *(allocated_peak(step) for step in steps),
         difference,
     )
 
@@ -104,12 +109,13 @@ def comparisons_table(found: list[Comparison], train: bool) -> Table:
     what = "training step" if train else "inference"
     title = f"ours against theirs: {what}, float32, CPU, {torch.get_num_threads()} threads"
     table = Table(title=title, title_justify="left")
-    for column in ("model", "batch", "ours ms", "theirs ms", "ratio", "middle 80%", "outputs differ by"):
+    for column in ("model", "batch", "ours ms", "theirs ms", "ratio", "middle 80%", "peak MB", "theirs", "differ by"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for c in found:
         spread, off = f"{c.low:.2f} to {c.high:.2f}", "" if c.difference is None else f"{c.difference:.1e}"
         times = (f"{c.ours_ms:.0f}", f"{c.other_ms:.0f}", f"{c.ratio:.2f}")
-        table.add_row(c.name, str(c.batch), *times, spread, off)
+        peaks = (f"{size / 1e6:.1f}" for size in (c.ours_bytes, c.other_bytes))
+        table.add_row(c.name, str(c.batch), *times, spread, *peaks, off)
     return table
 
 

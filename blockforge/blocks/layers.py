@@ -20,16 +20,21 @@ ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
 
 
+FEW = 64
+"""Positions, of all images together, up to which a linear layer is not run as a convolution."""
+
+
 class Linear(nn.Linear):
     """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0.
 
     On the CPU a float32 map goes through the 1x1 convolution that it is: oneDNN uses the widest vectors of any
-    processor, the BLAS behind `F.linear` does not on some (measured: docs/performance.md).
+    processor, the BLAS behind `F.linear` does not on some. Maps of few positions do not: oneDNN copies the weights
+    into an order of its own on every call, which then takes longer and more memory than the product (measured:
+    docs/performance.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        on_map = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu"
-        if not on_map or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if not _pays_as_convolution(x):
             return F.linear(x, self.weight, self.bias)
         kernel = self.weight[:, :, None, None]
         y = F.conv2d(x.permute(0, 3, 1, 2), kernel, self.bias, dilation=_dilation_of_1x1(x))
@@ -39,6 +44,14 @@ class Linear(nn.Linear):
         nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+def _pays_as_convolution(x: Tensor) -> bool:
+    """Whether a linear layer on x is run as a 1x1 convolution."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    on_map = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu"
+    return on_map and x.numel() > FEW * x.shape[-1]
 
 
 class Conv2d(nn.Conv2d):

@@ -49,7 +49,7 @@ def bench_models(
     train: Annotated[bool, typer.Option("--train", help="A training step instead of inference.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Time our models beside another implementation of them, in turn in one process.
+    """Time our models beside another implementation of them, in turn in one process, and weigh their memory.
 
     The file is imported and run: name only one that you trust. Packages that it imports and that are not
     installed are replaced by stand-ins. Where its checkpoint layout is known, both sides have equal weights.

