@@ -68,6 +68,7 @@ def compare(
             times.append(pair)
     ratios = sorted(a / b for a, b in times)
     tenth = max(0, len(ratios) // 10)
+    ours_bytes, other_bytes = (allocated_peak(step) for step in steps)
     return Comparison(
         name,
         shape[0],
@@ -76,7 +77,8 @@ def compare(
         statistics.median(ratios),
         ratios[tenth],
         ratios[-1 - tenth],
-        *(allocated_peak(step) for step in steps),
+        ours_bytes,
+        other_bytes,
         difference,
     )
 
