@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 _HOW = "not installed: pip install --no-deps -r tests/no-deps-requirements.txt"
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_DECLARED: list[torch.library.Library] = []  # a schema lives as long as its library object
+_DECLARED: list[library.Library] = []  # a schema lives as long as its library object
 
 
 def load_timm() -> Any:
@@ -32,10 +32,10 @@ def _declare_operators() -> None:
     the import fails where it describes these two; timm calls neither."""
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")
+    declared = library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
-        library.define(operator + _SCHEMA)
-    _DECLARED.append(library)
+        declared.define(operator + _SCHEMA)
+    _DECLARED.append(declared)
 
 
 def peer(name: str, **kwargs: Any) -> nn.Module:

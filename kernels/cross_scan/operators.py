@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
 from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, order
@@ -36,13 +36,13 @@ class CrossScan:
     def __init__(self, backend: str, scan: Any) -> None:
         name = f"blockforge::cross_scan_{backend}"
         self.scan = scan
-        self.into = torch.library.custom_op(
+        self.into = library.custom_op(
             f"{name}_into",
             self._into,
             mutates_args=("y",),
             schema=f"(Tensor(a!) y, Tensor x, Tensor steps, {_ONE}) -> ()",
         )
-        self.back = torch.library.custom_op(
+        self.back = library.custom_op(
             f"{name}_back",
             self._back,
             mutates_args=("dx", "steps"),
@@ -50,8 +50,8 @@ class CrossScan:
             " Tensor)",
         )
         self.back.register_fake(_fake_back)
-        self.whole = torch.library.custom_op(name, self.forward, mutates_args=(), schema=f"({_MAP}) -> Tensor")
-        self.derivative = torch.library.custom_op(
+        self.whole = library.custom_op(name, self.forward, mutates_args=(), schema=f"({_MAP}) -> Tensor")
+        self.derivative = library.custom_op(
             f"{name}_backward", self.backward, mutates_args=(), schema=f"(Tensor dy, {_MAP}) -> ({_EIGHT})"
         )
         self.whole.register_fake(lambda x, *others: x.new_empty(x.shape))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.nc_ssd import triton_kernels
@@ -57,7 +57,7 @@ class _Launch:
         return states.sum(2) if parts > 1 else states[:, :, 0]
 
 
-@torch.library.custom_op("blockforge::nc_ssd_triton", mutates_args=(), schema=f"({_TENSORS}) -> Tensor")
+@library.custom_op("blockforge::nc_ssd_triton", mutates_args=(), schema=f"({_TENSORS}) -> Tensor")
 def _operator(x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
     launch, y = _Launch(x, B, _FORWARD_ROWS), x.new_empty(x.shape)
     states = launch.gathered(x, m, B)
@@ -73,7 +73,7 @@ def _(x: Tensor, *others: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "blockforge::nc_ssd_triton_backward",
     mutates_args=(),
     schema=f"(Tensor dy, {_TENSORS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",

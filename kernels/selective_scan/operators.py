@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 _OPERANDS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, bool softplus, bool reverse"
@@ -42,9 +42,9 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         return tuple(g if t is None else g.to(t.dtype) for g, t in found)
 
     name = f"blockforge::selective_scan_{backend}"
-    operator = torch.library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
+    operator = library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
     seven = ", ".join(["Tensor"] * 7)
-    derivative = torch.library.custom_op(
+    derivative = library.custom_op(
         f"{name}_backward", backward, mutates_args=(), schema=f"(Tensor dy, {_OPERANDS}) -> ({seven})"
     )
     operator.register_fake(_fake)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, library
 
 _TENSORS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D"
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -29,7 +28,7 @@ def differentiable(
         The operator, which takes what `forward` takes.
     """
     schema = f"({_TENSORS}, bool reverse) -> Tensor"
-    operator = torch.library.custom_op(f"blockforge::{name}", forward, mutates_args=(), schema=schema)
+    operator = library.custom_op(f"blockforge::{name}", forward, mutates_args=(), schema=schema)
 
     @operator.register_fake
     def _(x: Tensor, *others: Any) -> Tensor:
@@ -50,7 +49,7 @@ def differentiable(
 def derivative(name: str, backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
     """Register `blockforge::<name>`, the `backward` of an operator, for compilers that cannot look into it."""
     schema = f"(Tensor dy, {_TENSORS}, bool reverse) -> ({', '.join(['Tensor'] * 6)})"
-    operator = torch.library.custom_op(f"blockforge::{name}", backward, mutates_args=(), schema=schema)
+    operator = library.custom_op(f"blockforge::{name}", backward, mutates_args=(), schema=schema)
 
     @operator.register_fake
     def _(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Any:

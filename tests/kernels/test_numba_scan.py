@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from blockforge.kernels.selective_scan import reference, selective_scan, torch_impl
 
@@ -171,8 +171,8 @@ def test_compiled_graphs_keep_the_kernel() -> None:
 def test_operators_keep_the_rules_of_torch() -> None:
     """Schema, fake implementation, autograd registration and AOT dispatch."""
     operands = [t.requires_grad_() for t in make(9, 2)]
-    torch.library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands, True, False))
-    torch.library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands[:5], None, None, True, True))
+    library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands, True, False))
+    library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands[:5], None, None, True, True))
 
 
 def test_calls_from_several_threads() -> None:
