@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tables import Names, by_table, in_layers
 
 
-def _rows(stem: str, stage: str, norm: str, scale: str, head: str) -> dict[str, str]:
+def _rows(stem: str, stage: str, norm: str, scale: str, head: str) -> dict[str, Names]:
     """Both layouts differ in a few names, and in the stage that a downsample belongs to."""
     layer = {
         "focal_modulation.norm": "norm1",

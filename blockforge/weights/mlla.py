@@ -1,4 +1,4 @@
-"""MLLA's official layout (github LeapLabTHU/MLLA)."""
+"""MLLA's official layout (github LeapLabTHU/MLLA), and what of it VSSD shares."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ _STEM = {
     "narrow.1": "conv3.1.norm",
 }
 _DOWNSAMPLE = {"0": "0.conv", "2": "1.conv", "4": "2.conv", "5": "2.norm"}
-_ROWS = {
+AROUND_LAYERS = {
     **{f"stem.{ours}": f"patch_embed.{theirs}" for ours, theirs in _STEM.items()},
     **{
         f"stages.{{s}}.downsample.{ours}": f"layers.{{s-1}}.downsample.conv.{theirs}"
         for ours, theirs in _DOWNSAMPLE.items()
     },
+    "head.norm": "norm",
+    "head.fc": "head",
+}
+_ROWS = {
+    **AROUND_LAYERS,
     **in_layers(
         {
             "dwconv.op": "cpe1",
@@ -41,8 +46,6 @@ _ROWS = {
         },
         "layers.{s}.blocks.{l}",
     ),
-    "head.norm": "norm",
-    "head.fc": "head",
 }
 
 MLLA = register(

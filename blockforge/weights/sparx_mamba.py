@@ -8,11 +8,13 @@ from torch import Tensor
 
 from blockforge.weights import vmamba
 from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
 
-_TOP = {"head.norm": "classifier.0", "head.fc": "classifier.3"}
 _LAYER = {
+    **vmamba.SS2D,
     "dwconv.op": "pos_embed",
-    "ss2d.norm": "norm",
+    "ss2d.skip_scale": "layerscale_1.weight",
+    "ss2d.skip_bias": "layerscale_1.bias",
     "aggregate.norm": "norm",
     "aggregate.op.norm": "op.d_norm",
     "aggregate.op.dwconv": "op.d_proj.0",
@@ -23,6 +25,8 @@ _LAYER = {
     "aggregate.op.v.bn": "op.v.1",
     "aggregate.op.mix": "op.in_proj.0",
     "aggregate.op.proj": "op.in_proj.2",
+    "conv_mlp.skip_scale": "layerscale_2.weight",
+    "conv_mlp.skip_bias": "layerscale_2.bias",
     "conv_mlp.norm": "norm2",
     "conv_mlp.op.fc1": "mlp.fc1",
     "conv_mlp.op.dwconv": "mlp.dwconv",
@@ -31,11 +35,12 @@ _LAYER = {
 for _part in ("q", "k"):
     for _ours, _official in {"reduce": "0.0", "reduce_bn": "0.1", "linear": "1", "bn": "2"}.items():
         _LAYER[f"aggregate.op.{_part}.{_ours}"] = f"op.{_part}.{_official}"
-_SKIP = {
-    "ss2d.skip_scale": "layerscale_1.weight",
-    "ss2d.skip_bias": "layerscale_1.bias",
-    "conv_mlp.skip_scale": "layerscale_2.weight",
-    "conv_mlp.skip_bias": "layerscale_2.bias",
+_ROWS = {
+    "stem.{i}": "patch_embed.{i}",
+    "stages.{s}.downsample.{i}": "layers.{s-1}.downsample.{i}",
+    **in_layers(_LAYER, "layers.{s}.blocks.{l}"),
+    "head.norm": "classifier.0",
+    "head.fc": "classifier.3",
 }
 
 
@@ -50,35 +55,11 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return prepared
 
 
-def _sources(key: str) -> tuple[str, ...] | None:
-    """Our key -> official keys."""
-    owner, _, leaf = key.rpartition(".")
-    if owner in _TOP:
-        return (f"{_TOP[owner]}.{leaf}",)
-    if match := re.fullmatch(r"stem\.(\d)", owner):
-        return (f"patch_embed.{match[1]}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.downsample\.(\d)", owner):
-        return (f"layers.{int(match[1]) - 1}.downsample.{match[2]}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.(.+)", key):
-        source = _layer_source(match[3])
-        return (f"layers.{match[1]}.blocks.{match[2]}.{source}",) if source else None
-    return None
-
-
-def _layer_source(name: str) -> str | None:
-    if name in _SKIP:
-        return _SKIP[name]
-    if name.startswith("ss2d.op."):
-        return vmamba.ss2d_source(name.removeprefix("ss2d.op."))
-    part, _, leaf = name.rpartition(".")
-    return f"{_LAYER[part]}.{leaf}" if part in _LAYER else None
-
-
 SPARX_MAMBA = register(
     Family(
         "sparx_mamba",
         lambda keys: {"layers.0.blocks.0.op.A_logs", "layers.0.blocks.0.pos_embed.weight"} <= keys,
-        _sources,
+        by_table(_ROWS),
         prepare=_prepare,
     )
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
 
 _STRIP = "token_mixing.smlp_block"
 _LAYER = {
@@ -13,8 +12,8 @@ _LAYER = {
     "strip_mixing.op.fc": f"{_STRIP}.mlp.0",
     "strip_mixing.op.bn": f"{_STRIP}.mlp.1",
     "strip_mixing.op.fuse": f"{_STRIP}.fuse",
-    "strip_mixing.op.cgsmm.pos_rows": f"{_STRIP}.relate_pos_h",
-    "strip_mixing.op.cgsmm.pos_columns": f"{_STRIP}.relate_pos_w",
+    "strip_mixing.op.cgsmm.pos_rows.table": f"{_STRIP}.relate_pos_h.embeddings_table",
+    "strip_mixing.op.cgsmm.pos_columns.table": f"{_STRIP}.relate_pos_w.embeddings_table",
     "strip_mixing.op.cgsmm.rows.conv": f"{_STRIP}.proj_h",
     "strip_mixing.op.cgsmm.columns.conv": f"{_STRIP}.proj_w",
     "strip_mixing.op.cgsmm.fuse_rows": f"{_STRIP}.fuse_h",
@@ -30,11 +29,10 @@ _LAYER = {
     "grn_mlp.op.grn": "channel_mixing.grn",
     "grn_mlp.op.fc2": "channel_mixing.fc2",
 }
-_OTHER = {
+_ROWS = {
     "stem.0": "patch_embed",
-    "stages.1.downsample.1": "merging1",
-    "stages.2.downsample.1": "merging2",
-    "stages.3.downsample.1": "merging3",
+    "stages.{s}.downsample.1": "merging{s}",
+    **in_layers(_LAYER, "blocks{s+1}.{l}"),
     "skips.0.2": "conv_s1_28",
     "skips.0.3": "conv_s1_14",
     "skips.1.3": "conv_s2_14",
@@ -42,19 +40,6 @@ _OTHER = {
     "head.fc": "head",
 }
 
-
-def _sources(key: str) -> tuple[str, ...] | None:
-    """Our key -> official key."""
-    owner, _, leaf = key.rpartition(".")
-    if owner in _OTHER:
-        return (f"{_OTHER[owner]}.{leaf}",)
-    match = re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.(.+)", owner)
-    if match is None or match[3] not in _LAYER:
-        return None
-    leaf = "embeddings_table" if leaf == "table" else leaf
-    return (f"blocks{int(match[1]) + 1}.{match[2]}.{_LAYER[match[3]]}.{leaf}",)
-
-
 _MARKS = {"patch_embed.weight", f"blocks1.0.{_STRIP}.fuse.weight"}
 
-STRIP_MLP = register(Family("strip_mlp", lambda keys: keys >= _MARKS, _sources))
+STRIP_MLP = register(Family("strip_mlp", lambda keys: keys >= _MARKS, by_table(_ROWS)))

@@ -7,33 +7,26 @@ import re
 from torch import Tensor
 
 from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
 
 _LAYER = {
     "attention.norm": "norm1",
     "attention.op.qkv": "attn.qkv",
+    "attention.op.rel_pos.table": "attn.relative_position_bias_table",
     "attention.op.proj": "attn.proj",
     "mlp.norm": "norm2",
     "mlp.op.fc1": "mlp.fc1",
     "mlp.op.fc2": "mlp.fc2",
 }
-_OTHER = {"stem.0": "patch_embed.proj", "stem.1": "patch_embed.norm", "head.norm": "norm", "head.fc": "head"}
-
-
-def _sources(key: str) -> tuple[str, ...] | None:
-    """Our key -> official key."""
-    owner, _, leaf = key.rpartition(".")
-    if owner in _OTHER:
-        return (f"{_OTHER[owner]}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.downsample\.(norm|proj)", owner):
-        name = {"norm": "norm", "proj": "reduction"}[match[2]]
-        return (f"layers.{int(match[1]) - 1}.downsample.{name}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.(.+)", owner):
-        block = f"layers.{match[1]}.blocks.{match[2]}"
-        if match[3] == "attention.op.rel_pos":
-            return (f"{block}.attn.relative_position_bias_table",)
-        if match[3] in _LAYER:
-            return (f"{block}.{_LAYER[match[3]]}.{leaf}",)
-    return None
+_ROWS = {
+    "stem.0": "patch_embed.proj",
+    "stem.1": "patch_embed.norm",
+    "stages.{s}.downsample.norm": "layers.{s-1}.downsample.norm",
+    "stages.{s}.downsample.proj": "layers.{s-1}.downsample.reduction",
+    **in_layers(_LAYER, "layers.{s}.blocks.{l}"),
+    "head.norm": "norm",
+    "head.fc": "head",
+}
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -54,4 +47,4 @@ def _computed(key: str) -> bool:
 
 _MARKS = {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"}
 
-SWIN = register(Family("swin", lambda keys: keys >= _MARKS, _sources, _prepare, _computed))
+SWIN = register(Family("swin", lambda keys: keys >= _MARKS, by_table(_ROWS), _prepare, _computed))

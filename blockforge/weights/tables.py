@@ -3,33 +3,45 @@
     {"stages.{s}.layers.{l}.mlp.op.fc1": "layers.{s}.blocks.{l}.mlp.fc1"}
 
 `{s}` stands for a number, and in the official name `{s-1}` or `{s+1}` for its neighbour. A row speaks of a
-module, and so of all its tensors, or of one tensor.
+module, and so of all its tensors, or of one tensor. Several official names are stacked: see `Family.sources`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 
 Sources = Callable[[str], tuple[str, ...] | None]
+Names = str | tuple[str, ...]
 
 
-def by_table(rows: Mapping[str, str]) -> Sources:
+def by_table(rows: Mapping[str, Names]) -> Sources:
     """The `sources` of a `Family` (see `official`) that follows `rows`; the first one that fits holds."""
-    compiled = [(_pattern(ours), official) for ours, official in rows.items()]
+
+    @functools.cache
+    def compiled() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:  # a checkpoint asks one layout of many
+        return [(_pattern(ours), _several(official)) for ours, official in rows.items()]
 
     def sources(key: str) -> tuple[str, ...] | None:
-        for pattern, official in compiled:
+        for pattern, official in compiled():
             if match := pattern.fullmatch(key):
-                return (_filled(official, match) + (match["leaf"] or ""),)
+                return tuple(_filled(name, match) + (match["leaf"] or "") for name in official)
         return None
 
     return sources
 
 
-def in_layers(rows: Mapping[str, str], official: str) -> dict[str, str]:
+def in_layers(rows: Mapping[str, Names], official: str) -> dict[str, Names]:
     """Rows for what stands in a layer, whose official name begins with `official`, from rows inside it."""
-    return {f"stages.{{s}}.layers.{{l}}.{ours}": f"{official}.{theirs}" for ours, theirs in rows.items()}
+    return {
+        f"stages.{{s}}.layers.{{l}}.{ours}": tuple(f"{official}.{name}" for name in _several(theirs))
+        for ours, theirs in rows.items()
+    }
+
+
+def _several(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _pattern(ours: str) -> re.Pattern[str]:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import re
-
 from torch import Tensor
 
 from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
 
 SS2D = {
-    "in_proj": "op.in_proj",
-    "conv": "op.conv2d",
-    "out_norm": "op.out_norm",
-    "out_proj": "op.out_proj",
-}
-_SCANS = {"x_proj.weight": "x_proj_weight", "dt_bias": "dt_projs_bias", "A_log": "A_logs", "D": "Ds"}
-_LAYER = {
     "ss2d.norm": "norm",
-    "mlp.norm": "norm2",
-    "mlp.op.fc1": "mlp.fc1",
-    "mlp.op.fc2": "mlp.fc2",
+    "ss2d.op.in_proj": "op.in_proj",
+    "ss2d.op.conv": "op.conv2d",
+    "ss2d.op.x_proj.weight": "op.x_proj_weight",
+    "ss2d.op.dt_proj.{k}.weight": "op.dt_projs_weight.{k}",
+    "ss2d.op.dt_bias": "op.dt_projs_bias",
+    "ss2d.op.A_log": "op.A_logs",
+    "ss2d.op.D": "op.Ds",
+    "ss2d.op.out_norm": "op.out_norm",
+    "ss2d.op.out_proj": "op.out_proj",
 }
-_TOP = {"head.norm": "classifier.norm", "head.fc": "classifier.head"}
-_STEM = {"0": "0", "1": "2", "3": "5", "4": "7"}
-_DOWNSAMPLE = {"0": "1", "1": "3"}
+_ROWS = {
+    "stem.0": "patch_embed.0",
+    "stem.1": "patch_embed.2",
+    "stem.3": "patch_embed.5",
+    "stem.4": "patch_embed.7",
+    "stages.{s}.downsample.0": "layers.{s-1}.downsample.1",
+    "stages.{s}.downsample.1": "layers.{s-1}.downsample.3",
+    **in_layers(
+        {**SS2D, "mlp.norm": "norm2", "mlp.op.fc1": "mlp.fc1", "mlp.op.fc2": "mlp.fc2"}, "layers.{s}.blocks.{l}"
+    ),
+    "head.norm": "classifier.norm",
+    "head.fc": "classifier.head",
+}
 
 
 def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -43,40 +51,11 @@ def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return prepared
 
 
-def ss2d_source(name: str) -> str | None:
-    """The official name, inside a layer, of a tensor of our SS2D."""
-    if name in _SCANS:
-        return f"op.{_SCANS[name]}"
-    if match := re.fullmatch(r"dt_proj\.(\d+)\.weight", name):
-        return f"op.dt_projs_weight.{match[1]}"
-    owner, _, leaf = name.rpartition(".")
-    return f"{SS2D[owner]}.{leaf}" if owner in SS2D else None
-
-
-def _sources(key: str) -> tuple[str, ...] | None:
-    """Our key -> official keys."""
-    owner, _, leaf = key.rpartition(".")
-    if owner in _TOP:
-        return (f"{_TOP[owner]}.{leaf}",)
-    if (match := re.fullmatch(r"stem\.(\d)", owner)) and match[1] in _STEM:
-        return (f"patch_embed.{_STEM[match[1]]}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.downsample\.(\d)", owner):
-        return (f"layers.{int(match[1]) - 1}.downsample.{_DOWNSAMPLE[match[2]]}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.(.+)", key):
-        block, name = f"layers.{match[1]}.blocks.{match[2]}", match[3]
-        if name.startswith("ss2d.op."):
-            source = ss2d_source(name.removeprefix("ss2d.op."))
-            return (f"{block}.{source}",) if source else None
-        part, _, leaf = name.rpartition(".")
-        return (f"{block}.{_LAYER[part]}.{leaf}",) if part in _LAYER else None
-    return None
-
-
 VMAMBA = register(
     Family(
         "vmamba",
         lambda keys: {"layers.0.blocks.0.op.A_logs", "classifier.head.weight"} <= keys,
-        _sources,
+        by_table(_ROWS),
         prepare=prepare,
     )
 )

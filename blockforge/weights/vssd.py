@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor
 
+from blockforge.weights.mlla import AROUND_LAYERS
 from blockforge.weights.official import Family, register
+from blockforge.weights.tables import by_table, in_layers
 
 _MIXER = {
     "op.gate": "attn.gate",
@@ -30,42 +30,18 @@ _LAYER = {
     "mlp.op.fc2": "mlp.fc2",
     **{f"{op}.{own}": official for op in ("nc_ssd", "ssd", "bi_ssd") for own, official in _MIXER.items()},
 }
-_STEM = {
-    "entry.0": "conv1.conv",
-    "entry.1": "conv1.norm",
-    "branch.0": "conv2.0.conv",
-    "branch.1": "conv2.0.norm",
-    "branch.3": "conv2.1.conv",
-    "branch.4": "conv2.1.norm",
-    "widen.0": "conv3.0.conv",
-    "widen.1": "conv3.0.norm",
-    "narrow.0": "conv3.1.conv",
-    "narrow.1": "conv3.1.norm",
-    "0": "conv1.conv",  # the ablation's stem of one convolution
-    "1": "conv1.norm",
-    "3": "norm",
+_ROWS = {
+    **AROUND_LAYERS,
+    "stem.0": "patch_embed.conv1.conv",  # the ablation's stem of one convolution
+    "stem.1": "patch_embed.conv1.norm",
+    "stem.3": "patch_embed.norm",
+    **in_layers(_LAYER, "layers.{s}.blocks.{l}"),
 }
-# The ablation's plain downsampling has its norm where this one has its second convolution: see `_prepare`.
-_DOWNSAMPLE = {"0": "conv.0.conv", "2": "conv.1.conv", "4": "conv.2.conv", "5": "conv.2.norm"}
-
-
-def _sources(key: str) -> tuple[str, ...] | None:
-    """Our key -> official key."""
-    owner, _, leaf = key.rpartition(".")
-    if owner in ("head.norm", "head.fc"):
-        return (f"{owner.removeprefix('head.').replace('fc', 'head')}.{leaf}",)
-    if owner.startswith("stem.") and (name := _STEM.get(owner.removeprefix("stem."))):
-        return (f"patch_embed.{name}.{leaf}",)
-    if match := re.fullmatch(r"stages\.(\d+)\.downsample\.(\d)", owner):
-        return (f"layers.{int(match[1]) - 1}.downsample.{_DOWNSAMPLE[match[2]]}.{leaf}",)
-    if (match := re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.(.+)", owner)) and match[3] in _LAYER:
-        return (f"layers.{match[1]}.blocks.{match[2]}.{_LAYER[match[3]]}.{leaf}",)
-    return None
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Split each fused projection into gate, what is convolved, and steps; give both kinds of downsampling
-    one layout."""
+    one layout: the plain one of the ablation has its norm where the other has its second convolution."""
     prepared = {}
     for key, value in state.items():
         mixer = key.removesuffix("in_proj.weight")
@@ -86,4 +62,4 @@ def _matches(keys: set[str]) -> bool:
     )
 
 
-VSSD = register(Family("vssd", _matches, _sources, _prepare))
+VSSD = register(Family("vssd", _matches, by_table(_ROWS), _prepare))
