@@ -4,7 +4,8 @@ An operator is a folder of this package. Its `__init__.py` declares what can run
 
     OPERATOR = Operator("selective_scan", triton=needs_triton, numba=needs_numba, torch=anywhere, reference=anywhere)
 
-Each name stands for a file of the folder, `triton_impl.py`, `numba_impl.py`, `torch_impl.py`, `reference.py`, which
+Each name stands for a file of the folder, `triton_impl.py`, `numba_impl.py`, `onednn_impl.py`, `torch_impl.py`,
+`reference.py`, which
 defines a function of the operator's name; it is imported when it is first chosen. Each value is a function that
 says why the backend cannot run a tensor, or None: `refuses(x, **facts) -> str | None`. `facts` are whatever the
 operator hands to `pick`, so a kernel may refuse by sizes too. The public function is then
@@ -36,8 +37,10 @@ from blockforge.errors import BlockforgeError, did_you_mean
 Refusal = Callable[..., str | None]
 """`refuses(x, **facts)`: why a backend cannot run the operator on `x`; None: it can."""
 
-NAMES = ("auto", "triton", "numba", "torch", "reference")
+NAMES = ("auto", "triton", "numba", "onednn", "torch", "reference")
 ENVIRONMENT = "BLOCKFORGE_KERNELS"
+MOST_CHOICES = 4096
+"""Choices that an operator remembers."""
 
 _log = logging.getLogger(__name__)
 _in_context: ContextVar[str | None] = ContextVar("blockforge_kernels_backend", default=None)
@@ -66,6 +69,8 @@ class Operator:
         assert set(backends) <= set(NAMES[1:]), backends
         self.name, self.backends = name, backends
         self.loaded: dict[str, Callable[..., Any]] = {}
+        self.chosen: dict[tuple[Any, ...], str] = {}
+        """What was chosen, for all that a choice depends on: a model asks again at every layer."""
 
     def pick(self, x: Tensor, backend: str | None = None, **facts: Any) -> Callable[..., Any]:
         """The function to call. `x` is the tensor that decides; only its device and type are looked at
@@ -185,10 +190,16 @@ def _choose(
     operator: Operator, device: str, dtype: torch.dtype, argument: str | None, facts: tuple[tuple[str, Any], ...]
 ) -> str:
     """Choose and load. Its result is a constant of a compiled graph: imports and logs cannot be traced."""
+    key = (device, dtype, *_wanted(argument), interpreting(), facts)
+    if (chosen := operator.chosen.get(key)) is not None:
+        return chosen
     x = torch.empty(0, device=device, dtype=dtype)
     choice = operator.choose(x, argument, **dict(facts))
     _log.debug("%s: %s (%s)", operator.name, *choice)
-    return _load(operator, choice.backend)
+    if len(operator.chosen) >= MOST_CHOICES:
+        operator.chosen.clear()
+    operator.chosen[key] = _load(operator, choice.backend)
+    return choice.backend
 
 
 @_constant

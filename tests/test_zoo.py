@@ -12,6 +12,7 @@ from torch import fx
 import blockforge as bf
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.modules import image_map
 from blockforge.testing import (
     check_costs,
     check_memory,
@@ -157,8 +158,8 @@ def test_printed_code_is_the_module(source: Path) -> None:
     """`print(model.code)`, run by hand, computes what the module computes."""
     model = randomise(bf.build(source, seed=0)).eval()
     assert isinstance(model, Backbone)
-    names = {"torch": torch, "operator_add": torch.add, "device": torch.device}
-    scope: dict[str, object] = dict(names)
+    names = {"torch": torch, "operator_add": torch.add, "blockforge_compiler_modules_image_map": image_map}
+    scope: dict[str, object] = {"device": torch.device, **names}
     exec("from __future__ import annotations\n" + model.code.replace("_operator_add", "operator_add"), scope)
     forward = scope["forward"]
     assert callable(forward)

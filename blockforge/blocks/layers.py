@@ -15,43 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.errors import OpError
+from blockforge.kernels.linear import linear
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
 
 
-FEW = 64
-"""Positions, of all images together, up to which a linear layer is not run as a convolution."""
+OUTWEIGHS = 4
+"""A dense kernel with more than so many times the input's elements is read as it lies, and the input is copied."""
+
+PIECE, LANES = 2**20, 16
+"""Weights that oneDNN gets at once of such a kernel, and the number that its output channels are a multiple of."""
 
 
 class Linear(nn.Linear):
-    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0.
-
-    On the CPU a float32 map goes through the 1x1 convolution that it is: oneDNN uses the widest vectors of any
-    processor, the BLAS behind `F.linear` does not on some. Maps of few positions do not: oneDNN copies the weights
-    into an order of its own on every call, which then takes longer and more memory than the product (measured:
-    docs/performance.md).
-    """
+    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _pays_as_convolution(x):
-            return F.linear(x, self.weight, self.bias)
-        kernel = self.weight[:, :, None, None]
-        y = F.conv2d(x.permute(0, 3, 1, 2), kernel, self.bias, dilation=_dilation_of_1x1(x))
-        return y.permute(0, 2, 3, 1)
+        return linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-
-
-def _pays_as_convolution(x: Tensor) -> bool:
-    """Whether a linear layer on x is run as a 1x1 convolution."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return False
-    on_map = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu"
-    return on_map and x.numel() > FEW * x.shape[-1]
 
 
 class Conv2d(nn.Conv2d):
@@ -96,10 +82,32 @@ class Conv2d(nn.Conv2d):
             # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
             # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
             x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
+            if self.groups == 1:
+                return linear(x, self.weight.flatten(1), self.bias)
             dilation, stride, padding = _dilation_of_1x1(x), (1, 1), (0, 0)
+        elif self.groups == 1 and _outweighs(self.weight, x):
+            return self._by_pieces(x)
         x = x.permute(0, 3, 1, 2)
         y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
-        return y.permute(0, 2, 3, 1)
+        return y.permute(0, 2, 3, 1).contiguous()
+
+    def _by_pieces(self, x: Tensor) -> Tensor:
+        """With less of the kernel in memory twice: on a channels-last map torch first copies it into that layout,
+        and oneDNN then into its own. On an NCHW map only oneDNN does, here some output channels at a time."""
+        x = x.permute(0, 3, 1, 2).contiguous()
+        channels = max(1, PIECE // self.weight[0].numel() // LANES) * LANES
+        weights = self.weight.split(channels)
+        biases = [None] * len(weights) if self.bias is None else self.bias.split(channels)
+        maps = [F.conv2d(x, w, b, self.stride, self.padding) for w, b in zip(weights, biases, strict=True)]
+        return torch.cat([y.permute(0, 2, 3, 1) for y in maps], dim=-1)
+
+
+def _outweighs(weight: Tensor, x: Tensor) -> bool:
+    """Whether a dense kernel is so much larger than the map that `_by_pieces` pays (measured:
+    docs/performance.md)."""
+    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    here = x.device.type == "cpu" and x.dtype == torch.float32
+    return here and not captured and weight.numel() > OUTWEIGHS * x.numel()
 
 
 def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ import networkx as nx
 from torch import fx, nn
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.modules import Branch, Fuse, Layer, WindowIn, WindowOut
+from blockforge.compiler.modules import Branch, Fuse, Layer, WindowIn, WindowOut, image_map
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,7 @@ def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[
     name = unit.name.replace(".", "_")
     args = tuple(emitted[i] for i in unit.inputs)
     if node["kind"] == "input":
-        image = graph.placeholder("x")
-        if node["out_shape"].dim == 1:  # permuted, it would keep strides that a convolution takes for NCHW
-            nhwc = graph.call_method("unsqueeze", (graph.call_method("squeeze", (image, 1)), -1))
-        else:
-            nhwc = graph.call_method("permute", (image, 0, 2, 3, 1))
-        return graph.create_node("call_method", "contiguous", (nhwc,), name="image")
+        return graph.create_node("call_function", image_map, (graph.placeholder("x"),), name="image")
     if node["kind"] == "add":
         return graph.create_node("call_function", operator.add, args, name=name)
     if node["kind"] == "window_out":

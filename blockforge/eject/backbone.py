@@ -79,11 +79,7 @@ class BackboneText:
             "    def forward_features(self, x: Tensor) -> list[Tensor]:",
             '        """x_BCHW -> the map_BCHW of each stage."""',
         ]
-        if self.graph.nodes["input"]["out_shape"].dim == 1:  # permuted, it would keep strides that mean NCHW
-            lines.append("        x = x.squeeze(1).unsqueeze(-1).contiguous()")
-        else:
-            lines.append("        x = x.permute(0, 2, 3, 1).contiguous()")
-        lines.append("        maps = []")
+        lines += ["        x = image_map(x)", "        maps = []"]
         lines += [f"        {line}" for line in self._steps()]
         return [*lines, "        return maps"]
 

@@ -88,7 +88,7 @@ def _written(arch: Architecture) -> str:
 
 def _closure(arch: Architecture) -> Closure:
     """What the nodes of the graph use."""
-    modules = {"Layer", "Branch"}
+    modules = {"Layer", "Branch", "image_map"}
     values: list[Any] = []
     for node in arch.graph.nodes.values():
         if node["kind"] in ("window_in", "window_out"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels import backends
-from blockforge.kernels.cross_scan import DIRECTIONS, Direction, cross_scan, workspace
+from blockforge.kernels.cross_scan import DIRECTIONS, OPERATOR, Direction, cross_scan, workspace
 from blockforge.kernels.cross_scan.directions import order
 from blockforge.testing import peak_bytes
 
@@ -133,6 +133,7 @@ def test_workspace_is_what_a_scan_takes(
     directions: tuple[Direction, ...], window: int | None, numba: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "_installed", lambda module: numba)
+    monkeypatch.setattr(OPERATOR, "chosen", {})
     one = make(len(directions), (14, 14), 48, 4, 3)
     used = []
     for batch in (2, 4):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels import backends
-from blockforge.kernels.selective_scan import reference, selective_scan, torch_impl, workspace
+from blockforge.kernels.selective_scan import OPERATOR, reference, selective_scan, torch_impl, workspace
 from blockforge.testing import peak_bytes
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -151,6 +151,7 @@ def test_captured_graphs_give_the_same(reverse: bool) -> None:
 def test_workspace_is_what_a_scan_takes(length: int, states: int, numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what runs on a CPU, with numba and without."""
     monkeypatch.setattr(backends, "_installed", lambda module: numba)
+    monkeypatch.setattr(OPERATOR, "chosen", {})
     t = {n: v.detach().float() for n, v in make(length, states, dim=48, batch=1).items()}
     rest = [t[n] for n in NAMES[2:6]]
     for wide in (48, 96):

@@ -1,0 +1,87 @@
+"""A linear layer on a CPU by oneDNN, which uses the widest vectors of any processor. The BLAS behind `F.linear` does
+not on some. Two ways lead there: the operator that torch's own compiler calls, and the 1x1 convolution that the layer
+is. Which one pays was measured: see the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, library
+
+LEAST_WORK = 2**21
+"""Multiply-adds from which oneDNN makes up for the 20 microseconds that its call takes longer."""
+
+MANY = 2**13
+"""Positions, of all images together, from which the weights are worth copying into oneDNN's own order, as a
+convolution does on every call."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """See the package's `linear`."""
+    if x.ndim == 1 or x.numel() * weight.shape[0] < LEAST_WORK:
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        y: Tensor = _as_one_node(x, weight, bias)
+        return y
+    if x.ndim == 4 and x[..., 0].numel() >= MANY:
+        # The dilation is without effect on a 1x1 kernel; it keeps torch from its BLAS with one thread.
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias, dilation=2)
+        return y.permute(0, 2, 3, 1)
+    if torch.is_grad_enabled():
+        y = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+        return y.unflatten(0, x.shape[:-1])
+    return _product(x, weight, bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """By the operator that torch's own compiler calls where it prefers oneDNN to the BLAS. It has no derivative."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+class _Linear(torch.autograd.Function):
+    """`_product` of matrices and its derivative, which is made of products."""
+
+    @staticmethod
+    def forward(x_PC: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _product(x_PC, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, dy_PD: Tensor) -> tuple[Tensor | None, ...]:
+        x_PC, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        product = F.linear if torch.is_grad_enabled() else _product  # a derivative of the derivative is asked for
+        dw = _of_weight(product, x_PC, dy_PD) if of_weight else None  # first: it copies for a while
+        return product(dy_PD, weight.T) if of_x else None, dw, dy_PD.sum(0) if of_bias else None
+
+
+def _of_weight(product: Callable[[Tensor, Tensor], Tensor], x_PC: Tensor, dy_PD: Tensor) -> Tensor:
+    """dy^T x. The product copies its first operand, and whoever gathers gradients one that lies transposed: the
+    way with less to copy."""
+    if dy_PD.numel() > x_PC.numel() + x_PC.shape[1] * dy_PD.shape[1]:
+        return product(x_PC.T, dy_PD.T).T
+    return product(dy_PD.T, x_PC.T)
+
+
+def _unwritten(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _registered() -> Callable[..., Tensor]:
+    """`_product` as a node of compiled graphs, into which their compiler does not look: it would allow the operator
+    itself only for weights that it may keep a copy of."""
+    schema = "(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
+    operator = library.custom_op("blockforge::linear_onednn", _product, mutates_args=(), schema=schema)
+    operator.register_fake(_unwritten)
+    return operator
+
+
+_as_one_node = _registered()

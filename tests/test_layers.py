@@ -1,0 +1,52 @@
+"""Layers of which one operator is run in several ways."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockforge.blocks import layers
+from blockforge.blocks.layers import Conv2d
+from blockforge.compiler.modules import image_map
+
+
+def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
+    """The result and all gradients, of the layer or of torch's operator."""
+    if plain:
+        y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, conv.stride, conv.padding).permute(0, 2, 3, 1)
+    else:
+        y = conv(x)
+        assert y.is_contiguous()
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 2), (1, (1, 5))])
+def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
+    stride: int, kernel: int | tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "PIECE", 5000)
+    torch.manual_seed(0)
+    conv = Conv2d(24, 100, kernel, stride=stride, bias=bias)
+    x = torch.randn(1, 6, 5, 24, requires_grad=True)
+    assert layers._outweighs(conv.weight, x)
+    for ours, torchs in zip(run(conv, x, plain=False), run(conv, x, plain=True), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-3)
+
+
+def test_a_small_kernel_does_not() -> None:
+    assert not layers._outweighs(Conv2d(8, 8, 3).weight, torch.randn(1, 14, 14, 8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_copied_in_inference_alone(channels: int) -> None:
+    image = torch.randn(2, channels, 6, 5)
+    kept = image_map(image)
+    with torch.no_grad():
+        copied = image_map(image)
+    assert torch.equal(kept, image.permute(0, 2, 3, 1))
+    assert torch.equal(copied, kept)
+    assert kept.data_ptr() == image.data_ptr()
+    assert copied.is_contiguous()
