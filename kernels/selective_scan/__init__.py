@@ -91,9 +91,13 @@ def _check(
         raise ValueError(f"{dim} channels cannot be split into the {groups} groups of B")
     if A.ndim != 2 or A.shape[0] != dim:
         raise ValueError(f"A must be (channels, N) with {dim} channels, not {tuple(A.shape)}")
-    mapped = (batch, groups, A.shape[1], length)
-    wanted = {"delta": (delta, tuple(u.shape)), "B": (B, mapped), "C": (C, mapped)}
-    wanted |= {n: (t, (dim,)) for n, t in (("D", D), ("delta_bias", delta_bias)) if t is not None}
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must be {shape}, not {tuple(tensor.shape)}")
+    mapped, a_channel = (batch, groups, A.shape[1], length), (dim,)
+    for name, tensor, shape in (
+        ("delta", delta, u.shape),
+        ("B", B, mapped),
+        ("C", C, mapped),
+        ("D", D, a_channel),
+        ("delta_bias", delta_bias, a_channel),
+    ):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} must be {tuple(shape)}, not {tuple(tensor.shape)}")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blockforge.kernels.jit import flat, pieces, spread
-from blockforge.kernels.selective_scan import numba_kernels, operators
+from blockforge.kernels.jit import pieces, spread
+from blockforge.kernels.selective_scan import numba_backward, numba_kernels, operators
 
 Array = np.ndarray[Any, Any]
 
@@ -24,7 +24,7 @@ class Scan(NamedTuple):
 
     Attributes:
         u, delta: (B, L, D), channels side by side, else of any strides.
-        A: (N, D), dense.
+        A: (D, N), of any strides.
         B, C: (B, G, N, L), of any strides.
         D, bias: (D,), dense; zeros where there is none.
         order: the positions in the order of the scan, (L,).
@@ -45,16 +45,12 @@ class Scan(NamedTuple):
     def of(cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
            bias: Tensor | None, order: Array, softplus: bool) -> Scan:  # fmt: skip
         """Operands with u and delta (B, L, D), A (D, N), of any type and layout."""
-        none = torch.zeros(u.shape[2]) if D is None or bias is None else None
-        D, bias = (none if t is None else t.float().contiguous() for t in (D, bias))
-        assert D is not None
-        assert bias is not None
-        A = A.float().mT.contiguous()
-        return cls(_rows(u), _rows(delta), A, B.float(), C.float(), D, bias, order, softplus)
+        D, bias = (_rows(torch.zeros(u.shape[2]) if t is None else t) for t in (D, bias))
+        return cls(_rows(u), _rows(delta), _float(A), _float(B), _float(C), D, bias, order, softplus)
 
     def forward(self, y: Tensor, add: bool) -> None:
         """y_BLD <- the output, or + the output."""
-        work, operands, target = self._work(), self._arrays(y), flat(y)
+        work, operands, target = self._work(), self._given(y), y.data_ptr()
 
         def run(piece: int, first: int, last: int) -> None:
             numba_kernels.forward(*operands, work.items, work.tiles, first, last, self.softplus, add, target)
@@ -65,19 +61,19 @@ class Scan(NamedTuple):
         """Gradients of A (N, D), B and C (B, G, L, N), D and the bias; that of u goes into, or is added to, du, and
         that of delta into ddelta. Both are dense (B, L, D), and ddelta may be delta itself."""
         batch, length, channels = self.u.shape
-        states, groups = self.A.shape[0], self.B.shape[1]
+        states, groups = self.A.shape[1], self.B.shape[1]
         work, dy = self._work(), _rows(dy)
         shared = len(work.items) == batch  # then no two items add to the same dB
         dB, dC = (torch.zeros(1 if shared else work.pieces, batch, groups, length, states) for _ in range(2))
         summed = (states, channels), (channels,), (channels,)
         dA, dD, dbias = (torch.zeros(work.pieces, *shape) for shape in summed)
-        operands, outputs = self._arrays(dy), (flat(dy), flat(du), flat(ddelta))
+        operands, outputs = self._given(dy), (dy.data_ptr(), du.data_ptr(), ddelta.data_ptr())
         sums = [t.numpy() for t in (dB, dC, dA, dD, dbias)]
 
         def run(piece: int, first: int, last: int) -> None:
             own = [t[0 if len(t) == 1 else piece] for t in sums]
             items = (work.items, work.tiles, first, last, self.softplus, add)
-            numba_kernels.backward(*operands, *items, *outputs, *own, _chunk(length, states))
+            numba_backward.backward(*operands, *items, *outputs, *own, _chunk(length, states))
 
         spread(work.pieces, len(work.items), run)
         dA, dB, dC, dD, dbias = (t[0] if len(t) == 1 else t.sum(0) for t in (dA, dB, dC, dD, dbias))
@@ -85,15 +81,16 @@ class Scan(NamedTuple):
 
     def _work(self) -> _Work:
         batch, length, channels = self.u.shape
-        states, groups = self.A.shape[0], self.B.shape[1]
+        states, groups = self.A.shape[1], self.B.shape[1]
         wanted = pieces(batch * channels, self.u.numel() * states)
         return _Work.cut(batch, groups, channels // groups, _most_tiles(length, states), wanted)
 
-    def _arrays(self, y: Tensor) -> tuple[Any, ...]:
-        strides = [*self.u.stride()[:2], *self.delta.stride()[:2], *self.B.stride(), *self.C.stride(), *y.stride()[:2]]
-        arrays = [flat(t) for t in (self.u, self.delta, self.B, self.C)]
-        parameters = [t.detach().numpy() for t in (self.A, self.D, self.bias)]
-        return (*arrays, *parameters, self.order, tuple(strides))
+    def _given(self, y: Tensor) -> tuple[Any, ...]:
+        """What both kernels take first; `y` is the output or its gradient."""
+        u, delta, A, B, C, D, bias, order, _ = self
+        addresses = [t.data_ptr() for t in (u, delta, B, C, A, D, bias)]
+        strides = (*u.stride()[:2], *delta.stride()[:2], *B.stride(), *C.stride(), *y.stride()[:2], *A.stride())
+        return (*addresses, order, strides, *A.shape)
 
 
 class _Work(NamedTuple):
@@ -128,9 +125,14 @@ def _most_tiles(length: int, states: int) -> int:
     return max(1, 2**17 // (_chunk(length, states) * (4 + 2 * states) * numba_kernels.WIDTH))
 
 
+def _float(x: Tensor) -> Tensor:
+    """In float32. Asked first: a call of torch that does nothing is slow where caches are cold."""
+    return x if x.dtype == torch.float32 else x.float()
+
+
 def _rows(x: Tensor) -> Tensor:
     """In float32, with channels side by side."""
-    x = x.float()
+    x = _float(x)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 

@@ -27,9 +27,10 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, delta_bias: Tensor | None,
         softplus: bool, reverse: bool,
     ) -> Tensor:  # fmt: skip
-        y = torch.empty(u.mT.shape, device=u.device)
-        scan.of(u.mT, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus).forward(y, add=False)
-        return y.to(u.dtype).mT
+        u_BLD = u.mT
+        y = torch.empty(u_BLD.shape, device=u.device)
+        scan.of(u_BLD, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus).forward(y, add=False)
+        return (y if u.dtype == y.dtype else y.to(u.dtype)).mT
 
     def backward(
         dy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
@@ -42,13 +43,9 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         return tuple(g if t is None else g.to(t.dtype) for g, t in found)
 
     name = f"blockforge::selective_scan_{backend}"
-    operator = library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
+    operator, run = _operator(name, forward, f"({_OPERANDS}) -> Tensor", _fake)
     seven = ", ".join(["Tensor"] * 7)
-    derivative = library.custom_op(
-        f"{name}_backward", backward, mutates_args=(), schema=f"(Tensor dy, {_OPERANDS}) -> ({seven})"
-    )
-    operator.register_fake(_fake)
-    derivative.register_fake(_fake_backward)
+    _, derivative = _operator(f"{name}_backward", backward, f"(Tensor dy, {_OPERANDS}) -> ({seven})", _fake_backward)
 
     def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
@@ -71,10 +68,31 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
     ) -> Tensor:
         """See the package's `selective_scan`. In float32; differentiable once; the backward pass computes the
         states anew. No copies where u and delta have their channels side by side."""
-        y: Tensor = operator(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
+        y: Tensor = run(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
         return y
 
     return selective_scan
+
+
+def _operator(name: str, function: Any, schema: str, fake: Any) -> tuple[library.CustomOpDef, Callable[..., Any]]:
+    """An operator of torch, which autograd may know, and a function that runs it.
+
+    Without gradients the function calls a second operator, `<name>_no_grad`, which autograd does not know: with cold
+    caches, as after any large layer, that is half the time.
+    """
+    known = library.custom_op(name, function, mutates_args=(), schema=schema)
+    known.register_fake(fake)
+    library.define(f"{name}_no_grad", schema)
+    library.impl(f"{name}_no_grad", "default", function)
+    library.register_fake(f"{name}_no_grad", fake)
+    plain = getattr(torch.ops.blockforge, f"{name.removeprefix('blockforge::')}_no_grad").default
+
+    def run(*given: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in given):
+            return known(*given)
+        return plain(*given)
+
+    return known, run
 
 
 @lru_cache(maxsize=64)

@@ -53,7 +53,16 @@ def assert_close(ours: Operands, exact: Operands, limit: float) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     ("length", "states", "groups", "dim"),
-    [(1, 1, 1, 6), (2, 8, 2, 6), (63, 16, 1, 7), (63, 1, 3, 33), (197, 8, 1, 5), (63, 64, 2, 6), (40, 2, 1, 401)],
+    [
+        (1, 1, 1, 6),
+        (2, 8, 2, 6),
+        (63, 16, 1, 7),
+        (63, 1, 3, 33),
+        (197, 8, 1, 5),
+        (63, 64, 2, 6),
+        (40, 2, 1, 401),
+        (21, 7, 1, 19),
+    ],
 )
 def test_equals_the_loop(length: int, states: int, groups: int, dim: int, reverse: bool) -> None:
     operands = make(length, states, groups, dim)
@@ -129,6 +138,13 @@ def test_any_memory_layout() -> None:
         assert torch.equal(a, b)
 
 
+def test_operands_are_only_read() -> None:
+    operands = make(40, 6, groups=2)
+    before = [t.clone() for t in operands]
+    run(numba_impl.selective_scan, operands, torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(operands, before, strict=True))
+
+
 def test_no_memory_is_read_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     operands = make(63, 5)
     exact = run(reference.selective_scan, operands, torch.float64)
@@ -168,11 +184,39 @@ def test_compiled_graphs_keep_the_kernel() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_without_gradients_it_is_the_same() -> None:
+    """Another operator runs then, in compiled graphs too."""
+    operands = make(23, 5)
+    kept = run(numba_impl.selective_scan, operands, torch.float32)[0]
+
+    def scan(*given: Tensor) -> Tensor:
+        return numba_impl.selective_scan(*given[:6], delta_bias=given[6], delta_softplus=True)
+
+    assert torch.equal(scan(*operands), kept)
+    assert torch.equal(torch.compile(scan, fullgraph=True, backend="aot_eager")(*operands), kept)
+    with torch.no_grad():
+        y = scan(*(t.requires_grad_() for t in operands))
+    assert torch.equal(y, kept)
+    assert not y.requires_grad
+
+
 def test_operators_keep_the_rules_of_torch() -> None:
     """Schema, fake implementation, autograd registration and AOT dispatch."""
     operands = [t.requires_grad_() for t in make(9, 2)]
     library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands, True, False))
     library.opcheck(torch.ops.blockforge.selective_scan_numba.default, (*operands[:5], None, None, True, True))
+    plain = [t.detach() for t in operands]
+    library.opcheck(torch.ops.blockforge.selective_scan_numba_no_grad.default, (*plain, True, False))
+    dy = torch.randn_like(plain[0])
+    library.opcheck(torch.ops.blockforge.selective_scan_numba_backward_no_grad.default, (dy, *plain, True, False))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    operands = [t.requires_grad_() for t in make(9, 2)]
+    y = numba_impl.selective_scan(*operands[:5])
+    (du,) = torch.autograd.grad(y.square().sum(), operands[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        du.sum().backward()
 
 
 def test_calls_from_several_threads() -> None:
