@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tables import Names, by_table, in_layers
 
-_LAYER = {
+_LAYER: dict[str, Names] = {
     "conv_block.op.0": "conv1",
     "conv_block.op.1": "norm1",
     "conv_block.op.3": "conv2",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tables import Names, by_table, in_layers
 
-_LAYER = {
+_LAYER: dict[str, Names] = {
     "sam.norm": "norm1",
     "sam.scale": "gamma_1",
     "sam.op.v": "attn.v",
