@@ -67,9 +67,8 @@ def train(
     if json:
         print_json({"folder": str(folder), **result.as_dict()})
         return
-    text = (
-        f"top-1 {result.final:.2f} after {len(result.history)} epochs, best {result.best:.2f}, {result.seconds:.1f} s"
-    )
+    ran = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)}"
+    text = f"top-1 {result.final:.2f} after {ran}, best {result.best:.2f}, {result.seconds:.1f} s"
     console().print(f"{text}\nwritten to {folder}", soft_wrap=True)
 
 
