@@ -17,6 +17,8 @@ from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import aggregator
 from blockforge.errors import OpError
+from blockforge.kernels.channel_attention import channel_attention
+from blockforge.kernels.channel_attention import workspace as attention_workspace
 
 PARTS = 3
 """What is joined at last: the input, what it found in the sources, and the sources."""
@@ -75,18 +77,19 @@ class DMCA(Aggregator):
         return cost + (self.norm.cost(shape._replace(dim=joined)) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, sources: tuple[int, ...], dim: int) -> int:
-        width, positions, head = shape.elements, shape.positions, shape.dim // self.groups
-        joined, small = sum(sources) * positions, self.reduced(shape).elements
+        width, positions = shape.elements, shape.positions
+        joined, small = sum(sources) * positions, self.reduced(shape)
+        attention = attention_workspace(positions, small.positions, shape.dim, self.groups)
         norm = self.norm.workspace(shape._replace(dim=sum(sources))) if self.norm is not None else 0
         given = positions * (dim // PARTS * PARTS)
         missing = dim % PARTS
         return max(
             joined + max(norm, joined),
             joined + 2 * width,  # keys, then values, before and after their activation
-            joined + small + 2 * width,
-            2 * width + 2 * small,
-            2 * small + 2 * width - width // self.groups + (3 if self.groups > 1 else 2) * head * head,
-            6 * width,  # the three parts before and after they interleave
+            joined + small.elements + 2 * width,
+            2 * width + 2 * small.elements,
+            2 * small.elements + width + attention,
+            6 * width,  # the joined map before and after it is mixed
             3 * width + given,
             (2 * given + 2 * positions * missing) * (missing > 0),
         )
@@ -115,13 +118,10 @@ class DMCAModule(nn.Module):
     def forward(self, x: Tensor, sources: list[Tensor]) -> Tensor:
         k, v = self.read(sources)
         q = self.q(x)
-        found = self.attend(q, k, v)
         if q.shape == x.shape:
             x = q
-        del q, k
-        y = torch.cat([x, *found, v], dim=-1)
-        del x, found, v
-        y = y.unflatten(-1, (-1, PARTS)).transpose(-1, -2).flatten(-2)
+        y = self.joined(x, q, k, v)
+        del x, q, k, v
         y = self.mix(y)
         y = self.act(y)
         y = self.proj(y)
@@ -138,15 +138,10 @@ class DMCAModule(nn.Module):
         del s
         return k, self.v(self.act(v))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-        """What each group of channels finds, maps of C / G channels."""
-        q_BPC, k_BPC, v_BLC = (t.flatten(1, 2) for t in (q, k, v))
-        scale = q_BPC.shape[1] ** -0.5
-        found = []
-        for q_g, k_g, v_g in zip(*(t.chunk(self.groups, dim=-1) for t in (q_BPC, k_BPC, v_BLC)), strict=True):
-            weights = torch.softmax(q_g.mT @ k_g * scale, dim=-1)
-            found.append((v_g @ weights.mT).unflatten(1, v.shape[1:3]))
-        return found
+    def joined(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """x, what its channels find in the values, and the values, their channels interleaved."""
+        x_BLC, q_BPC, k_BPC, v_BLC = (t.flatten(1, 2) for t in (x, q, k, v))
+        return channel_attention(x_BLC, q_BPC, k_BPC, v_BLC, self.groups).unflatten(1, x.shape[1:3])
 
     def filled(self, y: Tensor) -> Tensor:
         """y and, for the channels that it lacks, means over equal shares of its channels."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -13,6 +14,7 @@ from blockforge.blocks.layers import Conv2d, DWConv, Linear
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
+from blockforge.kernels.mixed_conv import mixed_conv
 
 MAX_HEADS = 16
 
@@ -90,10 +92,10 @@ class SAMModule(nn.Module):
 
     def aggregated(self, x: Tensor) -> Tensor:
         """In one expression, so that no map outlives its use."""
-        return self.gather(self.act(self.bn(self.mix(self.mixed(x)))))
+        return self.gather(self.act(self.bn(self.mixed(x))))
 
     def mixed(self, x: Tensor) -> Tensor:
-        """The convolved heads, channel c of every head side by side: the groups of `mix`."""
-        heads = self.s(x).chunk(len(self.convs), dim=-1)
-        scales = [conv(head) for conv, head in zip(self.convs, heads, strict=True)]
-        return torch.stack(scales, dim=-1).flatten(-2)
+        """The convolved heads, with the aggregation mixed: channel c of every head is a group of `mix`."""
+        convs: Any = self.convs
+        mix: Any = (self.mix.weight, self.mix.bias) if self.aggregate else None
+        return mixed_conv(self.s(x), [conv.weight for conv in convs], [conv.bias for conv in convs], mix)

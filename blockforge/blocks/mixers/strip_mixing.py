@@ -16,6 +16,7 @@ from blockforge.blocks.layers import Conv2d, DWConv, Linear, default_init, same_
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
+from blockforge.kernels.strip_mix import Axis, strip_mix
 
 DEFAULT_PATCH = 2
 Order = Literal["cascade", "parallel"]
@@ -149,11 +150,11 @@ class CGSMM(nn.Module):
 
     def __init__(self, shape: Shape, groups: int, strip: int, order: Order) -> None:
         super().__init__()
-        self.size, self.groups, self.order = (shape.height, shape.width), groups, order
+        self.size, self.order = (shape.height, shape.width), order
         self.pos_rows = PositionTable(shape, shape.height)
         self.pos_columns = PositionTable(shape, shape.width)
-        self.rows = StripConv(shape.width, groups, strip)
-        self.columns = StripConv(shape.height, groups, strip)
+        self.rows = StripConv(shape.width, groups, strip, "rows")
+        self.columns = StripConv(shape.height, groups, strip, "columns")
         self.fuse_rows = Linear(2 * shape.dim, shape.dim, bias=False)
         self.fuse_columns = Linear(2 * shape.dim, shape.dim, bias=False)
         self.bn = BatchNorm2d(shape.dim)
@@ -161,36 +162,26 @@ class CGSMM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "strip_mixing")
-        own = x.unflatten(-1, (-1, self.groups))
-        rows = self.fuse_rows(torch.cat((self.mix_rows(x), own), dim=3).flatten(3))
+        rows = self.fuse_rows(self.rows(x, self.pos_rows(), x))
         rows = self.act(self.bn(rows))
         base = rows if self.order == "cascade" else x
-        columns = self.fuse_columns(torch.cat((own, self.mix_columns(base)), dim=3).flatten(3))
+        columns = self.fuse_columns(self.columns(base, self.pos_columns(), x))
         return columns if self.order == "cascade" else rows + columns
-
-    def mix_rows(self, x: Tensor) -> Tensor:
-        return self.rows(x + self.pos_rows())
-
-    def mix_columns(self, x: Tensor) -> Tensor:
-        return self.columns((x + self.pos_columns()).transpose(1, 2)).transpose(1, 2)
 
 
 class StripConv(nn.Module):
-    """Mixes, within each group of channels, all positions of a row and of its neighbouring rows.
+    """`strip_mix` of x_BHWC along rows or columns, joined with a map beside it: before it for rows, behind it for
+    columns. Its weights are those of the grouped convolution that it is."""
 
-    A group is every `groups`-th channel, and its channels (the patch, P) share weights. With the positions of
-    a row as channels and the patch and the rows as sides it is a grouped convolution. x_BHWC -> y_BHWPG, G
-    groups.
-    """
-
-    def __init__(self, length: int, groups: int, strip: int) -> None:
+    def __init__(self, length: int, groups: int, strip: int, axis: Axis) -> None:
         super().__init__()
-        self.groups = groups
+        self.groups, self.axis = groups, axis
         self.conv = Conv2d(length * groups, length * groups, (1, strip), groups=groups)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows_BPHL = x.unflatten(-1, (-1, self.groups)).permute(0, 3, 1, 4, 2).flatten(3)
-        return self.conv(rows_BPHL).unflatten(-1, (self.groups, -1)).permute(0, 2, 4, 1, 3)
+    def forward(self, x: Tensor, pos_HWC: Tensor, beside: Tensor) -> Tensor:
+        weight, bias, first = self.conv.weight, self.conv.bias, self.axis == "columns"
+        assert bias is not None
+        return strip_mix(x, pos_HWC, weight, bias, axis=self.axis, beside_BHWC=beside, beside_first=first)
 
 
 class PositionTable(nn.Module):

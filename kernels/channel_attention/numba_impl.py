@@ -1,0 +1,91 @@
+"""Channel attention compiled by numba for CPUs, as an operator of torch. The derivative is in standard operators.
+
+Letters: B batch, L positions of the map, P positions of queries and keys, C channels, N channels of a group,
+J = 3 C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, library
+
+from blockforge.kernels.channel_attention import numba_kernels, torch_impl
+from blockforge.kernels.jit import pieces, spread
+
+
+def channel_attention(x_BLC: Tensor, q_BPC: Tensor, k_BPC: Tensor, v_BLC: Tensor, groups: int) -> Tensor:
+    """See the package's `channel_attention`. In float32; no copies where channels lie side by side."""
+    y: Tensor = _operator(x_BLC, q_BPC, k_BPC, v_BLC, groups)
+    return y
+
+
+@library.custom_op(
+    "blockforge::channel_attention_numba",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor q, Tensor k, Tensor v, int groups) -> Tensor",
+)
+def _operator(x: Tensor, q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
+    y, dtype = x.new_empty(*x.shape[:2], 3 * x.shape[2], dtype=torch.float32), _dtype(x, v)
+    operands = [_rows(t) for t in (x, q, k, v)]
+    addresses, strides = [t.data_ptr() for t in operands], tuple(s for t in operands for s in t.stride()[:2])
+    (batch, length, dim), reduced = x.shape, q.shape[1]
+    scale, size = np.float32(reduced**-0.5), numba_kernels.scratch_of(reduced, dim, dim // groups)
+
+    def run(piece: int, first: int, last: int) -> None:
+        scratch = torch.empty(size)
+        numba_kernels.forward(
+            *addresses, strides, length, reduced, dim, groups, first, last, scale, scratch.data_ptr(), y.data_ptr()
+        )
+
+    items = batch * -(-length // numba_kernels.ROWS)
+    spread(pieces(items, y.numel()), items, run)
+    return y.to(dtype)
+
+
+@_operator.register_fake
+def _(x: Tensor, q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
+    return x.new_empty(*x.shape[:2], 3 * x.shape[2], dtype=_dtype(x, v))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *operands, ctx.groups = inputs
+    ctx.save_for_backward(*operands)
+    ctx.dtype = x.dtype
+
+
+def _backward(ctx: Any, dy_BLJ: Tensor) -> tuple[Tensor | None, ...]:
+    """The weights once more, then every gradient."""
+    q_BPC, k_BPC, v_BLC = ctx.saved_tensors
+    dx_BLC, dfound_BLC, dv_BLC = dy_BLJ.unflatten(-1, (3, -1)).mT.flatten(-2).float().chunk(3, dim=-1)
+    found, scale = [], q_BPC.shape[1] ** -0.5
+    operands = (t.float().chunk(ctx.groups, dim=-1) for t in (q_BPC, k_BPC, v_BLC, dfound_BLC))
+    for q_BPN, k_BPN, v_BLN, dfound_BLN in zip(*operands, strict=True):
+        weights_BNN = torch.softmax(q_BPN.mT @ k_BPN * scale, dim=-1)
+        of_weights_BNN = dfound_BLN.mT @ v_BLN
+        along = (of_weights_BNN * weights_BNN).sum(-1, keepdim=True)
+        of_scores_BNN = (of_weights_BNN - along) * weights_BNN * scale
+        found.append((k_BPN @ of_scores_BNN.mT, q_BPN @ of_scores_BNN, dfound_BLN @ weights_BNN))
+    dq_BPC, dk_BPC, of_found_BLC = (torch.cat(of, dim=-1) for of in zip(*found, strict=True))
+    of_operands = dq_BPC.to(q_BPC.dtype), dk_BPC.to(k_BPC.dtype), (dv_BLC + of_found_BLC).to(v_BLC.dtype)
+    return (dx_BLC.to(ctx.dtype), *of_operands, None)
+
+
+_operator.register_autograd(_backward, setup_context=_save)
+
+
+# What counters of operations see in its place, also those that were made before this file was imported.
+library.impl("blockforge::channel_attention_numba", "CompositeImplicitAutograd", torch_impl.channel_attention)
+
+
+def _dtype(x: Tensor, v: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, v.dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """In float32, with channels side by side."""
+    x = x.float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

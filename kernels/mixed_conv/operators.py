@@ -1,0 +1,75 @@
+"""Multi-head mixed convolution as an operator of torch, with its derivative and its shapes for compiled graphs: the
+same for numba and triton.
+
+A backend has `forward(x, weight, bias, mix, mix_bias, sides)` and `backward(dy, <the same>)`, which gives the
+gradients of x, weight and mix (any tensor without mixing), and dy's sum over all positions, in float32. Operands:
+weight (taps of all heads, C / n), bias (n, C / n), mix (C / n * m, n), float32 and contiguous; sides of the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, library
+
+_OPERANDS = "Tensor x, Tensor weight, Tensor bias, Tensor? mix, Tensor? mix_bias, int[] sides"
+
+
+Forward = Callable[..., Tensor]
+Backward = Callable[..., tuple[Tensor, ...]]
+
+
+def differentiable(backend: str, forward: Forward, backward: Backward) -> Callable[..., Tensor]:
+    """The function `mixed_conv` of a backend, registered as `blockforge::mixed_conv_<backend>`."""
+
+    def derive(
+        dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, mix_bias: Tensor | None,
+        sides: list[int],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        dx, dweight, dmix, total = backward(dy, x, weight, bias, mix, mix_bias, sides)
+        total_CO = total.unflatten(0, (weight.shape[1], -1))
+        if mix is None:
+            return dx, dweight, total_CO.t().contiguous(), x.new_empty(0), x.new_empty(0)
+        dbias = torch.einsum("con,co->nc", mix.unflatten(0, total_CO.shape), total_CO).contiguous()
+        return dx, dweight, dbias, dmix, total
+
+    name, five = f"blockforge::mixed_conv_{backend}", ", ".join(["Tensor"] * 5)
+    operator = library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
+    derivative = library.custom_op(
+        f"{name}_backward", derive, mutates_args=(), schema=f"(Tensor dy, {_OPERANDS}) -> ({five})"
+    )
+    operator.register_fake(_fake)
+    derivative.register_fake(_fake_backward)
+
+    def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        found = derivative(dy, *tensors, ctx.sides)
+        return (*(None if t is None else g for t, g in zip(tensors, found, strict=True)), None)
+
+    operator.register_autograd(gradients, setup_context=_save)
+
+    def mixed_conv(
+        x_BHWC: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], mix: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """See the package's `mixed_conv`. In float32; the backward pass keeps the inputs alone."""
+        weight, bias = torch.cat([w.flatten(1).t().float() for w in weights]), torch.stack(list(biases)).float()
+        mixing = (None, None) if mix is None else (mix[0].flatten(1).float().contiguous(), mix[1].float().contiguous())
+        y: Tensor = operator(x_BHWC, weight, bias, *mixing, [w.shape[-1] for w in weights])
+        return y
+
+    return mixed_conv
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, *others: Any) -> Tensor:
+    return x.new_empty(*x.shape[:3], bias.numel() if mix is None else mix.shape[0])
+
+
+def _fake_backward(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    return tuple(dy.new_empty(0) if t is None else t.new_empty(t.shape) for t in given[:5])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.sides = inputs
+    ctx.save_for_backward(*tensors)
