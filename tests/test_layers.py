@@ -28,6 +28,7 @@ def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
     stride: int, kernel: int | tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "PIECE", 5000)
+    monkeypatch.setattr(layers, "LARGE", 0)
     torch.manual_seed(0)
     conv = Conv2d(24, 100, kernel, stride=stride, bias=bias)
     x = torch.randn(1, 6, 5, 24, requires_grad=True)
@@ -43,9 +44,9 @@ def test_a_small_kernel_does_not() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_is_copied_in_inference_alone(channels: int) -> None:
     image = torch.randn(2, channels, 6, 5)
-    kept = image_map(image)
+    kept = image_map(image, channels)
     with torch.no_grad():
-        copied = image_map(image)
+        copied = image_map(image, channels)
     assert torch.equal(kept, image.permute(0, 2, 3, 1))
     assert torch.equal(copied, kept)
     assert kept.data_ptr() == image.data_ptr()

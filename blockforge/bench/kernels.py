@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WARM_UP = 2
+_READING = 0.01
+"""Seconds that a reading of the clock spans at least."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def cases(op: str | None) -> list[tuple[str, Case]]:
 
 
 def measure(op: str | None, *, backward: bool, runs: int, threads: int, device: str) -> Iterator[Timing]:
-    """Time every case, one call of each side in turn, `runs` times after two that do not count."""
+    """Time every case, one reading of each side in turn, `runs` times after two that do not count."""
     before = torch.get_num_threads()
     try:
         if threads:
@@ -97,16 +100,22 @@ def _measure(op: str, case: Case, device: torch.device, backward: bool, runs: in
 
 
 def in_turn(sides: dict[str, Callable[[], Tensor]], runs: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call of each side."""
+    """Seconds that a call of each side takes, the mean of a reading. A short call is repeated in it: right after
+    another side it finds the processor's caches empty, which is the other side's doing."""
     taken: dict[str, list[float]] = {side: [] for side in sides}
+    repeats = dict.fromkeys(sides, 1)
     for round_ in range(-_WARM_UP, runs):
         for side, run in sides.items():
             start = time.perf_counter()
-            run()
+            for _ in range(repeats[side]):
+                run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
+            seconds = (time.perf_counter() - start) / repeats[side]
             if round_ >= 0:
-                taken[side].append(time.perf_counter() - start)
+                taken[side].append(seconds)
+            else:
+                repeats[side] = max(1, math.ceil(_READING / seconds))
     return taken
 
 

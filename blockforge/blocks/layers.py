@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.errors import OpError
+from blockforge.kernels.dwconv import dwconv
 from blockforge.kernels.linear import linear
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
 
 
-OUTWEIGHS = 4
-"""A dense kernel with more than so many times the input's elements is read as it lies, and the input is copied."""
+LARGE, OUTWEIGHS = 2**16, 4
+"""A dense kernel with more weights than that, and than so many times the input's elements, is read as it lies, and the
+input is copied."""
 
 PIECE, LANES = 2**20, 16
 """Weights that oneDNN gets at once of such a kernel, and the number that its output channels are a multiple of."""
@@ -82,14 +84,14 @@ class Conv2d(nn.Conv2d):
             # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
             # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
             x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
-            if self.groups == 1:
+            if self.groups == 1 and x.is_contiguous():
                 return linear(x, self.weight.flatten(1), self.bias)
             dilation, stride, padding = _dilation_of_1x1(x), (1, 1), (0, 0)
         elif self.groups == 1 and _outweighs(self.weight, x):
             return self._by_pieces(x)
         x = x.permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
-        return y.permute(0, 2, 3, 1).contiguous()
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups).permute(0, 2, 3, 1)
+        return y.contiguous() if torch.is_grad_enabled() else y  # an image stays NCHW then: see `image_map`
 
     def _by_pieces(self, x: Tensor) -> Tensor:
         """With less of the kernel in memory twice: on a channels-last map torch first copies it into that layout,
@@ -107,7 +109,7 @@ def _outweighs(weight: Tensor, x: Tensor) -> bool:
     docs/performance.md)."""
     captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
     here = x.device.type == "cpu" and x.dtype == torch.float32
-    return here and not captured and weight.numel() > OUTWEIGHS * x.numel()
+    return here and not captured and weight.numel() > max(LARGE, OUTWEIGHS * x.numel())
 
 
 def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
@@ -139,6 +141,9 @@ class DWConv(Conv2d):
     ) -> None:
         super().__init__(dim, dim, kernel_size, groups=dim, bias=bias, init=init)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.kernel_size == (1, 1) else dwconv(x, self.weight, self.bias)
+
     def residual(self, x: Tensor) -> Tensor:
         """`x + self(x)`, with the identity in the kernel's centre: one pass over the map in place of two.
 
@@ -148,7 +153,7 @@ class DWConv(Conv2d):
             return x + self(x)
         height, width = self.kernel_size
         centre = F.pad(self.weight.new_ones(1, 1, 1, 1), (width // 2, width // 2, height // 2, height // 2))
-        return self._conv_forward(x.permute(0, 3, 1, 2), self.weight + centre, self.bias).permute(0, 2, 3, 1)
+        return dwconv(x, self.weight + centre, self.bias)
 
 
 class DropPath(nn.Module):

@@ -100,7 +100,8 @@ def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[
     name = unit.name.replace(".", "_")
     args = tuple(emitted[i] for i in unit.inputs)
     if node["kind"] == "input":
-        return graph.create_node("call_function", image_map, (graph.placeholder("x"),), name="image")
+        args = (graph.placeholder("x"), node["out_shape"].dim)
+        return graph.create_node("call_function", image_map, args, name="image")
     if node["kind"] == "add":
         return graph.create_node("call_function", operator.add, args, name=name)
     if node["kind"] == "window_out":

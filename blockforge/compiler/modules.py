@@ -130,13 +130,13 @@ class WindowOut(nn.Module):
         return f"window={self.window}"
 
 
-def image_map(image_BCHW: Tensor) -> Tensor:
+def image_map(image_BCHW: Tensor, channels: int) -> Tensor:
     """The image as a map, x_BHWC.
 
     In inference it is laid out so, which the first convolution is faster on. Where gradients are kept it stays as
     it lies: the copy would be kept with them.
     """
-    if image_BCHW.shape[1] == 1:  # permuted, it would keep strides that a convolution takes for NCHW
+    if channels == 1:  # permuted, it would keep strides that a convolution takes for NCHW
         return image_BCHW.squeeze(1).unsqueeze(-1).contiguous()
     x = image_BCHW.permute(0, 2, 3, 1)
     return x if torch.is_grad_enabled() else x.contiguous()

@@ -79,7 +79,8 @@ class BackboneText:
             "    def forward_features(self, x: Tensor) -> list[Tensor]:",
             '        """x_BCHW -> the map_BCHW of each stage."""',
         ]
-        lines += ["        x = image_map(x)", "        maps = []"]
+        channels = self.graph.nodes["input"]["out_shape"].dim
+        lines += [f"        x = image_map(x, {channels})", "        maps = []"]
         lines += [f"        {line}" for line in self._steps()]
         return [*lines, "        return maps"]
 

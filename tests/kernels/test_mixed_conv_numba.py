@@ -93,6 +93,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 def test_compiled_graphs_keep_the_kernel() -> None:
     operands = to(make((2, 5, 6), 4, SIDES), torch.float32)
+    torch._dynamo.reset()  # sizes that it has seen change would be unknown ones
     compiled = torch.compile(on("numba"), fullgraph=True, backend="aot_eager")
     assert_close(results(compiled, operands), results(on("numba"), operands), 1e-6)
 

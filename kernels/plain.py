@@ -1,0 +1,29 @@
+"""Whether an operator may run as code of its own on the CPU, which is for plain tensors that nobody looks into."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def needs_onednn(x: Tensor, *, plain: bool = True, **facts: object) -> str | None:
+    """Refuses what is not float32 in the CPU's memory, and what somebody looks into."""
+    if x.device.type != "cpu":
+        return f"oneDNN runs on the CPU, the tensor is on {x.device.type}"
+    if x.dtype != torch.float32:
+        return f"for {str(x.dtype).removeprefix('torch.')} torch's own way is as fast"
+    if not torch.backends.mkldnn.is_available():
+        return "this torch was built without oneDNN"
+    return None if plain else "autocast, a counter, a transform or a compiler looks at the operators"
+
+
+def is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether nobody looks at the operators. Counters of FLOPs, transforms of functions, derivatives in forward mode
+    and compilers know the public ones alone."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or forward_ad._current_level >= 0:
+        return False
+    return not torch._C._are_functorch_transforms_active() and _get_current_dispatch_mode() is None
