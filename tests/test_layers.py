@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.blocks import layers
+from blockforge.blocks import pieces
 from blockforge.blocks.layers import Conv2d
 from blockforge.compiler.modules import image_map
 
@@ -27,18 +27,36 @@ def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
 def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
     stride: int, kernel: int | tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "PIECE", 5000)
-    monkeypatch.setattr(layers, "LARGE", 0)
+    monkeypatch.setattr(pieces, "PIECE", 5000)
+    monkeypatch.setattr(pieces, "LARGE", 0)
     torch.manual_seed(0)
     conv = Conv2d(24, 100, kernel, stride=stride, bias=bias)
     x = torch.randn(1, 6, 5, 24, requires_grad=True)
-    assert layers._outweighs(conv.weight, x)
+    assert pieces.outweighs(conv.weight, x)
     for ours, torchs in zip(run(conv, x, plain=False), run(conv, x, plain=True), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-3)
 
 
+def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "LARGE", 0)
+    monkeypatch.setattr(pieces, "PIECE", 5000)
+    conv, x = Conv2d(8, 40, 3), torch.randn(1, 3, 3, 8, requires_grad=True)
+    conv.weight.requires_grad_(False)
+    conv(x).sum().backward()
+    assert conv.weight.grad is None
+    conv.weight.requires_grad_(True)
+
+    def of_gradients(outweighs: int) -> tuple[Tensor, ...]:
+        monkeypatch.setattr(pieces, "OUTWEIGHS", outweighs)
+        dx, dw = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight], create_graph=True)
+        return torch.autograd.grad(dx.square().sum() + dw.square().sum(), [x, conv.weight])
+
+    for ours, torchs in zip(of_gradients(2), of_gradients(1000), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-3, atol=1e-2)
+
+
 def test_a_small_kernel_does_not() -> None:
-    assert not layers._outweighs(Conv2d(8, 8, 3).weight, torch.randn(1, 14, 14, 8))
+    assert not pieces.outweighs(Conv2d(8, 8, 3).weight, torch.randn(1, 14, 14, 8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

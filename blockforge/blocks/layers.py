@@ -14,20 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.pieces import by_pieces, outweighs
 from blockforge.errors import OpError
 from blockforge.kernels.dwconv import dwconv
 from blockforge.kernels.linear import linear
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
-
-
-LARGE, OUTWEIGHS = 2**16, 4
-"""A dense kernel with more weights than that, and than so many times the input's elements, is read as it lies, and the
-input is copied."""
-
-PIECE, LANES = 2**20, 16
-"""Weights that oneDNN gets at once of such a kernel, and the number that its output channels are a multiple of."""
 
 
 class Linear(nn.Linear):
@@ -87,29 +80,11 @@ class Conv2d(nn.Conv2d):
             if self.groups == 1 and x.is_contiguous():
                 return linear(x, self.weight.flatten(1), self.bias)
             dilation, stride, padding = _dilation_of_1x1(x), (1, 1), (0, 0)
-        elif self.groups == 1 and _outweighs(self.weight, x):
-            return self._by_pieces(x)
+        elif self.groups == 1 and outweighs(self.weight, x):
+            return by_pieces(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
         x = x.permute(0, 3, 1, 2)
         y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups).permute(0, 2, 3, 1)
         return y.contiguous() if torch.is_grad_enabled() else y  # an image stays NCHW then: see `image_map`
-
-    def _by_pieces(self, x: Tensor) -> Tensor:
-        """With less of the kernel in memory twice: on a channels-last map torch first copies it into that layout,
-        and oneDNN then into its own. On an NCHW map only oneDNN does, here some output channels at a time."""
-        x = x.permute(0, 3, 1, 2).contiguous()
-        channels = max(1, PIECE // self.weight[0].numel() // LANES) * LANES
-        weights = self.weight.split(channels)
-        biases = [None] * len(weights) if self.bias is None else self.bias.split(channels)
-        maps = [F.conv2d(x, w, b, self.stride, self.padding) for w, b in zip(weights, biases, strict=True)]
-        return torch.cat([y.permute(0, 2, 3, 1) for y in maps], dim=-1)
-
-
-def _outweighs(weight: Tensor, x: Tensor) -> bool:
-    """Whether a dense kernel is so much larger than the map that `_by_pieces` pays (measured:
-    docs/performance.md)."""
-    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    here = x.device.type == "cpu" and x.dtype == torch.float32
-    return here and not captured and weight.numel() > max(LARGE, OUTWEIGHS * x.numel())
 
 
 def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:

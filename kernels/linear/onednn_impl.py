@@ -59,15 +59,15 @@ class _Linear(torch.autograd.Function):
         x_PC, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         product = F.linear if torch.is_grad_enabled() else _product  # a derivative of the derivative is asked for
-        dw = _of_weight(product, x_PC, dy_PD) if of_weight else None  # first: it copies for a while
-        return product(dy_PD, weight.T) if of_x else None, dw, dy_PD.sum(0) if of_bias else None
+        db = dy_PD.sum(0) if of_bias else None  # in the order of what each needs beside its result
+        dw = _of_weight(product, x_PC, dy_PD) if of_weight else None
+        return product(dy_PD, weight.T) if of_x else None, dw, db
 
 
 def _of_weight(product: Callable[[Tensor, Tensor], Tensor], x_PC: Tensor, dy_PD: Tensor) -> Tensor:
-    """dy^T x. The product copies its first operand, and whoever gathers gradients one that lies transposed: the
-    way with less to copy."""
+    """dy^T x. The product copies its first operand: the way with less to copy."""
     if dy_PD.numel() > x_PC.numel() + x_PC.shape[1] * dy_PD.shape[1]:
-        return product(x_PC.T, dy_PD.T).T
+        return product(x_PC.T, dy_PD.T).T.contiguous()
     return product(dy_PD.T, x_PC.T)
 
 
