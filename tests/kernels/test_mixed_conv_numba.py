@@ -8,6 +8,7 @@ import pytest
 import torch
 from duality import Operands, assert_close, results, to
 from mixed_conv_cases import make, on
+from torch import library
 
 from blockforge.kernels.backends import KernelError
 
@@ -102,8 +103,8 @@ def test_operators_keep_the_rules_of_torch() -> None:
     """Schema, fake implementation, autograd registration and AOT dispatch."""
     shapes = (1, 3, 4, 12), (68, 3), (4, 3), (24, 4), (24,)
     given = [torch.randn(shape, requires_grad=True) for shape in shapes]
-    torch.library.opcheck(torch.ops.blockforge.mixed_conv_numba.default, (*given, [3, 5, 3, 5]))
-    torch.library.opcheck(torch.ops.blockforge.mixed_conv_numba.default, (*given[:3], None, None, [3, 5, 3, 5]))
+    library.opcheck(torch.ops.blockforge.mixed_conv_numba.default, (*given, [3, 5, 3, 5]))
+    library.opcheck(torch.ops.blockforge.mixed_conv_numba.default, (*given[:3], None, None, [3, 5, 3, 5]))
 
 
 def test_what_it_refuses() -> None:
