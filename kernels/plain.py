@@ -1,4 +1,4 @@
-"""Whether an operator may run as code of its own on the CPU, which is for plain tensors that nobody looks into."""
+"""When and how operators run as code of their own on the CPU, which is for plain tensors that nobody looks into."""
 
 from __future__ import annotations
 
@@ -26,4 +26,16 @@ def is_plain(x: Tensor, weight: Tensor) -> bool:
         return False
     if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or forward_ad._current_level >= 0:
         return False
-    return not torch._C._are_functorch_transforms_active() and _get_current_dispatch_mode() is None
+    return not (torch._C._are_functorch_transforms_active() or is_watched())
+
+
+def is_watched() -> bool:
+    """Whether a mode of torch sees every operator, as a counter of FLOPs does."""
+    return _get_current_dispatch_mode() is not None
+
+
+def dilation_of_1x1(x: Tensor) -> int:
+    """A dilation is without effect on a 1x1 kernel; on a CPU it keeps torch from paths that are many times
+    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md). Others
+    that run an exported graph have no such paths."""
+    return 2 if x.device.type == "cpu" and not torch.compiler.is_exporting() else 1

@@ -18,6 +18,7 @@ from blockforge.blocks.pieces import by_pieces, outweighs
 from blockforge.errors import OpError
 from blockforge.kernels.dwconv import dwconv
 from blockforge.kernels.linear import linear
+from blockforge.kernels.plain import dilation_of_1x1
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
@@ -79,7 +80,7 @@ class Conv2d(nn.Conv2d):
             x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
             if self.groups == 1 and x.is_contiguous():
                 return linear(x, self.weight.flatten(1), self.bias)
-            dilation, stride, padding = _dilation_of_1x1(x), (1, 1), (0, 0)
+            dilation, stride, padding = dilation_of_1x1(x), (1, 1), (0, 0)
         elif self.groups == 1 and outweighs(self.weight, x):
             return by_pieces(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
         x = x.permute(0, 3, 1, 2)
@@ -99,13 +100,6 @@ def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -
         before, read = -(-pad // step), (x.shape[1 + axis] + 2 * pad - 1) // step + 1
         pads += [before, read - before - inner.shape[1 + axis]]
     return F.pad(inner, (0, 0, *pads))
-
-
-def _dilation_of_1x1(x: Tensor) -> int:
-    """A dilation is without effect on a 1x1 kernel; on a CPU it keeps torch from paths that are many times
-    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md). Others
-    that run an exported graph have no such paths."""
-    return 2 if x.device.type == "cpu" and not torch.compiler.is_exporting() else 1
 
 
 class DWConv(Conv2d):
@@ -183,6 +177,6 @@ def default_init(module: nn.Module) -> None:
 
 def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """`x * scale + bias` of every channel, as the depth-wise 1x1 convolution that operator counters see."""
-    kernel, dilation = scale[:, None, None, None], _dilation_of_1x1(x)
+    kernel, dilation = scale[:, None, None, None], dilation_of_1x1(x)
     y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, dilation=dilation, groups=x.shape[-1])
     return y.permute(0, 2, 3, 1)

@@ -12,7 +12,7 @@ import triton
 from torch import Tensor, library
 
 from blockforge.kernels.channel_attention import torch_impl, triton_kernels
-from blockforge.kernels.ssd.limits import precision, tile
+from blockforge.kernels.tiles import precision, tile
 
 _ROWS, _SIDE = 64, 32
 """Most positions and channels of a tile: the largest at which no program of 4 warps runs out of registers (seen in

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, library
 
+from blockforge.kernels.plain import dilation_of_1x1
+
 LEAST_WORK = 2**21
 """Multiply-adds from which oneDNN makes up for the 20 microseconds that its call takes longer."""
 
@@ -28,8 +30,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         y: Tensor = _as_one_node(x, weight, bias)
         return y
     if x.ndim == 4 and x[..., 0].numel() >= MANY:
-        # The dilation is without effect on a 1x1 kernel; it keeps torch from its BLAS with one thread.
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias, dilation=2)
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias, dilation=dilation_of_1x1(x))
         return y.permute(0, 2, 3, 1)
     if torch.is_grad_enabled():
         y = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from blockforge.kernels.backends import Operator, anywhere, needs_numba, needs_triton
+from blockforge.kernels.backends import Operator, anywhere, needs_numba
+from blockforge.kernels.plain import is_watched
+from blockforge.kernels.tiles import needs_triton_in_float32
 
 __all__ = ["LARGEST_SIDE", "MOST_HEADS", "MOST_OUTPUTS", "OPERATOR", "mixed_conv"]
 
@@ -32,11 +33,9 @@ def fits_numba(x: Tensor, *, outputs: int = 1, **facts: int) -> str | None:
 
 
 def fits_triton(x: Tensor, *, side: int = 1, heads: int = 1, outputs: int = 1) -> str | None:
-    """Refuses what `needs_triton` refuses, float64, and more heads or outputs of a group than registers hold."""
-    if why := needs_triton(x):
+    """Refuses what `needs_triton_in_float32` refuses, and more heads or outputs of a group than registers hold."""
+    if why := needs_triton_in_float32(x):
         return why
-    if x.dtype == torch.float64:
-        return "its kernels compute in float32, the tensor is float64"
     limits = {"side": (side, LARGEST_SIDE), "heads": (heads, MOST_HEADS), "outputs of a group": (outputs, MOST_OUTPUTS)}
     large = [f"{found} {name}, at most {most}" for name, (found, most) in limits.items() if found > most]
     return f"too large for its kernels: {', '.join(large)}" if large else None
@@ -72,7 +71,7 @@ def mixed_conv(
     Reference: Scale-Aware Modulation Meet Transformer, section 3.1, https://arxiv.org/abs/2307.08579.
     """
     _check(x_BHWC, weights, biases, mix)
-    if backend is None and not torch.compiler.is_compiling() and is_in_torch_dispatch_mode():
+    if backend is None and not torch.compiler.is_compiling() and is_watched():
         backend = "torch"
     heads, width = len(weights), weights[0].shape[0]
     outputs = heads if mix is None else mix[0].shape[0] // width

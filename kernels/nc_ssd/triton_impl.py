@@ -13,7 +13,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.nc_ssd import triton_kernels
-from blockforge.kernels.ssd.limits import precision, tile
+from blockforge.kernels.tiles import precision, tile
 
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 32
 """Most positions in a tile: as many as registers hold (seen in what the compiler gives, not timed)."""

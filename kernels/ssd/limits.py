@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from blockforge.kernels.backends import needs_triton
+from blockforge.kernels.tiles import needs_triton_in_float32, tile
 
 _LARGEST_SIDE, _LARGEST_STATE = 128, 64 * 128
 
 
 def fits_triton(x: Tensor, *, head_dim: int = 1, d_state: int = 1) -> str | None:
-    """Refuses what `needs_triton` refuses, float64, and states too large for one multiprocessor."""
-    if why := needs_triton(x):
+    """Refuses what `needs_triton_in_float32` refuses, and states too large for one multiprocessor."""
+    if why := needs_triton_in_float32(x):
         return why
-    if x.dtype == torch.float64:
-        return "its kernels compute in float32, the tensor is float64"
     wide, high = tile(head_dim), tile(d_state)
     if max(wide, high) > _LARGEST_SIDE or wide * high > _LARGEST_STATE:
         return f"a state of {d_state} x {head_dim} is too large for its kernels"
@@ -41,17 +38,3 @@ def check_shapes(
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must be {shape}, not {tuple(tensor.shape)}")
-
-
-def tile(size: int) -> int:
-    """The side of a tile that holds so many elements: a power of two; tensor cores want 16 at least."""
-    return 1 << max(4, (size - 1).bit_length())
-
-
-def precision(x: Tensor) -> str:
-    """Of a kernel's products in float32. TensorFloat-32 where torch's setting allows it, and for half precision,
-    none of whose digits it drops; else three such products in place of one, which are as good as float32 is."""
-    if torch.version.hip is not None:
-        return "ieee"
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    return "tf32" if half or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

@@ -14,8 +14,8 @@ import triton
 from torch import Tensor
 
 from blockforge.kernels.ssd import triton_kernels
-from blockforge.kernels.ssd.limits import precision, tile
 from blockforge.kernels.ssd.operators import Gradients, derivative, differentiable
+from blockforge.kernels.tiles import precision, tile
 
 _FORWARD_CHUNK, _BACKWARD_CHUNK = 64, 32
 """Most positions in a chunk: as many as registers hold (seen in what the compiler gives, not timed)."""

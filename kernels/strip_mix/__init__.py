@@ -10,11 +10,11 @@ from typing import Literal
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere
-from blockforge.kernels.ssd.limits import fits_triton
+from blockforge.kernels.tiles import needs_triton_in_float32
 
 __all__ = ["OPERATOR", "Axis", "strip_mix"]
 
-OPERATOR = Operator("strip_mix", triton=fits_triton, torch=anywhere, reference=anywhere)
+OPERATOR = Operator("strip_mix", triton=needs_triton_in_float32, torch=anywhere, reference=anywhere)
 
 Axis = Literal["rows", "columns"]
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.kernels.plain import dilation_of_1x1
+
 
 def strip_mix(
     x_BHWC: Tensor,
@@ -41,8 +43,6 @@ def _lines(x_BHWC: Tensor, columns: bool, weight: Tensor) -> Tensor:
 def _mixed(x_BPST: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """T = G * L -> y_BSLPG."""
     padding, groups = (0, weight.shape[3] // 2), weight.shape[0] // weight.shape[1]
-    # A dilation is without effect on a kernel of one element. On a CPU it keeps torch from its own loop over the
-    # groups, which takes 2 to 6 times as long.
-    single = weight.shape[3] == 1 and weight.device.type == "cpu" and not torch.compiler.is_exporting()
-    y_BTPS = F.conv2d(x_BPST.permute(0, 3, 1, 2), weight, bias, 1, padding, 2 if single else 1, groups)
+    dilation = dilation_of_1x1(weight) if weight.shape[3] == 1 else 1
+    y_BTPS = F.conv2d(x_BPST.permute(0, 3, 1, 2), weight, bias, 1, padding, dilation, groups)
     return y_BTPS.unflatten(1, (groups, -1)).permute(0, 4, 2, 3, 1)

@@ -12,8 +12,8 @@ import triton
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from blockforge.kernels.ssd.limits import precision, tile
 from blockforge.kernels.strip_mix import triton_kernels
+from blockforge.kernels.tiles import precision, tile
 
 _MOST_POSITIONS, _MOST_SUMMED = 64, 32
 """Positions of a tile, and those that one product sums over."""

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from triton import JITFunction, compile
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton_harness import check_compiles, launched, run_tests
 
 from blockforge.kernels.mixed_conv import triton_impl, triton_kernels
 
-TESTS = Path(__file__).with_name("mixed_conv_on_triton.py")
-SHARED_BYTES = 99 * 1024
-"""What every device since compute capability 8.0 gives a program."""
-
-
-def run_tests(**environment: str) -> None:
-    """In a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout, done.stdout
+TESTS = "mixed_conv_on_triton.py"
 
 
 def test_step_by_step() -> None:
-    run_tests(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+    run_tests(TESTS, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_the_device() -> None:
-    run_tests(TRITON_INTERPRET="0")
+    run_tests(TESTS, TRITON_INTERPRET="0")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("mixed", [True, False])
 def test_compiles_without_a_device(mixed: bool, capability: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At SMT-T's first stage; and no program asks for more shared memory than a device has."""
+    """At SMT-T's first stage."""
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     x, weight = torch.empty(8, 56, 56, 64), torch.empty(9 + 25 + 49 + 81, 16)
     launch = triton_impl.Launch(x, weight, torch.empty(128, 4) if mixed else None, [3, 5, 7, 9])
-    found = {n: f for n, f in vars(triton_kernels).items() if isinstance(f, JITFunction) and not n.startswith("_")}
+    found = launched(triton_kernels)
     assert set(found) == {"mixed", "mixing_gradients", "input_gradient", "kernel_gradients"}
     for name, kernel in found.items():
         options = launch.mixing if name.startswith("mix") else launch.wide
-        constants = {n: options[n] for n in kernel.arg_names if n in options}
-        kinds = {n: "*fp32" if n.endswith("ptr") else "i32" for n in kernel.arg_names}
-        source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
-        compiled = compile(source, GPUTarget("cuda", capability, 32), {"num_warps": options["num_warps"]})
-        assert compiled.metadata.shared <= SHARED_BYTES, f"{name} wants {compiled.metadata.shared} bytes"
+        check_compiles(kernel, capability, options, num_warps=options["num_warps"])
