@@ -124,7 +124,7 @@ def _of_run(weights: Path | None) -> tuple[list[float], list[float]] | None:
     """Mean and deviation that the training run beside these weights used."""
     if weights is None:
         return None
-    from blockforge.train.fit import run_beside
+    from blockforge.train.evaluate import run_beside
 
     run = run_beside(weights)
     return (run["mean"], run["std"]) if {"mean", "std"} <= run.keys() else None

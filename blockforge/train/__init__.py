@@ -2,7 +2,8 @@
 
 from blockforge.train.data import Data, open_data
 from blockforge.train.errors import DataError, DivergedError, RunError
-from blockforge.train.fit import evaluate, fit
+from blockforge.train.evaluate import evaluate
+from blockforge.train.fit import fit
 from blockforge.train.progress import Reporter
 from blockforge.train.recipe import Recipe, list_recipes, load_recipe
 from blockforge.train.result import EpochRecord, Evaluation, TrainResult

@@ -6,11 +6,12 @@ Tensors: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,11 @@ class Split(Protocol):
     def statistics(self) -> tuple[list[float], list[float]] | None:
         """Mean and standard deviation a channel of images in 0..1; None: too many images to tell."""
 
+    def digest(self) -> str:
+        """What tells these images from others as far as is known without decoding them, wherever they lie: of files
+        their names below the data's folder, of arrays their values, always the labels. Equal: the same images in
+        the same order."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -77,6 +83,14 @@ class Data:
     classes: tuple[str, ...]
     train: Split
     val: Split
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's result depends on, as plain data: a folder that was moved is the same data, one with an image
+        more, or less, or under another label, is not."""
+        found: dict[str, Any] = {"classes": list(self.classes)}
+        for name, split in (("train", self.train), ("val", self.val)):
+            found |= {f"{name}_images": len(split), f"{name}_digest": split.digest()}
+        return found
 
 
 Options = Mapping[str, str]
@@ -158,6 +172,16 @@ def epoch_order(count: int, want: Want) -> list[list[int]]:
     return [order[i : i + want.batch_size] for i in starts][want.start :]
 
 
+def digest_of(*parts: bytes | memoryview | str) -> str:
+    """A short digest of parts, each with its length: `ab`, `c` is not `a`, `bc`."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
 def mixed(*numbers: int) -> int:
     """A seed from several numbers, well spread: SplitMix64 over them."""
     state = 0
@@ -199,6 +223,15 @@ class TensorSplit:
     def _statistics(self) -> tuple[list[float], list[float]]:
         x = self.images_BCHW.float() / (255 if self.images_BCHW.dtype == torch.uint8 else 1)
         return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+    def digest(self) -> str:
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        images = self.images_BCHW.contiguous()
+        values = memoryview(images.numpy()).cast("B")
+        return digest_of(f"{images.dtype} {list(images.shape)}", values, self.labels_B.numpy().tobytes())
 
     def _at(self, size: tuple[int, int], channels: int) -> Tensor:
         """All images at a size and number of channels: made once, kept for the next epoch and the next model."""

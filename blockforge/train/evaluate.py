@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockforge.train.data import Split, Want
+from blockforge.compiler import Architecture
+from blockforge.compiler.backbone import Backbone
+from blockforge.extras import need
+from blockforge.spec import SpecLike
+from blockforge.train.augment import Normalize, normalization
+from blockforge.train.data import Data, Split, Want, open_data
+from blockforge.train.launch import join
+from blockforge.train.logs import RUN
+from blockforge.train.prepare import Overrides, make_model, workers_for
+from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import Evaluation
 
 Sum = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+def evaluate(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    overrides: Overrides = None,
+    batch_size: int = 256,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Measure a network on the evaluation images of a data set.
+
+    Args:
+        model, data, overrides: as for `fit`.
+        weights: a file of weights; must fit, classifier included.
+        recipe: whose `normalize` and `crop_pct` hold; None: those of the run that wrote `weights`, where it lies
+            beside them, else those of `micro` for images in memory and of ImageNet's usual evaluation for files.
+    Raises: SpecError, WeightsError, DataError.
+    """
+    need("train", "accelerate")
+    accelerator = join()
+    opened = open_data(data)
+    network = make_model(model, opened, overrides=overrides, weights=weights, replace=False).to(accelerator.device)
+    image = network.arch.plan.input
+    run = run_beside(weights) if weights is not None and recipe is None else {}
+    settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
+    normalize = normalization(settled, opened, image.channels)
+    if {"mean", "std"} <= run.keys() and len(run["mean"]) == image.channels:
+        normalize = Normalize(run["mean"], run["std"])
+    want = Want(
+        (image.size[0], image.size[1]), image.channels, batch_size,
+        rank=accelerator.process_index, world=accelerator.num_processes,
+        crop_pct=run.get("crop_pct", settled.crop_pct), workers=workers_for(settled, opened),
+    )  # fmt: skip
+    total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
+    return measure(network, opened.val, want, normalize, len(opened.classes), total=total)
+
+
+def run_beside(weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """How images were prepared in the run whose folder holds these weights; empty if none says."""
+    try:
+        found = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def measure(

@@ -1,8 +1,7 @@
-"""`fit`: train a network. `evaluate`: measure one."""
+"""`fit`: train a network."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +15,16 @@ from blockforge.compiler.backbone import Backbone
 from blockforge.extras import need
 from blockforge.saving import save_model
 from blockforge.spec import SpecLike
-from blockforge.train.augment import Normalize, normalization
+from blockforge.train.augment import normalization
 from blockforge.train.data import Data, Want, open_data
 from blockforge.train.errors import DataError, DivergedError, RunError
-from blockforge.train.evaluate import measure
 from blockforge.train.launch import join
-from blockforge.train.logs import RUN, Folder
+from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
-from blockforge.train.prepare import Overrides, make_model
+from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.progress import Reporter, make_reporter
 from blockforge.train.recipe import Recipe, load_recipe
-from blockforge.train.result import Evaluation, TrainResult
+from blockforge.train.result import TrainResult
 
 
 def fit(
@@ -82,7 +80,7 @@ def _fit(
     want = Want(
         (image.size[0], image.size[1]), image.channels, 1,
         seed=seed, rank=accelerator.process_index, world=accelerator.num_processes,
-        crop_pct=recipe.crop_pct, workers=_workers(recipe, data),
+        crop_pct=recipe.crop_pct, workers=workers_for(recipe, data),
     )  # fmt: skip
     settings = {
         "network": network.arch.hash,
@@ -150,56 +148,3 @@ def _write(result: TrainResult, folder: Folder) -> None:
     save_model(result.model, folder.path)
     if result.history:
         folder.curves(result.history, result.model.spec.name)
-
-
-def _workers(recipe: Recipe, data: Data) -> int:
-    """Processes that decode; images in memory need none."""
-    if not data.train.crops:
-        return 0
-    return recipe.workers if recipe.workers is not None else min(8, os.cpu_count() or 1)
-
-
-def evaluate(
-    model: Backbone | SpecLike | Architecture,
-    data: Data | str,
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    overrides: Overrides = None,
-    batch_size: int = 256,
-    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
-) -> Evaluation:
-    """Measure a network on the evaluation images of a data set.
-
-    Args:
-        model, data, overrides: as for `fit`.
-        weights: a file of weights; must fit, classifier included.
-        recipe: whose `normalize` and `crop_pct` hold; None: those of the run that wrote `weights`, where it lies
-            beside them, else those of `micro` for images in memory and of ImageNet's usual evaluation for files.
-    Raises: SpecError, WeightsError, DataError.
-    """
-    need("train", "accelerate")
-    accelerator = join()
-    opened = open_data(data)
-    network = make_model(model, opened, overrides=overrides, weights=weights, replace=False).to(accelerator.device)
-    image = network.arch.plan.input
-    run = run_beside(weights) if weights is not None and recipe is None else {}
-    settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
-    normalize = normalization(settled, opened, image.channels)
-    if {"mean", "std"} <= run.keys() and len(run["mean"]) == image.channels:
-        normalize = Normalize(run["mean"], run["std"])
-    want = Want(
-        (image.size[0], image.size[1]), image.channels, batch_size,
-        rank=accelerator.process_index, world=accelerator.num_processes,
-        crop_pct=run.get("crop_pct", settled.crop_pct), workers=_workers(settled, opened),
-    )  # fmt: skip
-    total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
-    return measure(network, opened.val, want, normalize, len(opened.classes), total=total)
-
-
-def run_beside(weights: str | os.PathLike[str]) -> dict[str, Any]:
-    """How images were prepared in the run whose folder holds these weights; empty if none says."""
-    try:
-        found = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}

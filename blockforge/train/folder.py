@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from blockforge.errors import did_you_mean
-from blockforge.train.data import Options, Split, hold_out, source, val_share
+from blockforge.train.data import Options, Split, digest_of, hold_out, source, val_share
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit
 
@@ -21,8 +21,8 @@ Files = list[tuple[Path, int]]
 class FileReader:
     """Image files with their labels."""
 
-    def __init__(self, files: Files) -> None:
-        self.files = files
+    def __init__(self, files: Files, root: Path) -> None:
+        self.files, self.root = files, root
 
     def __len__(self) -> int:
         return len(self.files)
@@ -30,6 +30,10 @@ class FileReader:
     def __call__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.files[index]
         return read_image(path), label
+
+    def digest(self) -> str:
+        lines = (f"{path.relative_to(self.root).as_posix()}\n{label}" for path, label in self.files)
+        return digest_of(*lines)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -56,8 +60,8 @@ def _imagefolder(rest: str, options: Options) -> tuple[Sequence[str], Split, Spl
         train, val = hold_out([label for _, label in files], val_share(options))
         return (
             classes,
-            ImageSplit(FileReader([files[i] for i in train])),
-            ImageSplit(FileReader([files[i] for i in val])),
+            ImageSplit(FileReader([files[i] for i in train], root)),
+            ImageSplit(FileReader([files[i] for i in val], root)),
         )
     held = next((root / name for name in _VAL if (root / name).is_dir()), None)
     if held is None:
@@ -69,7 +73,7 @@ def _imagefolder(rest: str, options: Options) -> tuple[Sequence[str], Split, Spl
         if name not in classes:
             hint = did_you_mean(name, classes, "classes")
             raise DataError(f"{held} has the class '{name}', {root / 'train'} has not\n  hint: {hint}")
-    splits = [ImageSplit(FileReader(_files(folder, classes))) for folder in (root / "train", held)]
+    splits = [ImageSplit(FileReader(_files(folder, classes), root)) for folder in (root / "train", held)]
     return classes, splits[0], splits[1]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
-from blockforge.train.data import Options, Split, Want, hold_out, mixed, source, val_share
+from blockforge.train.data import Options, Split, Want, digest_of, hold_out, mixed, source, val_share
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, StreamSplit
 
@@ -37,6 +37,11 @@ class RowReader:
             return found[self.image], int(found[self.label])
         except (OSError, ValueError, SyntaxError, TypeError) as e:
             raise DataError(f"cannot read row {row}: {e}") from None
+
+    def digest(self) -> str:
+        labels = self.table[self.label][:]
+        rows = range(len(labels)) if self.rows is None else self.rows
+        return digest_of(*(f"{row}\n{labels[row]}" for row in rows))
 
 
 @source("hf", "hf:NAME", _OPTIONS)

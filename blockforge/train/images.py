@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from blockforge.train.data import Batch, Want, epoch_order, mixed
+from blockforge.train.data import Batch, Want, digest_of, epoch_order, mixed
 from blockforge.train.errors import DataError
 
 Sample = tuple[Tensor, int]
@@ -27,6 +27,9 @@ class Reader(Protocol):
 
     def __call__(self, index: int) -> tuple[Image.Image, int]:
         """An image and its label. Raises: DataError if it cannot be read."""
+
+    def digest(self) -> str:
+        """As `Split.digest`."""
 
 
 class ImageSplit:
@@ -47,6 +50,9 @@ class ImageSplit:
 
     def statistics(self) -> None:
         return None
+
+    def digest(self) -> str:
+        return self.reader.digest()
 
 
 class StreamSplit:
@@ -76,6 +82,9 @@ class StreamSplit:
 
     def statistics(self) -> None:
         return None
+
+    def digest(self) -> str:
+        return digest_of(f"a stream of {self.count}")
 
 
 class _Decoded(Dataset[Decoded]):

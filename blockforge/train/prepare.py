@@ -15,6 +15,7 @@ from blockforge.saving import load_weights, unwrap_file
 from blockforge.spec import Spec, SpecLike, load
 from blockforge.train.data import Data
 from blockforge.train.errors import DataError
+from blockforge.train.recipe import Recipe
 from blockforge.weights.official import families
 
 Overrides = Mapping[str, Any] | list[str] | None
@@ -85,3 +86,10 @@ def _replaced(spec: Spec, weights: str | os.PathLike[str], have: int, want: int,
         torch.manual_seed(seed)
         model.reset_classifier(want)
     return model
+
+
+def workers_for(recipe: Recipe, data: Data) -> int:
+    """Processes that decode; images in memory need none."""
+    if not data.train.crops:
+        return 0
+    return recipe.workers if recipe.workers is not None else min(8, os.cpu_count() or 1)

@@ -117,6 +117,9 @@ class _Steps:
     def statistics(self) -> tuple[list[float], list[float]] | None:
         return self.split.statistics()
 
+    def digest(self) -> str:
+        return self.split.digest()
+
     def batches(self, want: Want) -> Iterator[Batch]:
         left, epoch = self.steps, 0
         while left:

@@ -67,7 +67,7 @@ def test_data_sets_come_from_train(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_run_beside_the_weights_says_how_images_are_normalised(small: Small, tmp_path: Path) -> None:
-    from blockforge.train.fit import RUN
+    from blockforge.train.logs import RUN
 
     run = {"preprocess": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     (tmp_path / RUN).write_text(json.dumps(run), encoding="utf-8")

@@ -313,3 +313,9 @@ def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4) % 2)
     with pytest.raises(DataError, match="has no image to evaluate on"):
         open_data(f"npz:{tmp_path / 'few.npz'}")
+
+
+def test_tables_are_told_apart_by_their_labels(table: Callable[..., Path]) -> None:
+    data = open_data(f"hf:{table(train=10, test=4)}")
+    assert data.train.digest() != data.val.digest()
+    assert open_data(f"hf:{table(train=10, test=4)}").identity() == data.identity()
