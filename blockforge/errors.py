@@ -140,6 +140,30 @@ class BudgetError(BlockforgeError, ValueError):
     """A budget that cannot be read or met."""
 
 
+class OutputError(BlockforgeError, OSError):
+    """A file or a folder that cannot be written.
+
+    Attributes:
+        reason: why, without the place: `no space left on device`.
+    """
+
+    reason = ""
+
+    @classmethod
+    def of(cls, path: object, reason: str) -> OutputError:
+        """The file at `path` cannot be written."""
+        error = cls(f"cannot write {path}: {reason}")
+        error.reason = reason
+        return error
+
+    @classmethod
+    def to(cls, folder: object, reason: str) -> OutputError:
+        """Nothing can be written into a folder."""
+        error = cls(f"cannot write to {folder}: {reason}")
+        error.reason = reason
+        return error
+
+
 class WeightsError(BlockforgeError, ValueError):
     """A checkpoint that does not fit the model, or cannot be read safely."""
 

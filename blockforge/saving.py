@@ -7,9 +7,8 @@ import os
 import pickle
 import platform
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +21,19 @@ from blockforge import __version__
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import WeightsError
+from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.spec import load, to_yaml
 from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
 from blockforge.weights.official import unwrap, with_our_names
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
 def save_model(model: Backbone, folder: str | os.PathLike[str]) -> None:
-    """Write `spec.yaml` (resolved), `graph.json`, `model.safetensors` and `versions.json` into `folder`."""
+    """Write `spec.yaml` (resolved), `graph.json`, `model.safetensors` and `versions.json` into `folder`.
+
+    Raises: OutputError if the disk refuses; each file is then as it was, or whole.
+    """
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     texts = {
         "spec.yaml": to_yaml(model.spec, header=False),
         "graph.json": model.arch.to_json(indent=1),
@@ -60,9 +45,31 @@ def save_model(model: Backbone, folder: str | os.PathLike[str]) -> None:
 
 
 def save_weights(model: Backbone, file: Path) -> None:
-    """Write a model's tensors as safetensors, with the name of its spec in the header."""
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    write_atomically(file, lambda f: save_file(tensors, f, about(model.arch)))
+    """Write a model's tensors as safetensors, with the name of its spec in the header. Raises: OutputError."""
+    save_tensors(model.state_dict(), file, about(model.arch))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all; equal ones give equal bytes. Raises: OutputError."""
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+
+    def write(path: Path) -> None:
+        save_file(plain, path, dict(metadata))
+        _order_metadata(path)
+
+    write_atomically(file, write)
+
+
+def _order_metadata(file: Path) -> None:
+    """Bring what the header says in words into the order of its keys: safetensors writes them in any."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the same keys take the same space"
+        opened.seek(8)
+        opened.write(text.ljust(size))
 
 
 def about(arch: Architecture) -> dict[str, str]:
@@ -177,9 +184,3 @@ def _versions(model: Backbone) -> dict[str, Any]:
         "out_indices": list(model.out_indices) if model.out_indices is not None else None,
         "pooled": model.pooled,
     }
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

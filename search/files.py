@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.errors import BlockforgeError
-from blockforge.saving import write_atomically, write_text
+from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.search.journal import JOURNAL
 from blockforge.search.records import COSTS, TrialRecord
 from blockforge.search.result import SearchResult
@@ -61,7 +61,7 @@ def write_results(result: SearchResult, folder: Path) -> None:
     from blockforge.search.plot import plot
 
     write_text(folder / TRIALS, trials_csv(result))
-    (folder / BEST).mkdir(exist_ok=True)
+    make_folder(folder / BEST)
     names = best_files(result)
     by_number = {t.number: t for t in result.trials}
     for number, name in names.items():

@@ -8,7 +8,6 @@ DIR/study.lock           held by the search that works on the folder
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -17,46 +16,10 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
+from blockforge.locks import KernelLock
 from blockforge.search.errors import SearchError
 
 JOURNAL = "study.journal"
-
-
-class KernelLock:
-    """A lock on a file that the kernel releases when its process dies, however it dies.
-
-    Optuna's own locks are files that a killed process leaves behind; the next one then waits 30 seconds.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._handle: int | None = None
-
-    def acquire(self, wait: bool = True) -> bool:
-        """Take the lock; without `wait`, False if another process has it."""
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(handle)
-            return False
-        self._handle = handle
-        return True
-
-    def release(self) -> None:
-        """Give the lock back."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """The lock, for a block of code."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
 
 
 class Journal(JournalFileBackend):

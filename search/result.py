@@ -130,7 +130,7 @@ class SearchResult:
 
     def report(self, file: str | os.PathLike[str]) -> None:
         """Write the report as one HTML file that needs no network."""
-        from blockforge.saving import write_text
+        from blockforge.files import write_text
         from blockforge.search.html import page
 
         write_text(Path(file), page(self))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.cli import main
+from blockforge.errors import OutputError
 from blockforge.weights import conversion
 from blockforge.weights.conversion import convert_file
 from blockforge.weights.official import families, family_of
@@ -84,7 +85,7 @@ def test_weights_of_ours_need_no_conversion(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_an_unwritable_path(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(bf.WeightsError, match=r"cannot write .*no such file or directory"):
+    with pytest.raises(OutputError, match=r"cannot write .*: there is no folder .*nowhere\n  hint: mkdir -p "):
         convert_file(checkpoint(), tmp_path / "nowhere" / "out.safetensors")
 
 

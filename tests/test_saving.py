@@ -11,7 +11,7 @@ import torch
 
 import blockforge as bf
 from blockforge.compiler.backbone import Backbone
-from blockforge.saving import write_atomically
+from blockforge.files import write_atomically
 
 SPECS = Path(__file__).parent / "specs"
 FILES = {"spec.yaml", "graph.json", "model.safetensors", "versions.json"}

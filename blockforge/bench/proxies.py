@@ -23,6 +23,7 @@ from blockforge.bench.published import Point, read_points
 from blockforge.bench.ranking import Estimate, Rankings, estimate
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.files import append_text
 from blockforge.search import data
 from blockforge.search.objective import as_measure
 from blockforge.search.score import BASELINES, baselines
@@ -225,9 +226,8 @@ def read_scores(file: Path | None) -> Known:
 
 def append_score(file: Path, hash_: str, objective: str, value: float) -> None:
     """Keep a score; one write a row."""
-    with file.open("a", encoding="utf-8", newline="") as out:
-        row = {"hash": hash_, "objective": objective, "score": repr(value)}
-        out.write(to_csv([row], header=not out.tell()))
+    row = {"hash": hash_, "objective": objective, "score": repr(value)}
+    append_text(file, to_csv([row], header=not file.exists() or not file.stat().st_size))
 
 
 def rows_csv(rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blockforge.errors import BlockforgeError
+from blockforge.files import append_text
 from blockforge.tables import to_csv
 
 if TYPE_CHECKING:
@@ -38,14 +39,8 @@ def read_rows(file: Path, kind: type[Row]) -> list[Row]:
 
 
 def append_row(file: Path, row: Any) -> None:
-    """One write a row, on disk before this returns; several processes may write at once."""
-    text = to_csv([asdict(row)], header=not file.exists() or not file.stat().st_size)
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(handle, text.encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """One write a row, on disk before this returns; several processes may write at once. Raises: OutputError."""
+    append_text(file, to_csv([asdict(row)], header=not file.exists() or not file.stat().st_size))
 
 
 def cut_torn_row(file: Path) -> None:

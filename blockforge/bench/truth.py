@@ -21,7 +21,7 @@ from blockforge.bench.rows import append_row, cut_torn_row, read_rows
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
-from blockforge.saving import write_atomically
+from blockforge.files import write_text
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives._network import one_thread, open_cached
 from blockforge.search.space import load_space
@@ -68,10 +68,7 @@ def draw_candidates(space: str, number: int, budget: str, share: float, seed: in
     found = draw_specs(load_space(space), number, seed, as_budget(budget), share)
     lines = ",\n".join(json.dumps(arch.spec.tree) for arch in found)
 
-    def write(path: Path) -> None:
-        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-
-    write_atomically(file, write)
+    write_text(file, f"[\n{lines}\n]\n")
 
 
 def read_candidates(file: Path) -> list[Architecture]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blockforge.cli._output import console, make_folder, print_json, write_file, write_text
+from blockforge.cli._output import console, print_json
+from blockforge.files import make_folder, write_atomically, write_text
 
 if TYPE_CHECKING:
     from blockforge.analyze import Case
@@ -108,7 +109,7 @@ def finish(
     folder = output if output is not None else default_folder(command, [case.label for case in cases])
     make_folder(folder)
     write_text(folder / f"{command}.csv", to_csv(csv or table))
-    write_file(folder / f"{command}.png", draw)
+    write_atomically(folder / f"{command}.png", draw)
     if json:
         print_json(whole or table)
         return

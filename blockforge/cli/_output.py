@@ -1,12 +1,10 @@
-"""What commands share: options, consoles, and files written whole or not at all."""
+"""What commands share: options and consoles."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,10 +30,6 @@ _STYLES = (
     (re.compile(r"^ +\| +(\^+)$", re.MULTILINE), "1;31"),
     (re.compile(r"^ +hint:", re.MULTILINE), "1;36"),
 )
-
-
-class OutputError(BlockforgeError):
-    """A file that cannot be written."""
 
 
 def console() -> Console:
@@ -73,33 +67,3 @@ def coloured(text: str) -> str:
 def _styled(match: re.Match[str], style: str) -> str:
     shown = match[match.lastindex or 0]
     return match[0].replace(shown, f"\x1b[{style}m{shown}\x1b[0m")
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill `path`, which then appears whole or not at all.
-
-    Raises: OutputError if it cannot be written.
-    """
-    from blockforge.saving import write_atomically
-
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}\n  hint: mkdir -p {path.parent}")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder")
-    try:
-        write_atomically(path, write)
-    except OSError as e:
-        raise OutputError(f"cannot write {path}: {(e.strerror or str(e)).lower()}") from None
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, if it is not there. Raises: OutputError if it cannot be made."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise OutputError(f"cannot write to {path}: {(e.strerror or str(e)).lower()}") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises: OutputError if it cannot be written."""
-    write_file(path, lambda file: file.write_text(text, encoding="utf-8"))

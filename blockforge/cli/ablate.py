@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import console, write_text
+from blockforge.cli._output import console
+from blockforge.files import write_text
 
 if TYPE_CHECKING:
     from blockforge.compiler import Architecture

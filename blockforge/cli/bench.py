@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, console, print_json, write_file, write_text
+from blockforge.cli._output import JsonOption, SetOption, console, print_json
+from blockforge.files import write_atomically, write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
 
@@ -110,7 +111,7 @@ def bench_kernels(
 
         points = growth.measure(backward=backward, runs=runs, threads=threads, device=device)
         if out is not None:
-            write_file(out, lambda file: growth.plot(points, file))
+            write_atomically(out, lambda file: growth.plot(points, file))
         shown: Any = growth.table(points, backward, device, threads)
         found: list[Any] = points
     else:
@@ -270,7 +271,7 @@ def bench_search(
     found = regret.curves(compared.read_trials(runs, setting), setting, named, seeds)
     rows = regret.verdicts(found)
     if plot is not None:
-        write_file(plot, lambda file: regret.plot(found, file))
+        write_atomically(plot, lambda file: regret.plot(found, file))
     if json:
         print_json([dataclasses.asdict(row) | {"beats": row.beats} for row in rows])
         return

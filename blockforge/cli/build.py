@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, OutputError, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.errors import OutputError
 
 
 def build(
@@ -38,7 +39,7 @@ def build(
     from blockforge.bench.forward import prove
 
     if output is not None and output.exists() and not output.is_dir():
-        raise OutputError(f"cannot write to {output}: it is not a folder")
+        raise OutputError.to(output, "it is not a folder")
     arch = bf.compile(spec, overrides)
     out = console()
     if not json:
@@ -46,10 +47,7 @@ def build(
     model = bf.build(arch, weights=weights, seed=seed)
     proof = prove(model)
     if output is not None:
-        try:
-            bf.save_model(model, output)
-        except OSError as e:
-            raise OutputError(f"cannot write to {output}: {(e.strerror or str(e)).lower()}") from None
+        bf.save_model(model, output)
     if json:
         totals = {"params": arch.params, "macs": arch.macs, "activation_bytes": arch.activation_bytes}
         print_json(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_file
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.files import write_atomically
 
 
 def eject(
@@ -34,7 +35,7 @@ def eject(
     arch = bf.compile(spec, overrides)
     file = output if output is not None else Path(f"{arch.name}.py")
     done: list[Ejected] = []
-    write_file(file, lambda path: done.append(write_ejected(bf.build(arch), path)))
+    write_atomically(file, lambda path: done.append(write_ejected(bf.build(arch), path)))
     found = done[0]
     if json:
         print_json(

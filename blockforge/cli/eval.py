@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_text
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
 from blockforge.cli.train import DATA_HELP
+from blockforge.files import write_text
 
 
 def eval(

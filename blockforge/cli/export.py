@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json, write_file
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
 from blockforge.errors import did_you_mean
+from blockforge.files import write_atomically
 
 if TYPE_CHECKING:
     from blockforge.export import Axis, Exported
@@ -67,7 +68,7 @@ def export(
             model = bf.build(arch, weights=weights, seed=seed)
             done.append(write_export(model, path, format, axes, say=status.update))
 
-        write_file(file, write)
+        write_atomically(file, write)
     if json:
         print_json({"name": arch.name, "hash": arch.hash, "file": str(file), **asdict(done[0])})
     else:

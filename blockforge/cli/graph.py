@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import SetOption, SpecArgument, write_file
+from blockforge.cli._output import SetOption, SpecArgument
+from blockforge.files import write_atomically
 
 
 class Engine(StrEnum):
@@ -49,5 +50,5 @@ def graph(
 
     write = writer(output.suffix, engine.value)
     arch = bf.compile(spec, overrides)
-    write_file(output, lambda file: write(arch, file))
+    write_atomically(output, lambda file: write(arch, file))
     print(f"written to {output}")

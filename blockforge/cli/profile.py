@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, make_folder, print_json, write_text
+from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -27,8 +27,8 @@ def report(
     """
     import dataclasses
 
+    from blockforge.files import make_folder
     from blockforge.search import open_result
-    from blockforge.search.errors import SearchError
     from blockforge.search.files import write_results
     from blockforge.search.report import report as rendered
 
@@ -36,9 +36,6 @@ def report(
     folder = out if out is not None else result.folder
     if folder is not None:
         result = dataclasses.replace(result, folder=folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_results(result, folder)
-        except OSError as e:
-            raise SearchError(f"cannot write in {folder}: {e.strerror or e}") from None
+        make_folder(folder)
+        write_results(result, folder)
     console().print(rendered(result))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import write_text
+from blockforge.files import write_text
 
 
 def schema(

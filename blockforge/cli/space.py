@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, console, print_json, write_file, write_text
+from blockforge.cli._output import JsonOption, SetOption, console, print_json
+from blockforge.files import make_folder, write_atomically, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,11 +79,11 @@ def space(
     else:
         console().print(describe_space(found, size, drawn, limits))
     if out is not None:
-        write_file(out, lambda file: plot_histograms(found, drawn, limits, file))
+        write_atomically(out, lambda file: plot_histograms(found, drawn, limits, file))
 
 
 def _write(networks: Iterable[Architecture], folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = 0
     for arch in networks:
         write_text(folder / f"{arch.name}.yaml", arch.spec.to_yaml(header=False))

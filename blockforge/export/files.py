@@ -15,7 +15,7 @@ from blockforge.compiler.backbone import Backbone
 from blockforge.export import onnx
 from blockforge.export.capture import BATCH, Axis, ExportError, capture, evaluating, images, input_shape, other_sizes
 from blockforge.extras import need
-from blockforge.saving import write_atomically
+from blockforge.files import PatientFile, write_atomically
 
 Format = Literal["onnx", "export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "export": ".pt2"}
@@ -69,7 +69,7 @@ def export_model(
         say: is told what happens next, as some steps take a while.
 
     Raises: ExportError if the architecture does not allow it, or the result does not compute the same;
-        MissingExtraError; OSError if the file cannot be written.
+        MissingExtraError; OutputError if the file cannot be written.
     """
     found: list[Exported] = []
     write_atomically(file, lambda path: found.append(write_export(model, path, format, dynamic, say)))
@@ -92,7 +92,7 @@ def write_export(
         made.save(path, external_data=False)
         run = onnx.load(path)
     else:
-        with path.open("wb") as out:
+        with PatientFile(path) as out:
             torch.export.save(program, out)  # type: ignore[arg-type]
         run = _load_program(path)
     checks = compare(model, run, dynamic, say)

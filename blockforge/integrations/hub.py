@@ -11,8 +11,9 @@ from blockforge import __version__
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import WeightsError
 from blockforge.extras import need
+from blockforge.files import make_folder, write_text
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.saving import load_model, save_model, write_text
+from blockforge.saving import load_model, save_model
 from blockforge.spec import to_yaml
 
 need("hub", "huggingface_hub")
@@ -76,6 +77,17 @@ class HubModel(
 
     def __init__(self, model: Backbone) -> None:
         self.model = model
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> str | None:
+        """huggingface_hub's, with every file whole or not there. Raises: OutputError."""
+        folder = Path(save_directory)
+        make_folder(folder)
+        if not (card := folder / "README.md").exists():
+            write_text(card, str(self.generate_model_card(**(model_card_kwargs or {}))))
+        found: str | None = super().save_pretrained(folder, model_card_kwargs=model_card_kwargs, **kwargs)
+        return found
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self.model, save_directory)

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from blockforge.compiler.backbone import Backbone
-from blockforge.saving import write_atomically
+from blockforge.files import remove_left
+from blockforge.saving import save_tensors
 from blockforge.train.errors import RunError
 from blockforge.train.result import EpochRecord
 
@@ -67,11 +67,10 @@ def save(folder: Path, parts: Parts, position: Position, settings: dict[str, Any
     state = parts.optimizer.state_dict()["state"]
     for index, values in state.items():
         tensors |= {f"optimizer/{names[index]}/{k}": torch.as_tensor(v) for k, v in values.items() if v is not None}
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     rates = [group["lr"] for group in parts.optimizer.param_groups]
     scheduler = {k: v for k, v in parts.scheduler.state_dict().items() if k != "lr_lambdas"}
     header = {"position": asdict(position), "settings": settings, "lr": rates, "scheduler": scheduler}
-    write_atomically(folder / CHECKPOINT, lambda file: save_file(tensors, file, {"run": json.dumps(header)}))
+    save_tensors(tensors, folder / CHECKPOINT, {"run": json.dumps(header)})
 
 
 def load(folder: Path, parts: Parts, settings: dict[str, Any]) -> Position | None:
@@ -79,8 +78,7 @@ def load(folder: Path, parts: Parts, settings: dict[str, Any]) -> Position | Non
 
     Raises: RunError if it is another run's, or cannot be read.
     """
-    for left in folder.glob(f".{CHECKPOINT}.*.tmp"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+    remove_left(folder, CHECKPOINT)
     path = folder / CHECKPOINT
     if not path.exists():
         return None

@@ -13,6 +13,7 @@ import blockforge
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
 from blockforge.extras import need
+from blockforge.files import reason
 from blockforge.saving import save_model
 from blockforge.spec import SpecLike
 from blockforge.train.augment import normalization
@@ -107,7 +108,7 @@ def _fit(
         folder.begin({**settings, "blockforge": blockforge.__version__}, preprocess, trainer.position.step)
         return _recorded(trainer, network, folder)
     except OSError as e:
-        raise RunError(f"cannot write to {out}: {(e.strerror or str(e)).lower()}") from None
+        raise RunError(f"cannot write to {out}: {reason(e)}") from None
     finally:
         folder.close()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.compiler.backbone import Backbone
-from blockforge.saving import save_weights, write_atomically, write_text
+from blockforge.files import write_atomically, write_text
+from blockforge.saving import save_weights
 from blockforge.train.result import EpochRecord, history_csv
 
 RUN, LOG, CURVES, BEST, EVENTS = "run.json", "log.csv", "curves.png", "best.safetensors", "tensorboard"

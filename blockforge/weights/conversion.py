@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from blockforge import api
 from blockforge.compiler import Architecture
 from blockforge.errors import SpecError, WeightsError, did_you_mean
-from blockforge.saving import about, unwrap_file, write_atomically
+from blockforge.saving import about, save_tensors, unwrap_file
 from blockforge.spec import SpecLike, list_specs
 from blockforge.weights.misfit import MisfitError, looks_ours
 from blockforge.weights.official import Family, convert, families, family_of
@@ -40,7 +39,7 @@ def convert_file(
         overrides: values of the spec to replace, such as `num_classes`.
     Returns:
         The architecture that the weights are for; its name and hash stand in the file's metadata.
-    Raises: WeightsError if the file cannot be read safely, or fits nothing.
+    Raises: WeightsError if the file cannot be read safely, or fits nothing; OutputError.
     """
     state = unwrap_file(checkpoint)
     try:
@@ -53,10 +52,7 @@ def convert_file(
     except WeightsError as e:
         raise WeightsError(f"{checkpoint}: {e}") from None
     header = {**about(arch), "family": layout.name}
-    try:
-        write_atomically(Path(output), lambda f: save_file({k: v.contiguous() for k, v in tensors.items()}, f, header))
-    except OSError as e:
-        raise WeightsError(f"cannot write {output}: {(e.strerror or str(e)).lower()}") from None
+    save_tensors(tensors, Path(output), header)
     return arch
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from blockforge.locks import KernelLock
 from blockforge.search import SearchError, search
-from blockforge.search.journal import JOURNAL, KernelLock, cut_torn_line, working_in
+from blockforge.search.journal import JOURNAL, cut_torn_line, working_in
 from blockforge.search.records import MAX_RETRIES
 from blockforge.spec import Spec, to_yaml
 
@@ -53,7 +54,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(few: Spec, tmp_path: Path) -> 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom blockforge.search.journal import KernelLock\n"
+        "import os, sys\nfrom pathlib import Path\nfrom blockforge.locks import KernelLock\n"
         "KernelLock(Path(sys.argv[1])).acquire()\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
