@@ -14,6 +14,7 @@ from typing import Any
 from blockforge import __version__
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture, canonical
+from blockforge.kernels import costs
 from blockforge.search.errors import SearchError
 from blockforge.search.objective import Direction, Measure, as_measure
 from blockforge.search.sampling import check_sampler
@@ -105,6 +106,7 @@ class Plan:
             "blockforge": f"{__version__}, graph {canonical.VERSION}",
             "space": f"{self.space.name} ({fingerprint(self.space)})",
             "budget": limits(self.budget),
+            "memory": f"of the {costs.DEFAULT} backend",
             "seed": self.seed,
             "objective": self.objective,
         }

@@ -22,6 +22,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a value, as in stages.2.depth=12; may be repeated."),
 ]
+BackendOption = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Whose memory is shown: numba, or torch, which runs without it. Never measured."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _STYLES = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import BackendOption, JsonOption, SetOption, SpecArgument, console, print_json
 from blockforge.errors import OutputError
 
 
@@ -21,6 +21,7 @@ def build(
         Path | None,
         typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
     ] = None,
+    backend: BackendOption = "numba",
     seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -40,7 +41,7 @@ def build(
 
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError.to(output, "it is not a folder")
-    arch = bf.compile(spec, overrides)
+    arch = bf.compile(spec, overrides, backend=backend)
     out = console()
     if not json:
         out.print(arch.summary(layers=False))
@@ -55,6 +56,7 @@ def build(
                 "name": arch.name,
                 "hash": arch.hash,
                 **totals,
+                "backend": arch.backend,
                 "proof": proof.as_dict(),
                 "folder": output and str(output),
             }

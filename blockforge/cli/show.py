@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console
+from blockforge.cli._output import BackendOption, JsonOption, SetOption, SpecArgument, console
 
 
 def show(
     spec: SpecArgument,
     layers: Annotated[bool, typer.Option(help="With a row for every layer.")] = True,
     overrides: SetOption = None,
+    backend: BackendOption = "numba",
     json: JsonOption = False,
 ) -> None:
     """Show what a network consists of and costs, without building it.
@@ -21,11 +22,12 @@ def show(
     Examples:
       blockforge show smt_b
       blockforge show smt_b --no-layers --set input.size=384
+      blockforge show sparx_mamba_t --backend torch
       blockforge show my_net.yaml --json
     """
     import blockforge as bf
 
-    arch = bf.compile(spec, overrides)
+    arch = bf.compile(spec, overrides, backend=backend)
     if json:
         print(arch.to_json(indent=1))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ import networkx as nx
 
 from blockforge.blocks.base import Shape
 from blockforge.compiler import canonical
+from blockforge.compiler.cost import add_costs
 from blockforge.compiler.liveness import live_bytes
 from blockforge.errors import Diagnostic, SpecError
+from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
 from blockforge.spec.plan import Plan
@@ -40,12 +43,14 @@ class Architecture:
             (main, intra, inter, skip) and `shape`.
         source: the spec it was compiled from; `spec` is the same with its holes filled.
         warnings: findings that did not stop the compiler.
+        backend: whose memory the figures are of (`blockforge.kernels.costs`): a name, not what a machine has.
     """
 
     graph: nx.DiGraph
     source: Spec
     plan: Plan = field(repr=False)
     warnings: tuple[Diagnostic, ...] = ()
+    backend: str = DEFAULT
 
     @property
     def name(self) -> str:
@@ -78,8 +83,20 @@ class Architecture:
 
     @property
     def activation_bytes(self) -> int:
-        """Peak bytes of live activations in inference, one float32 image."""
+        """Peak bytes of live activations in inference, one float32 image, on `backend`."""
         return self._peak[0]
+
+    def on(self, backend: str) -> Architecture:
+        """The same network with the memory of another backend: `arch.on("torch").activation_bytes`.
+
+        Raises: CostError if no costs of it are known.
+        """
+        check_backend(backend)
+        if backend == self.backend:
+            return self
+        graph = self.graph.copy()
+        add_costs(graph, backend)
+        return dataclasses.replace(self, graph=graph, backend=backend)
 
     @property
     def peak_node(self) -> str:
@@ -128,6 +145,7 @@ class Architecture:
                 "params": self.params,
                 "macs": self.macs,
                 "activation_bytes": self.activation_bytes,
+                "backend": self.backend,
                 "hash": self.hash,
             },
             "directed": True,
@@ -150,9 +168,10 @@ class Architecture:
         try:
             whole: Any = json.loads(text)
             tree, known = whole["spec"], whole["totals"]["hash"]
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            backend = whole["totals"].get("backend", DEFAULT)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise SpecError([Diagnostic("json", f"not a graph written by blockforge: {e}")]) from None
-        arch = compile_spec(load(tree))
+        arch = compile_spec(load(tree), backend=backend)
         if arch.hash != known:
             text = f"the spec now compiles to another graph ({arch.hash}, was {known})"
             raise SpecError([Diagnostic("json", text, hint="it was written by another version of blockforge")])

@@ -1,7 +1,8 @@
 """Costs: parameters, multiply-adds and activation memory of every node, from the blocks' own rules.
 
 Adds to each node: `params`, `macs` and `scan` (see `blocks.base.Cost`), `activation_bytes` (its output, one
-image, float32) and `workspace_bytes` (the most that lives inside it, its output included).
+image, float32) and `workspace_bytes` (the most that lives inside it, its output included). What a block holds may
+depend on the backend that runs it: costs are of one that is named, the same on every machine.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import networkx as nx
 
 from blockforge.blocks.base import Cost
 from blockforge.compiler.infer import facts
+from blockforge.kernels.costs import DEFAULT
 
 BYTES = 4
 """Of a float32."""
 
 
-def add_costs(graph: nx.DiGraph) -> None:
-    """Fill in the costs of a graph with shapes."""
+def add_costs(graph: nx.DiGraph, backend: str = DEFAULT) -> None:
+    """Fill in the costs of a graph with shapes. `backend`: one of `kernels.costs.COSTED`."""
     for node in graph.nodes.values():
-        cost, workspace = _branch(node) if node["kind"] in ("mixer", "ffn", "aggregator") else _single(node, graph)
+        is_branch = node["kind"] in ("mixer", "ffn", "aggregator")
+        cost, workspace = _branch(node, backend) if is_branch else _single(node, graph, backend)
         windows = node["windows"]
         node["params"], node["macs"], node["scan"] = cost.params, cost.macs * windows, cost.scan * windows
         is_view = node["kind"] == "input" and node["out_shape"].dim == 1  # one channel: any layout is channels-last
@@ -28,10 +31,10 @@ def add_costs(graph: nx.DiGraph) -> None:
         node["workspace_bytes"] = 0 if is_view else workspace * windows * BYTES
 
 
-def _single(node: dict[str, Any], graph: nx.DiGraph) -> tuple[Cost, int]:
+def _single(node: dict[str, Any], graph: nx.DiGraph, backend: str) -> tuple[Cost, int]:
     """A node that is one block, or only moves data."""
     if node["impl"] is not None:
-        found = facts(node["impl"], node["place"])
+        found = facts(node["impl"], node["place"], backend)
         return found.cost, found.workspace
     out = node["out_shape"].elements
     if "window" not in node:
@@ -43,13 +46,13 @@ def _single(node: dict[str, Any], graph: nx.DiGraph) -> tuple[Cost, int]:
     return Cost(), out + (padded // node["windows"] if padded != whole.elements else 0)
 
 
-def _branch(node: dict[str, Any]) -> tuple[Cost, int]:
+def _branch(node: dict[str, Any], backend: str) -> tuple[Cost, int]:
     """Norm, block, scale and residual; an aggregator is norm and block."""
-    found = facts(node["impl"], node["place"])
+    found = facts(node["impl"], node["place"], backend)
     cost, workspace, out = found.cost, found.workspace, found.out_shape.elements
     if node["norm"] is not None:
         shape = node["in_shape"]
-        norm = facts(node["norm"], (shape,))
+        norm = facts(node["norm"], (shape,), backend)
         cost += norm.cost
         workspace = max(norm.workspace, shape.elements + workspace)  # the block's input lives as long as it runs
     if node["kind"] == "aggregator":
@@ -58,16 +61,15 @@ def _branch(node: dict[str, Any]) -> tuple[Cost, int]:
         dim = found.out_shape.dim
         cost += Cost(dim) if scale.branch is not None else Cost()
         cost += Cost(2 * dim, out) if scale.skip is not None else Cost()
-    return cost, max(workspace, residual_elements(node, out))
+    return cost, max(workspace, residual_elements(node, out, gives_input_back=found.workspace == 0))
 
 
-def residual_elements(node: dict[str, Any], out: int) -> int:
+def residual_elements(node: dict[str, Any], out: int, gives_input_back: bool) -> int:
     """What lives at once while the branch is scaled and added: it, its scaled form or the sum, the scaled input."""
     scale, acts = node["scale"], node["post_act"] is not None
     plain = node["norm"] is None and (scale is None or scale.branch is None)
     alone = plain and scale is None and node["drop_path"] == 0 and len(node["inputs"]) == 1
     if alone and node["impl"].residual:
         return out * (1 + acts)
-    gives_input_back = plain and facts(node["impl"], node["place"]).workspace == 0
-    maps = 2 - gives_input_back + (scale is not None and scale.skip is not None)
+    maps = 2 - (plain and gives_input_back) + (scale is not None and scale.skip is not None)
     return out * max(maps, 1 + acts)

@@ -13,6 +13,7 @@ import networkx as nx
 
 from blockforge.blocks.base import Cost, Op, Shape
 from blockforge.errors import Loc, OpError, Path, Report
+from blockforge.kernels.costs import DEFAULT, costs_of
 from blockforge.spec.findings import NOWHERE, report_at
 from blockforge.spec.plan import Plan, PlannedOp
 
@@ -28,14 +29,15 @@ class Facts(NamedTuple):
 
 
 @functools.lru_cache(65_536)
-def facts(op: Op, place: tuple[Any, ...]) -> Facts:
-    """Shape, cost and workspace of a block at a place; equal blocks at equal places are asked once."""
+def facts(op: Op, place: tuple[Any, ...], backend: str = DEFAULT) -> Facts:
+    """Shape, cost and workspace of a block at a place, on a backend; equal blocks at equal places are asked once."""
     op.check(*place)
     out = op.out_shape(*place)
     if min(out) < 1:
         hint = "a larger input.size, or fewer stages and downsamples"
         raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")
-    return Facts(out, op.cost(*place), op.workspace(*place))
+    with costs_of(backend):
+        return Facts(out, op.cost(*place), op.workspace(*place))
 
 
 def infer(graph: nx.DiGraph, plan: Plan, report: Report) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from blockforge.compiler.liveness import live_bytes
+from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def summary(arch: Architecture, layers: bool) -> Group:
         parts.append(_layer_table(arch))
     parts.append(Text(totals(arch), style="bold"))
     scan = f"; {format_count(arch.scan_macs)} of them in scans" if arch.scan_macs else ""
-    parts.append(Text(f"{CONVENTION}{scan}. Peak: live activations, one float32 image, at {arch.peak_node}."))
+    peak = f"live activations, one float32 image, on the {arch.backend} backend, at {arch.peak_node}"
+    parts.append(Text(f"{CONVENTION}{scan}. Peak: {peak}."))
     parts += [Text(d.render(), style="yellow") for d in arch.warnings]
     return Group(*parts)
 
@@ -70,7 +72,7 @@ def overview_table(rows: list[dict[str, Any]]) -> Group:
             str(row["depth"]),
             reported,
         )
-    return Group(table, f"{CONVENTION}. Peak: live activations of one float32 image.")
+    return Group(table, f"{CONVENTION}. Peak: live activations of one float32 image on the {DEFAULT} backend.")
 
 
 def compact(names: Sequence[str]) -> str:

@@ -15,8 +15,10 @@ from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Mixer, Op, Shape
+from blockforge.kernels import backend
+from blockforge.kernels.costs import costs_of
 from blockforge.testing.examples import accepts, example_inputs, example_places
-from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise
+from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise, runnable_backends
 
 TOLERANCE = 0.1
 """Of memory: predicted against allocated."""
@@ -55,11 +57,14 @@ def check_shape(op: Op, *place: Any) -> None:
 
 
 def check_workspace(op: Op, *place: Any) -> None:
-    """The declared workspace is the memory that a forward pass takes."""
-    module, predicted = _module(op, place), op.workspace(*place) * 4
-    measured = peak_bytes_per_image(module, lambda batch: example_inputs(op.kind, *place, batch=batch))
-    close = abs(predicted - measured) <= TOLERANCE * measured
-    assert close, f"predicted {predicted} bytes an image at most, {measured} were alive"
+    """The declared workspace is the memory that a forward pass takes, on every backend that costs are of."""
+    module = _module(op, place)
+    for name in runnable_backends():
+        with costs_of(name), backend(name):
+            predicted = op.workspace(*place) * 4
+            measured = peak_bytes_per_image(module, lambda batch: example_inputs(op.kind, *place, batch=batch))
+        close = abs(predicted - measured) <= TOLERANCE * measured
+        assert close, f"predicted {predicted} bytes an image at most on {name}, {measured} were alive"
 
 
 def check_gradients(op: Op, *place: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,6 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
+
+from blockforge.kernels.costs import COSTED
+
+_PACKAGES = ("numba",)
+"""Backends that are a package to be installed."""
 
 
 def count_macs(run: Callable[[], Any]) -> int:
@@ -25,6 +31,11 @@ def count_macs(run: Callable[[], Any]) -> int:
     flops = counter.get_total_flops()
     assert flops % 2 == 0, f"FlopCounterMode counts two for each multiply-add, so not {flops}"
     return flops // 2
+
+
+def runnable_backends() -> list[str]:
+    """The backends that costs are of and that run here on the CPU."""
+    return [name for name in COSTED if name not in _PACKAGES or find_spec(name) is not None]
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

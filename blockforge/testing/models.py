@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.backbone import Backbone
+from blockforge.kernels import backend
 from blockforge.spec import SpecLike
 from blockforge.testing.checks import TOLERANCE
-from blockforge.testing.measure import count_macs, peak_bytes_per_image
+from blockforge.testing.measure import count_macs, peak_bytes_per_image, runnable_backends
 
 
 def check_spec(source: SpecLike | Architecture, overrides: Mapping[str, Any] | None = None) -> Backbone:
@@ -72,13 +73,20 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
 
 
 def check_memory(model: Backbone) -> None:
-    """The peak of live activations is what a forward pass in inference takes."""
-    measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
-    predicted = model.arch.activation_bytes
+    """The peak of live activations is what a forward pass in inference takes, on every backend that costs are of."""
+    for name in runnable_backends():
+        _check_memory(model, name)
+
+
+def _check_memory(model: Backbone, name: str) -> None:
+    with backend(name):
+        measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
+    predicted = model.arch.on(name).activation_bytes
     # A scan chooses its way by the batch, and windows are a batch: there the prediction is an upper bound.
     bound = any(node["scan"] and node["windows"] > 1 for node in model.arch.graph.nodes.values())
     close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
-    assert close, f"predicted a peak of {predicted} bytes (at {model.arch.peak_node}), {measured} were alive"
+    at = f"{name}, at {model.arch.on(name).peak_node}"
+    assert close, f"predicted a peak of {predicted} bytes (on {at}), {measured} were alive"
 
 
 def check_training_step(model: Backbone) -> None:

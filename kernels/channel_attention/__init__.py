@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere, needs_numba, needs_triton
+from blockforge.kernels.costs import costed
 
 __all__ = ["OPERATOR", "channel_attention", "workspace"]
 
@@ -65,10 +66,10 @@ def channel_attention(
 
 
 def workspace(positions: int, reduced: int, dim: int, groups: int) -> int:
-    """Most elements alive at once without gradients for one map, its result included, with what `auto` takes on
-    a CPU for float32. `reduced` are the positions of queries and keys."""
+    """Most elements alive at once without gradients for one map in float32, its result included, on the backend that
+    costs are of (`kernels.costs`). `reduced` are the positions of queries and keys."""
     whole, width = positions * dim, dim // groups
-    if fits_numba(torch.empty(0, device="cpu")) is None:
+    if costed() == "numba":
         return 3 * whole
     last_group = whole - whole // groups + reduced * dim + (3 if groups > 1 else 2) * width * width
     return max(last_group, 4 * whole)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere
+from blockforge.kernels.costs import costed
 from blockforge.kernels.cross_scan import torch_impl
 from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction
 from blockforge.kernels.selective_scan import fits_numba, fits_triton
@@ -61,9 +62,9 @@ def cross_scan(
 def workspace(
     positions: int, dim: int, d_state: int, rank: int, directions: tuple[Direction, ...], window: int | None = None
 ) -> int:
-    """Most elements alive at once without gradients for one map, its result included, with what `auto` takes on
-    a CPU."""
-    if fits_numba(torch.empty(0, device="cpu")) is None:
+    """Most elements alive at once without gradients for one map, its result included, on the backend that costs are
+    of (`kernels.costs`)."""
+    if costed() == "numba":
         return 2 * positions * dim  # the sum, and one direction's steps
     return torch_impl.workspace(positions, dim, d_state, rank, directions, window)
 

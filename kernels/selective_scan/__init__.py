@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere, needs_numba, needs_triton
+from blockforge.kernels.costs import costed
 from blockforge.kernels.selective_scan import torch_impl
 
 __all__ = ["OPERATOR", "fits_numba", "fits_triton", "selective_scan", "workspace"]
@@ -69,13 +70,13 @@ def selective_scan(
 
 
 def workspace(length: int, dim: int, d_state: int, *, dense: bool = True) -> int:
-    """Most elements alive at once inside a scan of one sequence without gradients, its result included, with what
-    `auto` takes on a CPU.
+    """Most elements alive at once inside a scan of one sequence without gradients, its result included, on the
+    backend that costs are of (`kernels.costs`).
 
     Args:
         dense: whether the positions of u lie one behind the other; not so where u is a part of wider channels.
     """
-    if fits_numba(torch.empty(0, device="cpu")) is None:
+    if costed() == "numba":
         return length * dim
     return torch_impl.workspace(length, dim, d_state) + length * dim * (not dense)
 

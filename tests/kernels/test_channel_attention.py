@@ -13,9 +13,10 @@ from blockforge.blocks.aggregators.dmca import DMCA
 from blockforge.blocks.base import Shape
 from blockforge.kernels import KernelError
 from blockforge.kernels import channel_attention as package
-from blockforge.kernels.channel_attention import OPERATOR, bench, channel_attention, numba_kernels
-from blockforge.testing import peak_bytes
+from blockforge.kernels.channel_attention import bench, channel_attention, numba_kernels
+from blockforge.kernels.costs import costs_of
 from blockforge.testing.checks import check_workspace
+from blockforge.testing.measure import peak_bytes, runnable_backends
 
 SIZES = [(1, 1, 1, 1), (2, 63, 3, 3), (63, 2, 5, 1), (197, 49, 12, 4), (25, 7, 66, 2), (50, 50, 130, 1)]
 BACKENDS = [("torch", torch.float64, 1e-12), ("numba", torch.float32, 1e-5)]
@@ -111,22 +112,14 @@ def test_a_counter_sees_the_products(backend: str, recorded: bool) -> None:
     assert counter.get_total_flops() == 2 * (2 * (10 + 7) * 6 * 3)
 
 
-@pytest.mark.parametrize("backend", ["torch", "numba"])
-def test_memory_is_what_is_declared(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", runnable_backends())
+def test_memory_is_what_is_declared(backend: str) -> None:
     """Of the operator, and of the block around it."""
-
-    def refuses(x: Tensor, **facts: object) -> str:
-        return "this test goes without it"
-
-    if backend == "torch":
-        monkeypatch.setattr(package, "fits_numba", refuses)
-        monkeypatch.setitem(OPERATOR.backends, "numba", refuses)
-        monkeypatch.setattr(OPERATOR, "chosen", {}, raising=False)
     for length, reduced, dim, groups in ((64, 9, 12, 4), (9, 9, 96, 1), (9, 9, 96, 2)):
         operands = [t.float() for t in make(length, reduced, dim, 1) if t is not None]
-        assert OPERATOR.choose(operands[0]).backend == backend
-        measured = peak_bytes(lambda o=operands, g=groups: on(None, g)(*o)) // 4
-        assert measured == pytest.approx(package.workspace(length, reduced, dim, groups), rel=0.1)
+        measured = peak_bytes(lambda o=operands, g=groups: on(backend, g)(*o)) // 4
+        with costs_of(backend):
+            assert measured == pytest.approx(package.workspace(length, reduced, dim, groups), rel=0.1)
     for reduction, groups in ((1, 4), (2, 4), (1, 1)):
         check_workspace(DMCA(reduction=reduction, groups=groups), Shape(14, 14, 24), (24,), 48)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from blockforge.kernels import backends
-from blockforge.kernels.cross_scan import DIRECTIONS, OPERATOR, Direction, cross_scan, workspace
+from blockforge.kernels.costs import costs_of
+from blockforge.kernels.cross_scan import DIRECTIONS, Direction, cross_scan, workspace
 from blockforge.kernels.cross_scan.directions import order
 from blockforge.testing import peak_bytes
 
@@ -126,21 +127,18 @@ def test_a_counter_sees_the_steps_alone(backend: str) -> None:
     assert counter.get_total_flops() == 2 * 2 * 35 * 4 * 6 * 2
 
 
-@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("directions", [DIRECTIONS, ("columns",), ("rows", "rows_back")], ids="+".join)
 @pytest.mark.parametrize("window", [None, 4])
-def test_workspace_is_what_a_scan_takes(
-    directions: tuple[Direction, ...], window: int | None, numba: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backends, "_installed", lambda module: numba)
-    monkeypatch.setattr(OPERATOR, "chosen", {})
+def test_workspace_is_what_a_scan_takes(directions: tuple[Direction, ...], window: int | None, backend: str) -> None:
     one = make(len(directions), (14, 14), 48, 4, 3)
     used = []
     for batch in (2, 4):
         given = [t.repeat(batch // 2, *[1] * (t.ndim - 1)) for t in one[:4]]
-        call = [*given, *one[4:7]]
-        used.append(peak_bytes(lambda c=call: cross_scan(*c, dt_bias=one[7], directions=directions, window=window)))
-    predicted = workspace(196, 48, 4, 3, directions, window) * 4
+        scan = partial(cross_scan, *given, *one[4:7], dt_bias=one[7], directions=directions, window=window)
+        used.append(peak_bytes(partial(scan, backend=backend)))
+    with costs_of(backend):
+        predicted = workspace(196, 48, 4, 3, directions, window) * 4
     assert predicted == pytest.approx((used[1] - used[0]) / 2, rel=0.05)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from blockforge.kernels import backends
-from blockforge.kernels.selective_scan import OPERATOR, reference, selective_scan, torch_impl, workspace
-from blockforge.testing import peak_bytes
+from blockforge.kernels.costs import costs_of
+from blockforge.kernels.selective_scan import reference, selective_scan, torch_impl, workspace
+from blockforge.testing.measure import peak_bytes, runnable_backends
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 
@@ -146,18 +148,16 @@ def test_captured_graphs_give_the_same(reverse: bool) -> None:
     torch.testing.assert_close(exported(*given), Module()(*given))
 
 
-@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("backend", runnable_backends())
 @pytest.mark.parametrize(("length", "states"), [(35, 1), (196, 8), (100, 5), (401, 3)])
-def test_workspace_is_what_a_scan_takes(length: int, states: int, numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what runs on a CPU, with numba and without."""
-    monkeypatch.setattr(backends, "_installed", lambda module: numba)
-    monkeypatch.setattr(OPERATOR, "chosen", {})
+def test_workspace_is_what_a_scan_takes(length: int, states: int, backend: str) -> None:
     t = {n: v.detach().float() for n, v in make(length, states, dim=48, batch=1).items()}
     rest = [t[n] for n in NAMES[2:6]]
     for wide in (48, 96):
         u, delta = (torch.randn(1, length, w)[..., :48].mT for w in (wide, 48))
-        used = peak_bytes(lambda u=u, delta=delta: selective_scan(u, delta, *rest, delta_softplus=True))
-        assert workspace(length, 48, states, dense=wide == 48) * 4 == pytest.approx(used, rel=0.03)
+        used = peak_bytes(partial(selective_scan, u, delta, *rest, delta_softplus=True, backend=backend))
+        with costs_of(backend):
+            assert workspace(length, 48, states, dense=wide == 48) * 4 == pytest.approx(used, rel=0.03)
 
 
 def test_shapes_are_checked() -> None:
