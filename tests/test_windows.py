@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,10 +24,10 @@ OPS = [
 ]
 
 
-def written_out(op: Attention, module: torch.nn.Module, x_HWC: Tensor, built_for: Shape) -> Tensor:
+def written_out(op: Attention, module: torch.nn.Module, x_HWC: Tensor) -> Tensor:
     """Every position attends to those of its window that were its neighbours before the shift."""
     height, width, dim = x_HWC.shape
-    side, _, shift, _ = op.tiles(built_for)
+    side, _, shift, _ = op.tiles(Shape(height, width, dim))
     rows, columns = height + -height % side, width + -width % side
     padded = torch.zeros(rows, columns, dim, dtype=x_HWC.dtype)
     padded[:height, :width] = x_HWC
@@ -47,8 +49,10 @@ def written_out(op: Attention, module: torch.nn.Module, x_HWC: Tensor, built_for
             for head in range(heads):
                 logits = torch.stack([q[i, j, head] @ k[a, b, head] for a, b in seen]) * (dim // heads) ** -0.5
                 if op.rel_pos_bias:
-                    table = module.rel_pos.table[:, head].unflatten(0, (2 * side - 1, 2 * side - 1))
-                    bias = [table[i - a + side - 1, j - b + side - 1] for a, b in seen]
+                    table = module.rel_pos.table[:, head]
+                    table = table.unflatten(0, (isqrt(len(table)), -1))
+                    middle = len(table) // 2
+                    bias = [table[middle + i - a, middle + j - b] for a, b in seen]
                     logits = logits + torch.stack(bias)
                 y[i, j, head] = logits.softmax(0) @ torch.stack([v[a, b, head] for a, b in seen])
     return module.proj(y.flatten(2)[None])[0]
@@ -60,16 +64,35 @@ def test_window_attention_is_what_it_says(op: Attention, shape: Shape) -> None:
     module = randomise(op.build(shape)).double().eval()
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
-        torch.testing.assert_close(module(x)[1], written_out(op, module, x[1], shape))
+        torch.testing.assert_close(module(x)[1], written_out(op, module, x[1]))
 
 
-def test_windows_of_the_built_size_serve_other_sizes() -> None:
-    op, built = OPS[1], Shape(8, 12, 8)
+@pytest.mark.parametrize("op", OPS, ids=str)
+@pytest.mark.parametrize("built", [Shape(8, 12, 8), Shape(4, 4, 8)], ids=str)
+def test_windows_shift_and_mask_are_those_of_the_map_that_comes(op: Attention, built: Shape) -> None:
+    """Larger, smaller, odd and flat maps, and maps that are smaller than a window."""
     module = randomise(op.build(built)).double().eval()
-    for size in ((6, 5), (12, 4), (3, 2)):
+    for size in ((8, 12), (4, 4), (6, 5), (12, 4), (9, 9), (3, 2), (1, 7)):
         x = torch.randn(1, *size, 8, generator=torch.Generator().manual_seed(1)).double()
         with torch.no_grad():
-            torch.testing.assert_close(module(x)[0], written_out(op, module, x[0], built))
+            torch.testing.assert_close(module(x)[0], written_out(op, module, x[0]), msg=lambda m, s=size: f"{s}: {m}")
+            weights, positions = module.attention_weights(x)
+        assert len(weights) == len(positions) == op.tiles(Shape(*size, 8)).number
+
+
+def test_a_window_that_shrank_with_its_bias_does_not_grow_again() -> None:
+    """Its parameters are those of the smaller window: on a large map it is a layer with that window."""
+    small = Attention(num_heads=2, window=7, shift="half", rel_pos_bias=True)
+    module, shape = randomise(small.build(Shape(5, 6, 8))).eval(), Shape(11, 14, 8)
+    said = Attention(num_heads=2, window=5, shift="half", rel_pos_bias=True).build(shape).eval()
+    said.load_state_dict(module.state_dict())
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), said(x))
+        free = Attention(num_heads=2, window=7, shift="half")  # without a bias nothing shrank for good
+        one, other = randomise(free.build(Shape(5, 6, 8))).eval(), free.build(shape).eval()
+        other.load_state_dict(one.state_dict())
+        torch.testing.assert_close(one(x), other(x))
 
 
 def test_a_window_that_covers_the_map_is_global_attention() -> None:

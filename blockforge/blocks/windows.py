@@ -9,9 +9,24 @@ more it does not, so a graph captured with more would refuse one.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """Windows of a layer, whatever the map: squares of at most `side`, shifted by `shift` where the map is larger."""
+
+    side: int
+    shift: int = 0
+
+    def on(self, height: int, width: int) -> tuple[int, int]:
+        """Side and shift on a map. A window that covers the map's shorter side shrinks to it and stays where it is."""
+        shorter = _least(height, width)
+        side = _least(self.side, shorter)
+        return side, self.shift * _least(1, shorter - side)
 
 
 def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
@@ -25,7 +40,7 @@ def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
         x = F.pad(x, (0, 0, 0, right, 0, below))
     if varies:
         numbers = _of_tiles(rows, columns, window, shift, x.device)
-        x = _gathered(x.flatten(0, 2), batch, rows * columns * window**2, numbers)
+        x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
         return x.reshape(batch * rows * columns, window, window, dim)
     if shift:
         x = x.roll((-shift, -shift), (1, 2))
@@ -39,7 +54,7 @@ def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0
     batch = x.shape[0] // (rows * columns)
     if is_symbolic(height, width):
         numbers = _in_tiles(height, width, window, shift, x.device)
-        x = _gathered(x.flatten(0, 2), batch, rows * columns * window**2, numbers)
+        x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
         return x.reshape(batch, height, width, dim)
     x = x.reshape(batch, rows, columns, window, window, dim).transpose(2, 3)
     x = x.reshape(batch, rows * window, columns * window, dim)
@@ -60,6 +75,11 @@ def is_symbolic(*sizes: int) -> bool:
     return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
+def _least(a: int, b: int) -> int:
+    least: int = torch.sym_min(a, b) if is_symbolic(a, b) else min(a, b)  # type: ignore[no-untyped-call]
+    return least
+
+
 def _gathered(x_PC: Tensor, batch: int, positions: int, numbers: Tensor) -> Tensor:
     """Of each image's `positions` those with these numbers, image by image."""
     firsts = torch.arange(batch, device=numbers.device)[:, None] * positions
@@ -69,7 +89,7 @@ def _gathered(x_PC: Tensor, batch: int, positions: int, numbers: Tensor) -> Tens
 def _of_tiles(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
     """The row-major number on the padded map of each position of the windows, window by window."""
     height, width = rows * window, columns * window
-    tile, inside = _divided(torch.arange(height * width, device=device), window**2)
+    tile, inside = _divided(torch.arange(height * width, device=device), window * window)
     (row, column), (y, x) = _divided(tile, columns), _divided(inside, window)
     (_, y), (_, x) = _divided(row * window + y + shift, height), _divided(column * window + x + shift, width)
     return y * width + x

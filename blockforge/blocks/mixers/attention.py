@@ -14,7 +14,7 @@ from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
 from blockforge.blocks.registry import mixer
-from blockforge.blocks.windows import cut_windows, is_symbolic, join_windows, tiles_along
+from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 32
@@ -51,7 +51,9 @@ class Attention(Mixer):
     optionally with a learnt bias for each relative position, and with a convolution of the values beside it.
 
     A window that is at least as large as the map's shorter side shrinks to it and is not shifted. Maps that
-    are no multiple of the window are padded with zeros right and below, as in Swin's code for detection.
+    are no multiple of the window are padded with zeros right and below, as in Swin's code for detection. Windows,
+    shift and mask are those of the map that comes. A bias belongs to a window: if that shrank to the map which the
+    layer was built for, it does not grow again on a larger one; on a smaller one the middle of the bias serves.
 
     Shape: x_BHWC -> y_BHWC, any H and W; with `rel_pos_bias` but no window only the H and W it was built for.
     Cost: 4 dim inner a position for the projections, 2 L inner for the products (L = H * W, or window^2); inner is
@@ -98,9 +100,8 @@ class Attention(Mixer):
 
     def resolved(self, shape: Shape) -> Attention:
         own_width = self.num_heads is not None and self.inner(shape.dim) != shape.dim
-        shift = self.window // 2 if self.window and self.shift == "half" else self.shift
-        said = {"num_heads": self.heads(shape.dim), "head_dim": self.head_dim if own_width else None, "shift": shift}
-        return self.model_copy(update=said)
+        head_dim = self.head_dim if own_width else None
+        return self.model_copy(update={"num_heads": self.heads(shape.dim), "head_dim": head_dim, "shift": self.steps})
 
     def inner(self, dim: int) -> int:
         """Width of the queries, and of the keys and values."""
@@ -110,10 +111,13 @@ class Attention(Mixer):
         """The windows on this map."""
         if self.window is None:
             return Tiles(shape.height, shape.width, 0, 1)
-        side = min(self.window, shape.height, shape.width)
-        shift = self.window // 2 if self.shift == "half" else self.shift
-        number = tiles_along(shape.height, side) * tiles_along(shape.width, side)
-        return Tiles(side, side, shift if side < min(shape.height, shape.width) else 0, number)
+        side, shift = Windows(self.window, self.steps).on(shape.height, shape.width)
+        return Tiles(side, side, shift, tiles_along(shape.height, side) * tiles_along(shape.width, side))
+
+    @property
+    def steps(self) -> int:
+        """Positions by which windows are shifted where the map is larger than they are."""
+        return (self.window or 0) // 2 if self.shift == "half" else self.shift
 
     def check(self, shape: Shape) -> None:
         if self.num_heads is None and shape.dim > (self.head_dim or DEFAULT_HEAD_DIM):
@@ -198,40 +202,45 @@ class AttentionModule(nn.Module):
 
 
 class WindowAttentionModule(AttentionModule):
-    """See `Attention`. Runs on maps of any size; the windows are those of the size it was built for."""
+    """See `Attention`. Runs on maps of any size, in windows of at most the side that its parameters are for."""
 
     blocked: Tensor | None
 
     def __init__(self, op: Attention, shape: Shape) -> None:
         super().__init__(op, shape)
-        blocked = shift_mask(shape.height, shape.width, self.tiles) if self.tiles.shift else None
-        self.register_buffer("blocked", blocked, persistent=False)
+        assert op.window is not None
+        window = self.tiles.height if op.rel_pos_bias else op.window
+        self.windows = Windows(window, op.steps if window == op.window else min(op.steps, window // 2))
         self.size = (shape.height, shape.width)
+        blocked = shift_mask(*self.size, *self.tiles[1:3]) if self.tiles.shift else None
+        self.register_buffer("blocked", blocked, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, _ = x.shape
-        side, shift = self.tiles.height, self.tiles.shift
+        side, shift = self.windows.on(height, width)
         bias = self.bias(batch, height, width)
         y = self.attend(self.qkv(cut_windows(x, side, shift)), bias)
         return self.proj(join_windows(y, side, height, width, shift))
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """As `AttentionModule.attention_weights`, one tile after the other."""
-        side, shift = self.tiles.height, self.tiles.shift
-        bias = self.bias(*x.shape[:3])
+        batch, height, width, _ = x.shape
+        side, shift = self.windows.on(height, width)
+        bias = self.bias(batch, height, width)
         positions = cut_windows(positions_of(x) + 1, side, shift) - 1  # the padding's zeros become -1
         return AttentionWeights(self.scores(self.qkv(cut_windows(x, side, shift)), bias), positions.flatten(1, 2))
 
     def bias(self, batch: int, height: int, width: int) -> Tensor | None:
         """What is added to the logits: one for all windows, or with a shift one for each."""
-        bias = self.rel_pos() if self.rel_pos is not None else None
-        if self.tiles.shift == 0:
+        side, shift = self.windows.on(height, width)
+        bias = self.rel_pos(side) if self.rel_pos is not None else None
+        varies = is_symbolic(height, width)
+        if self.windows.shift == 0 or (not varies and shift == 0):
             return bias
         blocked = self.blocked
-        assert blocked is not None
-        varies = is_symbolic(height, width)
-        if varies or (height, width) != self.size:
-            blocked = shift_mask(height, width, self.tiles, batch if varies else 1).to(blocked.device)
+        if blocked is None or varies or (height, width) != self.size:
+            images = batch if varies else 1
+            blocked = shift_mask(height, width, side, shift, images, device=self.qkv.weight.device)
         bias = ~blocked if bias is None else bias.masked_fill(blocked, -torch.inf)
         return bias if varies else bias.expand(batch, *bias.shape).flatten(0, 1)
 
@@ -246,14 +255,14 @@ class RelativePositionBias(nn.Module):
     """One learnt number for each head and relative position in a tile: () -> (1, heads, L, L).
 
     The table's rows run over the vertical distances, and within one over the horizontal ones, from the most
-    negative up.
+    negative up. In a smaller tile of `side` x `side` the same distances have the same numbers.
     """
 
     index: Tensor
 
     def __init__(self, tiles: Tiles, num_heads: int) -> None:
         super().__init__()
-        height, width = tiles.height, tiles.width
+        self.tile = height, width = tiles[:2]
         self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
         nn.init.trunc_normal_(self.table, std=0.02)
         y, x = (t.flatten() for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
@@ -261,21 +270,27 @@ class RelativePositionBias(nn.Module):
         index = (rows + height - 1) * (2 * width - 1) + columns + width - 1
         self.register_buffer("index", index, persistent=False)
 
-    def forward(self) -> Tensor:
-        return F.embedding(self.index, self.table).permute(2, 0, 1).contiguous()[None]
+    def forward(self, side: int | None = None) -> Tensor:
+        index = self.index
+        if side is not None and (is_symbolic(side) or (side, side) != self.tile):
+            at = torch.arange(side * side, device=index.device)
+            at = at // side * (self.tile[1] - side) + at  # the same positions' numbers in the whole tile
+            index = index.index_select(0, at).index_select(1, at)
+        return F.embedding(index, self.table).permute(2, 0, 1).contiguous()[None]
 
     def no_weight_decay(self) -> set[str]:
         return {"table"}
 
 
-def shift_mask(height: int, width: int, tiles: Tiles, images: int = 1) -> Tensor:
+def shift_mask(
+    height: int, width: int, side: int, shift: int, images: int = 1, device: torch.device | None = None
+) -> Tensor:
     """Which positions of a window must not see each other, because the cyclic shift brought them together
     from opposite sides of the map: (images * windows, 1, L, L), True where blocked."""
-    side, shift = tiles.height, tiles.shift
     regions = []
     for size in (height, width):
         padded = tiles_along(size, side) * side
-        at = torch.arange(padded)
+        at = torch.arange(padded, device=device)
         regions.append((at >= padded - side).long() + (at >= padded - shift).long())
     ids_HW = 3 * regions[0][:, None] + regions[1][None, :]
     ids = cut_windows(ids_HW.expand(images, -1, -1)[..., None], side).flatten(1)
