@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blockforge.integrations.hub import from_pretrained
     from blockforge.saving import load_model, load_weights, save_model
     from blockforge.spec import Spec, list_specs, load
+    from blockforge.weights.files import Weights
 
 _HOMES = {
     "build": "api",
@@ -35,6 +36,7 @@ _HOMES = {
     "from_pretrained": "integrations.hub",
     "load_model": "saving",
     "load_weights": "saving",
+    "Weights": "weights.files",
     "save_model": "saving",
     "Spec": "spec",
     "list_specs": "spec",
@@ -46,6 +48,7 @@ __all__ = [
     "BudgetError",
     "Spec",
     "SpecError",
+    "Weights",
     "WeightsError",
     "__version__",
     "build",

@@ -42,7 +42,8 @@ def build(
         num_classes, img_size, in_chans, drop_path_rate: as in timm; they override the spec's.
         features_only: return feature maps (B, C, H, W) in place of logits.
         out_indices: with `features_only`, the stages whose maps are returned; all by default.
-        weights: a file of weights to load (safetensors, or a checkpoint of torch that holds only tensors).
+        weights: a file of weights to load (safetensors, or a checkpoint of torch that holds only tensors), or a
+            `Weights`, which says where in it they are.
         seed: makes the initialisation reproducible, without touching torch's global generator.
     Returns:
         The model, on the CPU, in training mode.
@@ -65,19 +66,27 @@ def build(
     return model
 
 
-def from_official(source: SpecLike, state_dict: Mapping[str, Any], overrides: Overrides = None) -> Backbone:
+def from_official(
+    source: SpecLike,
+    state_dict: Mapping[str, Any],
+    overrides: Overrides = None,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> Backbone:
     """Build the model of a spec with weights in the layout of its family's official checkpoint.
 
     Args:
         source: any spec of the family.
-        state_dict: the checkpoint, plain or wrapped (`model`, `state_dict`, `module.` prefixes).
+        state_dict: the checkpoint, plain or wrapped (`model`, `state_dict`, `module.` prefixes, ...).
+        key, prefix: which of its tensors, where that must be said: as `Weights`.
     Raises:
         WeightsError: if it is no layout that is known, or does not fit the spec.
     """
     from blockforge.weights import load_official
 
     model = build(source, overrides)
-    load_official(model, state_dict)
+    load_official(model, state_dict, key, prefix)
     return model
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
-import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from blockforge import __version__
@@ -22,7 +19,9 @@ from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import WeightsError
 from blockforge.files import make_folder, write_atomically, write_text
+from blockforge.notes import note
 from blockforge.spec import load, to_yaml
+from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
 from blockforge.weights.official import unwrap, with_our_names
 
@@ -98,29 +97,49 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
     return model
 
 
-def load_weights(model: Backbone, file: str | os.PathLike[str]) -> None:
+def load_weights(
+    model: Backbone, file: str | os.PathLike[str], key: str | None = None, prefix: str | None = None
+) -> None:
     """Load weights of ours, or an official checkpoint of the spec's family, into `model`.
 
+    What trainers wrap them in is taken off: wrappers' keys and prefixes, and parts that wrappers put into names.
+    Where raw weights and their moving average are both there, the average is taken, and a line says so.
+
+    Args:
+        file: a path, or a `Weights`.
+        key, prefix: as `Weights`.
     Raises: WeightsError if the file cannot be read safely or does not fit; the model is then unchanged.
     """
-    tensors = unwrap_file(file)
+    weights = Weights.of(file, key, prefix)
+    tensors = unwrap_file(weights)
     own = model.state_dict()
     try:
         fitting = with_our_names(tensors, own)
         check_ours(own, fitting)
     except MisfitError as e:
-        found = _named_in(file) if looks_ours(tensors) else f"blockforge convert {file} -o OUT finds what they are of"
+        found = (
+            _named_in(weights.file)
+            if looks_ours(tensors)
+            else f"blockforge convert {file} -o OUT finds what they are of"
+        )
         raise MisfitError(f"{file}: {e.differences}", e.hint or found) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict(fitting)
 
 
-def unwrap_file(file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a file, whatever they are wrapped in. Raises: WeightsError as `read_checkpoint`."""
-    found = read_checkpoint(file)
+def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note) -> dict[str, Tensor]:
+    """The tensors of a file, whatever they are wrapped in.
+
+    Args:
+        file: a path, or a `Weights`.
+        say: is told what was chosen, where something was.
+    Raises: WeightsError as `read_checkpoint`.
+    """
+    weights = Weights.of(file)
+    found = read_checkpoint(weights.file)
     try:
-        tensors = unwrap(found)
+        tensors = unwrap(found, weights.key, weights.prefix, say=lambda line: say(f"{file}: {line}"))
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     if any(name.startswith("optimizer/") for name in tensors):
@@ -141,38 +160,6 @@ def _named_in(file: str | os.PathLike[str]) -> str | None:
     spec = Path(file).with_name("spec.yaml")
     place = f"; its spec is {spec}" if spec.is_file() else ""
     return f"these are the weights of another network, '{name[:80]}'{place}"
-
-
-def read_checkpoint(file: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The content of a safetensors file, or of a torch checkpoint that holds only tensors and plain values.
-
-    Raises: WeightsError if it cannot be read, or if it is a pickle that wants to run code.
-    """
-    path = Path(file)
-    if not path.is_file():
-        inside = path / "model.safetensors"
-        raise WeightsError(f"no weights at {path}" + (f"\n  hint: {inside}" if inside.is_file() else ""))
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol; what matters is raised
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise WeightsError(f"{path} is refused: {_refusal(str(e))}") from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as e:
-        raise WeightsError(f"{path} cannot be read: {e}") from None
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict")
-    return found
-
-
-def _refusal(text: str) -> str:
-    """Why torch did not unpickle a file, in a line: its own text advises to run what the file says."""
-    called = re.search(r"GLOBAL (\S+)", text)
-    why = f" (it wants to call {called[1][:80]})" if called else ""
-    hint = "torch.save(model.state_dict(), FILE) holds tensors alone; so does a .safetensors file"
-    return f"it is not a checkpoint of plain tensors{why}\n  hint: {hint}"
 
 
 def _versions(model: Backbone) -> dict[str, Any]:

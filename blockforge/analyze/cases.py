@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def cases(
     *,
     overrides: Sequence[str] = (),
     variants: Sequence[str] = (),
-    weights: Sequence[Path] = (),
+    weights: Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     device: str = "cpu",
     data: str | None = None,

@@ -5,6 +5,7 @@ Tensors: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def open_images(
     count: int,
     batch_size: int,
     seed: int = 0,
-    weights: Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> Images:
     """Images of the size that a network takes, on its device.
 
@@ -76,7 +77,7 @@ def _read(
     channels: int,
     count: int,
     batch_size: int,
-    weights: Path | None,
+    weights: str | os.PathLike[str] | None,
     device: torch.device,
 ) -> Images:
     from blockforge.train.augment import Normalize, unit
@@ -120,7 +121,7 @@ def _files(path: Path, want: Want, count: int) -> Iterator[Tensor]:
         yield torch.stack([decode(read_image(file), want, 0) for file in chosen])
 
 
-def _of_run(weights: Path | None) -> tuple[list[float], list[float]] | None:
+def _of_run(weights: str | os.PathLike[str] | None) -> tuple[list[float], list[float]] | None:
     """Mean and deviation that the training run beside these weights used."""
     if weights is None:
         return None

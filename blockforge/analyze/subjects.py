@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Subject:
 
     label: str
     model: Backbone
-    weights: Path | None = None
+    weights: str | os.PathLike[str] | None = None
 
 
 def subjects(
@@ -35,7 +36,7 @@ def subjects(
     *,
     overrides: Sequence[str] = (),
     variants: Sequence[str] = (),
-    weights: Sequence[Path] = (),
+    weights: Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     device: str = "cpu",
 ) -> list[Subject]:
@@ -57,7 +58,7 @@ def subjects(
         text = f"{len(weights)} files of weights for {len(found)} networks ({listed})"
         raise AnalysisError(f"{text}\n  hint: --weights once for each, in this order, or not at all")
     specs = [(label, load(spec, list(overrides))) for label, spec in found]
-    files: Sequence[Path | None] = weights or [None] * len(found)
+    files: Sequence[str | os.PathLike[str] | None] = weights or [None] * len(found)
     made = []
     for (label, spec), file in zip(_distinct(specs), files, strict=True):
         model = build(spec, weights=file, seed=seed).eval().to(device)

@@ -15,6 +15,7 @@ from blockforge.files import make_folder, write_atomically, write_text
 
 if TYPE_CHECKING:
     from blockforge.analyze import Case
+    from blockforge.weights.files import Weights
 
 RUNS = Path("runs") / "analyze"
 Rows = list[dict[str, Any]]
@@ -49,11 +50,19 @@ OutputOption = Annotated[
 ]
 
 
+def named(weights: Sequence[Path] | None, key: str | None, prefix: str | None) -> list[Weights]:
+    """The weights of each network; `--key` and `--prefix` hold for all of them."""
+    from blockforge.cli._output import chosen
+
+    files: Sequence[Path | None] = weights or [None]
+    return [w for w in (chosen(file, key, prefix) for file in files) if w is not None]
+
+
 def opened(
     specs: Sequence[str],
     overrides: Sequence[str] | None,
     variants: Sequence[str] | None,
-    weights: Sequence[Path] | None,
+    weights: Sequence[Weights],
     seed: int,
     device: str,
     data: str | None,
@@ -68,7 +77,7 @@ def opened(
         specs,
         overrides=overrides or (),
         variants=variants or (),
-        weights=weights or (),
+        weights=weights,
         seed=seed,
         device=pick_device(device),
         data=data,

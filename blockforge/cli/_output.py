@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from blockforge.errors import BlockforgeError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from blockforge.weights.files import Weights
 
 WIDTH = 120
 """Of output that no terminal shows."""
@@ -26,6 +29,19 @@ BackendOption = Annotated[
     str,
     typer.Option(metavar="NAME", help="Whose memory is shown: numba, or torch, which runs without it. Never measured."),
 ]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="K", help="Where in the file the weights are, as in model_ema.", show_default="found"
+    ),
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix", metavar="P", help="What their names begin with, as in backbone.; others are left out.",
+        show_default="found",
+    ),
+]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _STYLES = (
@@ -34,6 +50,18 @@ _STYLES = (
     (re.compile(r"^ +\| +(\^+)$", re.MULTILINE), "1;31"),
     (re.compile(r"^ +hint:", re.MULTILINE), "1;36"),
 )
+
+
+def chosen(file: Path | None, key: str | None, prefix: str | None) -> Weights | None:
+    """The weights that `--weights`, `--key` and `--prefix` name."""
+    from blockforge.weights.files import Weights
+
+    if file is None:
+        for option, value in (("--key", key), ("--prefix", prefix)):
+            if value is not None:
+                raise typer.BadParameter("it says which weights of --weights FILE", param_hint=option)
+        return None
+    return Weights(file, key, prefix)
 
 
 def console() -> Console:

@@ -18,10 +18,11 @@ from blockforge.cli._analysis import (
     VariantOption,
     WeightsOption,
     finish,
+    named,
     opened,
     watched,
 )
-from blockforge.cli._output import JsonOption, SetOption
+from blockforge.cli._output import JsonOption, KeyOption, PrefixOption, SetOption
 
 analyze = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look inside networks: figures and tables.")
 OneSpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A zoo name, a YAML file, or TABLE:ROW.")]
@@ -36,6 +37,8 @@ def analyze_cka(
     images: ImagesOption = 64,
     batch: BatchOption = 16,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     variants: VariantOption = None,
     seed: SeedOption = 0,
@@ -58,7 +61,7 @@ def analyze_cka(
     from blockforge.analyze.plots import draw_similarity
     from blockforge.analyze.tables import similarity_rows, summary_rows
 
-    found = opened(specs, overrides, variants, weights, seed, device, data, images, batch)
+    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     groups = [pair(found)] if between else [(case, case) for case in found]
     results = {}
     with watched("cka", [a for a, _ in groups]) as advance:
@@ -81,6 +84,8 @@ def analyze_erf(
     images: ImagesOption = 16,
     batch: BatchOption = 4,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     variants: VariantOption = None,
     seed: SeedOption = 0,
@@ -101,7 +106,7 @@ def analyze_erf(
     from blockforge.analyze.plots import draw_receptive_fields
     from blockforge.analyze.tables import field_rows
 
-    found = opened(specs, overrides, variants, weights, seed, device, data, images, batch)
+    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("erf", found) as advance:
         fields = {c.label: effective_receptive_field(c.model, c.batches, stage=stage, advance=advance) for c in found}
     title = "part of the image in the square that holds 20 to 99% of the field, and its side in pixels"
@@ -115,6 +120,8 @@ def analyze_rf(
     images: ImagesOption = 16,
     batch: BatchOption = 4,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     variants: VariantOption = None,
     seed: SeedOption = 0,
@@ -135,7 +142,7 @@ def analyze_rf(
     from blockforge.analyze.plots import draw_reaches
     from blockforge.analyze.tables import labelled
 
-    found = opened(specs, overrides, variants, weights, seed, device, data, images, batch)
+    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("rf", found) as advance:
         reaches = {c.label: relative_receptive_fields(c.model, c.batches, advance=advance) for c in found}
     title = "relative receptive field of each attention layer"
@@ -148,6 +155,8 @@ def analyze_m(
     data: DataOption = None,
     images: ImagesOption = 2,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
@@ -167,7 +176,7 @@ def analyze_m(
     from blockforge.analyze.plots import draw_token_weights
     from blockforge.analyze.tables import labelled, token_rows
 
-    (case,) = found = opened([spec], overrides, None, weights, seed, device, data, images, images)
+    (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, data, images, images)
     layers = token_weights(case.model, case.batches)
     finish(
         output, "m", found, lambda file: draw_token_weights(layers, case.images.pictures[0], file),
@@ -186,6 +195,8 @@ def analyze_cam(
         str | None, typer.Option(metavar="NAME", help="As in stages.3.layers.1.", show_default="the last one")
     ] = None,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
@@ -205,7 +216,7 @@ def analyze_cam(
 
     if not image.is_file():
         raise AnalysisError(f"there is no image {image}")
-    (case,) = found = opened([spec], overrides, None, weights, seed, device, str(image), 1, 1)
+    (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, str(image), 1, 1)
     result = grad_cam(case.model, case.batches[0], target, layer)
     finish(
         output, "cam", found, lambda file: draw_class_map(result, case.images.pictures[0][0], file), top_rows(result),
@@ -221,6 +232,8 @@ def analyze_activations(
     images: ImagesOption = 16,
     batch: BatchOption = 8,
     weights: WeightsOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     variants: VariantOption = None,
     seed: SeedOption = 0,
@@ -241,7 +254,7 @@ def analyze_activations(
     from blockforge.analyze.plots import draw_activations
     from blockforge.analyze.tables import labelled
 
-    found = opened(specs, overrides, variants, weights, seed, device, data, images, batch)
+    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("activations", found) as advance:
         nodes = {c.label: activation_statistics(c.model, c.batches, advance=advance) for c in found}
     title = "values of each node; a branch's include its residual sum"

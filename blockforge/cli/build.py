@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import BackendOption, JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import (
+    BackendOption,
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    SpecArgument,
+    chosen,
+    console,
+    print_json,
+)
 from blockforge.errors import OutputError
 
 
@@ -21,6 +31,8 @@ def build(
         Path | None,
         typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     backend: BackendOption = "numba",
     seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
     json: JsonOption = False,
@@ -45,7 +57,7 @@ def build(
     out = console()
     if not json:
         out.print(arch.summary(layers=False))
-    model = bf.build(arch, weights=weights, seed=seed)
+    model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
     proof = prove(model)
     if output is not None:
         bf.save_model(model, output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, print_json
+from blockforge.cli._output import JsonOption, KeyOption, PrefixOption, SetOption, print_json
 
 
 def convert(
@@ -17,6 +17,8 @@ def convert(
     spec: Annotated[
         str | None, typer.Option(metavar="SPEC", help="What it is the weights of; by default the variant that it fits.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     overrides: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -30,8 +32,9 @@ def convert(
       blockforge convert fine_tuned.pth --spec vssd_tiny --set num_classes=100 -o out.safetensors
     """
     from blockforge.weights.conversion import convert_file
+    from blockforge.weights.files import Weights
 
-    arch = convert_file(checkpoint, output, family=family, spec=spec, overrides=overrides)
+    arch = convert_file(Weights(checkpoint, key, prefix), output, family=family, spec=spec, overrides=overrides)
     if json:
         print_json({"spec": arch.name, "hash": arch.hash, "params": arch.params, "file": str(output)})
     else:

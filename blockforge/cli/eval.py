@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import (
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    SpecArgument,
+    chosen,
+    console,
+    print_json,
+)
 from blockforge.cli.train import DATA_HELP
 from blockforge.files import write_text
 
@@ -18,6 +27,8 @@ def eval(
     weights: Annotated[
         Path, typer.Option(metavar="FILE", help="Weights of a run, or an official checkpoint of the family.")
     ],
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="RECIPE", help="Whose normalize and crop_pct hold.", show_default="the run's"),
@@ -34,6 +45,7 @@ def eval(
     \b
     Examples:
       blockforge eval runs/a/spec.yaml --weights runs/a/best.safetensors --data digits
+      blockforge eval smt_t --weights run.ckpt --key state_dict --prefix net. --data mnist5k
       blockforge eval smt_t --weights smt_tiny.pth --data imagefolder:imagenet --recipe imagenet-300e
       blockforge eval my_net.yaml --weights w.safetensors --data npz:x.npz --confusion confusion.csv --json
     """
@@ -41,7 +53,9 @@ def eval(
     from blockforge.train.launch import leave
 
     opened = open_data(data)
-    found = evaluate(spec, opened, weights=weights, overrides=overrides, batch_size=batch_size, recipe=recipe)
+    found = evaluate(
+        spec, opened, weights=chosen(weights, key, prefix), overrides=overrides, batch_size=batch_size, recipe=recipe
+    )
     if not leave():
         return
     if confusion is not None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import (
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    SpecArgument,
+    chosen,
+    console,
+    print_json,
+)
 from blockforge.errors import did_you_mean
 from blockforge.files import write_atomically
 
@@ -28,6 +37,8 @@ def export(
         Path | None,
         typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     dynamic: Annotated[
         str, typer.Option(metavar="AXES", help="What may vary from call to call: batch; batch,hw; hw; none.")
     ] = "batch",
@@ -65,7 +76,7 @@ def export(
     with Console(stderr=True).status("building the model") as status:
 
         def write(path: Path) -> None:
-            model = bf.build(arch, weights=weights, seed=seed)
+            model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
             done.append(write_export(model, path, format, axes, say=status.update))
 
         write_atomically(file, write)

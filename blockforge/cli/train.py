@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import (
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    SpecArgument,
+    chosen,
+    console,
+    print_json,
+)
 
 RUNS = Path("runs")
 DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
@@ -33,6 +42,8 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these weights; the classifier may differ.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
     json: JsonOption = False,
 ) -> None:
@@ -56,8 +67,8 @@ def train(
     refuse_recipe_keys(overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
     result = fit(
-        spec, data, recipe, epochs=epochs, seed=seed, out=folder, weights=weights, overrides=overrides,
-        recipe_overrides=recipe_overrides, progress=True,
+        spec, data, recipe, epochs=epochs, seed=seed, out=folder,
+        weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
     )  # fmt: skip
     main = leave()
     if result.signal is not None:

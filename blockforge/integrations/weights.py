@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from blockforge.compiler.backbone import Backbone
-from blockforge.errors import WeightsError, did_you_mean
-from blockforge.saving import read_checkpoint
+from blockforge.errors import WeightsError
+from blockforge.saving import unwrap_file
+from blockforge.weights.files import Weights
 from blockforge.weights.misfit import check_ours
-from blockforge.weights.official import tensors_in, with_our_names, without_prefixes
+from blockforge.weights.official import with_our_names
 
 
 def load_features(model: Backbone, file: str | os.PathLike[str], prefix: str = "") -> None:
@@ -19,14 +20,9 @@ def load_features(model: Backbone, file: str | os.PathLike[str], prefix: str = "
             wrapper's own `model.` behind it is dropped.
     Raises: WeightsError if the file cannot be read safely or does not fit; the model is then unchanged.
     """
-    own, state = model.state_dict(), read_checkpoint(file)
+    own, tensors = model.state_dict(), unwrap_file(Weights(file, prefix=prefix or None))
     try:
-        tensors = tensors_in(state)
-        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if not found:
-            begin = did_you_mean(prefix, {k.partition(".")[0] for k in tensors}, "they begin with")
-            raise WeightsError(f"no name begins with '{prefix}'; {begin}")
-        known = with_our_names(without_prefixes(found), own, surplus=False)
+        known = with_our_names(tensors, own, surplus=False)
         check_ours(own, known, surplus=False)
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None

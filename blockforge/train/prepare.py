@@ -68,7 +68,7 @@ def make_model(
 
 def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
     """Classes of the classifier in a file of weights, ours or in an official layout; None: it cannot be told."""
-    tensors = unwrap_file(weights)
+    tensors = unwrap_file(weights, say=lambda line: None)  # whoever loads them says it
     classifier = model.get_classifier()
     name = next((n for n, module in model.named_modules() if module is classifier), "")
     ours = f"{name}.weight"

@@ -34,6 +34,7 @@ def convert_file(
     """Write an official checkpoint as a safetensors file with our names.
 
     Args:
+        checkpoint: a file, or a `Weights`.
         family: name of its layout; by default what its keys say.
         spec: what it is the weights of; by default the zoo's variant that it fits.
         overrides: values of the spec to replace, such as `num_classes`.

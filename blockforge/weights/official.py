@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from blockforge.errors import WeightsError
+from blockforge.notes import note
+from blockforge.weights import wrappers
 from blockforge.weights.misfit import MisfitError, OtherShape, check, looks_ours, some
+from blockforge.weights.values import check_kinds, check_value
 
 if TYPE_CHECKING:
     from blockforge.compiler.backbone import Backbone
 
-_WRAPPERS = ("model", "state_dict", "model_state", "module", "net")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _COMPUTED = ("num_batches_tracked",)
 """Buffers that count for nothing in evaluation; a checkpoint may lack them."""
 
@@ -72,17 +73,22 @@ def family_of(state: Mapping[str, Any]) -> Family:
     begin = some(dict.fromkeys(f"{key.partition('.')[0]}." for key in state), 6)
     raise WeightsError(
         f"no known layout has these {len(state)} names: {some(state)}; they begin with {begin}\n"
-        f"  hint: a larger model's checkpoint must be cut to its backbone. Known families: {', '.join(known)}"
+        f"  hint: --prefix P takes the part of a larger model whose names begin with P, --key K what stands at a key. "
+        f"Known families: {', '.join(known)}"
     )
 
 
-def load_official(model: Backbone, state_dict: Mapping[str, Any]) -> None:
+def load_official(
+    model: Backbone, state_dict: Mapping[str, Any], key: str | None = None, prefix: str | None = None
+) -> None:
     """Copy an official checkpoint into `model`.
 
+    Args:
+        key, prefix: which of its tensors, see `unwrap`.
     Raises: WeightsError if the layout is unknown, a tensor is missing, left over or of another shape; the
     model is then unchanged.
     """
-    state = unwrap(state_dict)
+    state = unwrap(state_dict, key, prefix)
     model.load_state_dict(convert(model.state_dict(), state, family_of(state)))
 
 
@@ -94,9 +100,12 @@ def with_our_names(
     Args:
         own: the state dict of a network that the weights may be of.
         surplus: whether official tensors that the network has no place for are wrong.
-    Raises: WeightsError if the layout is unknown or does not fit; what has our names is given as it is.
+    Raises: WeightsError if the layout is unknown or does not fit, or a value is no number; what has our names is
+        given as it is.
     """
     if 2 * len(own.keys() & tensors.keys()) >= len(own) or looks_ours(tensors):
+        for name in (name for name in own if name in tensors):
+            check_value(name, tensors[name], own[name])
         return tensors
     return convert(own, tensors, family_of(tensors), surplus=surplus)
 
@@ -133,6 +142,8 @@ def convert(
             held = held or tuple(parts[0].shape)
             shapes.append(OtherShape(" + ".join(sources[key]), held, key, tuple(own.shape)))
         else:
+            for name, part in zip(sources[key], parts, strict=True):
+                check_value(name, part, own)
             value = torch.cat(parts) if len(parts) > 1 else parts[0]
             converted[key] = value.reshape(own.shape).to(own.dtype)
     left = [name for name in official if name not in wanted] if surplus else []
@@ -147,35 +158,29 @@ def _prepared(official: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
         raise WeightsError(f"the tensors are not of the shapes that {family.name}'s layout has: {e}") from None
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that may be wrapped in `model`, `state_dict` or have prefixes."""
-    return without_prefixes(tensors_in(checkpoint))
+def unwrap(
+    checkpoint: Any,
+    key: str | None = None,
+    prefix: str | None = None,
+    say: Callable[[str], None] = note,
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, whatever they are wrapped in; see `wrappers`.
 
-
-def tensors_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that may be wrapped. Raises: WeightsError if there are none."""
-    state: Any = checkpoint
-    for _ in range(4):
-        inner = next((state[k] for k in _WRAPPERS if isinstance(state.get(k), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        keys = some([str(key) for key in state], 8) or "none"
-        raise WeightsError(
-            f"the checkpoint holds no tensors; its keys: {keys}\n"
-            f"  hint: tensors are looked for by name at its top, or in {', '.join(_WRAPPERS)}"
-        )
+    Args:
+        key: where to look in it, `model_ema`.
+        prefix: what the names begin with; others are left out.
+        say: is told what was chosen, where something was.
+    Raises: WeightsError if there are none, if several networks are there, or if one is no weight at all.
+    """
+    tensors, lines = wrappers.unwrap(checkpoint, _is_known, key, prefix)
+    check_kinds(tensors)
+    for line in lines:
+        say(line)
     return tensors
 
 
-def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without what wrappers put before every name."""
-    for prefix in _PREFIXES * 2:
-        if all(k.startswith(prefix) for k in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
+def _is_known(names: set[str]) -> bool:
+    return looks_ours(names) or any(family.matches(names) for family in families().values())
 
 
 def _stacked_shape(parts: Sequence[Tensor]) -> tuple[int, ...] | None:

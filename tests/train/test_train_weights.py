@@ -136,6 +136,7 @@ def files(net: Any, tmp_path: Path) -> Path:
     save_file({"model/x": torch.ones(1), "optimizer/x/step": torch.ones(1)}, tmp_path / "checkpoint.safetensors")
     torch.save({"model": _Trap(tmp_path / "ran")}, tmp_path / "evil.pth")
     torch.save({"ema": official}, tmp_path / "ema.pth")
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
     for case, name in (("surplus", "surplus"), ("renamed", "renamed")):
         _write(case, tmp_path / f"{name}.safetensors", bf.build(net, num_classes=2).state_dict())
     return tmp_path
@@ -156,7 +157,11 @@ BAD: dict[str, tuple[str, str]] = {
     "checkpoint.safetensors": ("says where a run stands\n  hint: model.safetensors and best.safetensors beside it",)
     * 2,
     "evil.pth": ("evil.pth is refused: it is not a checkpoint of plain tensors (it wants to call ",) * 2,
-    "ema.pth": ("ema.pth: the checkpoint holds no tensors; its keys: ema\n  hint: tensors are looked for by name",) * 2,
+    "ema.pth": (
+        "ema.pth: the weights are in the official layout of deit, and the network is another family's: ",
+        "ema.pth: no variant of the zoo fits this deit checkpoint",
+    ),
+    "none.pth": ("none.pth: the checkpoint holds no tensors; its keys: epoch\n  hint: tensors are looked for by",) * 2,
     "wide": ("no weights at wide\n  hint: wide/model.safetensors",) * 2,
 }
 
