@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from blockforge.capacity import need
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.backbone import Backbone, stage_indices
 from blockforge.spec import Spec, SpecLike, load
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ def build(
     in_chans: int | None = None,
     drop_path_rate: float | None = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
+    check_memory: bool = True,
 ) -> Backbone:
     """Build the model of a spec.
 
@@ -41,14 +43,17 @@ def build(
         overrides: values to replace by path, `{"stages.2.depth": 12}`.
         num_classes, img_size, in_chans, drop_path_rate: as in timm; they override the spec's.
         features_only: return feature maps (B, C, H, W) in place of logits.
-        out_indices: with `features_only`, the stages whose maps are returned; all by default.
+        out_indices: with `features_only`, the stages whose maps are returned: indices, negative ones from the end, or
+            a number n for the last n; all by default.
         weights: a file of weights to load (safetensors, or a checkpoint of torch that holds only tensors), or a
             `Weights`, which says where in it they are.
         seed: makes the initialisation reproducible, without touching torch's global generator.
+        check_memory: refuse a network whose parameters the default device can never hold; none are on `meta`.
     Returns:
         The model, on the CPU, in training mode.
     Raises:
-        SpecError: if the spec is wrong. WeightsError: if the weights do not fit.
+        SpecError: if the spec is wrong. WeightsError: if the weights do not fit. CapacityError: too large. All are
+        BlockforgeErrors, as is what is raised for stages that there are not.
     """
     arch = source if isinstance(source, Architecture) else None
     spec = load(arch.spec if arch is not None else source, overrides)  # type: ignore[arg-type]
@@ -56,9 +61,9 @@ def build(
     if arch is None or overrides or given:
         arch = compile_spec(spec, given)
     if features_only or out_indices is not None:
-        out_indices = tuple(out_indices) if out_indices is not None else tuple(range(len(arch.plan.stages)))
+        out_indices = stage_indices(out_indices, len(arch.plan.stages))
     with _seeded(seed):
-        model = Backbone.from_architecture(arch, out_indices)
+        model = Backbone.from_architecture(arch, out_indices, check_memory)
     if weights is not None:
         from blockforge.saving import load_weights
 
@@ -120,9 +125,17 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
+def check_forward(arch: Architecture, batch: int = 1) -> None:
+    """Refuse a forward pass whose activations the default device can never hold. Raises: CapacityError."""
+    side = " x ".join(map(str, arch.plan.input.size))
+    what = f"{arch.name} keeps more at once in a pass of {batch} x {side} than there is memory"
+    need(what, batch * arch.activation_bytes // 4, "a smaller input.size, or fewer images at a time")
+
+
 def proof(model: Backbone, batch: int = 1) -> Tensor:
     """Run one forward pass on noise of the spec's own size, in evaluation mode."""
     size = model.arch.plan.input
+    check_forward(model.arch, batch)
     was_training = model.training
     x = torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
     try:

@@ -7,6 +7,7 @@ nothing else. Language errors are collected as `Diagnostic`s and raised together
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -213,9 +214,16 @@ class Report:
             raise SpecError(errors)
 
 
-def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
-    """`did you mean 'ss2d'? known: attention, sam, ss2d`."""
-    names = sorted(known)
+def shown_path(path: str | bytes | os.PathLike[str], limit: int = 120) -> str:
+    """A path for a message: on one line, and cut in the middle where it is long. File names may hold anything."""
+    text = os.fsdecode(path)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 3 :]}"
+
+
+def did_you_mean(name: str, known: Iterable[object], what: str = "known") -> str:
+    """`did you mean 'ss2d'? known: attention, sam, ss2d`. What is known may be keys of a mapping: of any kind."""
+    names = sorted(str(k)[:80] for k in known)
     folded = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower()[:80], folded, n=1, cutoff=0.6)
     listed = f"{what}: {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}" if names else f"{what}: none"

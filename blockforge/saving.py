@@ -15,15 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blockforge import __version__
+from blockforge.blocks.plugins import comments, needed
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
-from blockforge.errors import WeightsError
+from blockforge.errors import WeightsError, shown_path
 from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.notes import note
-from blockforge.spec import load, to_yaml
+from blockforge.spec import Spec, load, to_yaml
 from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
 from blockforge.weights.official import unwrap, with_our_names
+
+MAX_JSON = 2**24
+"""Bytes of a file of JSON."""
 
 
 def save_model(model: Backbone, folder: str | os.PathLike[str]) -> None:
@@ -34,13 +38,18 @@ def save_model(model: Backbone, folder: str | os.PathLike[str]) -> None:
     path = Path(folder)
     make_folder(path)
     texts = {
-        "spec.yaml": to_yaml(model.spec, header=False),
+        "spec.yaml": spec_text(model.spec),
         "graph.json": model.arch.to_json(indent=1),
         "versions.json": json.dumps(_versions(model), indent=1),
     }
     save_weights(model, path / "model.safetensors")
     for name, text in texts.items():
         write_text(path / name, text + "\n")
+
+
+def spec_text(spec: Spec) -> str:
+    """A spec as YAML to be kept, with a comment for each plugin that it needs."""
+    return comments(spec.tree) + to_yaml(spec, header=False)
 
 
 def save_weights(model: Backbone, file: Path) -> None:
@@ -84,17 +93,44 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
     from blockforge.api import build
 
     path = Path(folder)
-    info: Any = {}
-    if (versions := path / "versions.json").is_file():
-        try:
-            info = dict(json.loads(versions.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as e:
-            raise WeightsError(f"{versions} cannot be read: {e}") from None
-    model = build(load(path / "spec.yaml"), out_indices=info.get("out_indices"))
-    if info.get("pooled") is False:
+    info = _read_versions(path / "versions.json")
+    model = build(load(path / "spec.yaml"), out_indices=info["out_indices"])
+    if not info["pooled"]:
         model.reset_classifier(0, global_pool="")
     load_weights(model, path / "model.safetensors")
     return model
+
+
+def _read_versions(file: Path) -> dict[str, Any]:
+    """What of `versions.json` says which model the folder holds; a folder may lack it.
+
+    Raises: WeightsError if it holds what `save_model` never writes.
+    """
+    indices, pooled = None, True
+    if os.path.isfile(file):
+        whole = read_json(file)
+        indices, pooled = whole.get("out_indices"), whole.get("pooled", True)
+        if indices is not None and not (isinstance(indices, list) and all(type(i) is int for i in indices)):
+            raise WeightsError(f"{shown_path(file)}: out_indices is a list of stages or null")
+        if not isinstance(pooled, bool):
+            raise WeightsError(f"{shown_path(file)}: pooled is true or false")
+    return {"out_indices": indices, "pooled": pooled}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file that somebody else may have written. Raises: WeightsError."""
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON:
+            raise ValueError(f"it is larger than {MAX_JSON // 2**20} MiB")
+        found = json.loads(data)
+    except (OSError, ValueError, RecursionError) as e:  # too deep, or a number of thousands of digits
+        reason = "it is nested too deeply" if isinstance(e, RecursionError) else getattr(e, "strerror", None) or str(e)
+        raise WeightsError(f"{shown_path(file)} cannot be read: {reason}") from None
+    if not isinstance(found, dict):
+        raise WeightsError(f"{shown_path(file)} cannot be read: it holds no JSON object")
+    return found
 
 
 def load_weights(
@@ -170,4 +206,5 @@ def _versions(model: Backbone) -> dict[str, Any]:
         "hash": model.arch.hash,
         "out_indices": list(model.out_indices) if model.out_indices is not None else None,
         "pooled": model.pooled,
+        "plugins": [{s.kind.strip("-"): s.name, "blocks": b} for s, b in needed(model.spec.tree).items()],
     }

@@ -10,10 +10,11 @@ from typing import Any
 
 from blockforge.errors import BlockforgeError
 from blockforge.files import make_folder, write_atomically, write_text
+from blockforge.saving import spec_text
 from blockforge.search.journal import JOURNAL
 from blockforge.search.records import COSTS, TrialRecord
 from blockforge.search.result import SearchResult
-from blockforge.spec import Spec, holes, load, to_yaml
+from blockforge.spec import Spec, holes, load
 from blockforge.tables import lines_csv
 from blockforge.units import format_count
 
@@ -42,7 +43,7 @@ def read_place(folder: Path | None) -> dict[str, str]:
 
 def write_space(folder: Path, space: Spec) -> None:
     """Keep the space beside its study, for people to read."""
-    write_text(folder / SPACE, to_yaml(space, header=False))
+    write_text(folder / SPACE, spec_text(space))
 
 
 def read_space(folder: Path | None) -> Spec | None:
@@ -65,7 +66,7 @@ def write_results(result: SearchResult, folder: Path) -> None:
     names = best_files(result)
     by_number = {t.number: t for t in result.trials}
     for number, name in names.items():
-        write_text(folder / BEST / name, to_yaml(result.spec(by_number[number]), header=False))
+        write_text(folder / BEST / name, spec_text(result.spec(by_number[number])))
     for old in (folder / BEST).iterdir():
         if _OURS.fullmatch(old.name) and old.name not in names.values():
             old.unlink()

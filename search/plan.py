@@ -6,20 +6,20 @@ study's name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from blockforge import __version__
-from blockforge.blocks import registry
+from blockforge.blocks.plugins import Source, needed, sources
 from blockforge.compiler import Architecture, canonical
 from blockforge.kernels import costs
+from blockforge.saving import spec_text
 from blockforge.search.errors import SearchError
 from blockforge.search.objective import Direction, Measure, as_measure
 from blockforge.search.sampling import check_sampler
 from blockforge.search.space import fingerprint
-from blockforge.spec import Spec, from_text, load, to_yaml
+from blockforge.spec import Spec, from_text, load
 from blockforge.units import Budget
 
 IDENTITY, SETTINGS = "identity", "settings"
@@ -117,7 +117,7 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """Everything, as JSON."""
         return {
-            "space": to_yaml(self.space, header=False),
+            "space": spec_text(self.space),
             "budget": limits(self.budget),
             "seed": self.seed,
             "objectives": [m.text for m in self.objectives],
@@ -128,7 +128,7 @@ class Plan:
             "sampler": self.sampler,
             "starts": {name: dict(answers) for name, answers in (self.starts or {}).items()},
             "target": self.target,
-            "plugins": _plugins(),
+            "plugins": [s.where() for s in needed(self.space.tree)],
         }
 
 
@@ -153,9 +153,10 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
         raise SearchError(f"the study was made by blockforge {known}, this is {own}\n  hint: install the same version")
     settings = dict(attrs[SETTINGS])
     plugins = settings.pop("plugins", [])
-    if evaluating and (missing := [name for name in plugins if name not in _plugins()]):
-        hint = "".join(f" --plugin {name}" for name in missing)
-        raise SearchError(f"the study uses blocks of {', '.join(missing)}\n  hint: blockforge{hint} ...")
+    have = {s.where() for s in sources()}
+    if evaluating and (missing := [Source.at(where) for where in plugins if where not in have]):
+        names = ", ".join(s.name for s in missing)
+        raise SearchError(f"the study uses blocks of {names}\n  hint: {'; '.join(s.how() for s in missing)}")
     seed = settings["seed"]
     settings["space"] = load(from_text(settings["space"], "space.yaml"))
     settings["budget"] = Budget(**settings["budget"])
@@ -163,11 +164,6 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
         settings[key] = tuple(_measure(text, seed, evaluating) for text in settings[key])
     settings["weights"] = tuple(settings["weights"])
     return Plan(**settings)
-
-
-def _plugins() -> list[str]:
-    """Names of the plugin files in use; on other machines they lie elsewhere."""
-    return [os.path.basename(file) for file in registry.plugins()]
 
 
 def _measure(text: str, seed: int, evaluating: bool) -> Measure:

@@ -12,27 +12,24 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
-import os
 import pkgutil
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from blockforge.blocks import base
-from blockforge.errors import BlockforgeError, OpError, did_you_mean
+from blockforge.blocks.plugins import PluginError, load_plugin, load_plugins, plugins
+from blockforge.errors import OpError, did_you_mean
 from blockforge.spec.schema_errors import sentence
 
+__all__ = [
+    "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "load_blocks",
+    "load_plugin", "load_plugins", "make", "mixer", "norm", "plugins", "registered", "stem",
+]  # fmt: skip
+
 _OPS: dict[str, type[base.Op]] = {}
-_PLUGIN = "blockforge_plugin_"
 T = TypeVar("T", bound=type[base.Op])
-
-
-class PluginError(BlockforgeError):
-    """A plugin file that cannot be used."""
 
 
 def _register(name: str, cls: type[base.Op]) -> None:
@@ -77,40 +74,9 @@ def load_blocks() -> None:
         entry.load()
 
 
-def load_plugin(file: str | os.PathLike[str]) -> None:
-    """Run a plugin file that the user named, so that its blocks are registered.
-
-    Raises: PluginError if the file cannot be read or fails.
-    """
-    path = FilePath(file)
-    if not path.is_file():
-        raise PluginError(f"plugin file not found: {path}")
-    found = importlib.util.spec_from_file_location(_PLUGIN + path.stem, path)
-    if found is None or found.loader is None:
-        raise PluginError(f"not a Python file: {path}")
-    load_blocks()
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # so that models with its blocks can be pickled
-    try:
-        found.loader.exec_module(module)
-    except BlockforgeError:
-        raise
-    except Exception as e:
-        raise PluginError(f"plugin {path} failed: {type(e).__name__}: {e}") from e
-
-
-def plugins() -> list[str]:
-    """The plugin files whose blocks are registered, by which other processes load them too."""
-    modules = (sys.modules.get(cls.__module__) for cls in _OPS.values())
-    files = (m.__file__ for m in modules if m is not None and m.__name__.startswith(_PLUGIN))
-    return list(dict.fromkeys(os.path.abspath(file) for file in files if file is not None))
-
-
-def load_plugins(files: Iterable[str]) -> None:
-    """Load those of another process's `plugins` that this one lacks. Raises: PluginError."""
-    for file in files:
-        if file not in plugins():
-            load_plugin(file)
+def registered() -> dict[str, type[base.Op]]:
+    """What is registered so far: nothing is imported."""
+    return _OPS
 
 
 def blocks(*kinds: base.Kind) -> dict[str, type[base.Op]]:
@@ -169,7 +135,7 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.Op:
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return tuple((k, _frozen(v)) for k, v in sorted(value.items()))
+        return tuple((k, _frozen(v)) for k, v in sorted(value.items(), key=lambda item: (str(item[0]), repr(item[0]))))
     if isinstance(value, list | tuple):
         return tuple(_frozen(v) for v in value)
     return (type(value).__name__, value)  # 1, 1.0 and True are different parameters

@@ -2,7 +2,7 @@
 typer app, of its own name.
 
 Exit codes: 0 done, 1 the spec, budget or file is wrong, 2 the command line is wrong, 130 interrupted. Only
-`BlockforgeError` is caught; anything else is a bug and keeps its traceback.
+`BlockforgeError` is caught, and what the system says of a file or disk; anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import importlib
 import io
 import pkgutil
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from blockforge.errors import BlockforgeError
+from blockforge.cli._command import PluginOption, command, empty_argument
+from blockforge.errors import BlockforgeError, shown_path
 
 INTERRUPTED = 130
 
@@ -26,14 +26,18 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
+    if what := empty_argument(sys.argv[1:] if argv is None else argv):
+        print(f"error: {what} is empty", file=sys.stderr)
+        return 2
     try:
         make_app()(argv, prog_name="blockforge")
         code = 0
     except BlockforgeError as e:
-        from blockforge.cli._output import print_error
-
-        print_error(e)
-        code = e.exit_code
+        code = _fail(e)
+    except OSError as e:
+        if e.errno is None:
+            raise
+        code = _fail(BlockforgeError(_said(e)))
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
     except KeyboardInterrupt:
@@ -41,6 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _fail(error: BlockforgeError) -> int:
+    from blockforge.cli._output import print_error
+
+    print_error(error)
+    return error.exit_code
+
+
+def _said(error: OSError) -> str:
+    """What the system says, in a line: `cannot use runs/a: no space left on device`."""
+    reason = (error.strerror or str(error)).lower()
+    return reason if error.filename is None else f"cannot use {shown_path(error.filename)}: {reason}"
 
 
 def make_app() -> typer.Typer:
@@ -56,12 +73,20 @@ def make_app() -> typer.Typer:
     for found in pkgutil.iter_modules(__path__):
         if found.name.startswith("_"):
             continue
-        command = getattr(importlib.import_module(f"{__name__}.{found.name}"), found.name)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=found.name)
+        what = getattr(importlib.import_module(f"{__name__}.{found.name}"), found.name)
+        if isinstance(what, typer.Typer):
+            app.add_typer(_group(what), name=found.name)
         else:
-            purpose = (command.__doc__ or "").partition("\n")[0]  # in full: typer would cut it
-            app.command(found.name, short_help=purpose)(command)
+            purpose = (what.__doc__ or "").partition("\n")[0]  # in full: typer would cut it
+            app.command(found.name, short_help=purpose)(command(what))
+    return app
+
+
+def _group(app: typer.Typer) -> typer.Typer:
+    """A group of commands, each made as those that stand alone are."""
+    for each in app.registered_commands:
+        if each.callback is not None and not hasattr(each.callback, "__wrapped__"):
+            each.callback = command(each.callback)
     return app
 
 
@@ -74,10 +99,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _options(
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A Python file whose blocks are registered first; may be repeated."),
-    ] = None,
+    plugin: PluginOption = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -93,7 +115,3 @@ def _options(
       blockforge graph smt_b -o smt_b.svg
       blockforge search --budget 5GFLOPs
     """
-    for file in plugin or ():
-        from blockforge.blocks.registry import load_plugin
-
-        load_plugin(file)

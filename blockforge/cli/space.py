@@ -83,9 +83,11 @@ def space(
 
 
 def _write(networks: Iterable[Architecture], folder: Path) -> int:
+    from blockforge.saving import spec_text
+
     make_folder(folder)
     written = 0
     for arch in networks:
-        write_text(folder / f"{arch.name}.yaml", arch.spec.to_yaml(header=False))
+        write_text(folder / f"{arch.name}.yaml", spec_text(arch.spec))
         written += 1
     return written

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from blockforge.capacity import need
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lower import build_modules, emit
 from blockforge.compiler.modules import Layer
 from blockforge.errors import BlockforgeError
 from blockforge.spec.model import Spec
+from blockforge.units import format_count
 
 
 class FeatureInfo(list[dict[str, Any]]):
@@ -74,12 +77,22 @@ class Backbone(fx.GraphModule):
     _of_its_own: frozenset[str]
 
     @classmethod
-    def from_architecture(cls, arch: Architecture, out_indices: Sequence[int] | None = None) -> Backbone:
-        """Build the modules of `arch`, freshly initialised. `out_indices`: return these stages' maps instead of
-        logits, and build no more than they need; negative ones count from the last stage."""
-        stages = len(arch.plan.stages)
-        maps = _indices(out_indices, stages) if out_indices is not None else None
-        modules = build_modules(arch, with_head=maps is None, num_stages=max(maps) + 1 if maps else None)
+    def from_architecture(
+        cls, arch: Architecture, out_indices: int | Sequence[int] | None = None, check_memory: bool = True
+    ) -> Backbone:
+        """Build the modules of `arch`, freshly initialised.
+
+        Args:
+            out_indices: return these stages' maps instead of logits, and build no more than they need; negative ones
+                count from the last stage, and a number n means the last n.
+            check_memory: refuse parameters that the device can never hold.
+        Raises: BlockforgeError for stages that there are not. CapacityError.
+        """
+        maps = stage_indices(out_indices, len(arch.plan.stages)) if out_indices is not None else None
+        num_stages = max(maps) + 1 if maps else None
+        if check_memory:
+            _check_memory(arch, maps is None, num_stages)
+        modules = build_modules(arch, with_head=maps is None, num_stages=num_stages)
         return _assemble(arch, modules, maps)
 
     @property
@@ -132,19 +145,15 @@ class Backbone(fx.GraphModule):
         if norm or output_fmt != "NCHW":
             raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
         stages = len(self.arch.plan.stages)
-        chosen = (
-            range(stages)[-indices:] if isinstance(indices, int) else indices if indices is not None else range(stages)
-        )
-        maps = _indices(chosen, stages)
+        maps = stage_indices(indices, stages)
         if intermediates_only:
             return self._view((maps, False))(x)
         found = self._view(((*maps, max(maps) if stop_early else stages - 1), False))(x)
         return found[-1], found[:-1]
 
-    def features(self, out_indices: Sequence[int] | None = None) -> Backbone:
+    def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
         """A model with `features_only` made of this one's own modules: of stages `out_indices`, all by default."""
-        stages = len(self.arch.plan.stages)
-        maps = _indices(range(stages) if out_indices is None else out_indices, stages)
+        maps = stage_indices(out_indices, len(self.arch.plan.stages))
         modules = _called(self, emit(self.arch, maps, logits=False))
         return _assemble(self.arch, modules, maps, self.training, notes=self._notes())
 
@@ -170,7 +179,9 @@ class Backbone(fx.GraphModule):
         overrides: dict[str, Any] = {"num_classes": num_classes}
         if global_pool:
             overrides["head.pool"] = global_pool
-        self.arch = compile_spec(self.arch.spec, overrides)
+        arch = compile_spec(self.arch.spec, overrides)
+        _check_memory(arch, with_head=True)
+        self.arch = arch
         if global_pool:
             self.head.pool = global_pool
         self.head.reset(num_classes)
@@ -285,10 +296,47 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
     return {n.target: model.get_submodule(n.target) for n in graph.nodes if n.op == "call_module"}
 
 
-def _indices(chosen: Sequence[int], stages: int) -> tuple[int, ...]:
-    for index in chosen:
+def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:
+    """The stages that `out_indices` means, in its order: indices, negative ones from the end; a number n: the last n;
+    None: all.
+
+    Raises: BlockforgeError for anything else, and if no stage is named.
+    """
+    law = f"out_indices are stages, 0 to {stages - 1} or negative from the end, or a number of last stages"
+    if chosen is None:
+        return tuple(range(stages))
+    if (last := _index(chosen)) is not None:
+        if not 1 <= last <= stages:
+            raise BlockforgeError(f"out_indices={last} of {stages} stages\n  hint: {law}, 1 to {stages}")
+        return tuple(range(stages - last, stages))
+    if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
+        raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
+    found = []
+    for given in chosen:
+        if (index := _index(given)) is None:
+            raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
         if not -stages <= index < stages:
-            raise BlockforgeError(
-                f"there is no stage {index}; out_indices are 0 to {stages - 1}, or negative from the end"
-            )
-    return tuple(i % stages for i in chosen)
+            raise BlockforgeError(f"there is no stage {index}\n  hint: {law}")
+        found.append(index % stages)
+    if not found:
+        raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; leave them out for all")
+    return tuple(found)
+
+
+def _index(value: Any) -> int | None:
+    """A whole number, numpy's and torch's included; None: it is something else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_memory(arch: Architecture, with_head: bool, num_stages: int | None = None) -> None:
+    """Refuse more parameters than the device holds. Raises: CapacityError."""
+    nodes = arch.graph.nodes.values()
+    wanted = [n for n in nodes if with_head or n["kind"] != "head"]
+    count = sum(n["params"] for n in wanted if num_stages is None or (n["stage"] or 0) < num_stages)
+    hint = f"blockforge show {arch.name} says where they are; check_memory=False builds it all the same"
+    need(f"{arch.name} has {format_count(count)} parameters", count, hint)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Mixer, Op
+from blockforge.blocks.plugins import said
 from blockforge.compiler.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.spec.findings import report_at
@@ -37,7 +38,13 @@ class Maker:
             except registry.ParamsError as errors:
                 self._params(op, errors, ())
             except OpError as e:
-                report_at(self.report, op.origins, e.code, str(e), (*op.path, "op"), hint=e.hint)
+                place = (*op.path, "op")
+                report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+
+    def _hint(self, error: OpError, path: Path) -> str | None:
+        """An error's hint; of a block that is not known, what the file says of it comes first."""
+        is_block = error.code.startswith("unknown-") and error.code != "unknown-key"
+        return (said(str(error), self.report.locs, path) if is_block else None) or error.hint
 
     def feeds(self, stage: Stage) -> Feeds:
         """Receiving layer -> source layers, as the stage's rule says."""
@@ -67,7 +74,7 @@ class Maker:
                 self._params(op, e, path)
                 continue
             unknown = e.code == "unknown-key"
-            hint = e.hint
+            hint = self._hint(e, op.path)
             if unknown and len(path) == 1:  # a branch has keys of its own beside the op's
                 known = {**registry.get(op.spec.op).model_fields, **type(op.spec).model_fields}
                 hint = did_you_mean(str(path[0]), known, what="known here")

@@ -13,8 +13,7 @@ from blockforge.errors import WeightsError
 from blockforge.extras import need
 from blockforge.files import make_folder, write_text
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.saving import load_model, save_model
-from blockforge.spec import to_yaml
+from blockforge.saving import load_model, save_model, spec_text
 
 need("hub", "huggingface_hub")
 
@@ -111,7 +110,7 @@ class HubModel(
             "output": "classes" if maps is None else "channels of the maps",
             "values": model.num_classes if maps is None else ", ".join(map(str, model.feature_info.channels())),
             "use": _use(model),
-            "spec": to_yaml(model.spec, header=False).strip(),
+            "spec": spec_text(model.spec).strip(),
         }
         card = super().generate_model_card(*args, **{**known, **kwargs})
         card.data["pipeline_tag"] = "image-classification" if model.num_classes else "image-feature-extraction"

@@ -82,9 +82,12 @@ def parse(document: Document) -> Spec:
 def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Base:
     if isinstance(source, Mapping):
         return Base("<mapping>", _from_mapping(source))
-    text = os.fspath(source)
+    if not isinstance(source, str | os.PathLike):
+        text = f"a spec is a zoo name, a path, a mapping or a Spec, not a {type(source).__name__}"
+        raise SpecError([Diagnostic("file", text)])
+    text = os.fsdecode(source)
     if not isinstance(source, str) or _is_path(text):
-        return Base(os.path.realpath(text), load_file(text))
+        return Base(real_path(text), load_file(text))
     return _zoo(text)
 
 
@@ -96,15 +99,23 @@ def _find(name: str, child: Base) -> Base:
     """What `extends: name` means in `child`: a path beside it, or a zoo name."""
     if not _is_path(name):
         return _zoo(name)
-    path = os.path.realpath(FilePath(child.name).parent / name)
+    path = real_path(FilePath(child.name).parent / name)
     return Base(path, load_file(short_path(path)))
 
 
+def real_path(path: str | os.PathLike[str]) -> str:
+    """The path without links, by which files are told apart; of one that cannot exist, itself."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL in it
+        return os.fspath(path)
+
+
 def _zoo(name: str) -> Base:
-    file = resources.files("blockforge.specs") / f"{name}.yaml"
-    if not name.replace("_", "").replace("-", "").isalnum() or not file.is_file():
-        hint = did_you_mean(name, list_specs(), what="zoo") + "; a file needs its .yaml"
+    if name not in (known := list_specs()):
+        hint = did_you_mean(name, known, what="zoo") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no spec named '{shorten(name)}' in the zoo", hint=hint)])
+    file = resources.files("blockforge.specs") / f"{name}.yaml"
     return Base(os.path.realpath(str(file)), load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
 
 

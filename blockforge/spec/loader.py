@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import Any
 
-from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError
+from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, shown_path
 from blockforge.spec.yaml_builder import TreeBuilder
 from blockforge.spec.yaml_events import mark_at
 
@@ -53,7 +53,7 @@ def load_file(path: str | os.PathLike[str]) -> Document:
     Raises:
         SpecError: also if the file cannot be read, is not a regular file, or is too large.
     """
-    name = _shown(os.fsdecode(path))
+    name = shown_path(path)
     try:
         data = _read(path)
     except (OSError, ValueError) as e:
@@ -69,7 +69,7 @@ def load_file(path: str | os.PathLike[str]) -> Document:
 
 
 def _load(text: str, name: str, *, inline: bool) -> Document:
-    name = _shown(name)
+    name = shown_path(name)
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise SpecError([Diagnostic("limit", f"{name} is larger than {MAX_BYTES // 1024} KiB")])
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -93,11 +93,6 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 def _file_error(message: str, hint: str | None = None) -> SpecError:
     return SpecError([Diagnostic("file", message, hint=hint)])
-
-
-def _shown(name: str) -> str:
-    """A name that is safe to print: file names may hold anything."""
-    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _check_characters(text: str, source: Source) -> None:

@@ -81,7 +81,10 @@ def _parent(base: Base, find: Find, chain: tuple[str, ...]) -> Base:
 
 def short_path(path: str) -> str:
     """A path as a person would write it: from the current folder, if it lies below."""
-    below = os.path.relpath(path)
+    try:
+        below = os.path.relpath(path)
+    except (OSError, ValueError):  # no current folder, or no such path
+        return path
     return path if below.startswith(os.pardir) else below
 
 

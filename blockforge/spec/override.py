@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean
@@ -60,7 +60,14 @@ def _assignments(overrides: Overrides, report: Report) -> Iterator[_Assignment]:
             report.found += inner.found
             yield _Assignment(str(key), value, loc, inner.locs)
         return
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        text = f"overrides are a mapping or a list of texts, not a {type(overrides).__name__}"
+        report.found.append(Diagnostic("set", text, hint=_EXAMPLE))
+        return
     for text in overrides:
+        if not isinstance(text, str):
+            report.found.append(Diagnostic("set", f"a {type(text).__name__} is not path=value", hint=_EXAMPLE))
+            continue
         loc = Loc(Source("--set", (shorten(text, 200),)), 1, 1, len(text))
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.findings import NOWHERE, Origins, report_at
 from blockforge.spec.scalars import shorten
+from blockforge.spec.values import BROKEN, Hole, Ref
 
 _SAID = {
     "int_type": "a whole number",
@@ -45,6 +46,8 @@ def report_schema_errors(
         more_keys: what may stand at `prefix` beside the model's own fields.
     """
     for found in error.errors(include_url=False):
+        if found["input"] is BROKEN:
+            continue  # lift said what is wrong with it
         loc = tuple(p for p in found["loc"] if p != "[key]")
         path, kind = (*prefix, *loc), found["type"]
         on_key = kind == "extra_forbidden" or "[key]" in found["loc"]
@@ -69,6 +72,9 @@ def report_schema_errors(
 def sentence(found: Any) -> str:
     """`this should be at most 16384, not 99999`."""
     kind, value, context = found["type"], found["input"], found.get("ctx", {})
+    if isinstance(value, Hole | Ref):
+        law = f"this should be {_SAID[kind].format(**context)}" if kind in _SAID else "a value must be written here"
+        return f"{law}, not {shown(value)}: {'no hole' if isinstance(value, Hole) else 'no reference'} may stand here"
     if value is None and kind != "empty":
         return f"there is no value here; it should be {_SAID[kind]}" if kind in _SAID else "there is no value here"
     if kind in ("too_short", "too_long"):
@@ -93,6 +99,8 @@ def shown(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Hole | Ref):
+        return f"the hole ${value.kind}" if isinstance(value, Hole) else str(value)
     return f"'{shorten(value)}'" if isinstance(value, str) else str(value)[:60]
 
 

@@ -161,6 +161,6 @@ def test_workers_get_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not found.counts["invalid"]
 
     registry._OPS.pop("plugged_conv")
-    with pytest.raises(SearchError, match=r"uses blocks of plug.py\n  hint: blockforge --plugin plug.py"):
+    with pytest.raises(SearchError, match=r"uses blocks of plug.py\n  hint: blockforge ... --plugin plug.py"):
         work(str(run))
     assert open_result(run).evaluated == found.evaluated

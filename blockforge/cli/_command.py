@@ -1,0 +1,90 @@
+"""What all commands have in common: `--plugin`, and values that are looked at before a command runs."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blockforge.errors import BlockforgeError, shown_path
+
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
+_LARGEST = 2**63
+
+
+class PathError(BlockforgeError):
+    """A path that no file can be found at."""
+
+
+def _load(files: list[Path] | None) -> list[Path] | None:
+    if files:
+        from blockforge.blocks.registry import load_plugins
+
+        load_plugins([str(file) for file in files])
+    return files
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file whose blocks are registered first; may be repeated.",
+        callback=_load,
+        is_eager=True,  # blocks are known before any other option is read
+    ),
+]
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as a command that also takes `--plugin`, and that no value reaches which nothing could use.
+
+    Raises, when it is called: BadParameter for a number that is not finite or beyond 64 bits, PathError.
+    """
+
+    @functools.wraps(function)
+    def run(**given: Any) -> Any:
+        given.pop("plugin")
+        for name, value in given.items():
+            for each in value if isinstance(value, list | tuple) else (value,):
+                _check(name, each)
+        return function(**given)
+
+    signature = inspect.signature(function, eval_str=True)
+    plugin = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PluginOption)
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    vars(run)["__signature__"] = signature.replace(parameters=[*parameters, plugin])
+    run.__annotations__ = {p.name: p.annotation for p in (*parameters, plugin)}
+    return run
+
+
+def _check(name: str, value: Any) -> None:
+    hint = f"--{name.replace('_', '-')}"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number", param_hint=hint)
+    if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        raise typer.BadParameter("a number beyond 64 bits", param_hint=hint)
+    if isinstance(value, Path):
+        try:
+            os.stat(value)
+        except (OSError, ValueError) as e:  # of a file that is still to be written the rest is no obstacle
+            if isinstance(e, ValueError) or e.errno in _UNUSABLE:
+                reason = os.strerror(e.errno or 0).lower() if isinstance(e, OSError) else "it holds a NUL character"
+                raise PathError(f"cannot use {shown_path(value)}: {reason}") from None
+
+
+def empty_argument(argv: list[str]) -> str | None:
+    """The argument that is empty, as an unset variable of a shell leaves it; no command has a use for one."""
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if argument == "":
+            return f"the value of {before}" if before.startswith("-") else "an argument"
+        if argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1:
+            return f"the value of {argument[:-1]}"
+    return None
