@@ -27,6 +27,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     registry.load_plugin(DATA / "pool_mixer.py")
     bf.save_model(bf.build(DATA / "pool_mixer.yaml"), tmp_path)
     monkeypatch.setattr(registry, "_OPS", before)
+    monkeypatch.setattr(registry, "_MADE", {})
     return tmp_path
 
 
@@ -69,6 +70,7 @@ def test_a_package_is_named_by_what_installs_it(tmp_path: Path, monkeypatch: pyt
     text = spec_text(spec)
     assert text.startswith("# needs package bf-pooling for pool_mixer\n")
     registry._OPS.pop("pool_mixer")
+    monkeypatch.setattr(registry, "_MADE", {})
     file = tmp_path / "a.yaml"
     file.write_text(text)
     with pytest.raises(bf.SpecError, match="where it is from: pip install bf-pooling"):

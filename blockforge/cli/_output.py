@@ -44,6 +44,8 @@ PrefixOption = Annotated[
 ]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
+_LONG = re.compile(r"\S{300,}")
+"""A word that nobody reads to its end, as a path that is too long for the system."""
 _STYLES = (
     (re.compile(r"\berror\[[\w-]+\]|^error:", re.MULTILINE), "1;31"),
     (re.compile(r"\bwarning\[[\w-]+\]"), "1;33"),
@@ -81,7 +83,7 @@ def print_json(value: Any) -> None:
 
 def print_error(error: BlockforgeError) -> None:
     """The message on standard error; messages without a place of their own start with `error:`."""
-    text = str(error)
+    text = _LONG.sub(lambda word: f"{word[0][:100]}...{word[0][-60:]}", str(error))
     if not re.search(r"\berror\[", text):
         text = f"error: {text}"
     print(coloured(text), file=sys.stderr)
