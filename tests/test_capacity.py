@@ -101,5 +101,5 @@ def test_stages_that_there_are_not(given: Any) -> None:
         lambda: model.features(given),
         lambda: model.forward_intermediates(image, given),
     ):
-        with pytest.raises(bf.BlockforgeError, match=r"hint: out_indices are stages, 0 to 3"):
+        with pytest.raises(bf.BlockforgeError, match=r"out_indices are 0 to 3, or negative"):
             call()

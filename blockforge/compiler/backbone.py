@@ -302,12 +302,12 @@ def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:
 
     Raises: BlockforgeError for anything else, and if no stage is named.
     """
-    law = f"out_indices are stages, 0 to {stages - 1} or negative from the end, or a number of last stages"
+    law = f"out_indices are 0 to {stages - 1}, or negative from the end; a number n means the last n"
     if chosen is None:
         return tuple(range(stages))
     if (last := _index(chosen)) is not None:
         if not 1 <= last <= stages:
-            raise BlockforgeError(f"out_indices={last} of {stages} stages\n  hint: {law}, 1 to {stages}")
+            raise BlockforgeError(f"out_indices={last} of {stages} stages\n  hint: {law}")
         return tuple(range(stages - last, stages))
     if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
         raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
@@ -316,10 +316,10 @@ def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:
         if (index := _index(given)) is None:
             raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
         if not -stages <= index < stages:
-            raise BlockforgeError(f"there is no stage {index}\n  hint: {law}")
+            raise BlockforgeError(f"there is no stage {index}; {law}")
         found.append(index % stages)
     if not found:
-        raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; leave them out for all")
+        raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; None: all")
     return tuple(found)
 
 
