@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+
+_LOCKS: weakref.WeakSet[KernelLock] = weakref.WeakSet()
 
 
 class KernelLock:
@@ -18,6 +21,7 @@ class KernelLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: int | None = None
+        _LOCKS.add(self)
 
     def acquire(self, wait: bool = True) -> bool:
         """Take the lock; without `wait`, False if another process has it. Raises: OSError."""
@@ -34,8 +38,11 @@ class KernelLock:
 
     def release(self) -> None:
         """Give the lock back."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the handle and leave the lock to whoever else has it: what a forked process does."""
         if self._handle is not None:
-            fcntl.flock(self._handle, fcntl.LOCK_UN)  # a forked process may hold the same handle
             os.close(self._handle)
             self._handle = None
 
@@ -47,3 +54,11 @@ class KernelLock:
             yield
         finally:
             self.release()
+
+
+def _forget_all() -> None:
+    for lock in _LOCKS:
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # a data loader's process must not hold what its dead parent held

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {what} is empty", file=sys.stderr)
         return 2
     try:
-        make_app()(argv, prog_name="blockforge")
+        make_app()(argv, prog_name="blockforge", obj=sys.argv[1:] if argv is None else argv)
         code = 0
     except BlockforgeError as e:
         code = _fail(e)

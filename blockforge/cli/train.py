@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,7 @@ DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
 
 
 def train(
+    context: typer.Context,
     spec: SpecArgument,
     data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
     out: Annotated[
@@ -66,12 +69,19 @@ def train(
 
     refuse_recipe_keys(overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
-    result = fit(
-        spec, data, recipe, epochs=epochs, seed=seed, out=folder,
-        weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
-    )  # fmt: skip
+    try:
+        result = fit(
+            spec, data, recipe, epochs=epochs, seed=seed, out=folder,
+            weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        _say_how_to_go_on(context, f"the run in {folder} was broken off between two checkpoints")
+        raise
     main = leave()
     if result.signal is not None:
+        if main:
+            epochs_done = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)} done"
+            _say_how_to_go_on(context, f"the run in {folder} is saved, {epochs_done}")
         raise typer.Exit(128 + result.signal)
     if not main:
         return
@@ -81,6 +91,12 @@ def train(
     ran = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)}"
     text = f"top-1 {result.final:.2f} after {ran}, best {result.best:.2f}, {result.seconds:.1f} s"
     console().print(f"{text}\nwritten to {folder}", soft_wrap=True)
+
+
+def _say_how_to_go_on(context: typer.Context, what: str) -> None:
+    """`what`, and the very command that goes on. Where the folder is not typed, the command finds it again."""
+    command = shlex.join(["blockforge", *context.obj])
+    print(f"{what}; this goes on with it:\n  {command}", file=sys.stderr)
 
 
 def default_folder(spec: str, data: str, recipe: str, seed: int) -> Path:

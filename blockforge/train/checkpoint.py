@@ -16,13 +16,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from blockforge.compiler.backbone import Backbone
 from blockforge.files import remove_left
 from blockforge.saving import save_tensors
 from blockforge.train.errors import RunError
+from blockforge.train.identity import compare
 from blockforge.train.result import EpochRecord
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -55,7 +56,7 @@ class Parts:
     model: Backbone
     average: AveragedModel | None
     optimizer: Optimizer
-    scheduler: LRScheduler
+    scheduler: LambdaLR
 
 
 def save(folder: Path, parts: Parts, position: Position, settings: dict[str, Any]) -> None:
@@ -67,9 +68,8 @@ def save(folder: Path, parts: Parts, position: Position, settings: dict[str, Any
     state = parts.optimizer.state_dict()["state"]
     for index, values in state.items():
         tensors |= {f"optimizer/{names[index]}/{k}": torch.as_tensor(v) for k, v in values.items() if v is not None}
-    rates = [group["lr"] for group in parts.optimizer.param_groups]
     scheduler = {k: v for k, v in parts.scheduler.state_dict().items() if k != "lr_lambdas"}
-    header = {"position": asdict(position), "settings": settings, "lr": rates, "scheduler": scheduler}
+    header = {"position": asdict(position), "settings": settings, "scheduler": scheduler}
     save_tensors(tensors, folder / CHECKPOINT, {"run": json.dumps(header)})
 
 
@@ -83,14 +83,12 @@ def load(folder: Path, parts: Parts, settings: dict[str, Any]) -> Position | Non
     if not path.exists():
         return None
     header, tensors = _read(path)
-    _same_run(header["settings"], settings, folder)
+    compare(header["settings"], settings, folder, len(header["position"]["history"]))
     parts.model.load_state_dict(_below(tensors, "model/"))
     if parts.average is not None:
         parts.average.load_state_dict(_below(tensors, "average/"))
     _load_optimizer(parts, _below(tensors, "optimizer/"))
-    parts.scheduler.load_state_dict({**parts.scheduler.state_dict(), **header["scheduler"]})
-    for group, rate in zip(parts.optimizer.param_groups, header["lr"], strict=True):
-        group["lr"] = rate
+    _load_scheduler(parts, header["scheduler"])
     position = dict(header["position"])
     position["history"] = [EpochRecord(**record) for record in position["history"]]
     return Position(**position)
@@ -105,27 +103,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise RunError(f"{path} cannot be read: {e}\n  hint: remove it to begin anew, or give another --out") from None
 
 
-def _same_run(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with other settings."""
-    flat_there, flat_here = _flat(there), _flat(here)
-    different = [k for k in flat_there.keys() | flat_here.keys() if flat_there.get(k) != flat_here.get(k)]
-    if not different:
-        return
-    lines = [f"{k}: {flat_there.get(k)} there, {flat_here.get(k)} here" for k in sorted(different)[:8]]
-    text = "\n  ".join(lines)
-    raise RunError(
-        f"{folder} holds another run:\n  {text}\n  hint: the same settings go on with it; else another --out"
-    )
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """`{recipe: {lr: 1}}` -> `{recipe.lr: 1}`, one level."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
 def _load_optimizer(parts: Parts, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(_parameter_names(parts)):
@@ -133,6 +110,15 @@ def _load_optimizer(parts: Parts, tensors: dict[str, Tensor]) -> None:
             state[index] = found
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _load_scheduler(parts: Parts, state: dict[str, Any]) -> None:
+    """Put the scheduler at its step. The rate there is that of the recipe at hand, whose epochs may be more."""
+    scheduler = parts.scheduler
+    scheduler.load_state_dict({**scheduler.state_dict(), **state})
+    groups = zip(parts.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    for group, base, factor in groups:
+        group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def _parameter_names(parts: Parts) -> list[str]:

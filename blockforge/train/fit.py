@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import blockforge
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.errors import OutputError
 from blockforge.extras import need
-from blockforge.files import reason
 from blockforge.saving import save_model
 from blockforge.spec import SpecLike
 from blockforge.train.augment import normalization
+from blockforge.train.batches import check_batches, plan_batches, tell_batches
+from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import Data, Want, open_data
-from blockforge.train.errors import DataError, DivergedError, RunError
-from blockforge.train.launch import join
+from blockforge.train.errors import DivergedError, RunError
+from blockforge.train.identity import compare, identity, tell_changes
+from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
 from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.progress import Reporter, make_reporter
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import TrainResult
+from blockforge.weights.files import Weights
 
 
 def fit(
@@ -49,8 +53,9 @@ def fit(
         recipe: a packaged name, a file, a mapping, or a Recipe.
         epochs: in place of the recipe's.
         seed: of the initialisation and of everything drawn in training.
-        out: folder of checkpoints, logs and weights; a run that it holds goes on. None: nothing is written.
-        weights: a file to start from; a classifier of another number of classes is replaced.
+        out: folder of checkpoints, logs and weights; a run that it holds goes on, also to more epochs than it was
+            begun with. None: nothing is written.
+        weights: a file to start from, or a `Weights`; a classifier of another number of classes is replaced.
         overrides, recipe_overrides: values to replace in the spec and in the recipe.
         progress: show it on standard error, or a `Reporter` of your own, which may end the run by raising.
     Raises:
@@ -63,7 +68,8 @@ def fit(
     opened = open_data(data)
     network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
     with torch.random.fork_rng():  # the caller's generator is as before
-        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, weights, progress)
+        given = Weights.of(weights) if weights is not None else None
+        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, given, progress)
 
 
 def _fit(
@@ -72,7 +78,7 @@ def _fit(
     recipe: Recipe,
     seed: int,
     out: Path | None,
-    weights: str | os.PathLike[str] | None,
+    weights: Weights | None,
     progress: bool | Reporter,
 ) -> TrainResult:
     accelerator = join()
@@ -83,34 +89,49 @@ def _fit(
         seed=seed, rank=accelerator.process_index, world=accelerator.num_processes,
         crop_pct=recipe.crop_pct, workers=workers_for(recipe, data),
     )  # fmt: skip
-    settings = {
-        "network": network.arch.hash,
-        "data": data.name,
-        "seed": seed,
-        "weights": os.fspath(weights) if weights is not None else None,
-        "recipe": recipe.model_dump(exclude={"about", "workers", "save_seconds"}),  # what changes no result
-    }
-    if out is not None and out.exists() and not out.is_dir():
-        raise RunError(f"cannot write to {out}: it is not a folder")
-    if len(data.train) < accelerator.num_processes:
-        raise DataError(f"{data.name} has fewer images to train on than there are processes")
-    folder = Folder(out) if out is not None else None
+    batches = plan_batches(recipe, data, want.world)
+    check_batches(network, batches)
+    folder: Folder | None = None
+    settings: dict[str, Any] = {}
+    if out is not None:
+        folder, settings = Folder(out), identity(network.arch, data, recipe, seed, weights, want.world)
     shown = progress if accelerator.is_main_process or not isinstance(progress, bool) else False
     trainer = Trainer(
-        network, data, recipe, normalize, want, accelerator,
+        network, data, recipe, normalize, want, batches, accelerator,
         folder=folder, settings=settings, reporter=make_reporter(shown),
     )  # fmt: skip
-    trainer.resume()
-    if folder is None or not accelerator.is_main_process:
+    if accelerator.is_main_process:
+        tell_batches(batches, recipe, data, want.world)
+    if folder is None:
         return _run(trainer, network)
     preprocess = {**normalize.as_dict(), "crop_pct": recipe.crop_pct, "classes": list(data.classes)}
-    try:
-        folder.begin({**settings, "blockforge": blockforge.__version__}, preprocess, trainer.position.step)
+    before: dict[str, Any] | None = None
+    with contextlib.ExitStack() as stack:
+        with together(accelerator):
+            if accelerator.is_main_process:
+                stack.enter_context(_held(folder))
+                if (before := folder.settings()) is not None:
+                    compare(before, settings, folder.path)
+        with together(accelerator):
+            trainer.resume()
+        if not accelerator.is_main_process:
+            return _run(trainer, network)
+        if before is not None:
+            tell_changes(before, settings, recipe, batches.steps, trainer.position.step)
+        folder.begin(settings, preprocess, trainer.position.step)
         return _recorded(trainer, network, folder)
-    except OSError as e:
-        raise RunError(f"cannot write to {out}: {reason(e)}") from None
-    finally:
-        folder.close()
+
+
+@contextlib.contextmanager
+def _held(folder: Folder) -> Iterator[None]:
+    """The folder for this run. What its disk refuses ends the run with a word on how to go on. Raises: RunError."""
+    try:
+        with folder.held():
+            yield
+    except OutputError as e:
+        kept = (folder.path / CHECKPOINT).exists()
+        goes_on = "; its last checkpoint is kept, and the same command goes on with it" if kept else ""
+        raise RunError(f"cannot write to {folder.path}: {e.reason}{goes_on}") from None
 
 
 def _run(trainer: Trainer, network: Backbone) -> TrainResult:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+
+from blockforge.errors import BlockforgeError
+from blockforge.train.errors import RunError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -15,6 +20,25 @@ def join() -> Accelerator:
     from accelerate import Accelerator
 
     return Accelerator(cpu=not torch.accelerator.is_available())
+
+
+@contextlib.contextmanager
+def together(accelerator: Accelerator) -> Iterator[None]:
+    """Something that one process may refuse: then all do, and none waits for it.
+
+    Raises: what the block raises; RunError where another process refused.
+    """
+    error: BlockforgeError | None = None
+    try:
+        yield
+    except BlockforgeError as e:
+        error = e
+    if accelerator.num_processes > 1:
+        mine = torch.tensor([int(error is not None)], device=accelerator.device)
+        if int(accelerator.gather(mine).sum()) and error is None:  # type: ignore[union-attr]
+            error = RunError("another process of this run refused to start; its message says why")
+    if error is not None:
+        raise error
 
 
 def leave() -> bool:

@@ -2,49 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from blockforge.compiler.backbone import Backbone
-from blockforge.files import write_atomically, write_text
+from blockforge.errors import OutputError
+from blockforge.files import make_folder, telling, write_atomically, write_text
+from blockforge.locks import KernelLock
 from blockforge.saving import save_weights
+from blockforge.train.errors import RunError
 from blockforge.train.result import EpochRecord, history_csv
 
 RUN, LOG, CURVES, BEST, EVENTS = "run.json", "log.csv", "curves.png", "best.safetensors", "tensorboard"
+LOCK = "run.lock"
 
 
 class Folder:
-    """The folder of a run."""
+    """The folder of a run, which one process at a time works in."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._events: Any = None
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and hold it for one run; then close what is open in it.
+
+        Raises: RunError if another run works in it; OutputError.
+        """
+        make_folder(self.path)
+        lock = KernelLock(self.path / LOCK)
+        with telling(self.path, OutputError.to):
+            free = lock.acquire(wait=False)
+        if not free:
+            hint = "wait for it, or give another --out"
+            raise RunError(f"another run works in {self.path}\n  hint: {hint}")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OutputError):  # what ended the run matters more
+                self._close()
+            raise
+        else:
+            self._close()
+        finally:
+            lock.release()
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the run in it was begun with; None: there is none.
+
+        Raises: RunError if that cannot be read.
+        """
+        file = self.path / RUN
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))["settings"]
+            return {**found, "recipe": dict(found["recipe"])}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise RunError(f"{file} cannot be read: {e}\n  hint: give another --out") from None
+
     def begin(self, settings: dict[str, Any], preprocess: dict[str, Any], step: int) -> None:
-        """Make it, and say in it what is run. `step`: where the run goes on; later events are dropped."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Say in it what is run. `step`: where the run goes on; later events are dropped."""
         write_text(self.path / RUN, json.dumps({"settings": settings, "preprocess": preprocess}, indent=1))
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._events = SummaryWriter(str(self.path / EVENTS), purge_step=step or None)
+            with telling(self.path / EVENTS):
+                self._events = SummaryWriter(str(self.path / EVENTS), purge_step=step or None)
 
     def loss(self, step: int, loss: float, lr: float) -> None:
         """The loss of a step."""
-        if self._events is not None:
-            self._events.add_scalar("train/loss", loss, step)
-            self._events.add_scalar("train/lr", lr, step)
+        self._add({"train/loss": loss, "train/lr": lr}, step)
 
     def epoch(self, history: list[EpochRecord], step: int) -> None:
         """An epoch ended."""
         write_text(self.path / LOG, history_csv(history))
-        if self._events is not None:
-            record = history[-1]
-            for name in ("val_loss", "top1", "top5", "images_per_second"):
-                self._events.add_scalar(f"val/{name.removeprefix('val_')}", getattr(record, name), step)
-            self._events.flush()
+        names = ("val_loss", "top1", "top5", "images_per_second")
+        self._add({f"val/{name.removeprefix('val_')}": getattr(history[-1], name) for name in names}, step, flush=True)
 
     def best(self, model: Backbone) -> None:
         """Keep the weights of the best epoch so far."""
@@ -56,6 +95,15 @@ class Folder:
 
         write_atomically(self.path / CURVES, lambda file: plot(history, title, file))
 
-    def close(self) -> None:
+    def _add(self, values: dict[str, float], step: int, flush: bool = False) -> None:
         if self._events is not None:
-            self._events.close()
+            with telling(self.path / EVENTS):
+                for name, value in values.items():
+                    self._events.add_scalar(name, value, step)
+                if flush:
+                    self._events.flush()
+
+    def _close(self) -> None:
+        if self._events is not None:
+            with telling(self.path / EVENTS):
+                self._events.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from blockforge.compiler.backbone import Backbone
 from blockforge.train import checkpoint
 from blockforge.train.augment import Augment, Normalize
+from blockforge.train.batches import Batches
 from blockforge.train.checkpoint import Parts, Position
-from blockforge.train.data import Data, Want, mixed
+from blockforge.train.data import Batch, Data, Want, mixed
 from blockforge.train.errors import DataError
 from blockforge.train.evaluate import measure
 from blockforge.train.interrupts import Interrupts
@@ -43,7 +45,8 @@ class Trainer:
 
     Args:
         model: the network, which is trained in place.
-        want: how images are read: size, channels, seed, process, workers.
+        want: how images are read: size, channels, seed, process, workers, and images of a batch.
+        batches: how many there are, and the parts of each.
         folder: of checkpoints and logs; None: nothing is written.
         settings: what a checkpoint must agree with.
     """
@@ -55,6 +58,7 @@ class Trainer:
         recipe: Recipe,
         normalize: Normalize,
         want: Want,
+        batches: Batches,
         accelerator: Accelerator,
         *,
         folder: Folder | None,
@@ -65,9 +69,8 @@ class Trainer:
         self.folder, self.settings, self.reporter = folder, settings, reporter
         self.writes = folder is not None and accelerator.is_main_process
         self.device = accelerator.device
-        whole = min(recipe.batch_size, len(data.train))
-        self.want = dataclasses.replace(want, batch_size=max(1, whole // want.world))
-        self.steps_per_epoch = len(data.train) // (self.want.batch_size * want.world)
+        self.want = dataclasses.replace(want, batch_size=batches.size)
+        self.steps_per_epoch, self.pieces = batches.steps, batches.pieces
         self.total = recipe.epochs * self.steps_per_epoch
         self.augment = Augment(recipe, normalize, want.size, data.train.crops, len(data.classes))
         self.network: nn.Module = accelerator.prepare_model(model.train())
@@ -77,6 +80,7 @@ class Trainer:
         self.parts = Parts(model, average, optimizer, LambdaLR(optimizer, self.lr_factor))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.position = Position()
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.good: dict[str, Tensor] = {}
         self.look_every = 1 if self.device.type == "cpu" and want.world == 1 else LOOK_EVERY
         self.mark = self.saved = time.perf_counter()
@@ -97,11 +101,14 @@ class Trainer:
         Raises: NotFiniteError, with the last good weights restored; whatever the reporter raises.
         """
         self._remember()
+        self.loss_sum = torch.tensor(self.position.loss_sum, dtype=torch.float64, device=self.device)
         self.reporter.start(self.total, self.position.step, self.position.history)
         signals: Any = Interrupts() if self.folder is not None else nullcontext()
         self.mark = self.saved = time.perf_counter()
         try:
             with signals as interrupts:
+                if self._unevaluated():
+                    self._end_epoch()
                 while self.position.step < self.total:
                     if (signal := self._epoch(interrupts)) is not None:
                         return signal
@@ -115,19 +122,18 @@ class Trainer:
     def _epoch(self, interrupts: Interrupts | None) -> int | None:
         """Train to the end of the epoch and evaluate, or stop at a signal after a checkpoint."""
         position = self.position
-        loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=self.device)
         epoch, start = divmod(position.step, self.steps_per_epoch)
         want = dataclasses.replace(self.want, shuffle=True, epoch=epoch, start=start, crop=self._crop())
         signal = 0
-        for images, labels in self.data.train.batches(want):
+        for images, labels in self._saving(self.data.train.batches(want)):
             self._seed(mixed(want.seed, position.step, want.rank))
             loss = self._step(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
-            loss_sum += loss
+            self.loss_sum += loss
             position.step += 1
             ended = position.step % self.steps_per_epoch == 0
             if position.step % self.look_every and not ended:
                 continue
-            signal, due = self._look(loss, loss_sum, interrupts.received if interrupts else None)
+            signal, due = self._look(loss, interrupts.received if interrupts else None)
             if not ended and (signal or due):
                 self._save()
             if not ended and signal:
@@ -135,7 +141,7 @@ class Trainer:
         if missing := -position.step % self.steps_per_epoch:
             text = f"{self.data.name} gave {missing} batches less than its {len(self.data.train)} images should"
             raise DataError(text)
-        self._end_epoch(loss_sum)
+        self._end_epoch()
         if signal or position.step == self.total or time.perf_counter() - self.saved >= self.recipe.save_seconds:
             self._save()
         return signal or None
@@ -143,7 +149,7 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         """An optimiser step on a batch of this process. Gives its mean loss."""
         x, targets = self.augment(images, labels)
-        pieces = list(zip(x.chunk(self.recipe.accumulate), targets.chunk(self.recipe.accumulate), strict=True))
+        pieces = list(zip(x.tensor_split(self.pieces), targets.tensor_split(self.pieces), strict=True))
         total = torch.zeros((), device=self.device)
         for number, (piece, target) in enumerate(pieces, 1):
             with nullcontext() if number == len(pieces) else self.accelerator.no_sync(self.network):
@@ -170,7 +176,7 @@ class Trainer:
         else:
             torch.manual_seed(seed)
 
-    def _look(self, loss: Tensor, loss_sum: Tensor, received: int | None) -> tuple[int, int]:
+    def _look(self, loss: Tensor, received: int | None) -> tuple[int, int]:
         """Report, and let all processes agree on a signal and on whether a checkpoint is due.
 
         Raises: NotFiniteError, on all of them.
@@ -178,7 +184,7 @@ class Trainer:
         position, value, lr = self.position, float(loss), self._lr()
         self._tick()
         late = time.perf_counter() - self.saved >= self.recipe.save_seconds
-        position.loss_sum = float(loss_sum)
+        position.loss_sum = float(self.loss_sum)
         signal, due, bad = self._agreed(received or 0, int(late), int(not math.isfinite(position.loss_sum)))
         if bad:
             raise NotFiniteError(f"the loss became {value} at step {position.step}, learning rate {lr:.3g}")
@@ -187,29 +193,59 @@ class Trainer:
             self.folder.loss(position.step, value, lr)
         return signal, due
 
-    def _end_epoch(self, loss_sum: Tensor) -> None:
+    def _end_epoch(self) -> None:
         """Evaluate, and keep what came out."""
         position, lr = self.position, self._lr()
         self._tick()
         trained = position.epoch_seconds
-        found = self.evaluate()
+        try:
+            found = self.evaluate()
+        except DataError as e:
+            raise self._saved(e) from None
         self._tick()
         if not math.isfinite(found.loss):
             raise NotFiniteError(f"the validation loss became {found.loss} after step {position.step}")
         images = self.steps_per_epoch * self.want.batch_size * self.want.world
-        loss = float(self._total(loss_sum)) / (self.steps_per_epoch * self.want.world)
+        loss = float(self._total(self.loss_sum)) / (self.steps_per_epoch * self.want.world)
         number, seconds = len(position.history) + 1, position.epoch_seconds
         record = EpochRecord(
             number, position.step, loss, found.loss, found.top1, found.top5, lr, seconds, images / max(trained, 1e-9)
         )
         position.history.append(record)
         position.seconds, position.epoch_seconds, position.loss_sum = position.seconds + seconds, 0.0, 0.0
+        self.loss_sum.zero_()
         self._remember()
         if self.writes and self.folder is not None:
             if found.top1 >= max(r.top1 for r in position.history):
                 self.folder.best(self.evaluated)
             self.folder.epoch(position.history, position.step)
         self.reporter.epoch(record)
+
+    def _unevaluated(self) -> bool:
+        """Whether the run ended between an epoch's last step and its evaluation."""
+        epochs, beyond = divmod(self.position.step, self.steps_per_epoch)
+        return not beyond and epochs > len(self.position.history)
+
+    def _saving(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; an image that cannot be read ends the run after a checkpoint. Raises: DataError."""
+        try:
+            yield from batches
+        except DataError as e:
+            raise self._saved(e) from None
+
+    def _saved(self, error: DataError) -> DataError:
+        """Save the run; the error with how to go on."""
+        if self.folder is None:
+            return error
+        position = self.position
+        position.loss_sum = float(self.loss_sum)
+        if not math.isfinite(position.loss_sum):
+            return error
+        self._tick()
+        self._save()
+        return DataError(
+            f"{error}\n  the run is saved after step {position.step}: once that is mended, the same command goes on"
+        )
 
     def evaluate(self) -> Evaluation:
         """The network that counts, on the evaluation images."""
