@@ -1,4 +1,4 @@
-"""What a user should know though nothing is wrong: a line on standard error, through the logger `blockforge`."""
+"""What a user should know though nothing stopped: a line on standard error, through the logger `blockforge`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,18 @@ _LOGGER = logging.getLogger("blockforge")
 
 
 def note(text: str) -> None:
-    """Say a line. `logging.getLogger("blockforge").setLevel(logging.ERROR)` is for silence."""
+    """Say a line about what is as it should be. `logging.getLogger("blockforge").setLevel(logging.ERROR)` is for
+    silence."""
+    _say("note", text)
+
+
+def warn(text: str) -> None:
+    """Say a line about what may be wrong."""
+    _say("warning", text)
+
+
+def _say(kind: str, text: str) -> None:
     if not _LOGGER.handlers:
         _LOGGER.addHandler(_StandardError())
         _LOGGER.propagate = False
-    _LOGGER.warning("note: %s", text)
+    _LOGGER.warning("%s: %s", kind, text)

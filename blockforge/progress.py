@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -47,3 +49,29 @@ def fitting(
         return silent()
     console = console or Console(stderr=True)
     return bar(console) if console.is_terminal else lines(console)
+
+
+@contextmanager
+def counting(what: str, total: int, show: bool, seconds: float = 10.0) -> Iterator[Callable[[int], None]]:
+    """Counts to `total`: gives what is to be called with each number of things that were done."""
+    console = Console(stderr=True)
+    done, shown = 0, time.monotonic()
+    live = bar(what, console, transient=True) if show and console.is_terminal else None
+    task = live.add_task(what, total=total, text="") if live is not None else None
+
+    def advance(more: int) -> None:
+        nonlocal done, shown
+        done += more
+        if live is not None and task is not None:
+            live.update(task, completed=done)
+        elif show and time.monotonic() - shown >= seconds:
+            shown = time.monotonic()
+            line(console, f"{what}: {done} of {total}")
+
+    if live is not None:
+        live.start()
+    try:
+        yield advance
+    finally:
+        if live is not None:
+            live.stop()

@@ -89,7 +89,7 @@ def _read(
         found: Iterator[Tensor] = _files(Path(source), want, count)
     else:
         data = open_data(source)
-        statistics = data.train.statistics()
+        statistics = data.train.statistics(channels)
         found = (images for images, _ in data.val.batches(want))
     mean, std = _of_run(weights) or statistics or (list(IMAGENET_MEAN), list(IMAGENET_STD))
     normalize = Normalize(_spread(mean, channels), _spread(std, channels))
@@ -108,12 +108,16 @@ def _first(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
 
 def _files(path: Path, want: Want, count: int) -> Iterator[Tensor]:
     """An image file, or the first ones of a folder by name, in batches of uint8_BCHW."""
-    from blockforge.train.folder import SUFFIXES, read_image
     from blockforge.train.images import decode
+    from blockforge.train.pixels import read_image
+    from blockforge.train.scan import SUFFIXES, Scan
 
     files = [path]
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())[:count]
+        scan = Scan.below(path)
+        files = sorted(scan.images([path])[0])[:count]
+        if scan.problems:
+            raise AnalysisError(str(scan.problems[0]))
         if not files:
             raise AnalysisError(f"{path} holds no images\n  hint: files that end in {', '.join(SUFFIXES[:5])}, ...")
     for start in range(0, len(files), want.batch_size):

@@ -42,13 +42,16 @@ PrefixOption = Annotated[
         show_default="found",
     ),
 ]  # fmt: skip
+SkipOption = Annotated[
+    bool, typer.Option("--skip-broken", help="Read every image first, and leave out those that cannot be read.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _LONG = re.compile(r"\S{300,}")
 """A word that nobody reads to its end, as a path that is too long for the system."""
 _STYLES = (
     (re.compile(r"\berror\[[\w-]+\]|^error:", re.MULTILINE), "1;31"),
-    (re.compile(r"\bwarning\[[\w-]+\]"), "1;33"),
+    (re.compile(r"\bwarning\[[\w-]+\]|^warning:", re.MULTILINE), "1;33"),
     (re.compile(r"^ +\| +(\^+)$", re.MULTILINE), "1;31"),
     (re.compile(r"^ +hint:", re.MULTILINE), "1;36"),
 )

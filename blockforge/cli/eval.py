@@ -12,6 +12,7 @@ from blockforge.cli._output import (
     KeyOption,
     PrefixOption,
     SetOption,
+    SkipOption,
     SpecArgument,
     chosen,
     console,
@@ -38,6 +39,7 @@ def eval(
         Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix to this CSV file.")
     ] = None,
     overrides: SetOption = None,
+    skip_broken: SkipOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure a network on the evaluation images: top-1, top-5, loss, images per second.
@@ -52,7 +54,7 @@ def eval(
     from blockforge.train import evaluate, open_data
     from blockforge.train.launch import leave
 
-    opened = open_data(data)
+    opened = open_data(data, skip_broken=skip_broken, progress=True)
     found = evaluate(
         spec, opened, weights=chosen(weights, key, prefix), overrides=overrides, batch_size=batch_size, recipe=recipe
     )

@@ -15,6 +15,7 @@ from blockforge.cli._output import (
     KeyOption,
     PrefixOption,
     SetOption,
+    SkipOption,
     SpecArgument,
     chosen,
     console,
@@ -48,6 +49,7 @@ def train(
     key: KeyOption = None,
     prefix: PrefixOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
+    skip_broken: SkipOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a network on labelled images.
@@ -64,14 +66,15 @@ def train(
       blockforge train smt_t --data mnist5k --set input.size=64 --recipe-set lr=5e-4 --epochs 20
       torchrun --nproc_per_node 8 --no-python blockforge train smt_t --data imagefolder:imagenet
     """
-    from blockforge.train import fit
+    from blockforge.train import fit, open_data
     from blockforge.train.launch import leave
 
     refuse_recipe_keys(overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
+    opened = open_data(data, skip_broken=True, progress=True) if skip_broken else data
     try:
         result = fit(
-            spec, data, recipe, epochs=epochs, seed=seed, out=folder,
+            spec, opened, recipe, epochs=epochs, seed=seed, out=folder,
             weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
         )  # fmt: skip
     except KeyboardInterrupt:

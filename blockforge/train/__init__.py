@@ -1,5 +1,6 @@
 """Training and evaluation: recipes as YAML, data by name, a loop that survives `kill -9`."""
 
+from blockforge.train.check import DataReport, check_data
 from blockforge.train.data import Data, open_data
 from blockforge.train.errors import DataError, DivergedError, RunError
 from blockforge.train.evaluate import evaluate
@@ -11,6 +12,7 @@ from blockforge.train.result import EpochRecord, Evaluation, TrainResult
 __all__ = [
     "Data",
     "DataError",
+    "DataReport",
     "DivergedError",
     "EpochRecord",
     "Evaluation",
@@ -18,6 +20,7 @@ __all__ = [
     "Reporter",
     "RunError",
     "TrainResult",
+    "check_data",
     "evaluate",
     "fit",
     "list_recipes",

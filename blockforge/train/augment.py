@@ -44,7 +44,7 @@ def unit(images: Tensor) -> Tensor:
 def normalization(recipe: Recipe, data: Data, channels: int) -> Normalize:
     """What the recipe's `normalize` means for these data. Raises: RunError if its channels do not fit."""
     how = recipe.normalize
-    found = data.train.statistics() if how in ("auto", "data") else None
+    found = data.train.statistics(channels) if how in ("auto", "data") else None
     if how == "data" and found is None:
         raise RunError(
             f"{data.name} is not in memory, so its mean and deviation are not known\n"

@@ -9,15 +9,17 @@ import functools
 import hashlib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from blockforge.errors import did_you_mean
+from blockforge.notes import note
 from blockforge.train.errors import DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -66,8 +68,12 @@ class Split(Protocol):
     def batches(self, want: Want) -> Iterator[Batch]:
         """The batches of an epoch. Raises: DataError for images that cannot be read."""
 
-    def statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation a channel of images in 0..1; None: too many images to tell."""
+    def statistics(self, channels: int | None = None) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation a channel of images in 0..1; None: too many images to tell.
+
+        Args:
+            channels: what the network takes; arrays whose layout is unclear need it.
+        """
 
     def digest(self) -> str:
         """What tells these images from others as far as is known without decoding them, wherever they lie: of files
@@ -75,14 +81,49 @@ class Split(Protocol):
         the same order."""
 
 
+class Problem(NamedTuple):
+    """Something that is wrong with data: where, and what."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a source gives.
+
+    Attributes:
+        named: whether the classes have names of their own; else they are the labels as text.
+        problems: what is wrong and was left out.
+        notes: what was left out on purpose, in words.
+    """
+
+    classes: Sequence[str]
+    train: Split
+    val: Split
+    named: bool = True
+    problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class Data:
-    """A data set: `name` as it was asked for, classes by label, images to train on and to evaluate on."""
+    """A data set: `name` as it was asked for, classes by label, images to train on and to evaluate on.
+
+    Attributes:
+        named, problems, notes: see `Opened`.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     val: Split
+    named: bool = True
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What a run's result depends on, as plain data: a folder that was moved is the same data, one with an image
@@ -94,9 +135,14 @@ class Data:
 
 
 Options = Mapping[str, str]
-Opener = Callable[[str, Options], tuple[Sequence[str], Split, Split]]
+Opener = Callable[[str, Options], Opened]
 _SOURCES: dict[str, tuple[Opener, str, tuple[str, ...]]] = {}
 _HOMES = ("sources", "folder", "hub")
+_SKIP = "skip_broken"
+FIRST = 5
+"""Problems that an error lists."""
+MOST_CLASSES = 1_000_000
+"""More than any data set has: a label beyond is a mistake."""
 
 
 def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Callable[[Opener], Opener]:
@@ -110,13 +156,44 @@ def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Calla
     return add
 
 
-def open_data(data: Data | str) -> Data:
+def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False) -> Data:
     """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
 
-    Raises: DataError if there is no such source, or nothing that can be used in it.
+    Args:
+        skip_broken: read every image once, and leave out what is broken or has no label; also as `?skip_broken=true`.
+        progress: show that on standard error.
+    Raises: DataError if there is no such source, nothing that can be used in it, or something wrong in it.
     """
-    if isinstance(data, Data):
-        return data
+    from blockforge.train.check import without_broken
+
+    found, skips = (data, False) if isinstance(data, Data) else _found(data)
+    if skip_broken or skips:
+        return without_broken(found, progress=progress)
+    if isinstance(data, str):
+        for line in found.notes:
+            note(f"{found.name}: {line}")
+        refuse(found)
+    return found
+
+
+def refuse(data: Data) -> None:
+    """Raises: DataError with the first problems of data that have some."""
+    if not data.problems:
+        return
+    many = len(data.problems)
+    first = "".join(f"\n  {problem}" for problem in data.problems[:FIRST])
+    more = f"\n  ... and {many - FIRST} more" if many > FIRST else ""
+    hint = f"blockforge data check {data.name} lists what is wrong; --skip-broken leaves it out"
+    raise DataError(f"{data.name}: {many} {'is' if many == 1 else 'are'} wrong{first}{more}\n  hint: {hint}")
+
+
+def look(name: str) -> Data:
+    """Data by name, with what is wrong in them. Raises: DataError as `open_data`, except for their problems."""
+    return _found(name)[0]
+
+
+def _found(data: str) -> tuple[Data, bool]:
+    """Data by name, and whether their options want what is broken left out."""
     for home in _HOMES:
         importlib.import_module(f"blockforge.train.{home}")
     name, options = _split_options(data)
@@ -127,16 +204,19 @@ def open_data(data: Data | str) -> Data:
     opener, form, known = _SOURCES[prefix]
     if bool(rest) != (":" in form) or bool(colon) != bool(rest):
         raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
+    allowed = (*known, _SKIP)
     for option in options:
-        if option not in known:
-            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, known, 'options')}")
-    classes, train, val = opener(rest, options)
-    if len(classes) < 2:
-        raise DataError(f"{data} has {len(classes)} class; a classifier needs two or more")
-    for split, what in ((train, "train on"), (val, "evaluate on")):
+        if option not in allowed:
+            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
+    skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
+    found = opener(rest, options)
+    if len(found.classes) < 2:
+        raise DataError(f"{data} has {len(found.classes)} class; a classifier needs two or more")
+    for split, what in ((found.train, "train on"), (found.val, "evaluate on")):
         if not len(split):
             raise DataError(f"{data} has no image to {what}")
-    return Data(data, tuple(classes), train, val)
+    told = found.named, tuple(found.problems), tuple(found.notes)
+    return Data(data, tuple(found.classes), found.train, found.val, *told), skips
 
 
 def val_share(options: Options) -> float:
@@ -158,6 +238,25 @@ def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]
         held = int(n * share + 1e-9) > int((n - 1) * share + 1e-9)
         (val if held else train).append(index)
     return train, val
+
+
+def wrong_labels(labels: Iterable[Any], classes: int) -> list[tuple[int, str]]:
+    """The rows whose label is no class, and why: missing, below 0, too high, or no whole number."""
+    values = labels if isinstance(labels, np.ndarray) else np.asarray(list(labels), dtype=object)
+    if values.dtype.kind in "iu":
+        rows = np.flatnonzero((values < 0) | (values >= classes)).tolist()
+        return [(row, str(not_a_class(int(values[row]), classes))) for row in rows]
+    found = ((row, not_a_class(value, classes)) for row, value in enumerate(values.tolist()))
+    return [(row, reason) for row, reason in found if reason is not None]
+
+
+def not_a_class(label: Any, classes: int) -> str | None:
+    """Why a label is no class, in words; None: it is one."""
+    if not isinstance(label, int | np.integer) or isinstance(label, bool):
+        return "no label" if label is None else f"the label {label!r:.80} is no whole number"
+    if label < 0:
+        return f"the label {label} is no class; some splits come without labels"
+    return f"the label {label} of {classes} classes, which count from 0" if label >= classes else None
 
 
 def epoch_order(count: int, want: Want) -> list[list[int]]:
@@ -216,7 +315,7 @@ class TensorSplit:
             chosen = torch.tensor(indices)
             yield images.index_select(0, chosen), self.labels_B[chosen]  # whole images are copied, not their values
 
-    def statistics(self) -> tuple[list[float], list[float]]:
+    def statistics(self, channels: int | None = None) -> tuple[list[float], list[float]]:
         return self._statistics
 
     @functools.cached_property
@@ -230,7 +329,7 @@ class TensorSplit:
     @functools.cached_property
     def _digest(self) -> str:
         images = self.images_BCHW.contiguous()
-        values = memoryview(images.numpy()).cast("B")
+        values = images.numpy().data.cast("B")
         return digest_of(f"{images.dtype} {list(images.shape)}", values, self.labels_B.numpy().tobytes())
 
     def _at(self, size: tuple[int, int], channels: int) -> Tensor:
@@ -265,9 +364,13 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     if have == 3 and channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
         return (images.float() * weights).sum(1, keepdim=True).to(images.dtype)
-    raise DataError(
-        f"the images have {have} channels, the network takes {channels}\n  hint: --set input.channels={have}"
-    )
+    raise misfit(have, channels)
+
+
+def misfit(have: int, channels: int) -> DataError:
+    """What is raised where images have other channels than the network takes."""
+    text = f"the images have {have} channels, the network takes {channels}"
+    return DataError(f"{text}\n  hint: --set input.channels={have}")
 
 
 def _split_options(text: str) -> tuple[str, dict[str, str]]:

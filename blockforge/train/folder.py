@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from blockforge.errors import did_you_mean
-from blockforge.train.data import Options, Split, digest_of, hold_out, source, val_share
+from blockforge.train.data import Opened, Options, digest_of, hold_out, source, val_share
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit
+from blockforge.train.pixels import read_image
+from blockforge.train.scan import SUFFIXES, Files, Scan, class_folders
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 _VAL = ("val", "valid", "validation", "test")
-Files = list[tuple[Path, int]]
 
 
 class FileReader:
-    """Image files with their labels."""
+    """Image files with their labels, below a folder."""
 
     def __init__(self, files: Files, root: Path) -> None:
         self.files, self.root = files, root
@@ -31,72 +30,74 @@ class FileReader:
         path, label = self.files[index]
         return read_image(path), label
 
+    def name(self, index: int) -> str:
+        return str(self.files[index][0])
+
+    def only(self, rows: Sequence[int]) -> FileReader:
+        return FileReader([self.files[row] for row in rows], self.root)
+
     def digest(self) -> str:
         lines = (f"{path.relative_to(self.root).as_posix()}\n{label}" for path, label in self.files)
         return digest_of(*lines)
 
 
-def read_image(path: Path) -> Image.Image:
-    """A decoded image. Raises: DataError if the file is none, is broken, or is too large to be one."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Image.UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that can be read\n  hint: remove or replace it") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
-        raise DataError(f"cannot read {path}: {e}\n  hint: remove or replace it") from None
-
-
 @source("imagefolder", "imagefolder:PATH")
-def _imagefolder(rest: str, options: Options) -> tuple[Sequence[str], Split, Split]:
+def _imagefolder(rest: str, options: Options) -> Opened:
     """`PATH/train/CLASS/*` and `PATH/val/CLASS/*`; or `PATH/CLASS/*`, of which a part is held out."""
     root = Path(rest)
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
+    tops, classes = _layout(root)
+    scan = Scan.below(root, *tops)
+    folders = [top.get(name) for top in tops.values() for name in classes]
+    images = iter(scan.images([folder for folder in folders if folder is not None]))
+    splits: list[Files] = []
+    for top in tops.values():
+        splits.append([])
+        for label, name in enumerate(classes):
+            if name in top:
+                paths = next(images)
+                _not_empty(top[name], paths, scan)
+                splits[-1] += [(path, label) for path in paths]
+    if len(splits) == 1:
+        parts = hold_out([label for _, label in splits[0]], val_share(options))
+        splits = [[splits[0][i] for i in part] for part in parts]
+    train, val = (ImageSplit(FileReader(files, root)) for files in splits)
+    notes = (*scan.notes(), *_unlabelled(tops))
+    return Opened(classes, train, val, problems=scan.problems, notes=notes)
+
+
+def _layout(root: Path) -> tuple[dict[Path, dict[str, Path]], list[str]]:
+    """The class folders below each split's folder, or below the root alone; and the classes by label."""
     if not (root / "train").is_dir():
-        classes = _classes(root)
-        files = _files(root, classes)
-        train, val = hold_out([label for _, label in files], val_share(options))
-        return (
-            classes,
-            ImageSplit(FileReader([files[i] for i in train], root)),
-            ImageSplit(FileReader([files[i] for i in val], root)),
-        )
+        classes = class_folders(root)
+        return {root: classes}, list(classes)
     held = next((root / name for name in _VAL if (root / name).is_dir()), None)
     if held is None:
         raise DataError(
             f"{root} has a folder train but none of {', '.join(_VAL)}\n  hint: give one, or CLASS folders alone"
         )
-    classes = _classes(root / "train")
-    for name in _classes(held):
+    tops = {folder: class_folders(folder) for folder in (root / "train", held)}
+    classes = tops[root / "train"]
+    for name in tops[held]:
         if name not in classes:
             hint = did_you_mean(name, classes, "classes")
             raise DataError(f"{held} has the class '{name}', {root / 'train'} has not\n  hint: {hint}")
-    splits = [ImageSplit(FileReader(_files(folder, classes), root)) for folder in (root / "train", held)]
-    return classes, splits[0], splits[1]
+    return tops, list(classes)
 
 
-def _classes(folder: Path) -> list[str]:
-    try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as e:
-        raise DataError(f"cannot read {folder}: {(e.strerror or str(e)).lower()}") from None
-    if not found:
-        raise DataError(f"{folder} has no folders; a class is a folder of images\n  hint: {folder}/CLASS/IMAGE.jpg")
-    return found
+def _not_empty(folder: Path, images: Sequence[Path], scan: Scan) -> None:
+    """Refuse a class of no images, with the reason if there is one."""
+    if not images:
+        wrong = [problem for problem in scan.problems if Path(problem.where).is_relative_to(folder)]
+        why = f" that can be read: {wrong[0]}" if wrong else ""
+        raise DataError(f"{folder} holds no images{why}\n  hint: files that end in {', '.join(SUFFIXES[:5])}, ...")
 
 
-def _files(folder: Path, classes: list[str]) -> Files:
-    """Every image below the class folders, in the order of names."""
-    files: Files = []
-    for label, name in enumerate(classes):
-        before = len(files)
-        for at, below, names in os.walk(folder / name, followlinks=True):
-            below.sort()
-            files += [(Path(at, n), label) for n in sorted(names) if n.lower().endswith(SUFFIXES)]
-        if len(files) == before and (folder / name).is_dir():
-            raise DataError(
-                f"{folder / name} holds no images\n  hint: files that end in {', '.join(SUFFIXES[:5])}, ..."
-            )
-    return files
+def _unlabelled(tops: dict[Path, dict[str, Path]]) -> Iterator[str]:
+    """Says that images lie beside the class folders."""
+    for top in tops:
+        names = (entry.name for entry in top.iterdir() if entry.is_file())
+        loose = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        if loose:
+            yield f"{len(loose)} images in {top} are left out: they lie in no class folder"

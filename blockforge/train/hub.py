@@ -7,81 +7,162 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
-from blockforge.train.data import Options, Split, Want, digest_of, hold_out, mixed, source, val_share
+from blockforge.train.arrays import as_values
+from blockforge.train.data import (
+    MOST_CLASSES,
+    Opened,
+    Options,
+    Problem,
+    Want,
+    digest_of,
+    hold_out,
+    mixed,
+    not_a_class,
+    source,
+    val_share,
+    wrong_labels,
+)
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, StreamSplit
+from blockforge.train.pixels import as_meant, first_line
 
 _VAL = ("validation", "val", "valid", "test")
 _OPTIONS = ("config", "train", "val", "image", "label", "streaming", "classes")
 _BUFFER = 10_000
 """Images among which a stream is shuffled."""
+_LOOK = 100
+"""Labels of a stream that are looked at before it is used."""
 
 
 class RowReader:
-    """Rows of a table with an image and a label."""
+    """Rows of a table with an image and a label, which was checked.
 
-    def __init__(self, table: Any, image: str, label: str, rows: Sequence[int] | None = None) -> None:
-        self.table, self.image, self.label, self.rows = table, image, label, rows
+    Args:
+        name: of the table, for errors.
+        rows: which ones.
+    """
+
+    def __init__(self, table: Any, image: str, label: str, name: str, rows: Sequence[int]) -> None:
+        self.table, self.image, self.label, self.table_name, self.rows = table, image, label, name, rows
 
     def __len__(self) -> int:
-        return len(self.table) if self.rows is None else len(self.rows)
+        return len(self.rows)
 
-    def __call__(self, index: int) -> tuple[Image.Image, int]:
-        row = index if self.rows is None else self.rows[index]
+    def __call__(self, index: int) -> tuple[Any, int]:
         try:
-            found = self.table[row]
-            return found[self.image], int(found[self.label])
-        except (OSError, ValueError, SyntaxError, TypeError) as e:
-            raise DataError(f"cannot read row {row}: {e}") from None
+            found = self.table[self.rows[index]]
+            return readable(found[self.image]), int(found[self.label])
+        except Exception as e:  # whatever decoders and readers of tables raise
+            raise DataError(f"cannot read {self.name(index)}: {first_line(e)}") from None
+
+    def name(self, index: int) -> str:
+        return f"row {self.rows[index]} of {self.table_name}"
+
+    def only(self, rows: Sequence[int]) -> RowReader:
+        chosen = [self.rows[row] for row in rows]
+        return RowReader(self.table, self.image, self.label, self.table_name, chosen)
 
     def digest(self) -> str:
         labels = self.table[self.label][:]
-        rows = range(len(labels)) if self.rows is None else self.rows
-        return digest_of(*(f"{row}\n{labels[row]}" for row in rows))
+        return digest_of(*(f"{row}\n{labels[row]}" for row in self.rows))
+
+
+def readable(value: Any) -> Any:
+    """What a cell holds, as `decode` takes it. Raises: ValueError if it is no image, and what decoders raise."""
+    if isinstance(value, Image.Image):
+        return as_meant(value)
+    if value is None:
+        raise ValueError("there is no image")
+    array = np.asarray(value)
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{type(value).__name__} {list(array.shape)} is no image")
+    return as_values(array)
 
 
 @source("hf", "hf:NAME", _OPTIONS)
-def _hf(rest: str, options: Options) -> tuple[Sequence[str], Split, Split]:
+def _hf(rest: str, options: Options) -> Opened:
     """A name on the hub, a folder that `load_dataset` reads, or one that `save_to_disk` wrote."""
     need("train", "datasets")
     streaming = options.get("streaming", "false").lower() in ("true", "1", "yes")
     splits = _load(rest, options, streaming)
     train_name = _named(splits, options, "train", ("train",))
-    train = splits[train_name]
-    image, label = _columns(train, options, rest)
-    classes = _classes(train, label, options, streaming, rest)
+    image, label = _columns(splits[train_name], options, rest)
     val_name = None if options.get("val", "").startswith(("0", ".")) else _named(splits, options, "val", _VAL, False)
+    names = [train_name] if val_name is None else [train_name, val_name]
+    for name in names[1:]:
+        _same_columns(splits, (train_name, name), (image, label), rest)
+    classes, named = _classes(splits[train_name], label, options, streaming, rest)
     if streaming:
         if val_name is None:
             raise DataError(f"{rest} has no split to evaluate on\n  hint: a stream needs one, as in ?val={train_name}")
-        made = [StreamSplit(_Stream(splits[n], image, label), _count(splits[n], n)) for n in (train_name, val_name)]
-        return classes, made[0], made[1]
-    if val_name is not None:
-        kept = [ImageSplit(RowReader(splits[n], image, label)) for n in (train_name, val_name)]
-    else:
-        kept = [ImageSplit(RowReader(train, image, label, rows)) for rows in hold_out(train[label], val_share(options))]
-    return classes, kept[0], kept[1]
+        streams = [_Stream(splits[n], image, label, f"{rest}, split {n}", len(classes)) for n in names]
+        made = [StreamSplit(stream, _count(splits[n], n)) for stream, n in zip(streams, names, strict=True)]
+        return Opened(classes, made[0], made[1], named=named)
+    problems: list[Problem] = []
+    rows = [_whole(splits[n], image, label, f"{rest}, split {n}", len(classes), problems) for n in names]
+    if val_name is None:
+        labels = splits[train_name][label][:]
+        parts = hold_out([labels[row] for row in rows[0]], val_share(options))
+        rows, names = [[rows[0][i] for i in part] for part in parts], [train_name, train_name]
+    train, val = (
+        ImageSplit(RowReader(splits[n], image, label, f"{rest}, split {n}", chosen))
+        for n, chosen in zip(names, rows, strict=True)
+    )
+    return Opened(classes, train, val, named=named, problems=problems)
+
+
+def _whole(table: Any, image: str, label: str, name: str, classes: int, problems: list[Problem]) -> list[int]:
+    """The rows with an image and a label; the others are added to the problems. Raises: DataError if there is none."""
+    wrong = dict(wrong_labels(table[label][:], classes))
+    if wrong and len(wrong) == len(table):
+        row, reason = next(iter(wrong.items()))
+        hint = "?val=SPLIT, ?label=COLUMN"
+        raise DataError(f"{name}: none of the {len(table)} images has a label: {reason} in row {row}\n  hint: {hint}")
+    if getattr(table, "_indices", None) is None:  # else rows of the table are not those of its columns
+        wrong |= dict.fromkeys(np.flatnonzero(table.data.column(image).is_null()).tolist(), "there is no image")
+    problems += [Problem(f"row {row} of {name}", wrong[row]) for row in sorted(wrong)]
+    return [row for row in range(len(table)) if row not in wrong]
+
+
+def _same_columns(splits: Any, names: tuple[str, str], columns: tuple[str, str], name: str) -> None:
+    """Refuse a split to evaluate on that lacks a column, or whose labels count other classes."""
+    first, second = (splits[n].features or {} for n in names)
+    for column in columns:
+        if column not in second:
+            raise DataError(f"the split {names[1]} of {name} has no column '{column}'\n  hint: ?val=SPLIT")
+    known = [getattr(features[columns[1]], "names", None) for features in (first, second)]
+    if known[0] != known[1]:
+        raise DataError(f"the splits {names[0]} and {names[1]} of {name} have other classes, or in another order")
 
 
 class _Stream:
-    """The samples of a streamed split, shared out among processes."""
+    """The samples of a streamed split, shared out among processes; the first ones' labels are looked at at once."""
 
-    def __init__(self, table: Any, image: str, label: str) -> None:
-        self.table, self.image, self.label = table, image, label
+    def __init__(self, table: Any, image: str, label: str, name: str, classes: int) -> None:
+        self.table, self.image, self.label, self.name, self.classes = table, image, label, name, classes
+        try:
+            first = [row[label] for row in table.select_columns([label]).take(_LOOK)]
+        except (OSError, ValueError) as e:
+            raise DataError(f"the stream broke: {first_line(e)}") from None
+        for row, reason in wrong_labels(first, classes)[:1]:
+            raise DataError(f"{name}: {reason} in row {row}\n  hint: ?val=SPLIT and ?label=COLUMN name others")
 
-    def __call__(self, want: Want, first: int) -> Iterator[tuple[Image.Image, int]]:
+    def __call__(self, want: Want, first: int) -> Iterator[tuple[Any, int]]:
         table = self.table
         if want.shuffle:
             table = table.shuffle(seed=mixed(want.seed, want.epoch) % 2**32, buffer_size=_BUFFER)
         try:
             for row in itertools.islice(table, want.rank + first * want.world, None, want.world):
-                yield row[self.image], int(row[self.label])
-        except (OSError, ValueError, SyntaxError) as e:
-            raise DataError(f"the stream broke: {e}") from None
+                if reason := not_a_class(row[self.label], self.classes):
+                    raise ValueError(reason)
+                yield readable(row[self.image]), int(row[self.label])
+        except Exception as e:  # whatever decoders, readers of tables and the network raise
+            raise DataError(f"the stream {self.name} broke: {first_line(e)}") from None
 
 
 def _load(name: str, options: Options, streaming: bool) -> Any:
@@ -127,18 +208,19 @@ def _columns(table: Any, options: Options, name: str) -> tuple[str, str]:
     return options.get("image") or images[0], options.get("label") or labels[0]
 
 
-def _classes(table: Any, label: str, options: Options, streaming: bool, name: str) -> list[str]:
-    feature = table.features[label]
-    if names := getattr(feature, "names", None):
-        return list(names)
+def _classes(table: Any, label: str, options: Options, streaming: bool, name: str) -> tuple[list[str], bool]:
+    """The classes by label, and whether they have names."""
+    if names := getattr(table.features[label], "names", None):
+        return list(names), True
     if options.get("classes", "").isdigit():
-        return [str(i) for i in range(int(options["classes"]))]
+        return [str(i) for i in range(int(options["classes"]))], False
     if streaming:
         raise DataError(f"the labels of {name} have no names, and a stream cannot count them\n  hint: ?classes=N")
-    try:
-        return [str(i) for i in range(max(table[label]) + 1)]
-    except TypeError:
-        raise DataError(f"the column '{label}' of {name} holds no class numbers") from None
+    labels = [value for value in table[label][:] if not_a_class(value, MOST_CLASSES) is None]
+    if not labels:
+        hint = "datasets' class_encode_column makes numbers of texts"
+        raise DataError(f"the column '{label}' of {name} holds no class numbers\n  hint: {hint}")
+    return [str(i) for i in range(max(labels) + 1)], False
 
 
 def _count(table: Any, split: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from blockforge.train.arrays import as_bands
 from blockforge.train.data import Batch, Want, digest_of, epoch_order, mixed
 from blockforge.train.errors import DataError
+from blockforge.train.pixels import with_channels
 
 Sample = tuple[Tensor, int]
 Decoded = Sample | DataError
@@ -25,11 +27,17 @@ class Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __call__(self, index: int) -> tuple[Image.Image, int]:
-        """An image and its label. Raises: DataError if it cannot be read."""
+    def __call__(self, index: int) -> tuple[Image.Image | Any, int]:
+        """An image as `decode` takes it, and its label. Raises: DataError if it cannot be read."""
 
     def digest(self) -> str:
         """As `Split.digest`."""
+
+    def name(self, index: int) -> str:
+        """Where an image comes from, for a person."""
+
+    def only(self, rows: Sequence[int]) -> Reader:
+        """The images of these numbers alone, in this order."""
 
 
 class ImageSplit:
@@ -48,7 +56,7 @@ class ImageSplit:
         order = epoch_order(len(self), want)
         return _checked(DataLoader(decoded, batch_sampler=order, **loading(want)))
 
-    def statistics(self) -> None:
+    def statistics(self, channels: int | None = None) -> None:
         return None
 
     def digest(self) -> str:
@@ -65,7 +73,7 @@ class StreamSplit:
 
     crops = True
 
-    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image, int]]], count: int) -> None:
+    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image | Any, int]]], count: int) -> None:
         self.stream, self.count = stream, count
 
     def __len__(self) -> int:
@@ -80,7 +88,7 @@ class StreamSplit:
                 return
             yield batch
 
-    def statistics(self) -> None:
+    def statistics(self, channels: int | None = None) -> None:
         return None
 
     def digest(self) -> str:
@@ -100,7 +108,7 @@ class _Decoded(Dataset[Decoded]):
 
 
 class _Streamed(IterableDataset[Decoded]):
-    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image, int]]], want: Want) -> None:
+    def __init__(self, stream: Callable[[Want, int], Iterable[tuple[Image.Image | Any, int]]], want: Want) -> None:
         self.stream, self.want = stream, want
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -112,21 +120,24 @@ class _Streamed(IterableDataset[Decoded]):
             yield e
 
 
-def decode(image: Image.Image, want: Want, number: int) -> Tensor:
-    """A Pillow image as uint8_CHW of the wanted size: a random resized crop, or the centre.
+def decode(image: Image.Image | Any, want: Want, number: int) -> Tensor:
+    """An image as uint8_CHW of the wanted size: a random resized crop, or the centre.
 
     The crop follows from the seed, the epoch and the image's number, whatever process makes it and whenever.
+
+    Args:
+        image: what `pixels.as_meant` gives, or an array that `arrays.as_values` gives.
+    Raises: DataError if its channels do not fit.
     """
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(want.channels)
-    if mode is None:
-        raise DataError(f"images from files have 1, 3 or 4 channels, the network takes {want.channels}")
-    if image.mode != mode:
-        image = image.convert(mode)
+    if isinstance(image, Image.Image):
+        bands = [with_channels(image, want.channels)]
+    else:
+        bands = as_bands(image, want.channels)
     height, width = want.size
-    box = _random_box(image, want, number) if want.crop else _centre_box(image, want)
-    image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    array = np.array(image)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+    box = _random_box(bands[0], want, number) if want.crop else _centre_box(bands[0], want)
+    resized = [np.array(band.resize((width, height), Image.Resampling.BICUBIC, box=box)) for band in bands]
+    array = resized[0] if resized[0].ndim == 3 else np.stack(resized, -1)
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
 def _centre_box(image: Image.Image, want: Want) -> tuple[float, float, float, float]:

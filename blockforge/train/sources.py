@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from blockforge.extras import need
-from blockforge.train.data import Options, Split, TensorSplit, hold_out, source, val_share
+from blockforge.train.arrays import as_split, read_values
+from blockforge.train.data import MOST_CLASSES, Opened, Options, Problem, hold_out, source, val_share, wrong_labels
 from blockforge.train.errors import DataError
+from blockforge.train.pixels import not_a_file
 
-Opened = tuple[Sequence[str], Split, Split]
 _TRAIN, _VAL = (("x_train", "y_train"), ("images", "labels")), (("x_val", "y_val"), ("x_test", "y_test"))
 
 
@@ -49,63 +51,81 @@ def _read_mnist5k() -> tuple[Any, Any]:
     return images.astype(np.uint8).reshape(-1, 28, 28), labels
 
 
-@source("npz", "npz:FILE")
+@source("npz", "npz:FILE", ("val", "layout"))
 def _npz(rest: str, options: Options) -> Opened:
-    """`x_train`, `y_train` and `x_val`, `y_val` (or `x_test`, `y_test`), or `images` and `labels` alone."""
+    """`x_train`, `y_train` and `x_val`, `y_val` (or `x_test`, `y_test`), or `images` and `labels` alone; the names of
+    the classes as `classes`."""
+    layout = options.get("layout")
+    if layout not in (None, "nhwc", "nchw"):
+        raise DataError(
+            f"layout={layout} is none\n  hint: nhwc where the channels come last, nchw where they come first"
+        )
     arrays = _read_npz(rest)
     train = next((pair for pair in _TRAIN if set(pair) <= arrays.keys()), None)
     if train is None:
         held = ", ".join(list(arrays)[:20]) or "nothing"
         raise DataError(f"{rest} holds neither x_train and y_train nor images and labels\n  hint: it holds {held}")
     val = next((pair for pair in _VAL if set(pair) <= arrays.keys()), None)
-    top = max(_top_label(arrays[y], f"{rest}: {y}") for _, y in ((train, val) if val else (train,)))
-    classes = [str(i) for i in range(top + 1)]
+    pairs = [train, val] if val else [train]
+    names = _class_names(arrays["classes"], rest) if "classes" in arrays else None
+    problems: list[Problem] = []
+    labelled = [_labelled(arrays[x], arrays[y], (f"{rest}: {x}", f"{rest}: {y}"), names, problems) for x, y in pairs]
+    classes = names or [str(i) for i in range(max(int(labels.max()) for _, labels in labelled) + 1)]
     if val is None:
-        return _held_out(arrays[train[0]], arrays[train[1]], classes, options, f"{rest}: {train[0]}")
-    made = [as_split(arrays[x], arrays[y], f"{rest}: {x}") for x, y in (train, val)]
-    return classes, made[0], made[1]
+        images, labels = labelled[0]
+        parts = hold_out(labels.tolist(), val_share(options))
+        labelled = [(images[rows], labels[rows]) for rows in parts]
+        pairs = [train, train]
+    made = [as_split(*both, f"{rest}: {x}", layout) for both, (x, _) in zip(labelled, pairs, strict=True)]
+    return Opened(classes, made[0], made[1], named=names is not None, problems=problems)
 
 
 def _read_npz(path: str) -> dict[str, Any]:
+    if reason := not_a_file(Path(path)):
+        raise DataError(f"there is no file {path}" if not os.path.lexists(path) else f"cannot read {path}: {reason}")
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
     except Exception as e:  # numpy and zipfile raise a dozen kinds for a broken file
         pickled = "Object arrays" in str(e) or "pickle" in str(e)
         reason = "it holds pickled objects, which could run code" if pickled else str(e)
         raise DataError(f"cannot read {path}: {reason}\n  hint: np.savez of plain arrays") from None
 
 
-def _top_label(labels: Any, name: str) -> int:
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size or labels.min() < 0:
-        raise DataError(f"{name} is {labels.dtype}{list(labels.shape)}; labels are one row of whole numbers from 0")
-    if labels.max() >= 1_000_000:
-        raise DataError(f"{name} has the label {labels.max()}; labels count classes from 0")
-    return int(labels.max())
+def _class_names(array: Any, path: str) -> list[str]:
+    """The names of the classes by label."""
+    if array.ndim != 1 or array.dtype.kind != "U" or len(set(array.tolist())) < array.size:
+        raise DataError(f"{path}: classes is {array.dtype}{list(array.shape)}; names are one row of different texts")
+    return [str(name) for name in array]
 
 
-def as_split(images: Any, labels: Any, name: str) -> TensorSplit:
-    """Arrays of images, NHW, NHWC or NCHW, uint8 or floats in 0..1, and labels. Raises: DataError."""
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[3] <= 4 < images.shape[1]:
-        images = images.transpose(0, 3, 1, 2)
-    if images.ndim != 4 or not images.size or len(images) != len(labels):
-        shape = f"{list(images.shape)} with {len(labels)} labels"
-        raise DataError(f"{name} is {shape}; images are N x H x W, N x H x W x C or N x C x H x W, a label each")
-    if images.dtype == np.uint8:
-        tensor = torch.from_numpy(np.ascontiguousarray(images))
-    elif images.dtype.kind == "f" and np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1:
-        tensor = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-    else:
-        raise DataError(f"{name} is {images.dtype}, {images.min()} to {images.max()}; use uint8, or floats in 0..1")
-    return TensorSplit(tensor, torch.from_numpy(np.asarray(labels).astype(np.int64)))
+def _labelled(
+    images: Any, labels: Any, where: tuple[str, str], names: Sequence[str] | None, problems: list[Problem]
+) -> tuple[Any, Any]:
+    """The values of the images that have a label, and their labels. What has none is added to the problems.
+
+    Raises: DataError if they are no labels, or not as many as the images.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        what = f"{where[1]} is {labels.dtype}{list(labels.shape)}; labels are one row of whole numbers from 0"
+        hint = "\n  hint: names, labels = np.unique(labels, return_inverse=True); save the names as classes"
+        raise DataError(what + hint * (labels.dtype.kind in "US"))
+    if images.ndim == 0 or len(images) != len(labels):
+        shape = [len(images), 1, *images.shape[1:]] if images.ndim == 3 else list(images.shape)
+        raise DataError(f"{where[0]} is {shape} with {len(labels)} labels; each image has one")
+    values = read_values(images, where[0])
+    wrong = wrong_labels(labels, len(names) if names is not None else MOST_CLASSES)
+    if not wrong:
+        return values, labels
+    if len(wrong) == len(labels):
+        raise DataError(f"{where[1]}: none of the {len(labels)} images has a label: {wrong[0][1]} in row {wrong[0][0]}")
+    problems += [Problem(f"{where[1]}[{row}]", reason) for row, reason in wrong]
+    kept = np.ones(len(labels), bool)
+    kept[[row for row, _ in wrong]] = False
+    return values[kept], labels[kept]
 
 
-def _held_out(images: Any, labels: Any, classes: list[str], options: Options, name: str = "images") -> Opened:
-    whole = as_split(images, labels, name)
-    parts = [torch.tensor(rows, dtype=torch.int64) for rows in hold_out(whole.labels_B.tolist(), val_share(options))]
-    train, val = (TensorSplit(whole.images_BCHW[rows], whole.labels_B[rows]) for rows in parts)
-    return classes, train, val
+def _held_out(images: Any, labels: Any, classes: list[str], options: Options) -> Opened:
+    parts = hold_out(labels.tolist(), val_share(options))
+    train, val = (as_split(images[rows], labels[rows], "images") for rows in parts)
+    return Opened(classes, train, val)

@@ -114,8 +114,8 @@ class _Steps:
     def __len__(self) -> int:
         return self.steps * self.batch_size
 
-    def statistics(self) -> tuple[list[float], list[float]] | None:
-        return self.split.statistics()
+    def statistics(self, channels: int | None = None) -> tuple[list[float], list[float]] | None:
+        return self.split.statistics(channels)
 
     def digest(self) -> str:
         return self.split.digest()

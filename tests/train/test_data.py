@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blockforge.train import Data, DataError, fit, open_data
+from blockforge.train import Data, DataError, check_data, fit, open_data
 from blockforge.train.data import TensorSplit, Want, hold_out
 from blockforge.train.images import ImageSplit, StreamSplit
 
@@ -319,3 +319,95 @@ def test_tables_are_told_apart_by_their_labels(table: Callable[..., Path]) -> No
     data = open_data(f"hf:{table(train=10, test=4)}")
     assert data.train.digest() != data.val.digest()
     assert open_data(f"hf:{table(train=10, test=4)}").identity() == data.identity()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Callable[..., str]:
+    """Writes a dataset from columns of each split, with features that are given."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+
+    def write(features: dict[str, Any], **splits: dict[str, list[Any]]) -> str:
+        made = {k: datasets.Dataset.from_dict(v, features=datasets.Features(features)) for k, v in splits.items()}
+        datasets.DatasetDict(made).save_to_disk(str(tmp_path / "rows"))
+        return f"hf:{tmp_path / 'rows'}"
+
+    return write
+
+
+def _pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(count)
+    return [Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "test", "message"),
+    [
+        ("names", [0, 1] * 4, [-1] * 4, r"split test: none of the 4 images has a label: the label -1 is no class"),
+        ("int64", [0, 1, -1, 1] * 2, [0, 1, 5, 0], r"3 are wrong\n  row 2 of .*split train: the label -1.*\n"),
+        ("int64", [0, 1, 0, 1] * 2, [0, 1, 5, 0], r"1 is wrong\n  row 2 of .*split test: the label 5 of 2 classes"),
+        ("int64", [0, None, 0, 1] * 2, [0, 1, 1, 0], r"2 are wrong\n  row 1 of .*split train: no label\n"),
+        ("float32", [0.5, 1.5] * 4, [0.5] * 4, r"'label' of .* holds no class numbers"),
+        ("string", ["a", "b"] * 4, ["a"] * 4, r"'label' of .* holds no class numbers\n  hint: .*class_encode_column"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_of_tables_are_looked_at_before_the_first_step(
+    rows: Callable[..., str], kind: str, train: list[Any], test: list[Any], message: str, streaming: bool
+) -> None:
+    import datasets
+
+    label = datasets.ClassLabel(names=["no", "yes"]) if kind == "names" else datasets.Value(kind)
+    features = {"image": datasets.Image(), "label": label}
+    name = rows(features, train={"image": _pictures(8), "label": train}, test={"image": _pictures(4), "label": test})
+    if streaming:
+        name, message = f"{name}?streaming=true&classes=2", "in row|label"
+    with pytest.raises(DataError, match=message):
+        open_data(name)
+
+
+def test_a_table_of_16_bit_and_of_many_channels(rows: Callable[..., str]) -> None:
+    import datasets
+
+    ramp = np.linspace(0, 65535, 81).round().astype(np.uint16).reshape(9, 9)
+    images = {"image": [Image.fromarray(ramp)] * 10, "label": [0, 1] * 5}
+    data = open_data(rows({"image": datasets.Image(), "label": datasets.Value("int64")}, train=images))
+    read = next(iter(data.train.batches(Want((9, 9), 1, 2))))[0][0, 0]
+    assert torch.equal(read, torch.from_numpy((ramp / 257).round()).to(torch.uint8))
+
+
+def test_a_table_of_arrays(rows: Callable[..., str]) -> None:
+    import datasets
+
+    bands = np.random.default_rng(0).integers(0, 255, (10, 9, 9, 12), dtype=np.uint8)
+    kind = datasets.Array3D((9, 9, 12), "uint8")
+    name = rows({"image": kind, "label": datasets.Value("int64")}, train={"image": bands, "label": [0, 1] * 5})
+    data = open_data(f"{name}?image=image")
+    read = next(iter(data.train.batches(Want((9, 9), 12, 10))))[0]
+    assert torch.equal(read, torch.from_numpy(bands[:8]).permute(0, 3, 1, 2))
+
+
+def test_rows_without_an_image_are_named_and_may_be_left_out(rows: Callable[..., str]) -> None:
+    import datasets
+
+    images = [*_pictures(9), None]
+    split = {"image": images, "label": [0, 1] * 5}
+    name = rows({"image": datasets.Image(), "label": datasets.Value("int64")}, train=split, test=split)
+    with pytest.raises(DataError, match=r"2 are wrong\n  row 9 of .*split train: there is no image"):
+        open_data(name)
+    data = open_data(f"{name}?skip_broken=true")
+    assert (len(data.train), len(data.val)) == (9, 9)
+    assert [problem.reason for problem in check_data(name, workers=0).problems[:2]] == ["there is no image"] * 2
+
+
+def test_splits_of_other_classes_are_refused(rows: Callable[..., str], tmp_path: Path) -> None:
+    import datasets
+
+    made = {}
+    for split, names in (("train", ["a", "b"]), ("test", ["b", "a"])):
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        made[split] = datasets.Dataset.from_dict({"image": _pictures(4), "label": [0, 1] * 2}, features=features)
+        made[split].save_to_disk(str(tmp_path / "other" / split))
+    (tmp_path / "other" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(DataError, match=r"splits train and test of .* have other classes, or in another order"):
+        open_data(f"hf:{tmp_path / 'other'}")

@@ -1,0 +1,165 @@
+"""One image, read as it is meant: upright, and eight bits a channel. Every source reads through here.
+
+- EXIF says which side is up; the picture is turned that way.
+- Grey of 16 bits goes from 0 to 65535 (or as far as the file says), floats from 0 to 1. What has no agreed range, such
+  as whole numbers of 32 bits, floats beyond 0..1 or NaN, is refused.
+- Palettes become colours, CMYK, YCbCr, HSV and LAB become RGB. Colour profiles are not applied.
+- Alpha is kept here; `with_channels` lays what is transparent over white where the network takes no alpha.
+- Of several frames or pages the first is the image.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from blockforge.train.errors import DataError
+
+_FIRST_OF_16 = ("PNG", "PPM")
+"""Formats whose whole numbers of mode `I` are of 16 bits."""
+_WHITE_IS_ZERO, _BITS, _PHOTOMETRIC, _ORIENTATION = 0, 258, 262, 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image of a file, in mode L, LA, RGB, RGBA or RGBX.
+
+    Raises: DataError if the file is none, is broken, is too large to be one, or does not say what it means.
+    """
+    if reason := not_a_file(path):
+        raise DataError(f"{path} is {reason}\n  hint: remove or replace it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow: what matters is raised
+            with Image.open(path) as image:
+                return as_meant(image)
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{path} is not an image that can be read\n  hint: remove or replace it") from None
+    except Exception as e:  # decoders raise a dozen kinds for a broken file, struct.error and IndexError among them
+        raise DataError(f"cannot read {path}: {first_line(e)}\n  hint: remove or replace it") from None
+
+
+def not_a_file(path: Path) -> str | None:
+    """What a path is instead of a file that holds something; None: it is one. Nothing is opened: a pipe would wait."""
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        broken = isinstance(e, FileNotFoundError) and os.path.islink(path)
+        return "a link to nothing" if broken else f"not readable: {first_line(e)}"
+    if not stat.S_ISREG(found.st_mode):
+        return next((kind for test, kind in _KINDS if test(found.st_mode)), "something else") + ", not a file"
+    return "empty" if not found.st_size else None
+
+
+def as_meant(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode, upright and with eight bits a channel. Raises: ValueError if it has no clear meaning,
+    and what Pillow raises for a broken one."""
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    found = _eight_bits(image)
+    return found.transpose(turn) if turn is not None else found
+
+
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """What `as_meant` gave, with 1, 3 or 4 channels: grey is repeated, colour is weighed to grey (ITU-R 601), and what
+    is transparent is laid over white. Four are red, green, blue and alpha, or a fourth that the file has.
+
+    Raises: DataError for other numbers.
+    """
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    if mode is None:
+        raise DataError(
+            f"images from files have 1, 3 or 4 channels, the network takes {channels}\n"
+            "  hint: npz:FILE holds arrays of any number"
+        )
+    if image.mode == mode or (image.mode == "RGBX" and channels == 4):
+        return image
+    if image.mode in ("LA", "RGBA") and channels != 4:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white.convert("RGB")
+    return image.convert(mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken block beside a picture that is whole: nothing is known of its side
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        return _grey(image)
+    if mode in ("P", "PA") or "transparency" in image.info:
+        return image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
+    if mode == "LAB":
+        return _from_lab(image)
+    wanted = {"1": "L", "La": "LA", "RGBa": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}.get(mode)
+    if wanted is None and mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        raise ValueError(f"images of mode {mode} are not supported")
+    return image.convert(wanted) if wanted else image.copy()
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Grey of more than eight bits, or of floats, scaled to eight."""
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    if image.mode == "F":
+        unit = in_unit(values)
+    elif image.mode == "I" and image.format not in _FIRST_OF_16:
+        raise ValueError(
+            f"whole numbers of 32 bits ({values.min()} to {values.max()}) have no agreed range; save 16 bits"
+        )
+    else:
+        bits = tags.get(_BITS, (16,))
+        unit = values.astype(np.float32) / (2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        unit = 1 - unit
+    return Image.fromarray((unit * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def in_unit(values: np.ndarray) -> np.ndarray:
+    """Floats that are in 0..1, as float32. Raises: ValueError if they are not."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {values.size} values are NaN or infinite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 1:
+        raise ValueError(f"floats from {low:g} to {high:g}; floats are read from 0 to 1")
+    return values.astype(np.float32)
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    found = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+    assert found is not None  # only in place there is nothing
+    return found
+
+
+def first_line(e: Exception) -> str:
+    """What an exception says, in a line."""
+    said = (e.strerror or str(e)).lower() if isinstance(e, OSError) and e.strerror else str(e)
+    return said.strip().partition("\n")[0] or type(e).__name__
