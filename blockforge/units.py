@@ -48,6 +48,22 @@ def _units() -> dict[str, tuple[str, int | Fraction]]:
 _UNITS = _units()
 
 
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|sec|min|h|d)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(given: float | str) -> float:
+    """Seconds, from a number of them or from text: `90s`, `5min`, `2h`.
+
+    Raises: BudgetError if it is no time above 0.
+    """
+    match = _DURATION.fullmatch(str(given).strip())
+    seconds = float(match[1]) * _SECONDS[(match[2] or "s").lower()] if match else 0.0
+    if not seconds > 0:
+        raise BudgetError(f"'{given}' is no length of time\n  hint: write 90s, 5min or 2h")
+    return seconds
+
+
 @dataclass(frozen=True)
 class Budget:
     """Upper limits of a network; None: no limit."""

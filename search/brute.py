@@ -34,6 +34,8 @@ class Tree:
 
     def add(self, trial: FrozenTrial) -> None:
         """Note a candidate. Spaces with a continuous hole have no tree."""
+        if not trial.params:  # its line in a journal was lost
+            return
         node, passed = self.root, [self.root]
         for name, value in trial.params.items():
             distribution = trial.distributions[name]

@@ -4,17 +4,26 @@ nothing built but for a limit on the latency, which is measured once all others 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler import Architecture
+from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
 from blockforge.search.space import values
 from blockforge.spec import Hole, Spec
+from blockforge.spec.relations import relations_of
 from blockforge.units import LATENCY, Budget, figure, parse_budget
 
+TOO_SMALL = (
+    "raise the budget, lower the ends of the space's holes, state a smaller image (--size), "
+    "or scale the widths of each candidate to the budget: --fit 0.97"
+)
+"""What to do where no candidate keeps a budget."""
 _TRIES = 200
 _COSTS = ("macs", "params", "activation_bytes")
 _SECONDS = 0.3
@@ -59,25 +68,29 @@ def measured_latency(arch: Architecture, device: str | None) -> float:
     return measure(build(arch, seed=0), Setting(1, "fp32"), place, _SECONDS).p50_ms
 
 
-def check_budget(space: Spec, budget: Budget) -> Architecture:
+def check_budget(space: Spec, budget: Budget, share: float | None = None) -> Architecture:
     """A small candidate of `space` that lies within the budget.
 
+    Args:
+        share: of the budget, that widths are scaled to, where they are.
     Raises: BudgetError that says what the smallest candidate costs, SpecError if no candidate compiles.
     """
-    smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None)
-    if any(share > 0 for share in excess(smallest, budget).values()):
+    smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None).arch
+    if share is not None:  # widths may then be below those of the space
+        return smallest
+    if any(over > 0 for over in excess(smallest, budget).values()):
         costs = ", ".join(
             _cost(smallest, name, budget) for name in (*_COSTS, *([LATENCY] if budget.latency_ms else []))
         )
         raise BudgetError(
             f"no candidate of '{space.name}' fits in {budget}\n"
             f"  the smallest one found costs {costs}\n"
-            "  hint: raise the budget, lower the ends of the space's holes, or state a smaller image: --size"
+            f"  hint: {TOO_SMALL}"
         )
     return smallest
 
 
-def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Architecture:
+def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Candidate:
     """The candidate furthest below `budget` (without limits: the one with the fewest MACs), as far as
     changing one hole at a time finds it.
 
@@ -92,28 +105,30 @@ def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Arc
         improved = False
         for hole in list(best.holes.values()):
             if enough and budget.limits and weight(best.arch)[0] <= 1:
-                return best.arch
+                return best
             for value in values(hole):
-                tried = _compile(space, {**answers, hole.name: value})
+                tried = _compile(space, answers, {hole.name: value})
                 if tried is not None and weight(tried.arch) < weight(best.arch):
                     best, improved = tried, True
-                    answers = {**answers, hole.name: value}
-    return best.arch
+                    answers = {**answers, **tried.answers}
+    return best
 
 
-class _Candidate:
-    """A compiled candidate, and the holes that were asked for it."""
+@dataclass(frozen=True)
+class Candidate:
+    """A compiled candidate, the holes that were asked for it, and what they were answered."""
 
-    def __init__(self, arch: Architecture, holes: dict[str, Hole]) -> None:
-        self.arch, self.holes = arch, holes
+    arch: Architecture
+    holes: dict[str, Hole]
+    answers: dict[str, Any]
 
 
-def _any_candidate(space: Spec) -> tuple[dict[str, Any], _Candidate]:
+def _any_candidate(space: Spec) -> tuple[dict[str, Any], Candidate]:
     """The candidate of all first values, or a random one that compiles."""
     try:
         return {}, _attempt(space, {}, _first)
     except SpecError as first:
-        rng = random.Random(0)
+        rng, errors = random.Random(0), [first]
         for _ in range(_TRIES):
             answers: dict[str, Any] = {}
 
@@ -121,27 +136,54 @@ def _any_candidate(space: Spec) -> tuple[dict[str, Any], _Candidate]:
                 return answers.setdefault(hole.name, rng.choice(values(hole)))
 
             try:
-                return answers, _attempt(space, answers, ask)
-            except SpecError:
-                continue
-        raise first
+                found = _attempt(space, {}, ask)
+            except SpecError as e:
+                errors.append(e)
+            else:
+                return found.answers, found
+        raise none_valid(space, errors) from None
 
 
-def _compile(space: Spec, answers: Mapping[str, Any]) -> _Candidate | None:
+def _compile(space: Spec, answers: Mapping[str, Any], changed: Mapping[str, Any]) -> Candidate | None:
     try:
-        return _attempt(space, answers, _first)
+        return _attempt(space, {**answers, **changed}, _first, changed)
     except SpecError:
         return None
 
 
-def _attempt(space: Spec, answers: Mapping[str, Any], other: Callable[[Hole], Any]) -> _Candidate:
-    holes: dict[str, Hole] = {}
+def _attempt(
+    space: Spec, answers: Mapping[str, Any], other: Callable[[Hole], Any], fixed: Mapping[str, Any] | None = None
+) -> Candidate:
+    asked: dict[str, tuple[Hole, Any]] = {}
 
-    def ask(hole: Hole) -> Any:
-        holes[hole.name] = hole
-        return answers[hole.name] if hole.name in answers else other(hole)
+    def asking(answers: Mapping[str, Any]) -> Callable[[Hole], Any]:
+        asked.clear()
 
-    return _Candidate(compile_spec(space, ask=ask), holes)
+        def ask(hole: Hole) -> Any:
+            asked[hole.name] = hole, answers[hole.name] if hole.name in answers else other(hole)
+            return asked[hole.name][1]
+
+        return ask
+
+    arch = compile_candidate(space, asking(answers), fixed, asking)
+    return Candidate(arch, {n: hole for n, (hole, _) in asked.items()}, {n: value for n, (_, value) in asked.items()})
+
+
+def none_valid(space: Spec, errors: Sequence[SpecError]) -> SpecError:
+    """What to say of a space of which no candidate that was tried compiles: what is wrong, where that is certain; else
+    that none was found."""
+    last = errors[-1]
+    first = last.diagnostics[0]
+    if first.code == "require" and relations_of(space).verdict() == "impossible":
+        text = (
+            f"no values of the holes of '{space.name}' keep its relations together; one of them says: {first.message}"
+        )
+        return SpecError([dataclasses.replace(first, message=text, hint="change the relations, or the holes' ranges")])
+    if len({(e.diagnostics[0].code, e.diagnostics[0].path) for e in errors}) == 1 and first.code != "require":
+        return last
+    text = f"none of {len(errors)} candidates of '{space.name}' that were tried is valid: that proves nothing yet"
+    hint = "widen the holes, loosen the relations, or name a valid candidate with --start"
+    return SpecError([dataclasses.replace(first, message=f"{text}; the last one: {first.message}", hint=hint)])
 
 
 def _first(hole: Hole) -> Any:

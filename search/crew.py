@@ -12,11 +12,11 @@ from blockforge.search.errors import SearchError
 from blockforge.search.history import History
 from blockforge.search.interrupts import Interrupts
 from blockforge.search.launcher import Crew, Handle, Launcher, Starter, starter
-from blockforge.search.lease import Watch
+from blockforge.search.lease import Clock, Watch
 from blockforge.search.progress import Reporter
 from blockforge.search.trials import recover
 
-_EVERY = 0.2
+_EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
 _GRACE = 30.0
 _HOPELESS = 5
 """So many deaths a worker without a trial that ends in between, and none is started again."""
@@ -29,6 +29,8 @@ class _Slot:
     stream: int
     handle: Handle
     over: bool = False
+    why: str | None = None
+    """It was made to end, if it was."""
 
 
 def run_crew(
@@ -40,12 +42,19 @@ def run_crew(
     Returns: why the search ended before its target, if it did.
     Raises: SearchError if a worker cannot work.
     """
+    clock = Clock(_UNSTEADY)
+    watch = Watch(study, crew.lease, lambda: clock.steady)
     with starter(crew, launcher, address) as start:
         slots, deaths = [_Slot(i, start(i, _name())) for i in range(crew.workers)], 0
+        looked = time.monotonic()
         try:
             while not all(slot.over for slot in slots):
                 if interrupts.received is not None:
                     _stop(slots)
+                clock.tick()
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    _end_silent(slots, watch)
                 died = sum(_look_after(slot, study, start, interrupts) for slot in slots)
                 for record in (ended := history.sync()):
                     reporter.update(record)
@@ -70,12 +79,21 @@ def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: Interrupt
         raise SearchError(slot.handle.mistake)
     if how:
         worker = slot.handle.worker
+        how = slot.why or how
         recover(study, lambda workers: workers & {worker}, {"reason": how, "trace": slot.handle.trace()})
     if not how or interrupts.received is not None:
         slot.over = True
         return False
-    slot.handle = start(slot.stream, _name())
+    slot.handle, slot.why = start(slot.stream, _name()), None
     return True
+
+
+def _end_silent(slots: list[_Slot], watch: Watch) -> None:
+    """Make workers end that are stopped or hang: they say nothing, and hold a trial."""
+    live = {s.handle.worker: s for s in slots if not s.over}
+    for worker in watch.silent(set(live)):
+        live[worker].why = f"it gave no sign of life for {watch.seconds:g} s"
+        live[worker].handle.kill()
 
 
 def _stop(slots: list[_Slot]) -> None:

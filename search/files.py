@@ -19,6 +19,7 @@ from blockforge.tables import lines_csv
 from blockforge.units import format_count
 
 SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
+FAILURES = "failures.txt"
 PLACE, LOGS = "study.json", "workers"
 TOP = 5
 _OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
@@ -57,11 +58,13 @@ def read_space(folder: Path | None) -> Spec | None:
 
 
 def write_results(result: SearchResult, folder: Path) -> None:
-    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`."""
+    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`; `failures.txt` where trials failed."""
     from blockforge.search.html import page
     from blockforge.search.plot import plot
 
     write_text(folder / TRIALS, trials_csv(result))
+    if failed := [t for t in result.trials if t.state == "failed"]:
+        write_text(folder / FAILURES, "\n".join(_failure(t) for t in failed))
     make_folder(folder / BEST)
     names = best_files(result)
     by_number = {t.number: t for t in result.trials}
@@ -103,6 +106,10 @@ def rows(result: SearchResult) -> Iterator[list[Any]]:
 def trials_csv(result: SearchResult) -> str:
     """All trials as comma-separated values."""
     return lines_csv(rows(result))
+
+
+def _failure(trial: TrialRecord) -> str:
+    return f"trial {trial.number} ({trial.hash}): {trial.reason}\n{trial.trace or ''}"
 
 
 def _label(trial: TrialRecord) -> str:

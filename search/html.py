@@ -10,7 +10,8 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.diff import changes
 from blockforge.errors import BlockforgeError
 from blockforge.search.files import BEST, best_files
-from blockforge.search.records import TrialRecord
+from blockforge.search.records import LABELS, TrialRecord
+from blockforge.search.report import dropped_starts
 from blockforge.search.report_page import PAGE
 from blockforge.search.result import SearchResult
 from blockforge.spec import holes
@@ -29,6 +30,7 @@ def page(result: SearchResult) -> str:
     parts = {
         "@TITLE@": html.escape(f"{result.space.name}: {len(result.ranked)} candidates"),
         "@SUMMARY@": _summary(result),
+        "@HEADING@": html.escape(result.heading),
         "@TABLE@": _table(result),
         "@DIFFERENCES@": _differences(result),
         "@SIZE@": _size(result),
@@ -108,16 +110,20 @@ def _parallel(result: SearchResult, scored: list[TrialRecord], explained: dict[s
 
 
 def _summary(result: SearchResult) -> str:
-    counts = ", ".join(f"{n} {state}" for state, n in sorted(result.counts.items()))
+    counts = ", ".join(f"{result.counts[s]} {label}" for s, label in LABELS.items() if result.counts[s])
     rows = {
         "space": result.space.name,
         "objectives": result.objective,
         "budget": str(result.budget) if result.budget.limits else "none",
         "sampler": f"{result.plan.sampler}, seed {result.plan.seed}",
-        "trials": f"{result.evaluated} of {result.target} evaluated; {counts}",
+        "trials": f"{result.evaluated} of {result.target} evaluated" + (f"; {counts}" if counts else ""),
     }
     if result.plan.rungs:
         rows["rungs"] = ", ".join(m.text for m in result.plan.rungs) + f"; the best 1/{result.plan.eta} go up"
+    if starts := dropped_starts(result):
+        rows["starts"] = "; ".join(starts)
+    if (failure := result.first_failure) is not None:
+        rows["first failure"] = f"trial {failure.number}: {failure.reason}"
     if result.stopped:
         rows["ended early"] = result.stopped
     return "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())

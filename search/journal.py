@@ -10,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import sys
+import zlib
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +28,58 @@ JOURNAL = "study.journal"
 class Journal(JournalFileBackend):
     """Optuna's journal file with a lock that no dead process holds, and one fsync a trial, not one a line.
 
-    Lines reach the kernel at once, so that a killed process loses none. A power failure may lose what came
-    after the last `sync`. Half a line, which a power failure or a full disk leaves, is cut before anything is
-    written behind it: Optuna 5.0 would append to it and never open the study again.
+    Lines reach the kernel at once, so that a killed process loses none. A power failure may lose what came after the
+    last `sync`. Each line says where it was written and has a checksum; Optuna reads over both. Damage at the end, as a
+    power failure or a full disk leaves it, is put aside before anything is written behind it; damage in the middle is
+    an error that names the line.
+
+    Args:
+        reading: change nothing, the end included.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reading: bool = False) -> None:
         self.path, self.kernel_lock = path, KernelLock(path.with_name(path.name + ".lock"))
-        if path.exists():
+        if path.exists() and not reading:
             with self.kernel_lock.held():
-                cut_torn_line(path)
+                mend_end(path)
         super().__init__(str(path), lock_obj=self.kernel_lock)  # type: ignore[arg-type]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self.kernel_lock.held(), open(self.path, "r+b", buffering=0) as file:
             if (end := file.seek(0, os.SEEK_END)) and _last_byte(file, end) != b"\n":
-                cut_torn_line(self.path)
+                mend_end(self.path)
                 end = file.seek(0, os.SEEK_END)
+            text = b""
+            for log in logs:
+                text += labelled(log, end + len(text))
             try:
-                if file.write(text.encode("utf-8")) < len(text.encode("utf-8")):
+                if file.write(text) < len(text):
                     raise OSError(28, "No space left on device")
             except OSError:
                 file.truncate(end)
                 raise
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        number = log_number_from if log_number_from in self._log_number_offset else 0
+        with open(self.path, "rb") as file:
+            file.seek(self._log_number_offset[number])
+            damaged: DamageError | None = None
+            for line in iter(file.readline, b""):
+                if not line.endswith(b"\n"):
+                    return  # it is being written, or was never finished
+                if damaged is not None:  # it is not the end of the file
+                    if number == 0:
+                        read_line(line)  # a file of something else has no line of a journal either
+                    raise damaged
+                try:
+                    log = read_line(line, at := self._log_number_offset[number])
+                except ValueError as e:
+                    damaged = DamageError(self.path, number + 1, str(e))
+                    continue
+                number += 1
+                self._log_number_offset[number] = at + len(line)
+                if number > log_number_from:
+                    yield log
 
     def sync(self) -> None:
         """Bring everything written so far to the disk."""
@@ -56,26 +87,105 @@ class Journal(JournalFileBackend):
             os.fsync(file.fileno())
 
 
+class DamageError(SearchError):
+    """A journal with damage that is not at its end."""
+
+    def __init__(self, path: Path, number: int, why: str) -> None:
+        folder = path.parent
+        super().__init__(
+            f"{path} is damaged at line {number}: {why}\n"
+            f"  hint: blockforge report {folder} --salvage {folder}-salvaged copies what can be read; "
+            f"blockforge search --resume {folder}-salvaged then goes on"
+        )
+
+
+_LABEL = re.compile(rb',"at":(\d{1,19}),"crc":(\d{1,10})\}\n')
+_KEYS: dict[int, tuple[str, ...]] = {
+    0: ("study_name", "directions"), 1: ("study_id",), 2: ("study_id", "user_attr"), 3: ("study_id", "system_attr"),
+    4: ("study_id", "datetime_start"), 5: ("trial_id", "param_name", "param_value_internal", "distribution"),
+    6: ("trial_id", "state", "values"), 7: ("trial_id", "step", "intermediate_value"), 8: ("trial_id", "user_attr"),
+    9: ("trial_id", "system_attr"), 10: ("study_id",),
+}  # fmt: skip
+"""What each operation of Optuna's journal says."""
+
+
+def labelled(log: Mapping[str, Any], at: int) -> bytes:
+    """A line of the journal, for a place in the file."""
+    text = json.dumps(log, separators=(",", ":")).encode()[:-1] + b',"at":%d' % at
+    return text + b',"crc":%d}\n' % zlib.crc32(text)
+
+
+def read_line(line: bytes, at: int | None = None) -> dict[str, Any]:
+    """What a line says. One of plain Optuna has no label, and is looked at as far as that goes.
+
+    Args:
+        at: where it stands.
+    Raises: ValueError that says what is wrong with it.
+    """
+    place = place_of(line)
+    if place is not None and at is not None and place != at:
+        raise ValueError(f"it was written at byte {place} and stands at byte {at}: lines are missing, or doubled")
+    try:
+        log = json.loads(line)
+    except ValueError:  # UnicodeDecodeError is one
+        raise ValueError("it is no JSON") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    code = log.get("op_code") if isinstance(log, dict) else None
+    if not isinstance(code, int) or code not in _KEYS or not isinstance(log.get("worker_id"), str):
+        raise ValueError("it is no operation of a journal")
+    if missing := [key for key in _KEYS[code] if key not in log]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for key in ("at", "crc"):
+        log.pop(key, None)
+    return log
+
+
+def place_of(line: bytes) -> int | None:
+    """Where a line was written; None: it does not say. Raises: ValueError if it is not as it was written."""
+    match = _LABEL.search(line, max(0, len(line) - 64))
+    if match is None or match.end() != len(line):
+        return None
+    if zlib.crc32(line[: match.start(2) - len(b',"crc":')]) != int(match[2]):
+        raise ValueError("it is not as it was written (its checksum differs)")
+    return int(match[1])
+
+
 def _last_byte(file: Any, end: int) -> bytes:
     file.seek(end - 1)
     return file.read(1)
 
 
-def cut_torn_line(path: Path) -> int:
-    """Cut a journal back to its last newline; how many bytes that took. Hold its lock."""
+def mend_end(path: Path) -> int:
+    """Put damaged lines at the end of a journal aside, into a file beside it; how many bytes those are. Hold its lock.
+
+    Raises: DamageError if what is damaged is not its end.
+    """
     with open(path, "r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65_536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
-            os.fsync(file.fileno())
+        size, end, number, damage = 0, 0, 0, None
+        for number, line in enumerate(iter(file.readline, b""), 1):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("it has no end")
+                read_line(line, size)
+            except ValueError as e:
+                damage = damage or DamageError(path, number, str(e))
+            else:
+                if damage is not None:
+                    raise damage
+                end = size + len(line)
+            size += len(line)
+        if end == size:
+            return 0
+        if end == 0 and number > 1:  # no line of it is one of a journal
+            raise ValueError("it is no journal")
+        aside = path.with_name(path.name + ".cut")
+        file.seek(end)
+        with open(aside, "ab") as kept:
+            kept.write(file.read())
+        file.truncate(end)
+        os.fsync(file.fileno())
+        print(f"{path}: {size - end} damaged bytes at its end were moved to {aside.name}", file=sys.stderr, flush=True)
         return size - end
 
 

@@ -19,6 +19,7 @@ from blockforge.errors import BlockforgeError
 from blockforge.extras import need
 from blockforge.search.errors import SearchError
 from blockforge.search.lease import LEASE
+from blockforge.search.watchdog import OVERTIME
 
 Launcher = Literal["local", "ray"]
 _TAIL = 4000
@@ -43,11 +44,12 @@ class Crew:
     lease: float = LEASE
     plugins: list[str] = field(default_factory=registry.plugins)
 
-    def arguments(self, stream: int, worker: str) -> dict[str, Any]:
+    def arguments(self, stream: int, worker: str, parent: int | None = None) -> dict[str, Any]:
         """Of `worker.work`."""
         return {
             "storage": self.storage, "study": self.study, "stream": stream, "worker": worker,
             "max_idle": self.max_idle, "lease": self.lease, "plugins": self.plugins,
+            "parent": parent,
         }  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def starter(crew: Crew, launcher: Launcher, address: str | None) -> Iterator[Sta
         logs.mkdir(parents=True, exist_ok=True)
 
         def start(stream: int, worker: str) -> Handle:
-            return _Process(crew.arguments(stream, worker), logs / f"worker{stream}.log", crew.workers)
+            return _Process(crew.arguments(stream, worker, os.getpid()), logs / f"worker{stream}.log", crew.workers)
 
         yield start
 
@@ -121,6 +123,8 @@ class _Process:
             return ""
         if code == 1 and "error: " in (printed := self.trace()):
             self.mistake = printed.rpartition("error: ")[2].strip()
+        if code == OVERTIME:
+            return "its evaluation did not end when its time was over"
         if code < 0:
             number = -code
             known = signal.Signals(number).name if number in signal.valid_signals() else str(number)

@@ -31,7 +31,8 @@ def scatter(result: SearchResult) -> go.Figure:
         )
     if not several and result.budget.macs is not None:
         figure.add_vline(result.budget.macs, line_dash="dash", annotation_text="budget")
-    return figure.update_layout(xaxis_title=names[1] if several else "MACs", yaxis_title=names[0])
+    across_title = names[1] if several else "MACs"
+    return figure.update_layout(title=result.heading, xaxis_title=across_title, yaxis_title=names[0])
 
 
 def history(result: SearchResult) -> go.Figure:
@@ -47,7 +48,7 @@ def history(result: SearchResult) -> go.Figure:
     numbers = [t.number for t in scored]
     figure.add_scatter(x=numbers, y=[_values(t)[0] for t in scored], mode="markers", name="candidate")
     figure.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line_shape="hv")
-    return figure.update_layout(xaxis_title="trial", yaxis_title=result.plan.value_names[0])
+    return figure.update_layout(title=result.heading, xaxis_title="trial", yaxis_title=result.plan.value_names[0])
 
 
 def _figure() -> go.Figure:

@@ -4,7 +4,8 @@ An objective is any callable `(arch: Architecture) -> float | mapping` with
 
 - `name`: a short word, the column in tables and the key in records; default: the callable's own name;
 - `direction`: `maximize` or `minimize`; default: `maximize`;
-- `cost`: roughly how many seconds a candidate takes; cheaper objectives run first; default: 1.
+- `cost`: roughly how many seconds a candidate takes; cheaper objectives run first; default: 1;
+- `about`: what a ranking by it is, for headings, as in "top-1 on mnist5k after 200 steps"; default: its text.
 
 A mapping holds the value under `name`; its other entries are kept with the trial as figures that nobody ranks by
 (a loss beside an accuracy). What an objective raises is kept with the trial, and the search goes on; a value that is
@@ -14,7 +15,8 @@ written as text and made again by each worker:
     expressivity            a name: module `blockforge.search.objectives.NAME`, which holds a function or class
     micro:seconds=10        NAME; it is called with the options (and with `seed`, if it takes one and none is
                             given) and returns the objective
-    my_package.scores:mine  a function of the user's own, which is the objective
+    my_package.scores:mine  a function of the user's own, which is the objective; see `user_code`
+    mine.py:score:steps=10  one in a file, with options
 
 Values of options are numbers, true, false or text.
 
@@ -29,16 +31,15 @@ import functools
 import importlib
 import inspect
 import math
-import os
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from blockforge.compiler import Architecture
 from blockforge.errors import did_you_mean
-from blockforge.search import objectives, score
+from blockforge.search import objectives, score, user_code
 from blockforge.search.errors import SearchError
 
 Direction = Literal["maximize", "minimize"]
@@ -67,6 +68,15 @@ class Measure:
     direction: Direction
     cost: float
     call: Callable[[Architecture], Any] = field(compare=False, repr=False)
+    about: str = field(default="", compare=False)
+    source: str | None = field(default=None, compare=False)
+    """The user's file that its code is in."""
+    by_text: bool = field(default=True, compare=False)
+    """It was named, not handed over."""
+
+    def said(self) -> dict[str, Any]:
+        """What is kept of it in a study, so that reading one needs no code."""
+        return {k: getattr(self, k) for k in ("text", "name", "direction", "cost", "about")}
 
     @property
     def sign(self) -> float:
@@ -91,17 +101,26 @@ def as_measure(objective: str | Callable[[Architecture], Any] | Measure, seed: i
     if isinstance(objective, Measure):
         return objective
     if isinstance(objective, str):
-        return _measure(make(objective, seed), objective)
-    return _measure(objective, score.describe(objective))
+        return _measure(make(objective, seed), objective, by_text=True)
+    return _measure(objective, score.describe(objective), by_text=False)
 
 
-def _measure(objective: Callable[[Architecture], Any], text: str) -> Measure:
+def as_read(said: Mapping[str, Any]) -> Measure:
+    """An objective as a study keeps it: it can be named, and not called."""
+    return Measure(**said, call=lambda arch: float("nan"))
+
+
+def _measure(objective: Callable[[Architecture], Any], text: str, by_text: bool) -> Measure:
     own = getattr(objective, "__name__", type(objective).__name__).lower()
     direction = getattr(objective, "direction", "maximize")
     if direction not in get_args(Direction):
         raise SearchError(f"the direction of {text} is '{direction}'\n  hint: maximize or minimize")
     name, cost = getattr(objective, "name", own), getattr(objective, "cost", 1.0)
-    return Measure(text, str(name), cast(Direction, direction), float(cost), objective)
+    about, source = str(getattr(objective, "about", text)), user_code.origin(objective)
+    ours = source is None or Path(source).is_relative_to(Path(objectives.__path__[0]).parent)
+    return Measure(
+        text, str(name), cast(Direction, direction), float(cost), objective, about, None if ours else source, by_text
+    )
 
 
 def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
@@ -110,10 +129,15 @@ def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
     known = names()
     if name in known:
         return _from_factory(name, known[name](), rest, seed)
-    if rest and "=" not in rest:
-        return _import(name, rest)
-    hint = did_you_mean(name, known, "objectives") + "; or a function of your own, as module:function"
+    if (ref := user_code.reference(text)) is not None:
+        return user_code.load(ref, _options(ref.text, ref.options))
+    hint = did_you_mean(name, known, "objectives") + "; or your own, as module:function or file.py:function"
     raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
+
+
+def is_packaged(text: str) -> bool:
+    """Whether a text names an objective of this package, and no code of a user's."""
+    return text.strip().partition(":")[0] in names()
 
 
 def names() -> dict[str, functools.partial[Any]]:
@@ -137,19 +161,28 @@ class Cost:
     direction: Direction = "minimize"
     cost: float = 0.0
 
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        return self.name
+
     def __call__(self, arch: Architecture) -> float:
         return float(getattr(arch, self.name))
 
 
 def _from_factory(name: str, factory: Callable[..., Any], text: str, seed: int) -> Callable[[Architecture], Any]:
     taken = inspect.signature(factory).parameters
-    options = dict(_option(name, part) for part in text.split(",") if part.strip())
+    options = _options(name, text)
     for key in options:
         if key not in taken:
             raise SearchError(f"'{name}' has no option '{key}'\n  hint: {did_you_mean(key, taken, 'options')}")
     if "seed" in taken:
         options.setdefault("seed", seed)
     return factory(**options)
+
+
+def _options(name: str, text: str) -> dict[str, Any]:
+    return dict(_option(name, part) for part in text.split(",") if part.strip())
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:
@@ -166,27 +199,21 @@ def _option(name: str, text: str) -> tuple[str, Any]:
     return key, value
 
 
-def _import(module: str, name: str) -> Callable[[Architecture], Any]:
-    """A function of the user's; the folder they work in is looked through first."""
-    sys.path.insert(0, os.getcwd())
+def is_remakable(measure: Measure) -> bool:
+    """Whether a worker in a process of its own can make an objective from its text."""
+    if measure.text.startswith("__main__:"):
+        return False  # of a notebook or a script: the main module of a worker is another one
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as e:
-        raise SearchError(f"the objective {module}:{name} cannot be imported: {e}") from None
-    finally:
-        sys.path.remove(os.getcwd())
-    if not callable(found):
-        raise SearchError(f"{module}:{name} is no function\n  hint: name a function from Architecture to a number")
-    return found
+        made = make(measure.text)
+    except SearchError:
+        return False
+    return measure.by_text or made is measure.call
 
 
 def check_remakable(measures: Sequence[Measure]) -> None:
     """Raise SearchError for an objective that a worker could not make from its text."""
     for measure in measures:
-        try:
-            make(measure.text)
-        except SearchError:
-            hint = "write it at the top of a module and name it as module:function"
-            raise SearchError(f"workers cannot import the objective {measure.text}\n  hint: {hint}") from None
+        if not is_remakable(measure):
+            hint = "write it at the top of a module and name it as module:function, or as file.py:function"
+            more = "what a notebook or a script holds is not there for workers: without them, workers=1, it is"
+            raise SearchError(f"workers cannot import the objective {measure.text}\n  hint: {hint}\n  {more}")

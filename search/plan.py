@@ -6,17 +6,18 @@ study's name.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from blockforge import __version__
-from blockforge.blocks.plugins import Source, needed, sources
+from blockforge.blocks.plugins import Source, needed, plugins, sources
 from blockforge.compiler import Architecture, canonical
 from blockforge.kernels import costs
 from blockforge.saving import spec_text
 from blockforge.search.errors import SearchError
-from blockforge.search.objective import Direction, Measure, as_measure
+from blockforge.search.objective import Direction, Measure, as_measure, as_read, is_packaged
 from blockforge.search.sampling import check_sampler
 from blockforge.search.space import fingerprint
 from blockforge.spec import Spec, from_text, load
@@ -35,6 +36,7 @@ class Plan:
         rungs: cheap stand-ins for the first objective, the cheapest first.
         eta: on each rung the best 1/eta go up.
         fit: the least share of the budget that candidates are widened or narrowed to; None: they stay as they are.
+        trial_timeout: seconds that one evaluation may take; None: any.
         starts: candidates to begin with, the answers of each by its name.
         target: evaluated candidates that end the search.
     """
@@ -48,6 +50,7 @@ class Plan:
     eta: int = 3
     fit: float | None = None
     sampler: str = "tpe"
+    trial_timeout: float | None = None
     starts: Mapping[str, Mapping[str, Any]] | None = None
     target: int = 64
 
@@ -85,6 +88,13 @@ class Plan:
         """What each value is called."""
         return ["score"] if len(self.directions) == 1 else [m.name for m in self.objectives]
 
+    @property
+    def about(self) -> str:
+        """What the study ranks by, for a heading."""
+        if self.weights:
+            return " + ".join(f"{w:g} * {m.about}" for w, m in zip(self.weights, self.objectives, strict=True))
+        return ", ".join(m.about for m in self.objectives)
+
     def values(self, measured: Sequence[float]) -> list[float]:
         """What the study ranks by, from what the objectives gave."""
         if not self.weights:
@@ -121,11 +131,13 @@ class Plan:
             "budget": limits(self.budget),
             "seed": self.seed,
             "objectives": [m.text for m in self.objectives],
+            "measures": [m.said() for m in (*self.objectives, *self.rungs)],
             "weights": list(self.weights),
             "rungs": [m.text for m in self.rungs],
             "eta": self.eta,
             "fit": self.fit,
             "sampler": self.sampler,
+            "trial_timeout": self.trial_timeout,
             "starts": {name: dict(answers) for name, answers in (self.starts or {}).items()},
             "target": self.target,
             "plugins": [s.where() for s in needed(self.space.tree)],
@@ -152,26 +164,37 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
     if evaluating and known != own:
         raise SearchError(f"the study was made by blockforge {known}, this is {own}\n  hint: install the same version")
     settings = dict(attrs[SETTINGS])
-    plugins = settings.pop("plugins", [])
+    wanted = settings.pop("plugins", [])
     have = {s.where() for s in sources()}
-    if evaluating and (missing := [Source.at(where) for where in plugins if where not in have]):
+    if evaluating and (missing := [Source.at(where) for where in wanted if where not in have]):
         names = ", ".join(s.name for s in missing)
         raise SearchError(f"the study uses blocks of {names}\n  hint: {'; '.join(s.how() for s in missing)}")
     seed = settings["seed"]
     settings["space"] = load(from_text(settings["space"], "space.yaml"))
     settings["budget"] = Budget(**settings["budget"])
+    known = {said["text"]: said for said in settings.pop("measures", [])}
     for key in ("objectives", "rungs"):
-        settings[key] = tuple(_measure(text, seed, evaluating) for text in settings[key])
+        settings[key] = tuple(_measure(text, seed, evaluating, known) for text in settings[key])
     settings["weights"] = tuple(settings["weights"])
     return Plan(**settings)
 
 
-def _measure(text: str, seed: int, evaluating: bool) -> Measure:
-    try:
+def announce(plan: Plan) -> None:
+    """Name the user's code that is run, and where it lies, on standard error: a line each."""
+    for measure in (*plan.objectives, *plan.rungs):
+        if measure.source is not None:
+            print(f"objective {measure.text}: runs {measure.source}", file=sys.stderr, flush=True)
+    for file in plugins():
+        print(f"plugin: runs {file}", file=sys.stderr, flush=True)
+
+
+def _measure(text: str, seed: int, evaluating: bool, known: Mapping[str, Any]) -> Measure:
+    """An objective of a study. Only what evaluates imports a user's code."""
+    if evaluating:
         return as_measure(text, seed)
-    except SearchError:
-        if evaluating:
-            raise
-        return Measure(
-            text, text.partition(":")[0].partition("(")[0].lower(), "maximize", 0.0, lambda arch: float("nan")
-        )
+    if text in known:
+        return as_read(known[text])
+    if is_packaged(text):
+        return as_measure(text, seed)
+    name = text.partition(":")[2].partition(":")[0] or text.partition("(")[0]
+    return as_read({"text": text, "name": name.lower(), "direction": "maximize", "cost": 0.0, "about": text})

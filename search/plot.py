@@ -89,4 +89,4 @@ def _limits(scored: list[TrialRecord], budget: int | None) -> tuple[float, float
 
 def _budget_label(result: SearchResult) -> str:
     refused = result.counts["refused"]
-    return f"budget {result.budget} ({refused} refused)" if refused else f"budget {result.budget}"
+    return f"budget {result.budget} ({refused} over it)" if refused else f"budget {result.budget}"

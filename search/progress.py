@@ -10,14 +10,7 @@ from typing import Protocol
 from rich.console import Console
 
 from blockforge import progress
-from blockforge.search.records import EVALUATED, TrialRecord, Verdict
-
-_LABELS: dict[Verdict, str] = {
-    "refused": "over budget",
-    "duplicate": "duplicate",
-    "invalid": "invalid",
-    "failed": "failed",
-}
+from blockforge.search.records import EVALUATED, LABELS, TrialRecord, Verdict
 
 
 class Reporter(Protocol):
@@ -79,7 +72,7 @@ class Tally:
             if scored
             else "no score yet"
         )
-        others = [f"{self.counts[s]} {label}" for s, label in _LABELS.items() if self.counts[s]]
+        others = [f"{self.counts[s]} {label}" for s, label in LABELS.items() if self.counts[s] and s != "interrupted"]
         return ", ".join([best, *others, f"{self.rate:.2f}/s"])
 
     def remaining(self) -> str:

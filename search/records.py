@@ -18,13 +18,29 @@ from blockforge.search import pareto
 from blockforge.search.sampling import label_of
 from blockforge.spec import Hole
 
-Verdict = Literal["scored", "duplicate", "refused", "invalid", "failed", "interrupted", "running"]
+Verdict = Literal[
+    "scored", "duplicate", "refused", "unfitted", "excluded", "invalid", "failed", "interrupted", "running"
+]
 """`scored`: evaluated. `duplicate`: the network of an earlier trial, whose values it takes. `refused`: over the
-budget, or against a relation of the space. `invalid`: does not compile. `failed`: its evaluation raised, or its
-process died too often. `interrupted`: to be tried again."""
+budget. `unfitted`: no widths of it cost what `fit` wants. `excluded`: against a relation of the space. `invalid`: does
+not compile. `failed`: its evaluation raised, or its process died too often. `interrupted`: to be tried again."""
+
+LABELS: dict[Verdict, str] = {
+    "refused": "over budget",
+    "unfitted": "not to be fitted",
+    "excluded": "against require",
+    "duplicate": "duplicate",
+    "invalid": "invalid",
+    "failed": "failed",
+    "interrupted": "interrupted",
+}
+"""What became of candidates that have no score, in words, in the order in which they are told."""
 
 EVALUATED: tuple[Verdict, ...] = ("scored", "failed")
 """What counts towards `--trials`."""
+
+UNBUILT: tuple[Verdict, ...] = ("refused", "unfitted", "excluded", "invalid")
+"""What nothing was built for."""
 
 MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
@@ -88,6 +104,9 @@ def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
     outcome: dict[str, Any] = {"state": "running"}
     if trial.state.is_finished():
         outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
+    if outcome["state"] == "refused":  # studies of earlier versions tell the reason in the constraints alone
+        kinds = {name.partition("[")[0] for name, by in trial.constraints.items() if by > 0}
+        outcome["state"] = "excluded" if "require" in kinds else "unfitted" if "fit" in kinds else "refused"
     values = outcome.pop("values", None)
     if values is not None:
         outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
@@ -100,7 +119,7 @@ def final_state(outcome: Mapping[str, Any]) -> TrialState:
     """What Optuna is told of a trial with this outcome."""
     if outcome.get("values") is not None:
         return TrialState.COMPLETE
-    return TrialState.PRUNED if outcome["state"] in ("refused", "invalid") else TrialState.FAIL
+    return TrialState.PRUNED if outcome["state"] in UNBUILT else TrialState.FAIL
 
 
 def _cut_off(trial: FrozenTrial) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from blockforge.search.files import BEST, REPORT, TOP, TRIALS, best_files
-from blockforge.search.records import TrialRecord, Verdict
+from blockforge.search.files import BEST, FAILURES, REPORT, TOP, TRIALS, best_files
+from blockforge.search.records import EVALUATED, LABELS, TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.search.score import RANK_SUM
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count
 
+_TOLD = {"failed": "failed", **LABELS, "refused": "over budget, not built", "duplicate": "met twice, evaluated once"}
 _LARGELY_SIZE = 0.6
 _ENOUGH = 10
 _COST_NAMES = {
@@ -37,30 +38,36 @@ def report(result: SearchResult) -> Group:
         parts.append(Text("No candidate has a score."))
     else:
         parts += [_table(result), *_differences(result), _size_table(result)]
-    if failure := next((t for t in result.trials if t.state == "failed"), None):
-        parts.append(Text(f"First failure (trial {failure.number}): {failure.reason}", style="red"))
+    parts += [Text(line, style="yellow") for line in dropped_starts(result)]
+    if (failure := result.first_failure) is not None:
+        parts.append(Text(first_failure(result, failure), style="red"))
     if result.folder is not None:
         parts.append(Text(_where(result)))
     return Group(*parts)
 
 
+def dropped_starts(result: SearchResult) -> list[str]:
+    """A line for each candidate that the search was told to begin with and could not evaluate."""
+    ended = [t for t in result.trials if t.start is not None and t.state not in ("duplicate", "interrupted", "running")]
+    return [f"The start {t.start} was not evaluated: {t.reason}" for t in ended if t.state not in EVALUATED]
+
+
+def first_failure(result: SearchResult, failure: TrialRecord) -> str:
+    """What the first failed trial says, and where all traces are."""
+    where = f"; traces of all: {result.folder / FAILURES}" if result.folder is not None else ""
+    return f"First failure (trial {failure.number}): {failure.reason}{where}"
+
+
 def _headline(result: SearchResult) -> str:
     counts = result.counts
-    others: dict[Verdict, str] = {
-        "failed": "failed",
-        "refused": "over budget, not built",
-        "duplicate": "met twice, evaluated once",
-        "invalid": "invalid",
-        "interrupted": "interrupted",
-    }
-    listed = "".join(f", {counts[s]} {label}" for s, label in others.items() if counts[s])
+    listed = "".join(f", {counts[s]} {label}" for s, label in _TOLD.items() if counts[s])
     budget = f" within {result.budget}" if result.budget.limits else ""
     done = f"{result.space.name}: {result.evaluated} of {result.target} candidates evaluated{budget}"
     return f"{done}{listed}; {result.seconds:.0f} s"
 
 
 def _table(result: SearchResult) -> Table:
-    table = Table(title="Best candidates, then the rest of the Pareto front (*)", title_justify="left")
+    table = Table(title=f"{result.heading}; then the rest of the Pareto front (*)", title_justify="left")
     table.add_column("rank")
     several = any(t.rung for t in result.trials)
     for column in (*result.plan.value_names, *(["rung"] if several else []), "MACs", "params", "activations", "depth"):

@@ -17,7 +17,7 @@ select{font:inherit}
 <p>across <select id="ax"></select> up <select id="ay"></select>
 <span class="note">orange: Pareto front; red diamonds: seeds that the search started from; dashed: budget</span></p>
 <svg id="scatter" viewBox="0 0 1000 460"></svg>
-<h2>The best</h2>@TABLE@
+<h2>@HEADING@</h2>@TABLE@
 <p class="note">* on the Pareto front. Links lead to specs for blockforge build.</p>
 <h2>History</h2><svg id="history" viewBox="0 0 1000 300"></svg>
 <h2>What each hole explains</h2>

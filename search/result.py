@@ -56,6 +56,13 @@ class SearchResult:
         return self.plan.objective
 
     @property
+    def heading(self) -> str:
+        """What the ranking is: by which objective, measured on what."""
+        if len(self.plan.directions) > 1:
+            return f"Candidates by {self.plan.about}, ranked together"
+        return f"Candidates by {self.plan.about}"
+
+    @property
     def target(self) -> int:
         """How many evaluated candidates were asked for."""
         return self.plan.target
@@ -69,6 +76,11 @@ class SearchResult:
     def evaluated(self) -> int:
         """Distinct candidates within the budget that were evaluated, failed ones included."""
         return sum(t.state in EVALUATED and t.rung == 0 for t in self.trials)
+
+    @property
+    def first_failure(self) -> TrialRecord | None:
+        """The first trial whose evaluation failed."""
+        return next((t for t in self.trials if t.state == "failed"), None)
 
     @property
     def ranked(self) -> list[TrialRecord]:

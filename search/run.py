@@ -21,11 +21,11 @@ from blockforge.search.crew import run_crew
 from blockforge.search.errors import SearchError
 from blockforge.search.history import History
 from blockforge.search.interrupts import Interrupts
-from blockforge.search.journal import Journal, working_in
+from blockforge.search.journal import JOURNAL, working_in
 from blockforge.search.launcher import Crew, Launcher
 from blockforge.search.lease import LEASE, Lease
-from blockforge.search.objective import Measure, check_remakable
-from blockforge.search.plan import Objectives, Plan, read_plan
+from blockforge.search.objective import Measure, check_remakable, is_remakable
+from blockforge.search.plan import IDENTITY, Objectives, Plan, announce, read_plan
 from blockforge.search.progress import Reporter, make_reporter
 from blockforge.search.result import SearchResult
 from blockforge.search.sampling import check_sampler, quiet_optuna
@@ -41,7 +41,7 @@ from blockforge.search.storage import (
     shown_url,
 )
 from blockforge.spec import SpecLike, holes
-from blockforge.units import Budget
+from blockforge.units import Budget, parse_duration
 
 _RESUME = "nothing that was finished is lost; the same command goes on"
 Function = Callable[[Architecture], Any]
@@ -71,6 +71,7 @@ def search(
     progress: bool | Reporter = False,
     max_idle: int = MAX_IDLE,
     lease: float = LEASE,
+    trial_timeout: float | str | None = None,
 ) -> SearchResult:
     """Fill the holes of a space, within a budget, so that the score is high.
 
@@ -95,7 +96,9 @@ def search(
         launcher: `local` or `ray`. address: of the Ray cluster; default: one on this machine.
         progress: show progress on stderr.
         max_idle: proposals in a row that may bring nothing to evaluate before a worker ends.
-        lease: seconds without a sign of life after which a worker of another machine counts as dead.
+        lease: seconds without a sign of life after which a worker counts as dead, on whatever machine.
+        trial_timeout: what one evaluation may take, in seconds or as `90s`, `5min`, `2h`; one that takes longer is
+            kept as failed. One that cannot be cut short (it hangs in C) is ended with its worker.
     Raises:
         SpecError, BudgetError: if the space is wrong, or no candidate fits in the budget.
         SearchError: if there is nothing to search, or `out` holds another search.
@@ -112,26 +115,40 @@ def search(
     resumes = place.study_exists()
     given = Given(
         space, overrides, budget, seed, [objective] if objective is not None else objectives, weights, rungs, eta,
-        start, fit, sampler, trials,
+        start, fit, sampler, trials, parse_duration(trial_timeout) if trial_timeout is not None else None,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_optuna())
         if resumes:
             stack.enter_context(working_in(folder))
-        plan = settle(given, place.attributes() if resumes else None)
+        known = place.attributes() if resumes or place.storage else None
+        place.check_whole(known)
+        plan = settle(given, known if resumes else None)
         if workers > 1 or launcher != "local":
             place.check_shared()
             check_remakable([*plan.objectives, *plan.rungs])
-        check_budget(plan.space, plan.budget)
+        check_budget(plan.space, plan.budget, plan.fit)
         if not resumes:
             stack.enter_context(working_in(folder))
+        if progress:
+            announce(plan)
         interrupts = stack.enter_context(Interrupts())
         try:
-            known, journal = stack.enter_context(opened(place.where))
-            run = _Run(plan, place, known, journal, make_reporter(progress), max_idle, lease, interrupts)
-            return run.alone() if workers == 1 and launcher == "local" else run.crew(workers, launcher, address)
+            opened_storage = stack.enter_context(opened(place.where, interrupts.stopped))
+            run = _Run(plan, place, opened_storage, make_reporter(progress), max_idle, lease, interrupts)
+            alone = workers == 1 and launcher == "local" and not _needs_a_process(plan, place)
+            return run.alone() if alone else run.crew(workers, launcher, address)
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
             raise SearchError(f"cannot write in {folder}: {e.strerror or e}\n  hint: {_RESUME}") from e
+
+
+def _needs_a_process(plan: Plan, place: _Place) -> bool:
+    """Whether a single worker has a process of its own, which can be ended where its evaluation hangs."""
+    return (
+        plan.trial_timeout is not None
+        and place.where is not None
+        and all(is_remakable(m) for m in (*plan.objectives, *plan.rungs))
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,16 @@ class _Place:
     def study_exists(self) -> bool:
         return self.attributes() is not None if self.storage else files.has_study(self.folder)
 
+    def check_whole(self, attributes: dict[str, Any] | None) -> None:
+        """Raise SearchError where the folder holds what a study left, and the study itself is gone."""
+        folder = self.folder
+        left = [n for n in (files.SPACE, files.TRIALS) if folder is not None and (folder / n).exists()]
+        begun = files.has_study(folder) or bool(files.read_place(folder))
+        if left and begun and IDENTITY not in (attributes or {}):
+            where = shown_url(self.storage) if self.storage else f"{folder}/{JOURNAL}"
+            text = f"{where} holds no study, but {folder} holds what one has left: {', '.join(left)}"
+            raise SearchError(f"{text}\n  hint: bring it back from a copy, or start anew in another folder: --out DIR")
+
     def check_shared(self) -> None:
         if self.where is None:
             raise SearchError("several workers need a study that all of them see\n  hint: give --out DIR, or --storage")
@@ -171,7 +198,6 @@ class _Run:
     plan: Plan
     place: _Place
     storage: BaseStorage
-    journal: Journal | None
     reporter: Reporter
     max_idle: int
     lease: float
@@ -184,7 +210,7 @@ class _Run:
         """In this process."""
         study = self._open()
         with Lease(study, self.lease) as lease:
-            session = Session(self.plan, study, lease, self.journal, self.interrupts)
+            session = Session(self.plan, study, lease, self.interrupts)
             self.reporter.start(self.plan.target, session.records, self.plan.signs)
             try:
                 stopped = session.run(self.reporter, self.max_idle)
@@ -242,7 +268,7 @@ def open_result(where: str | os.PathLike[str], study: str | None = None) -> Sear
     if attrs is None:
         hint = "the folder that --out named" if folder is not None else "the name that the study was given: --study"
         raise SearchError(f"there is no study in {shown_url(text)}\n  hint: {hint}")
-    with quiet_optuna(), opened(place.where) as (storage, _):
+    with quiet_optuna(), opened(place.where, reading=True) as storage:
         plan = read_plan(attrs, evaluating=False)
         found = join_study(storage, place.name)
         history = History(found, holes(plan.space), plan.signs, len(plan.levels))

@@ -44,12 +44,21 @@ class Draft:
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         self.answers: dict[str, Any] = {}
+        self.mended: Mapping[str, Any] = {}
+
+    def mend(self, answers: Mapping[str, Any]) -> Callable[[Hole], Any]:
+        """Begin anew with answers that relations have changed: what is kept of the candidate is what it has become."""
+        self.params, self.distributions, self.answers, self.mended = {}, {}, {}, answers
+        return self.ask
 
     def ask(self, hole: Hole) -> Any:
         """The label or number for a hole; the same one whenever it is met."""
         if hole.name not in self.answers:
             distribution = distribution_of(hole)
-            value = _only(distribution) if distribution.single() else self.choose(hole.name, distribution)
+            if hole.name in self.mended:
+                value = scalar_of(hole, self.mended[hole.name])
+            else:
+                value = _only(distribution) if distribution.single() else self.choose(hole.name, distribution)
             self.params[hole.name], self.distributions[hole.name] = value, distribution
             self.answers[hole.name] = label_of(hole, value)
         return self.answers[hole.name]

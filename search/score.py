@@ -38,7 +38,9 @@ def describe(objective: Callable[..., Any]) -> str:
     """What tells objectives apart: scores of different ones are never compared."""
     if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
         return repr(objective)
-    return f"{objective.__module__}:{getattr(objective, '__qualname__', type(objective).__qualname__)}"
+    kind = type(objective)
+    module = getattr(objective, "__module__", kind.__module__)
+    return f"{module}:{getattr(objective, '__qualname__', kind.__qualname__)}"
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:

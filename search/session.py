@@ -15,6 +15,8 @@ See `objective` for what is measured, `plan` for the settings, `lease` for who i
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -27,13 +29,13 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
-from blockforge.search.budget import excess, over
+from blockforge.search.budget import TOO_SMALL, excess, over, smallest_candidate
 from blockforge.search.errors import SearchError
 from blockforge.search.fit import fit
 from blockforge.search.history import History
-from blockforge.search.interrupts import Interrupts, Stopped
-from blockforge.search.journal import Journal
+from blockforge.search.interrupts import Interrupts, Overtime, Stopped
 from blockforge.search.lease import Lease, Watch
 from blockforge.search.objective import Measure
 from blockforge.search.plan import Plan
@@ -41,16 +43,16 @@ from blockforge.search.progress import Reporter
 from blockforge.search.records import (
     ARCH,
     EVALUATED,
+    LABELS,
     OUTCOME,
     WORKER,
     TrialRecord,
-    Verdict,
     arch_attributes,
     final_state,
 )
 from blockforge.search.rungs import next_promotion
-from blockforge.search.sampling import Choose, Draft, chooser, fixed, uniform
-from blockforge.search.trials import close_trial, make_trial, recover
+from blockforge.search.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
+from blockforge.search.trials import close_trial, flush, make_trial, recover
 from blockforge.search.widths import Widths
 from blockforge.spec import fill, holes
 from blockforge.spec.require import violations
@@ -58,6 +60,8 @@ from blockforge.spec.require import violations
 MAX_IDLE = 500
 _STUCK = 10
 """After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
+_SCARCE, _HOPELESS = 30, 150
+"""So many candidates without one to evaluate, and proposals begin at the smallest one; so many, and a search ends."""
 _MAX_TRACE = 4000
 _LOOK, _WAIT = 2.0, 0.05
 """Seconds between looks for dead workers, and while others finish what there is."""
@@ -87,15 +91,16 @@ class Session:
         plan: Plan,
         study: Study,
         lease: Lease,
-        journal: Journal | None,
         interrupts: Interrupts,
         stream: int = 0,
     ) -> None:
-        self.plan, self.study, self.lease, self.journal = plan, study, lease, journal
+        self.plan, self.study, self.lease = plan, study, lease
         self.interrupts, self.stream = interrupts, stream
         self.holes = holes(plan.space)
         self.history = History(study, self.holes, plan.signs, len(plan.levels))
-        self.watch = Watch(study, lease.seconds)
+        self.watch = Watch(study, lease.seconds, lease.steady)
+        self._under_way: int | None = None
+        self._smallest: dict[str, Any] | None = None
         self._looked = float("-inf")
         self.recover()
         self.history.sync()
@@ -124,7 +129,7 @@ class Session:
                 continue
             reporter.update(record)
             idle = [] if record.state in EVALUATED else [*idle, record]
-            if len(idle) >= max_idle:
+            if len(idle) >= (max_idle if self.history.evaluated else min(max_idle, _HOPELESS)):
                 return self._exhausted(idle)
         return "it was interrupted"
 
@@ -165,7 +170,7 @@ class Session:
             constraints, outcome = self._against(e, draft)
             return self._make(draft, task, outcome, constraints=constraints)
         except BudgetError as e:  # no widths of it lie within the budget
-            outcome = {"state": "refused", "reason": str(e).partition("\n")[0]}
+            outcome = {"state": "unfitted", "reason": str(e).partition("\n")[0]}
             return self._make(draft, task, outcome, constraints={"fit": 1.0})
         attrs, shares = {ARCH: arch_attributes(arch, widths)}, excess(arch, self.plan.budget)
         if any(share > 0 for share in shares.values()):
@@ -189,11 +194,15 @@ class Session:
         self.history.sync()
         if (first := self.history.claimed(key, before=number)) is not None:
             return self._close(number, self._duplicate(first))
+        self._under_way = number
         return self._close(number, self._evaluate(arch, self.plan.levels[task.rung]), evaluated=True)
 
     def _compile(self, draft: Draft) -> tuple[Architecture, dict[str, Any]]:
         """The network of a draft, fitted to the budget if that is wanted, and the widths that this changed."""
-        arch = compile_spec(self.plan.space, ask=draft.ask)
+        if self.plan.sampler == "brute":  # which goes through all combinations, right or not
+            arch = compile_spec(self.plan.space, ask=draft.ask)
+        else:
+            arch = compile_candidate(self.plan.space, draft.ask, mended=draft.mend)
         if self.plan.fit is None:
             return arch, {}
         own = compile_spec(fill(self.plan.space, draft.answers))
@@ -207,7 +216,7 @@ class Session:
         reason = str(first.message)
         if all(d.code == "require" for d in error.diagnostics):
             broken = violations(self.plan.space.lifted, draft.answers)
-            return {f"require[{v.index}]": v.by for v in broken}, {"state": "refused", "reason": reason}
+            return {f"require[{v.index}]": v.by for v in broken}, {"state": "excluded", "reason": reason}
         return {"spec": 1.0}, {"state": "invalid", "reason": reason}
 
     def _duplicate(self, first: int) -> dict[str, Any]:
@@ -220,18 +229,29 @@ class Session:
         measured: dict[str, float] = {}
         figures: dict[str, float] = {}
         try:
-            with self.interrupts.evaluation():
+            with self.interrupts.evaluation(self.plan.trial_timeout):
                 for measure in sorted(measures, key=lambda m: m.cost):
                     measured[measure.name], more = measure(arch)
                     figures |= more
         except Stopped:
             return {"state": "interrupted", "reason": "it was stopped"}
+        except Overtime:
+            return self._late() | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
         except Exception as e:
             outcome = {"state": "failed", "reason": f"{type(e).__name__}: {e}"[:300]}
             return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
         values = self.plan.values([measured[m.name] for m in measures])
         seconds = round(time.perf_counter() - started, 3)
         return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
+
+    def _late(self) -> dict[str, Any]:
+        return {"state": "failed", "reason": f"it took longer than --trial-timeout {self.plan.trial_timeout:g}s"}
+
+    def overtime(self) -> None:
+        """Keep the trial under way as failed: its evaluation does not end, and this process will."""
+        if self._under_way is not None:
+            trace = "".join(f"{line}\n" for line in _stacks())
+            close_trial(self.study, self._under_way, self._late() | {"trace": trace[-_MAX_TRACE:]})
 
     def _make(
         self,
@@ -252,8 +272,8 @@ class Session:
         """Write the outcome of a trial, and bring what it cost to find to the disk."""
         if not close_trial(self.study, number, outcome):
             return None
-        if evaluated and self.journal is not None:
-            self.journal.sync()
+        if evaluated:
+            flush(self.study)
         return self._ended(number)
 
     def _ended(self, number: int) -> TrialRecord | None:
@@ -266,25 +286,37 @@ class Session:
         seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
         if task.params is not None:
             return fixed(task.params, uniform(np.random.default_rng(seeds)))
+        if not self.history.evaluated and len(log) >= _SCARCE and self.plan.sampler != "brute":
+            return self._near_the_smallest(seeds)
         stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
         sampler = "random" if stuck and self.plan.sampler != "brute" else self.plan.sampler
         return chooser(sampler, self.history, seeds)
 
+    def _near_the_smallest(self, seeds: list[int]) -> Choose:
+        """Where hardly any candidate keeps the budget: the smallest one, in a few holes like a random one."""
+        rng = np.random.default_rng(seeds)
+        if self._smallest is None:
+            found = smallest_candidate(self.plan.space, self.plan.budget)
+            self._smallest = {name: scalar_of(self.holes[name], value) for name, value in found.answers.items()}
+        share = rng.choice([0.0, 0.1, 0.3])
+        kept = {name: value for name, value in self._smallest.items() if rng.random() >= share}
+        return fixed(kept, uniform(rng))
+
     def _exhausted(self, idle: list[TrialRecord]) -> str:
         counts = Counter(r.state for r in idle)
         text = f"{len(idle)} proposals in a row brought nothing new to evaluate"
-        parts: dict[Verdict, str] = {
-            "refused": "over budget",
-            "duplicate": "known already",
-            "invalid": "invalid",
-        }
-        text += f" ({', '.join(f'{counts[s]} {label}' for s, label in parts.items() if counts[s])})"
+        text += f" ({', '.join(f'{counts[s]} {label}' for s, label in LABELS.items() if counts[s])})"
         if self.history.evaluated:
             return text
         over = [r for r in idle if r.state == "refused" and r.macs is not None]
         if over:
             limits = {n: v for n, v in self.plan.budget.limits.items() if hasattr(over[0], n)}
             nearest = min(over, key=lambda r: max((getattr(r, n) / v for n, v in limits.items()), default=0.0))
-            hint = "raise the budget a little, or lower the upper ends of the space's holes"
-            raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {hint}")
+            raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {TOO_SMALL}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")
+
+
+def _stacks() -> list[str]:
+    """Where the main thread is."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return [line.rstrip() for line in traceback.format_stack(frame)] if frame is not None else []

@@ -35,6 +35,7 @@ class Given:
     fit: float | None
     sampler: str | None
     trials: int
+    trial_timeout: float | None = None
 
 
 def settle(given: Given, attrs: Mapping[str, Any] | None) -> Plan:
@@ -52,7 +53,7 @@ def settle(given: Given, attrs: Mapping[str, Any] | None) -> Plan:
     chosen = given.objectives if given.objectives is not None else texts["objectives"]
     changes["objectives"] = tuple(as_measure(o, seed) for o in chosen)
     changes["rungs"] = tuple(as_measure(o, seed) for o in (given.rungs if given.rungs is not None else texts["rungs"]))
-    for name in ("eta", "fit", "sampler"):
+    for name in ("eta", "fit", "sampler", "trial_timeout"):
         if (value := getattr(given, name)) is not None:
             changes[name] = value
     if given.weights is not None:

@@ -39,7 +39,8 @@ def as_json(space: Spec, size: Size, sample: Sample, budget: Budget) -> dict[str
         },
         "require": list(space.lifted.get("require", ())),
         "sample": {
-            "drawn": sample.drawn, "valid": sample.valid, "refused": dict(sample.refused), "costs": sample.costs,
+            "drawn": sample.drawn, "mended": len(sample.mended), "valid": sample.valid,
+            "refused": dict(sample.refused), "costs": sample.costs,
         },
         "budget": budget.as_dict(),
         "within_budget": sample.within,
@@ -94,6 +95,8 @@ def _values(hole: Hole) -> str:
 
 def _sample_lines(sample: Sample, budget: Budget) -> list[str]:
     lines = [f"of {sample.drawn} random draws {sample.valid} ({sample.valid / sample.drawn:.0%}) are valid"]
+    if sample.mended:
+        lines.append(f"  {len(sample.mended)} broke narrow relations and took the nearest values found that keep them")
     lines += [f"  {count} refused: {why}" for why, count in sample.refused.most_common(5)]
     if budget.limits:
         lines.append(f"  {sample.within} of the valid ones ({sample.within / sample.valid:.1%}) lie within {budget}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.candidates import Ask, compile_candidate
 from blockforge.errors import BudgetError, SpecError
-from blockforge.search.budget import excess
+from blockforge.search.budget import excess, none_valid
 from blockforge.search.errors import SearchError
 from blockforge.search.fit import fit
 from blockforge.search.size import enumerate_space
@@ -34,13 +35,25 @@ class Sample:
         drawn: how many were drawn.
         costs: MACs, params and activation bytes of each valid one.
         refused: why the others do not compile -> how many.
+        mended: the draws that broke a narrow relation and were given values near to theirs that keep it.
         within: how many of the valid ones keep the budget's limits; a limit on the latency is not measured.
     """
 
     drawn: int = 0
     costs: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in COSTS})
     refused: Counter[str] = field(default_factory=Counter)
+    mended: set[int] = field(default_factory=set)
     within: int = 0
+
+    def mending(self, rng: random.Random) -> Callable[[Mapping[str, Any]], Ask]:
+        """Counts one draw as mended, and answers as that says."""
+        number = self.drawn
+
+        def ask_of(answers: Mapping[str, Any]) -> Ask:
+            self.mended.add(number)
+            return lambda hole: answers[hole.name] if hole.name in answers else draw(hole, rng)
+
+        return ask_of
 
     @property
     def valid(self) -> int:
@@ -54,20 +67,20 @@ def sample_costs(space: Spec, number: int, seed: int, budget: Budget) -> Sample:
     """
     rng, found = random.Random(seed), Sample()
     limits = dataclasses.replace(budget, latency_ms=None, device=None)
-    last: SpecError | None = None
+    errors: list[SpecError] = []
     for _ in range(number):
         found.drawn += 1
         try:
-            arch = compile_spec(space, ask=lambda hole: draw(hole, rng))
+            arch = compile_candidate(space, lambda hole: draw(hole, rng), mended=found.mending(rng))
         except SpecError as e:
-            last = e
+            errors.append(e)
             found.refused[reason(e)] += 1
             continue
         for name in COSTS:
             found.costs[name].append(getattr(arch, name))
         found.within += all(share <= 0 for share in excess(arch, limits).values())
-    if last is not None and not found.valid:
-        raise last
+    if not found.valid:
+        raise none_valid(space, errors)
     return found
 
 
@@ -92,7 +105,7 @@ def draw_specs(
         if len(seen) == number:
             return
         try:
-            arch = compile_spec(space, ask=lambda hole: draw(hole, rng))
+            arch = compile_candidate(space, lambda hole: draw(hole, rng))
             arch = fit(arch, budget, share) if share is not None else arch
         except (SpecError, BudgetError):
             continue

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,77 +15,121 @@ from optuna.study import Study
 
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
+from blockforge.search import patience
 from blockforge.search.errors import SearchError
 from blockforge.search.journal import JOURNAL, Journal
 from blockforge.search.objective import Direction
+from blockforge.search.patience import Patience, PatientStorage, StorageAwayError, said
 from blockforge.search.plan import IDENTITY, SETTINGS
 
 STUDY = "search"
 _SQLITE_WAIT = 60.0
+_MEETINGS = 10
+"""So often tables are tried to be made in an empty database."""
+_POSTGRESQL = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Seconds; a server whose machine has vanished is noticed within a minute."""
 
 
-def open_storage(where: str | Path | None) -> tuple[BaseStorage, Journal | None]:
+def open_storage(
+    where: str | Path | None, patience: Patience, *, waits: bool = False, reading: bool = False
+) -> BaseStorage:
     """A storage: the journal in a folder, mended if it was torn; a database by its URL; None: in memory.
 
+    Args:
+        patience: with what does not answer later.
+        waits: be patient in opening it too.
+        reading: leave a journal as it is, its end included.
     Raises: SearchError if it cannot be opened.
     """
     if where is None:
-        return InMemoryStorage(), None
+        return InMemoryStorage()
     if isinstance(where, str) and "://" in where:
-        return _by_url(where), None
+        return PatientStorage(_by_url(where, patience if waits else Patience(patience.what, 0)), patience)
     path = Path(where)
     path = path if path.suffix == ".journal" else path / JOURNAL
     try:
-        journal = Journal(path)
-        return JournalStorage(journal), journal
-    except (ValueError, KeyError) as e:
+        journal = Journal(path, reading)
+        return PatientStorage(JournalStorage(journal), patience, journal.sync)
+    except SearchError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as e:
         raise SearchError(f"{path} is not a study that can be read: {e}") from None
 
 
 @contextlib.contextmanager
-def opened(where: str | Path | None) -> Iterator[tuple[BaseStorage, Journal | None]]:
-    """`open_storage`, with connections closed at the end."""
-    storage, journal = open_storage(where)
+def opened(
+    where: str | Path | None,
+    given_up: Callable[[], bool] = lambda: False,
+    *,
+    waits: bool = False,
+    reading: bool = False,
+) -> Iterator[BaseStorage]:
+    """`open_storage`, with connections closed at the end.
+
+    Args:
+        given_up: once it is true, a storage that is away is no longer waited for.
+    """
+    seconds = patience.DATABASE if "://" in str(where) else patience.FILE
+    patient = Patience(shown_url(where or "memory"), seconds, given_up)
+    storage = open_storage(where, patient, waits=waits, reading=reading)
     try:
-        yield storage, journal
+        yield storage
     finally:
-        storage.remove_session()
-        engine = getattr(getattr(storage, "_backend", None), "engine", None)
-        if engine is not None:
-            engine.dispose()
-        elif isinstance(storage, optuna.storages.GrpcStorageProxy):
-            storage.close()
+        with contextlib.suppress(Exception):  # a server that is away closes nothing
+            _close(storage.inner if isinstance(storage, PatientStorage) else storage)
 
 
-def _by_url(url: str) -> BaseStorage:
+def _close(storage: BaseStorage) -> None:
+    storage.remove_session()
+    engine = getattr(getattr(storage, "_backend", None), "engine", None)
+    if engine is not None:
+        engine.dispose()
+    elif isinstance(storage, optuna.storages.GrpcStorageProxy):
+        storage.close()
+
+
+def _by_url(url: str, patience: Patience) -> BaseStorage:
     scheme, _, rest = url.partition("://")
     if scheme == "grpc":
-        return _grpc(rest)
+        return _grpc(rest, patience)
     options: dict[str, Any] = {"pool_pre_ping": True}
     if scheme == "sqlite":
         options = {"connect_args": {"timeout": _SQLITE_WAIT}}
     elif scheme.startswith("postgresql"):
         need("postgresql", "psycopg")
         url = f"postgresql+psycopg://{rest}" if scheme == "postgresql" else url
+        options["connect_args"] = dict(_POSTGRESQL) if url.startswith("postgresql+psycopg") else {}
     elif not scheme.startswith(("mysql", "mariadb")):
         known = ("sqlite", "postgresql+psycopg", "grpc", "mysql+pymysql")
         raise SearchError(f"storages of the kind '{scheme}' are not known\n  hint: {did_you_mean(scheme, known)}")
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as e:
-        first = str(e).strip().splitlines()[0]
-        raise SearchError(f"the storage {shown_url(url)} cannot be opened: {first}") from None
+        return patience.insist(lambda: _database(url, options))
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, StorageAwayError) as e:
+        raise SearchError(f"the storage {shown_url(url)} cannot be opened: {said(e)}") from None
 
 
-def _grpc(address: str) -> BaseStorage:
+def _database(url: str, options: dict[str, Any]) -> BaseStorage:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for left in reversed(range(_MEETINGS)):
+        try:
+            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
+        except SQLAlchemyError as e:  # another process makes the same tables at this moment
+            if not left or not any(sign in str(e) for sign in ("already exists", "duplicate key", "Duplicate entry")):
+                raise
+            time.sleep(0.2)
+    raise AssertionError
+
+
+def _grpc(address: str, patience: Patience) -> BaseStorage:
     host, _, port = address.strip("/").partition(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.GrpcStorageProxy(host=host or "localhost", port=int(port or 13000))
     try:
-        storage.wait_server_ready(timeout=20)
+        patience.insist(lambda: storage.wait_server_ready(timeout=20))
     except Exception as e:
         raise SearchError(f"no storage server answers at grpc://{address}: {type(e).__name__}") from None
     return storage
@@ -101,7 +146,7 @@ def read_attributes(where: str | Path | None, name: str = STUDY) -> dict[str, An
     """The attributes of a study; None if there is none."""
     if where is None or (("://" not in str(where)) and not _journal_exists(Path(where))):
         return None
-    with opened(where) as (storage, _):
+    with opened(where, reading=True) as storage:
         return study_attributes(storage, name)
 
 

@@ -10,6 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from blockforge.search.patience import PatientStorage
 from blockforge.search.records import DEATH, OUTCOME, WORKER, final_state
 
 
@@ -17,6 +18,12 @@ def make_trial(study: Study, template: FrozenTrial) -> int:
     """Put a trial into the storage, whole; its number."""
     trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
     return study._storage.get_trial_number_from_id(trial_id)
+
+
+def flush(study: Study) -> None:
+    """Bring what was written to the disk, where the storage does not do so by itself."""
+    if isinstance(study._storage, PatientStorage):
+        study._storage.flush()
 
 
 def close_trial(study: Study, number: int, outcome: Mapping[str, Any]) -> bool:

@@ -13,6 +13,10 @@ from blockforge.cli._output import console
 def report(
     source: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folder of a search, or the storage it is in.")],
     study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name in a database.")] = None,
+    salvage: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Copy what can be read of a damaged journal into a new folder first."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Where to write the files.", show_default="DIR"),
@@ -20,9 +24,12 @@ def report(
 ) -> None:
     """Show a search as it stands, also while it runs, and write report.html, trials.csv and best/*.yaml.
 
+    The study itself is only read, and no code that it names is imported.
+
     \b
     Examples:
       blockforge report runs/small
+      blockforge report runs/damaged --salvage runs/mended
       blockforge report postgresql+psycopg://user@host/db --study small --out small
     """
     import dataclasses
@@ -32,6 +39,11 @@ def report(
     from blockforge.search.files import write_results
     from blockforge.search.report import report as rendered
 
+    if salvage is not None:
+        from blockforge.search.salvage import salvage as copied
+
+        print(f"{copied(Path(source), salvage)}\n  go on: blockforge search --resume {salvage}")
+        source = str(salvage)
     result = open_result(source, study)
     folder = out if out is not None else result.folder
     if folder is not None:

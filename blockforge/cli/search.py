@@ -90,6 +90,13 @@ def search(
     ] = None,
     launcher: Annotated[Launcher, typer.Option(help="What runs the workers.")] = Launcher.local,
     address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, as in auto.")] = None,
+    trial_timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
+    ] = None,
+    lease: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker, stopped or hung, for dead after.")
+    ] = 60.0,
     overrides: SetOption = None,
     size: Annotated[
         str | None,
@@ -108,12 +115,13 @@ def search(
       blockforge search --budget 2GFLOPs,12Mparams --trials 200 --workers 4 --out runs/small
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
+      blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
       blockforge search my_space.yaml --set stages.2.depth=12
     """
     from blockforge.search import search as run
     from blockforge.search.errors import SearchError
     from blockforge.search.files import has_study, read_place
-    from blockforge.search.report import report
+    from blockforge.search.report import first_failure, report
 
     if resume is not None:
         if out is not None:
@@ -126,11 +134,15 @@ def search(
         space, budget=budget, fit=fit, trials=trials, objectives=objective, weights=_weights(weights), rungs=rung,
         eta=eta, sampler=sampler.value if sampler else None, start=start.split(",") if start else None, seed=seed,
         out=folder, workers=workers, storage=storage, study=study, launcher=launcher.value, address=address,
-        overrides=changes or None, progress=True,
+        overrides=changes or None, trial_timeout=trial_timeout, lease=lease, progress=True,
     )  # fmt: skip
     console().print(report(result))
     if result.signal is not None:
         raise typer.Exit(128 + result.signal)
+    if result.best is None:
+        failure = result.first_failure
+        why = first_failure(result, failure) if failure is not None else result.stopped or "nothing was evaluated"
+        raise SearchError(f"no candidate has a score: {why[0].lower()}{why[1:]}")
 
 
 def default_folder(space: str | None, budget: str | None, seed: int | None) -> Path:

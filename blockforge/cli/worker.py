@@ -14,7 +14,7 @@ def worker(
     ],
     study: Annotated[str, typer.Option(metavar="NAME", help="The study's name in a database.")] = "search",
     lease: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker of another machine for dead after.")
+        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker, stopped or hung, for dead after.")
     ] = 60.0,
 ) -> None:
     """Help with a search: evaluate candidates of its study until it has as many as it wants.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blockforge.compiler import compile_spec
+from blockforge.compiler.candidates import compile_candidate
 from blockforge.compiler.summary import totals
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes, load
+from blockforge.spec.relations import relations_of
 
 _OTHER_FILLINGS = 8
 """How often an option that fails beside the first values of all other holes is tried beside others."""
@@ -54,22 +56,39 @@ class _Space:
         self.tried: set[tuple[str, str]] = set()
         self.rng = random.Random(0)
         self.errors: dict[tuple[Any, ...], Diagnostic] = {}
-        self.candidates = self.misfits = 0
+        self.excluded: list[tuple[dict[str, Any], SpecError]] = []
+        """What relations leave no others for, as far as they were tried."""
+        self.candidates = self.misfits = self.right = 0
 
     def run(self) -> Finding:
-        queue: deque[dict[str, Any]] = deque([{}])
+        queue: deque[tuple[dict[str, Any], dict[str, Any]]] = deque([({}, {})])
         while queue:
-            answers, met = self.attempt(queue.popleft())
+            answers, met = self.attempt(*queue.popleft())
             for hole in met:
                 self.tried.add((hole.name, repr(answers.get(hole.name, _options(hole)[0]))))
             queue.extend(self.next_options(met, answers))
         figures = f"a space of {len(self.found)} holes, {self.candidates} candidates tried"
         if self.misfits:
             figures += f"; options that do not fit beside the first values of the others: {self.misfits}"
-        return Finding(list(self.errors.values()), figures)
+        if self.excluded:
+            shown = ", ".join(_shown(answers) for answers, _ in self.excluded[:3])
+            figures += f"; options for which no values that keep the relations were found: {shown}"
+            figures += ", ..." if len(self.excluded) > 3 else ""
+        return Finding([*self.errors.values(), *self.without_candidates()], figures)
 
-    def next_options(self, met: list[Hole], answers: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Fillings for the options of holes that were not met before."""
+    def without_candidates(self) -> list[Diagnostic]:
+        """What is told where relations have refused everything that was tried: a proof, or that there is none."""
+        if self.right or not self.excluded:
+            return []
+        first = self.excluded[0][1].diagnostics[0]
+        if relations_of(self.spec).verdict() == "impossible":
+            text = f"no values of the holes keep the relations together; one of them says: {first.message}"
+        else:
+            text = f"none of {self.candidates} candidates keeps the relations, which does not prove that none does"
+        return [replace(first, message=text)]
+
+    def next_options(self, met: list[Hole], answers: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Fillings for the options of holes that were not met before, and the options."""
         for hole in met:
             if hole.name in self.found:
                 continue
@@ -77,22 +96,25 @@ class _Space:
             for option in _options(hole):
                 if (hole.name, repr(option)) not in self.tried:
                     self.tried.add((hole.name, repr(option)))
-                    yield {**answers, hole.name: option}
+                    yield {**answers, hole.name: option}, {hole.name: option}
 
-    def attempt(self, answers: dict[str, Any]) -> tuple[dict[str, Any], list[Hole]]:
+    def attempt(self, answers: dict[str, Any], option: dict[str, Any]) -> tuple[dict[str, Any], list[Hole]]:
         """Compile a filling, the rest at first values; returns the answers used and the holes that were met.
 
         An option is wrong if no filling of the others makes it right: a width that some heads do not divide
         is a dead end of the space, not a mistake.
         """
-        error, met, _ = self.compile(answers, lambda options: options[0])
+        error, met, others = self.compile(answers, option, lambda options: options[0])
         if error is None:
-            return answers, met
+            return {name: others.get(name, value) for name, value in answers.items()}, met
         for _ in range(_OTHER_FILLINGS):
-            failed, others_met, others = self.compile(answers, self.rng.choice)
+            failed, others_met, others = self.compile(answers, option, self.rng.choice)
             if failed is None:
                 self.misfits += 1
                 return others, others_met
+        if all(d.code == "require" for d in error.diagnostics):
+            self.excluded.append((option, error))
+            return answers, met
         chosen = ", ".join(f"{name}={value}" for name, value in answers.items())
         for d in error.diagnostics:
             message = f"{d.message} (with {chosen})" if chosen else d.message
@@ -100,7 +122,7 @@ class _Space:
         return answers, met
 
     def compile(
-        self, answers: dict[str, Any], otherwise: Callable[[list[Any]], Any]
+        self, answers: dict[str, Any], option: dict[str, Any], otherwise: Callable[[list[Any]], Any]
     ) -> tuple[SpecError | None, list[Hole], dict[str, Any]]:
         """Compile with these answers, and for other holes what `otherwise` takes of their options.
 
@@ -115,12 +137,22 @@ class _Space:
                 given[hole.name] = otherwise(_options(hole))
             return given[hole.name]
 
+        def mended(found: Mapping[str, Any]) -> Callable[[Hole], Any]:
+            met.clear()
+            given.update(found)
+            return ask
+
         self.candidates += 1
         try:
-            compile_spec(self.spec, ask=ask)
+            compile_candidate(self.spec, ask, option, mended)
         except SpecError as e:
             return e, met, given
+        self.right += 1
         return None, met, given
+
+
+def _shown(answers: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in list(answers.items())[-1:]) or "the first values of all holes"
 
 
 def _options(hole: Hole) -> list[Any]:

@@ -48,7 +48,7 @@ def check_relations(tree: Any, report: Report) -> None:
             continue  # the schema says what it should be
         try:
             for name in expressions.names(expressions.parse(text)):
-                if next(_at(tree, name.value, _every_option), None) is None:
+                if next(at(tree, name.value, _every_option), None) is None:
                     shown = text[name.column : name.column + name.length]
                     hint = did_you_mean(shown.removeprefix("$"), _known(tree), what="holes and names")
                     raise ExpressionError(f"nothing is named '{shown}'", name.column, name.length, hint)
@@ -61,7 +61,7 @@ def violations(tree: Mapping[str, Any], answers: Mapping[str, Any]) -> list[Viol
 
     Raises: ExpressionError where one cannot be computed, with `index` of the relation.
     """
-    look_up = functools.partial(_value, tree, answers)
+    look_up = functools.partial(value_at, tree, answers)
     found = []
     for i, text in enumerate(tree.get("require", ())):
         try:
@@ -110,7 +110,7 @@ def _said(node: Node, text: str, look_up: LookUp) -> str:
     return ", ".join(f"{name} is {value}" for name, value in known.items()) or "it names no value"
 
 
-def _value(tree: Mapping[str, Any], answers: Mapping[str, Any], path: Path) -> Any:
+def value_at(tree: Mapping[str, Any], answers: Mapping[str, Any], path: Path) -> Any:
     """What stands at a path once holes are filled; of a mapping or list its label."""
 
     def chosen(hole: Hole) -> list[Any]:
@@ -119,12 +119,12 @@ def _value(tree: Mapping[str, Any], answers: Mapping[str, Any], path: Path) -> A
         answer = answers[hole.name]
         return [hole.options[hole.index(answer)] if hole.kind == "choice" else answer]
 
-    for value in _at(tree, path, chosen):
+    for value in at(tree, path, chosen):
         return "none" if value is None else label_of(value)
     raise AbsentError
 
 
-def _at(tree: Mapping[str, Any], path: Path, options: _Options) -> Iterator[Any]:
+def at(tree: Mapping[str, Any], path: Path, options: _Options) -> Iterator[Any]:
     """All that may stand at a path of a lifted tree, or at that of a name in its `let`."""
     shared = tree.get("let")
     lets = [shared] if isinstance(shared, dict) else []

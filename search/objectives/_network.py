@@ -31,6 +31,11 @@ class ScoreError(BlockforgeError, ArithmeticError):
     """A score that is not a number, or that a network has no part for."""
 
 
+def seen(data: str | None) -> str:
+    """What a score's heading says of its images."""
+    return f" on {data}" if data is not None else " on noise"
+
+
 def shrunk(arch: Architecture, size: int) -> Architecture:
     """The same spec for images whose longer side is `size`: no larger than its own, nor so small that the last map
     has less than 2 x 2 positions. As it is, if a block does not take smaller maps."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
 from blockforge.compiler.modules import Layer
-from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared
+from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared, seen
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Expressivity:
     images: int = 16
     seed: int = 0
     data: str | None = None
+
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        return f"expressivity, which follows depth, of untrained networks{seen(self.data)}"
 
     def __call__(self, arch: Architecture) -> float:
         """Raises: ScoreError if a feature map is not finite. DataError."""

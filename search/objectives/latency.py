@@ -31,6 +31,11 @@ class Latency:
     dtype: str = "fp32"
     seconds: float = 1.0
 
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        return f"latency on {self.device}, {self.dtype}, batch {self.batch}"
+
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Raises: ProfileError if the device is not there, or memory does not do."""
         device = pick_device(self.device)

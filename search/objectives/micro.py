@@ -52,6 +52,12 @@ class Micro:
         if self.seconds <= 0 or (self.steps is not None and self.steps < 1):
             raise SearchError("micro trains for no time\n  hint: micro:seconds=10 or micro:steps=200")
 
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        length = f"{self.steps} steps" if self.steps is not None else f"{self.seconds:g} s"
+        return f"top-1 on {self.data} after {length} of training"
+
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Raises: DataError, SpecError; DivergedError if the loss is no number any more."""
         arch = shrunk(arch, self.size) if self.size is not None else arch

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
-from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared
+from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared, seen
 
 GATES = frozenset(("gelu", "silu", "relu", "leaky_relu", "elu", "mish", "hardswish", "hardtanh"))
 """Operators of torch that pass what is above 0 and hold back what is below (`hardtanh` is ReLU6). Each has a form that
@@ -44,6 +44,11 @@ class NASWOT:
     images: int = 16
     seed: int = 0
     data: str | None = None
+
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        return f"NASWOT, which follows size, of untrained networks{seen(self.data)}"
 
     def __call__(self, arch: Architecture) -> float:
         """Raises: ScoreError if the network has no activation, or sees two images alike. DataError."""

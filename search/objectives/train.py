@@ -31,6 +31,12 @@ class Train:
     seed: int = 0
     out: str | None = None
 
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        length = f"{self.epochs} epochs of " if self.epochs is not None else ""
+        return f"top-1 on {self.data} after {length}the recipe {self.recipe}"
+
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more."""
         folder = Path(self.out) / f"{arch.hash}-{self.seed}" if self.out is not None else None

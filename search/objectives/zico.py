@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
-from blockforge.search.objectives._network import Batch, ScoreError, at_initialisation, one_thread, prepared
+from blockforge.search.objectives._network import Batch, ScoreError, at_initialisation, one_thread, prepared, seen
 from blockforge.train.optim import decay_groups
 
 
@@ -45,6 +45,11 @@ class ZiCo:
     batches: int = 2
     seed: int = 0
     data: str | None = None
+
+    @property
+    def about(self) -> str:
+        """What a ranking by it is."""
+        return f"ZiCo, which follows depth, of untrained networks{seen(self.data)}"
 
     def __call__(self, arch: Architecture) -> float:
         """Raises: ScoreError if a gradient is not finite, or none varies. DataError."""

@@ -33,24 +33,49 @@ def missing() -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """The URL of an empty database."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        user = _lend(folder)
-        data = str(folder / "data")
+class Server:
+    """A server with an empty database, which can be stopped and started again.
+
+    Attributes:
+        url: of the database.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.user, self.data = _lend(folder), str(folder / "data")
         initdb, pg_ctl = program("initdb"), program("pg_ctl")
         assert initdb is not None
         assert pg_ctl is not None
-        port = _free_port()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c max_connections=64"
-        _run([initdb, "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"], user)
-        _run([pg_ctl, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start"], user)
+        self.pg_ctl, port = pg_ctl, _free_port()
+        self.options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c max_connections=64"
+        self.url = f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
+        self.log = str(folder / "log")
+        _run([initdb, "-D", self.data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"], self.user)
+
+    def start(self) -> None:
+        _run([self.pg_ctl, "-D", self.data, "-l", self.log, "-o", self.options, "-w", "start"], self.user)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Args: mode: `immediate` cuts everything off as a crash does, `fast` ends connections, `smart` waits."""
+        _run([self.pg_ctl, "-D", self.data, "-m", mode, "-w", "stop"], self.user)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A server of its own, in a folder that goes away."""
+    with tempfile.TemporaryDirectory() as name:
+        found = Server(Path(name))
+        found.start()
         try:
-            yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
+            yield found
         finally:
-            _run([pg_ctl, "-D", data, "-m", "immediate", "stop"], user)
+            found.stop()
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The URL of an empty database."""
+    with running() as found:
+        yield found.url
 
 
 def _lend(folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
     python tests/search/reliability.py kills         random kill -9 of random workers
     python tests/search/reliability.py postgresql    many workers on one database; starts a server of its own
+    python tests/search/reliability.py restart       that database restarted in the middle of searches
     python tests/search/reliability.py overhead      what a trial costs beside its evaluation
 
 The objective is a figure of the compiled graph, so what is measured is the search itself.
@@ -17,6 +18,7 @@ import re
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,7 +27,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from blockforge.search import SearchResult, open_result, search
+from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.records import EVALUATED, TrialRecord
 
 SPACE = "hybrid"
@@ -123,6 +125,63 @@ def postgresql(trials: int = 2000, workers: int = 8) -> dict[str, Any]:
         return {**check(open_result(folder), trials), "seconds": round(elapsed), "stopped": result.stopped}
 
 
+def restart(searches: int = 6, trials: int = 40, workers: int = 2, seconds: float = 0.2) -> dict[str, Any]:
+    """Searches whose PostgreSQL server is restarted three times in the middle: cut off, or asked to stop, by turns."""
+    from postgres import running
+
+    total: Counter[str] = Counter()
+    with running() as server:
+        for number in range(searches):
+            mode = ("immediate", "fast")[number % 2]
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-c", _COMMAND, "search", str(SMALL), "--trials", str(trials)]
+                command += [
+                    "--workers",
+                    str(workers),
+                    "--storage",
+                    server.url,
+                    "--study",
+                    f"s{number}",
+                    "--out",
+                    folder,
+                ]
+                command += ["--objective", f"{__file__}:{slowly(seconds).partition(':')[2]}", "--sampler", "random"]
+                with open(Path(folder) / "printed", "wb") as printed:
+                    process = subprocess.Popen(command, stdout=printed, stderr=printed)
+                    total["restarts"] += _restart_in_the_middle(server, mode, process, f"s{number}", trials)
+                    code = process.wait(timeout=600)
+                found = check(open_result(server.url, f"s{number}"), trials)
+                done, wanted = found["evaluated, wanted"]
+                total["searches"] += 1
+                total["survived"] += code == 0 and done >= wanted
+                for key in ("lost", "evaluated twice", "numbers missing", "interrupted"):
+                    total[key] += found.get(key, 0)
+                if code:
+                    print((Path(folder) / "printed").read_text(), file=sys.stderr)
+    return dict(total)
+
+
+def _restart_in_the_middle(server: Any, mode: str, process: Any, study: str, trials: int) -> int:
+    """Stop the server and start it again after a second or two, each time that a quarter is done."""
+    rng, done = random.Random(study), 0
+    end = time.monotonic() + 600
+    while done < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(rng.uniform(0.2, 0.6))
+        try:
+            ended = open_result(server.url, study).evaluated
+        except SearchError:  # it has not begun
+            continue
+        if ended >= (done + 1) * trials // 4:
+            server.stop(mode)
+            time.sleep(rng.uniform(0.5, 2.5))
+            server.start()
+            done += 1
+    return done
+
+
+_COMMAND = "import sys; from blockforge.cli import main; sys.exit(main())"
+
+
 class _Clock:
     """A reporter that notes when each trial ended."""
 
@@ -151,9 +210,10 @@ def overhead(trials: int = 2000, sampler: str = "tpe", space: str = SPACE) -> di
 def main() -> None:
     """Run one of them and print what it found as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "postgresql", "overhead"])
+    parser.add_argument("what", choices=["kills", "postgresql", "restart", "overhead"])
     parser.add_argument("--trials", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--searches", type=int)
     parser.add_argument("--sampler")
     parser.add_argument("--space")
     given = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}

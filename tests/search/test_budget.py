@@ -22,12 +22,12 @@ def test_smallest_candidate_is_the_smallest_of_all(few: Spec, limit: str) -> Non
         bf.compile(few, ask=lambda hole, point=point: dict(zip(names, point, strict=True))[hole.name])
         for point in itertools.product(*(values(hole) for hole in names.values()))
     ]
-    found = smallest_candidate(few, Budget(**{limit: 1}))
+    found = smallest_candidate(few, Budget(**{limit: 1})).arch
     assert getattr(found, limit) == min(getattr(arch, limit) for arch in everything)
 
 
 def test_excess_is_relative_to_each_limit(tiny: Spec) -> None:
-    arch = smallest_candidate(tiny, Budget())
+    arch = smallest_candidate(tiny, Budget()).arch
     budget = Budget(macs=arch.macs * 2, params=arch.params // 2)
     assert excess(arch, budget)["macs"] == pytest.approx(-0.5)
     assert excess(arch, budget)["params"] == pytest.approx(1.0, rel=1e-3)
@@ -36,7 +36,7 @@ def test_excess_is_relative_to_each_limit(tiny: Spec) -> None:
 
 
 def test_impossible_budget_names_the_smallest_candidate(tiny: Spec, tmp_path) -> None:
-    smallest = smallest_candidate(tiny, Budget(macs=1000))
+    smallest = smallest_candidate(tiny, Budget(macs=1000)).arch
     shown = f"{smallest.macs / 1000:.0f}K MACs"
     with pytest.raises(bf.BudgetError, match=f"no candidate of 'tiny' fits in 1.00K MACs\n.* costs {shown}, "):
         search(tiny, budget="1KFLOPs", out=tmp_path / "run")
@@ -74,7 +74,7 @@ def test_invalid_candidates_are_told_and_passed_over(tiny: Spec) -> None:
 
 
 def test_latency_is_measured_last_and_once(tiny: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    arch, measured = smallest_candidate(tiny, Budget()), []
+    arch, measured = smallest_candidate(tiny, Budget()).arch, []
 
     def measure(model: object, setting: object, device: str, seconds: float) -> object:
         measured.append(device)
@@ -91,7 +91,7 @@ def test_latency_is_measured_last_and_once(tiny: Spec, monkeypatch: pytest.Monke
 
 
 def test_a_latency_is_a_real_one(few: Spec) -> None:
-    arch = smallest_candidate(few, Budget())
+    arch = smallest_candidate(few, Budget()).arch
     assert excess(arch, Budget(latency_ms=60_000.0, device="cpu"))["latency_ms"] < -0.9
     with pytest.raises(bf.BudgetError, match=r"no candidate of 'tiny' fits in 0\.0001 ms on cpu\n.* ms\n"):
         check_budget(few, as_budget("0.1us@cpu"))
@@ -99,5 +99,5 @@ def test_a_latency_is_a_real_one(few: Spec) -> None:
 
 def test_the_check_ends_with_the_first_that_fits(tiny: Spec) -> None:
     found = check_budget(tiny, as_budget(["1GFLOPs", "1Gparams"]))
-    assert found.macs > smallest_candidate(tiny, Budget(macs=1)).macs or found.depth == 2
+    assert found.macs > smallest_candidate(tiny, Budget(macs=1)).arch.macs or found.depth == 2
     assert as_budget(None) == as_budget("") == Budget()

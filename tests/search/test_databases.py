@@ -41,7 +41,7 @@ def served(tmp_path: Path) -> Iterator[str]:
     from optuna.storages._grpc.server import make_server
 
     port = postgres._free_port()
-    with opened(f"sqlite:///{tmp_path}/served.db") as (storage, _):
+    with opened(f"sqlite:///{tmp_path}/served.db") as storage:
         server = make_server(storage, "localhost", port)
         server.start()
         yield f"grpc://localhost:{port}"

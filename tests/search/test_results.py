@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -10,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.html import importances, page
 from blockforge.search.objective import as_measure, make
+from blockforge.search.report import report
 from blockforge.search.score import ScoreError
 from blockforge.spec import Spec, fill, to_yaml
 
@@ -142,9 +145,14 @@ def test_relations_of_the_space_refuse_candidates(tiny: Spec) -> None:
     space = bf.load(tiny, {"require": ["stages.0.dim * 2 <= stages.1.dim"]})
     found = search(space, objective=size, trials=12, sampler="random")
     assert all(2 * t.holes["stages.0.dim"] <= t.holes["stages.1.dim"] for t in found.ranked)
-    refused = [t for t in found.trials if t.state == "refused"]
-    assert refused
-    assert all("does not hold" in t.reason for t in refused)
+    excluded = [t for t in found.trials if t.state == "excluded"]
+    assert excluded
+    assert not found.counts["refused"]
+    assert all("does not hold" in t.reason for t in excluded)
+    told = io.StringIO()
+    Console(file=told, width=200).print(report(found))
+    assert f"{len(excluded)} against require" in told.getvalue()
+    assert "over budget" not in told.getvalue()
 
 
 class _Outside(HTMLParser):

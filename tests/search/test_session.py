@@ -32,10 +32,10 @@ def workers(request: pytest.FixtureRequest, few: Spec, tmp_path: Path) -> Iterat
         def worker(objective: Callable[[bf.Architecture], float], **settings: object) -> Session:
             plan = Plan(few, Budget(), 0, (as_measure(objective),), **{"sampler": "random", "target": 6, **settings})
             where = tmp_path if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
-            storage, journal = stack.enter_context(opened(where))
+            storage = stack.enter_context(opened(where))
             study = open_study(storage, {}, settings=plan.settings())
             lease = stack.enter_context(Lease(study))
-            return Session(plan, study, lease, journal, Interrupts())
+            return Session(plan, study, lease, Interrupts())
 
         yield worker
 

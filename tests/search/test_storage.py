@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from blockforge.locks import KernelLock
-from blockforge.search import SearchError, search
-from blockforge.search.journal import JOURNAL, cut_torn_line, working_in
+from blockforge.search import SearchError, patience, search
+from blockforge.search.journal import JOURNAL, labelled, mend_end, working_in
 from blockforge.search.records import MAX_RETRIES
 from blockforge.spec import Spec, to_yaml
+
+LINE = {"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a": 1}}
 
 
 def depth(arch) -> float:
@@ -22,12 +24,16 @@ def depth(arch) -> float:
 @pytest.mark.parametrize("tail", [b'{"op_code":4,"wor', b"\0" * 100_000, b""])
 def test_torn_tail_is_cut_back_to_the_last_newline(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / JOURNAL
-    whole = b'{"a":1}\n{"b":2}\n'
+    whole = labelled(LINE, 0)
+    whole += labelled(LINE, len(whole))
     path.write_bytes(whole + tail)
-    assert cut_torn_line(path) == len(tail)
+    assert mend_end(path) == len(tail)
     assert path.read_bytes() == whole
+    assert (not tail and not (tmp_path / f"{JOURNAL}.cut").exists()) or tail in (
+        tmp_path / f"{JOURNAL}.cut"
+    ).read_bytes()
     path.write_bytes(tail)
-    cut_torn_line(path)
+    mend_end(path)
     assert path.read_bytes() == b""
 
 
@@ -88,7 +94,7 @@ def test_what_is_not_given_is_taken_from_the_study(few: Spec, tmp_path: Path) ->
     assert again.evaluated == 3
 
 
-def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, monkeypatch, capsys) -> None:
     from blockforge.search.journal import Journal
 
     written = Journal.append_logs
@@ -101,8 +107,10 @@ def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, mo
     journal = tmp_path / JOURNAL
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append_logs", full)
+        patch.setattr(patience, "FILE", 1.0)
         with pytest.raises(SearchError, match=r"No space left on device\n.*the same command goes on"):
             search(few, trials=6, objective=depth, out=tmp_path)
+    assert "No space left on device); trying again for 1 s" in capsys.readouterr().err
     finished = journal.read_text().count('"outcome"')
     assert finished > 0
     assert search(few, trials=6, objective=depth, out=tmp_path).counts["scored"] == 6
@@ -119,6 +127,9 @@ def _die_evaluating(folder: Path, space: Spec, again: bool) -> None:
     code = """
 import os, sys
 from blockforge.search import search
+LINE = {"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a": 1}}
+
+
 def depth(arch):
     os.kill(os.getpid(), 9)
 depth.__module__ = sys.argv[2]
