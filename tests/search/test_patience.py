@@ -134,6 +134,7 @@ def interrupted(space: Any, url: str, folder: Path, away: Callable[[], None], wo
     assert not found.counts["failed"]
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_a_restart_of_postgresql_ends_nothing(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if (reason := postgres.missing()) is not None:
