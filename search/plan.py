@@ -172,9 +172,9 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
     seed = settings["seed"]
     settings["space"] = load(from_text(settings["space"], "space.yaml"))
     settings["budget"] = Budget(**settings["budget"])
-    known = {said["text"]: said for said in settings.pop("measures", [])}
+    described = {said["text"]: said for said in settings.pop("measures", [])}
     for key in ("objectives", "rungs"):
-        settings[key] = tuple(_measure(text, seed, evaluating, known) for text in settings[key])
+        settings[key] = tuple(_measure(text, seed, evaluating, described) for text in settings[key])
     settings["weights"] = tuple(settings["weights"])
     return Plan(**settings)
 
