@@ -137,6 +137,10 @@ class OpError(BlockforgeError, ValueError):
         self.hint, self.param, self.code = hint, param, code
 
 
+class InputError(BlockforgeError, ValueError):
+    """A tensor that a built network cannot take as its images."""
+
+
 class BudgetError(BlockforgeError, ValueError):
     """A budget that cannot be read or met."""
 

@@ -155,6 +155,11 @@ def _error(message: str, text: str, start: int, length: int) -> BudgetError:
     return BudgetError(Diagnostic("budget", message, loc=loc, hint=EXAMPLES).render())
 
 
+def count_of(text: str) -> int | None:
+    """The whole number that a text is, of at most 12 digits; None: it is none."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,12}\s*", text) else None
+
+
 def format_count(value: float) -> str:
     """Three significant figures and a prefix: 4838833152 -> `4.84G`, 32037352 -> `32.0M`, 950 -> `950`."""
     return _scaled(value, ("", "K", "M", "G", "T", "P"))

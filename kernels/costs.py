@@ -49,6 +49,6 @@ def costs_of(backend: str) -> Iterator[None]:
 
 def check_backend(name: str) -> str:
     """The name itself. Raises: CostError if there are no costs of such a backend."""
-    if name not in COSTED:
-        raise CostError(f"costs are not known of the backend '{name}'\n  hint: {did_you_mean(name, COSTED)}")
+    if not isinstance(name, str) or name not in COSTED:
+        raise CostError(f"costs are not known of the backend '{name}'\n  hint: {did_you_mean(str(name), COSTED)}")
     return name

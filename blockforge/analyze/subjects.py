@@ -13,6 +13,7 @@ from blockforge.analyze.errors import AnalysisError
 from blockforge.api import build
 from blockforge.compiler.backbone import Backbone
 from blockforge.spec import Spec, list_specs, load
+from blockforge.units import count_of
 
 _VARIANT = "as in --variant 'M=1: stages.2.connect.window=1; drop_path=0'"
 
@@ -93,8 +94,8 @@ def _rows(table: str, row: str | None) -> Iterator[tuple[str, Spec]]:
 def _row_number(table: str, row: str, labels: list[str]) -> int:
     if row in labels:
         return labels.index(row)
-    if row.isdecimal() and 1 <= int(row) <= len(labels):
-        return int(row) - 1
+    if (number := count_of(row)) is not None and 1 <= number <= len(labels):
+        return number - 1
     numbered = ", ".join(f"{i} '{label}'" for i, label in enumerate(labels, 1))
     raise AnalysisError(f"{table} has no row '{row}'\n  hint: its rows: {numbered}")
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.errors import BlockforgeError, did_you_mean
-from blockforge.extras import need
+from blockforge.extras import import_timm
 from blockforge.kernels.selective_scan.reference import selective_scan
 
 
@@ -51,11 +51,7 @@ def load_peer(where: str) -> nn.Module:
 
 
 def _of_timm(name: str) -> nn.Module:
-    need("timm", "timm")
-    try:
-        import timm
-    except Exception as e:  # torchvision and torch of different builds fail in many ways
-        raise BlockforgeError(f"timm cannot be imported: {type(e).__name__}: {e}") from e
+    timm = import_timm()
     if not timm.is_model(name):
         raise BlockforgeError(f"timm has no model '{name}'\n  hint: {did_you_mean(name, timm.list_models(), 'models')}")
     return timm.create_model(name)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from blockforge.bench.memory import allocated_peak
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.units import count_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FEWEST, _MOST = 7, 1000
@@ -71,7 +72,7 @@ def settings(batches: str, dtypes: str, train: bool = False, compiled: bool = Fa
 
     Raises: ProfileError if it is no list of batch sizes, or names an unknown type.
     """
-    sizes = [int(b) if b.strip().isdigit() else 0 for b in batches.split(",")]
+    sizes = [count_of(b) or 0 for b in batches.split(",")]
     if not all(sizes):
         raise ProfileError(f"'{batches}' is not a list of batch sizes\n  hint: --batch 1,8")
     kinds = [d.strip() for d in dtypes.split(",")]

@@ -64,8 +64,9 @@ def bench_models(
 
     from blockforge.bench.models import compare_all, comparisons_table
     from blockforge.errors import BlockforgeError
+    from blockforge.units import count_of
 
-    batches = [int(b) if b.strip().isdigit() and int(b) else 0 for b in batch.split(",")]
+    batches = [count_of(b) or 0 for b in batch.split(",")]
     if not all(batches):
         raise BlockforgeError(f"'{batch}' is not a list of batch sizes\n  hint: --batch 1,8")
     found = compare_all(specs, against, batches, size=size, runs=runs, threads=threads, train=train)

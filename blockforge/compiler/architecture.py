@@ -169,6 +169,8 @@ class Architecture:
             whole: Any = json.loads(text)
             tree, known = whole["spec"], whole["totals"]["hash"]
             backend = whole["totals"].get("backend", DEFAULT)
+            if not isinstance(tree, dict):  # a text would name a file
+                raise TypeError("its spec is no mapping")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise SpecError([Diagnostic("json", f"not a graph written by blockforge: {e}")]) from None
         arch = compile_spec(load(tree), backend=backend)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from blockforge.blocks.layers import DropPath, activation, channel_affine
 from blockforge.blocks.windows import cut_windows, join_windows
+from blockforge.errors import InputError
 from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 
@@ -136,7 +137,22 @@ def image_map(image_BCHW: Tensor, channels: int) -> Tensor:
     In inference it is laid out so, which the first convolution is faster on. Where gradients are kept it stays as
     it lies: the copy would be kept with them.
     """
+    if isinstance(image_BCHW, Tensor) and not torch.jit.is_tracing():  # tracers pass what has no shape yet
+        _check_images(image_BCHW, channels)
     if channels == 1:  # permuted, it would keep strides that a convolution takes for NCHW
         return image_BCHW.squeeze(1).unsqueeze(-1).contiguous()
     x = image_BCHW.permute(0, 2, 3, 1)
     return x if torch.is_grad_enabled() else x.contiguous()
+
+
+def _check_images(x: Tensor, channels: int) -> None:
+    """Refuse what is no batch of images of the network's channels. Raises: InputError."""
+    wants = f"the network wants images (B, {channels}, H, W)"
+    if x.ndim != 4 or x.shape[1] != channels:
+        last = x.ndim == 4 and x.shape[3] == channels
+        hint = "x.permute(0, 3, 1, 2) puts channels before rows" if last else None
+        hint = "x[None] makes a batch of one image" if x.ndim == 3 and x.shape[0] == channels else hint
+        hint = hint or "in_chans=N, or input.channels in the spec, builds it for other images"
+        raise InputError(f"{wants}, got {tuple(x.shape)}\n  hint: {hint}")
+    if not x.is_floating_point():
+        raise InputError(f"{wants} of floats, got {x.dtype}\n  hint: x.float() / 255, then normalise")

@@ -284,4 +284,4 @@ class _Parser:
 def _path(written: str) -> Path:
     """`stages[2].dim`, or `stages.2.dim` -> ("stages", 2, "dim")."""
     parts = written.removeprefix("$").replace("[", ".").replace("]", "").split(".")
-    return tuple(int(p) if p.isdigit() else p for p in parts)
+    return tuple(int(p) if p.isascii() and p.isdigit() and len(p) < 9 else p for p in parts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockforge.extras import need
+from blockforge.extras import import_timm
 
-need("timm", "timm")
+import_timm()
 
 from blockforge.timm.models import register_zoo  # noqa: E402
 

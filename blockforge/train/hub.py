@@ -30,6 +30,7 @@ from blockforge.train.data import (
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, StreamSplit
 from blockforge.train.pixels import as_meant, first_line
+from blockforge.units import count_of
 
 _VAL = ("validation", "val", "valid", "test")
 _OPTIONS = ("config", "train", "val", "image", "label", "streaming", "classes")
@@ -212,8 +213,9 @@ def _classes(table: Any, label: str, options: Options, streaming: bool, name: st
     """The classes by label, and whether they have names."""
     if names := getattr(table.features[label], "names", None):
         return list(names), True
-    if options.get("classes", "").isdigit():
-        return [str(i) for i in range(int(options["classes"]))], False
+    number = count_of(options.get("classes", ""))
+    if number is not None and number <= MOST_CLASSES:
+        return [str(i) for i in range(number)], False
     if streaming:
         raise DataError(f"the labels of {name} have no names, and a stream cannot count them\n  hint: ?classes=N")
     labels = [value for value in table[label][:] if not_a_class(value, MOST_CLASSES) is None]

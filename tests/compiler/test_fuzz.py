@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import fuzz_campaign
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockforge.blocks import registry
 from blockforge.compiler import compile_spec
-from blockforge.errors import BlockforgeError
-from blockforge.spec import Hole, from_text, holes
+from blockforge.errors import BlockforgeError, SpecError
+from blockforge.spec import Hole, from_text, holes, list_specs, load
 
 TESTS = Path(__file__).parents[1]
 SECONDS = 5.0
@@ -196,3 +198,67 @@ def test_mappings_of_anything(tiny_tree: dict[str, Any], changes: dict[str, Any]
 @pytest.fixture(scope="module")
 def tiny_tree(tiny: Callable[..., str]) -> dict[str, Any]:
     return from_text(tiny()).tree
+
+
+# --- the campaign of docs/reliability.md, in short
+
+
+def test_a_short_campaign() -> None:
+    for tally in (
+        fuzz_campaign.specs(400, seed=7, build=5),
+        fuzz_campaign.lines(60, seed=7),
+        fuzz_campaign.files(150, seed=7),
+    ):
+        assert not tally.raw, tally.examples
+
+
+HOSTILE: list[Any] = [
+    "a" * 300, "a/" * 3000 + "x.yaml", "a" * 5000 + ".yaml", "a\0.yaml", "\0", "./loop.yaml", b"x", 3, None, ["smt_t"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda n: str(n)[:12].replace("\0", "NUL"))
+def test_names_that_no_spec_can_have(
+    name: Any, tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a source, in `extends` of a text, of a file and of a mapping, in overrides and for the zoo."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(SpecError):
+        load(name)
+    with pytest.raises(SpecError):
+        load({"blockforge": 1, "extends": name})
+    with pytest.raises(SpecError):
+        compile_spec(from_text(tiny()), {"extends": name, "stages": 1})
+    with pytest.raises(SpecError):
+        compile_spec(from_text(tiny()), [name])
+    (tmp_path / "a.yaml").write_text(f"extends: {json.dumps(name if not isinstance(name, bytes) else 'b')}\n")
+    with pytest.raises(SpecError):
+        load(tmp_path / "a.yaml")
+    assert list_specs(str(name)) == []
+
+
+@pytest.mark.parametrize("keys", [{1: 2, "b": 3}, {1: 2}, {"a": 1, -5: 2, "c": {3: 4, "d": 5}}], ids=repr)
+def test_keys_that_are_no_text(keys: dict[Any, Any], tiny_tree: dict[str, Any]) -> None:
+    for change in (
+        {"let": keys, "require": ["nosuch >= 1"]},
+        {"let": keys, "head": "$nosuch"},
+        {"stages": [{**tiny_tree["stages"][0], "let": keys}], "require": ["stages.0.nosuch > 0"]},
+        {"head": {"op": "classifier", "pool": keys}},
+        {"blocks": {"a": [{"op": "dwconv", "kernel_size": keys}]}},
+        {"blocks": keys},
+    ):
+        with pytest.raises(SpecError):
+            compile_spec({**tiny_tree, **change})
+
+
+@pytest.mark.parametrize("key", ["name", "blockforge", "let", "blocks", "stages", "require"])
+@pytest.mark.parametrize("value", ["{$choice: [a, b]}", "{$int: [1, 2]}", "[{$float: [0, 1]}]"])
+def test_a_hole_where_none_may_stand(key: str, value: str, tiny_tree: dict[str, Any]) -> None:
+    rest = [f"{k}: {json.dumps(v)}" for k, v in tiny_tree.items() if k != key]
+    with pytest.raises(SpecError) as found:
+        from_text("\n".join(["# a comment", f"{key}: {value}", *rest]))
+    text = str(found.value)
+    assert "<text>:2:" in text
+    assert "Hole(" not in text
+    assert "hole may stand here" in text or "a list" in text or "a mapping" in text
