@@ -26,6 +26,7 @@ from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
 from blockforge.weights.official import unwrap, with_our_names
 
+_CLASSES = "blockforge_classes"
 MAX_JSON = 2**24
 """Bytes of a file of JSON."""
 
@@ -53,8 +54,12 @@ def spec_text(spec: Spec) -> str:
 
 
 def save_weights(model: Backbone, file: Path) -> None:
-    """Write a model's tensors as safetensors, with the name of its spec in the header. Raises: OutputError."""
-    save_tensors(model.state_dict(), file, about(model.arch))
+    """Write a model's tensors as safetensors, with the name of its spec, and of its classes, in the header.
+
+    Raises: OutputError.
+    """
+    classes = {} if model.classes is None else {_CLASSES: json.dumps(model.classes)}
+    save_tensors(model.state_dict(), file, {**about(model.arch), **classes})
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
@@ -83,6 +88,17 @@ def _order_metadata(file: Path) -> None:
 def about(arch: Architecture) -> dict[str, str]:
     """What the header of a file of weights says of the network."""
     return {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash}
+
+
+def classes_in_header(file: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The names of the classes, by label, that a file of ours says; None: it says none."""
+    try:
+        with safe_open(os.fspath(file), "pt") as opened:
+            found = json.loads((opened.metadata() or {}).get(_CLASSES, "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return None
+    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return tuple(found) if named else None
 
 
 def load_model(folder: str | os.PathLike[str]) -> Backbone:
@@ -162,6 +178,8 @@ def load_weights(
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict(fitting)
+    classes = classes_in_header(weights.file)
+    model.classes = classes if classes is not None and len(classes) == model.num_classes else None
 
 
 def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def _of_run(weights: str | os.PathLike[str] | None) -> tuple[list[float], list[f
     """Mean and deviation that the training run beside these weights used."""
     if weights is None:
         return None
-    from blockforge.train.evaluate import run_beside
+    from blockforge.train.classes import run_beside
 
     run = run_beside(weights)
     return (run["mean"], run["std"]) if {"mean", "std"} <= run.keys() else None

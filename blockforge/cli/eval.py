@@ -38,11 +38,17 @@ def eval(
     confusion: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix to this CSV file.")
     ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the network's classes, one a line; for weights that say none."),
+    ] = None,
     overrides: SetOption = None,
     skip_broken: SkipOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure a network on the evaluation images: top-1, top-5, loss, images per second.
+
+    The classes of the data are found among the network's by their names: a part of them is enough, in any order.
 
     \b
     Examples:
@@ -56,12 +62,18 @@ def eval(
 
     opened = open_data(data, skip_broken=skip_broken, progress=True)
     found = evaluate(
-        spec, opened, weights=chosen(weights, key, prefix), overrides=overrides, batch_size=batch_size, recipe=recipe
+        spec,
+        opened,
+        weights=chosen(weights, key, prefix),
+        overrides=overrides,
+        batch_size=batch_size,
+        recipe=recipe,
+        class_map=class_map,
     )
     if not leave():
         return
     if confusion is not None:
-        write_text(confusion, found.confusion_csv(opened.classes))
+        write_text(confusion, found.confusion_csv())
     if json:
         print_json(found.as_dict())
         return

@@ -62,6 +62,7 @@ class Backbone(fx.GraphModule):
         arch: the graph it was built from, with shapes and costs.
         in_chans, num_classes, num_features: channels of the image, outputs of the classifier, channels of the last map.
         feature_info: channels, reduction and module of each stage's map.
+        classes: names of the classifier's outputs, if it was trained or loaded with some.
         pooled: False after `reset_classifier(0, "")`: the model gives its last map in place of logits.
 
     Further attributes that hold plain data (timm sets `pretrained_cfg`) are kept by copies and pickles.
@@ -72,6 +73,7 @@ class Backbone(fx.GraphModule):
     num_classes: int
     out_indices: tuple[int, ...] | None
     pooled: bool
+    classes: tuple[str, ...] | None = None
     head: Any  # what the head's block builds, see `blocks.base.Head`
     _no_split_modules = (Layer.__name__,)  # what FSDP wraps, by the name that accelerate looks for
     _of_its_own: frozenset[str]
@@ -185,7 +187,7 @@ class Backbone(fx.GraphModule):
         if global_pool:
             self.head.pool = global_pool
         self.head.reset(num_classes)
-        self.num_classes = num_classes
+        self.num_classes, self.classes = num_classes, None
         if pooled != self.pooled:
             self.pooled, self.graph = pooled, emit(self.arch, logits=pooled)
 

@@ -132,8 +132,10 @@ def config(model: Backbone) -> dict[str, Any]:
         return {"model_args": {**arguments, "features_only": True, "out_indices": list(model.out_indices)}}
     if not model.pooled:
         arguments["global_pool"] = ""
+    named = {} if model.classes is None else {"label_names": list(model.classes)}
     return {
         "architecture": "blockforge",
+        **named,
         "num_classes": model.num_classes,
         "num_features": model.num_features,
         "pretrained_cfg": pretrained_cfg(model.arch),

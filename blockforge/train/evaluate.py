@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +18,10 @@ from blockforge.compiler.backbone import Backbone
 from blockforge.extras import need
 from blockforge.spec import SpecLike
 from blockforge.train.augment import Normalize, normalization
+from blockforge.train.classes import known_classes, labels_by_name, run_beside
 from blockforge.train.data import Data, Split, Want, open_data
 from blockforge.train.launch import join
-from blockforge.train.logs import RUN
-from blockforge.train.prepare import Overrides, make_model, workers_for
+from blockforge.train.prepare import Overrides, make_evaluated, workers_for
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import Evaluation
 
@@ -38,12 +37,14 @@ def evaluate(
     overrides: Overrides = None,
     batch_size: int = 256,
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    class_map: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
-    """Measure a network on the evaluation images of a data set.
+    """Measure a network on the evaluation images of a data set, whose classes are found among the network's by name.
 
     Args:
-        model, data, overrides: as for `fit`.
+        model, data, overrides: as for `fit`; the classes are the network's.
         weights: a file of weights; must fit, classifier included.
+        class_map: a file of the network's classes, one a line by label, where its weights do not name them.
         recipe: whose `normalize` and `crop_pct` hold; None: those of the run that wrote `weights`, where it lies
             beside them, else those of `micro` for images in memory and of ImageNet's usual evaluation for files.
     Raises: SpecError, WeightsError, DataError.
@@ -51,7 +52,12 @@ def evaluate(
     need("train", "accelerate")
     accelerator = join()
     opened = open_data(data)
-    network = make_model(model, opened, overrides=overrides, weights=weights, replace=False).to(accelerator.device)
+    network = make_evaluated(model, opened, overrides=overrides, weights=weights).to(accelerator.device)
+    known, who = (
+        known_classes(network, weights, class_map),
+        os.fspath(weights) if weights is not None else "the network",
+    )
+    labels = labels_by_name(known, opened, network.num_classes, who)
     image = network.arch.plan.input
     run = run_beside(weights) if weights is not None and recipe is None else {}
     settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
@@ -64,16 +70,9 @@ def evaluate(
         crop_pct=run.get("crop_pct", settled.crop_pct), workers=workers_for(settled, opened),
     )  # fmt: skip
     total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
-    return measure(network, opened.val, want, normalize, len(opened.classes), total=total)
-
-
-def run_beside(weights: str | os.PathLike[str]) -> dict[str, Any]:
-    """How images were prepared in the run whose folder holds these weights; empty if none says."""
-    try:
-        found = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    found = measure(network, opened.val, want, normalize, network.num_classes, labels=labels, total=total)
+    names = {label: name for name, label in zip(opened.classes, labels, strict=True)}
+    return dataclasses.replace(found, classes=known or tuple(names.get(i, str(i)) for i in range(network.num_classes)))
 
 
 def measure(
@@ -83,6 +82,7 @@ def measure(
     normalize: Callable[[Tensor], Tensor],
     num_classes: int,
     *,
+    labels: Sequence[int] | None = None,
     device: torch.device | None = None,
     autocast: Autocast = nullcontext,
     total: Sum = lambda counts: counts,
@@ -93,6 +93,7 @@ def measure(
     Args:
         split, want: the images, and how this process reads its part of them.
         normalize: images_BCHW as they were read -> what the network sees.
+        labels: the network's label of each of the data's; None: they are the same.
         autocast: context of the forward pass.
         total: sums counts over all processes.
         advance: told the number of images after each batch.
@@ -100,16 +101,18 @@ def measure(
     device = device or next(model.parameters()).device
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # hits among the first five, loss
+    own = None if labels is None else torch.tensor(labels, device=device)
     was_training, started = model.training, time.perf_counter()
     model.eval()
     try:
         with torch.inference_mode():
-            for images, labels in split.batches(want):
-                x, y = normalize(images.to(device, non_blocking=True)), labels.to(device, non_blocking=True)
+            for images, found in split.batches(want):
+                x, y = normalize(images.to(device, non_blocking=True)), found.to(device, non_blocking=True)
+                y = y if own is None else own[y]
                 with autocast():
                     logits = model(x)
                 _count(logits.float(), y, num_classes, confusion, sums)
-                advance(len(labels))
+                advance(len(found))
     finally:
         model.train(was_training)
     confusion, sums = total(confusion), total(sums)

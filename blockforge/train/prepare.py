@@ -11,8 +11,10 @@ import torch
 from blockforge.api import build
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.notes import note
 from blockforge.saving import load_weights, unwrap_file
 from blockforge.spec import Spec, SpecLike, load
+from blockforge.train.classes import classes_of, listed, same_classes
 from blockforge.train.data import Data
 from blockforge.train.errors import DataError
 from blockforge.train.recipe import Recipe
@@ -28,14 +30,12 @@ def make_model(
     overrides: Overrides = None,
     weights: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    replace: bool = True,
 ) -> Backbone:
-    """The network of a spec with as many classes as the data have, or the network given.
+    """The network of a spec with as many classes as the data have, or the network given. It knows their names.
 
     Args:
-        weights: a file of weights to start from.
+        weights: a file of weights to start from; a classifier of other classes in it is replaced, which is said.
         seed: of the initialisation.
-        replace: whether a classifier of another number of classes in `weights` is replaced, or an error.
     Raises: DataError if the spec, or the network, says another number of classes than the data.
     """
     num_classes = len(data.classes)
@@ -48,22 +48,58 @@ def make_model(
             )
         if weights is not None:
             load_weights(model, weights)
+        model.classes = data.classes
         return model
     spec = load(source.spec if isinstance(source, Architecture) else source, overrides)  # type: ignore[arg-type]
     if "num_classes" in spec.tree and spec.num_classes != num_classes:
         text = f"the spec says num_classes {spec.num_classes}, {data.name} has {num_classes} classes"
         raise DataError(f"{text}\n  hint: --set num_classes={num_classes}")
     model = build(spec, num_classes=num_classes, seed=seed)
-    if weights is None:
-        return model
-    found = classes_in(model, weights)
-    if found is not None and found != num_classes and not replace:
-        text = f"{os.fspath(weights)} has {found} classes, {data.name} has {num_classes}"
-        raise DataError(f"{text}\n  hint: blockforge train --weights replaces the classifier")
-    if found is not None and found != num_classes:
-        return _replaced(spec, weights, found, num_classes, seed)
-    load_weights(model, weights)
+    if weights is not None:
+        model = _started(model, data, weights, seed)
+    model.classes = data.classes
     return model
+
+
+def make_evaluated(
+    source: Backbone | SpecLike | Architecture,
+    data: Data,
+    *,
+    overrides: Overrides = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Backbone:
+    """The network given, or that of a spec with its weights, with the classes of the spec or of the weights.
+
+    Raises: DataError if it has no classifier; WeightsError if the weights do not fit.
+    """
+    if not isinstance(source, Backbone) and weights is None:
+        return make_model(source, data, overrides=overrides)
+    if isinstance(source, Backbone):
+        model = source
+    else:
+        spec = load(source.spec if isinstance(source, Architecture) else source, overrides)  # type: ignore[arg-type]
+        model = build(spec)
+        found = classes_in(model, weights) if weights is not None and "num_classes" not in spec.tree else None
+        if found is not None and found != model.num_classes:
+            model = build(spec, num_classes=found)
+    if weights is not None:
+        load_weights(model, weights)
+    if not model.num_classes:
+        raise DataError("the network has no classifier, so it cannot be evaluated\n  hint: num_classes")
+    return model
+
+
+def _started(model: Backbone, data: Data, weights: str | os.PathLike[str], seed: int) -> Backbone:
+    """The network with these weights, and with a new classifier if theirs is of other classes."""
+    found = classes_in(model, weights) or model.num_classes
+    known = classes_of(weights, found)
+    other = known is not None and data.named and not same_classes(known, data.classes)
+    if found == model.num_classes and not other:
+        load_weights(model, weights)
+        return model
+    have = listed(known) if known is not None else f"{found} classes"
+    note(f"{os.fspath(weights)} was trained on {have}: the classifier for the {len(data.classes)} here is a new one")
+    return _replaced(model.spec, weights, found, len(data.classes), seed)
 
 
 def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:

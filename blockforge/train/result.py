@@ -83,7 +83,8 @@ class Evaluation:
         top1, top5: percent. With fewer than five classes top5 is 100.
         loss: mean cross-entropy.
         seconds: of the forward passes and of reading the images.
-        confusion: counts, a row a true class, a column a predicted one.
+        confusion: counts, a row a true class, a column a predicted one, by the network's labels.
+        classes: their names.
     """
 
     top1: float
@@ -92,6 +93,7 @@ class Evaluation:
     images: int
     seconds: float
     confusion: Tensor = field(repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def images_per_second(self) -> float:
@@ -102,7 +104,8 @@ class Evaluation:
         names = ("top1", "top5", "loss", "images", "seconds", "images_per_second")
         return {name: getattr(self, name) for name in names}
 
-    def confusion_csv(self, classes: tuple[str, ...]) -> str:
-        """The confusion matrix as CSV, with the names of the classes."""
+    def confusion_csv(self, classes: tuple[str, ...] | None = None) -> str:
+        """The confusion matrix as CSV, with the names of the classes, or others."""
+        classes = classes if classes is not None else self.classes
         rows = zip(classes, self.confusion.tolist(), strict=True)
         return lines_csv([("true \\ predicted", *classes), *((name, *counts) for name, counts in rows)])
