@@ -35,6 +35,7 @@ def build(
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     check_memory: bool = True,
+    device: str | torch.device | None = None,
 ) -> Backbone:
     """Build the model of a spec.
 
@@ -49,8 +50,10 @@ def build(
             `Weights`, which says where in it they are.
         seed: makes the initialisation reproducible, without touching torch's global generator.
         check_memory: refuse a network whose parameters the default device can never hold; none are on `meta`.
+        device: where its tensors are made; torch's default by default, the CPU unless it was changed. On "meta" they
+            have no memory: `to_empty(device=...)` gives it, `load_state_dict` fills it.
     Returns:
-        The model, on the CPU, in training mode.
+        The model, in training mode.
     Raises:
         SpecError: if the spec is wrong. WeightsError: if the weights do not fit. CapacityError: too large. All are
         BlockforgeErrors, as is what is raised for stages that there are not.
@@ -62,7 +65,7 @@ def build(
         arch = compile_spec(spec, given)
     if features_only or out_indices is not None:
         out_indices = stage_indices(out_indices, len(arch.plan.stages))
-    with _seeded(seed):
+    with _seeded(seed), torch.device(device) if device is not None else contextlib.nullcontext():
         model = Backbone.from_architecture(arch, out_indices, check_memory)
     if weights is not None:
         from blockforge.saving import load_weights

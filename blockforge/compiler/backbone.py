@@ -215,6 +215,14 @@ class Backbone(fx.GraphModule):
             ],
         }
 
+    def init_non_persistent_buffers(self) -> None:
+        """Compute again, in every module, the buffers that no file of weights holds: positions, masks, rotations.
+
+        `to`, `to_empty` and a first forward pass do so by themselves; timm and transformers call this after loading."""
+        for name, module in self.named_modules():
+            if name and callable(again := getattr(module, "init_non_persistent_buffers", None)):
+                again()
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each layer in the backward pass instead of keeping what is inside it."""
         for module in self.modules():

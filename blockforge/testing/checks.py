@@ -133,6 +133,24 @@ def check_copies(op: Op, *place: Any) -> None:
             assert torch.equal(other(*x), y), f"{how} gives another result"
 
 
+def check_buffers(op: Op, *place: Any) -> None:
+    """Buffers that are not saved are computed again by `init_non_persistent_buffers`, as loaders call it that gave
+    memory to a module from the meta device."""
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    fresh = op.build(*place).to("meta").to_empty(device="cpu").eval()
+    fresh.load_state_dict(module.state_dict())
+    for name, part in fresh.named_modules():
+        if not part._non_persistent_buffers_set:
+            continue
+        again = getattr(part, "init_non_persistent_buffers", None)
+        assert callable(again), f"'{name}' has buffers that are not saved and no init_non_persistent_buffers()"
+        for buffer in part._non_persistent_buffers_set:
+            part.get_buffer(buffer).fill_(1)
+        again()
+    with torch.no_grad():
+        assert torch.equal(fresh(*x), module(*x)), "with its weights, a module from the meta device is another one"
+
+
 def check_parameters(op: Op, *place: Any) -> None:
     """The parameters reload through the registry, from plain data, to an equal block."""
     plain = json.loads(json.dumps(op.parameters_dict()))
@@ -201,6 +219,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_batch,
     check_deterministic,
     check_copies,
+    check_buffers,
     check_parameters,
     check_training,
     check_bfloat16,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
 from blockforge.blocks.registry import mixer
@@ -201,10 +202,8 @@ class AttentionModule(nn.Module):
         return logits.softmax(-1)
 
 
-class WindowAttentionModule(AttentionModule):
+class WindowAttentionModule(AttentionModule, Computed):
     """See `Attention`. Runs on maps of any size, in windows of at most the side that its parameters are for."""
-
-    blocked: Tensor | None
 
     def __init__(self, op: Attention, shape: Shape) -> None:
         super().__init__(op, shape)
@@ -212,35 +211,38 @@ class WindowAttentionModule(AttentionModule):
         window = self.tiles.height if op.rel_pos_bias else op.window
         self.windows = Windows(window, op.steps if window == op.window else min(op.steps, window // 2))
         self.size = (shape.height, shape.width)
-        blocked = shift_mask(*self.size, *self.tiles[1:3]) if self.tiles.shift else None
-        self.register_buffer("blocked", blocked, persistent=False)
+        self.hold_computed()
+
+    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
+        return {"blocked": shift_mask(*self.size, *self.tiles[1:3], device=device)} if self.tiles.shift else {}
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, height, width, _ = x.shape
+        _, height, width, _ = x.shape
         side, shift = self.windows.on(height, width)
-        bias = self.bias(batch, height, width)
+        bias = self.bias(x)
         y = self.attend(self.qkv(cut_windows(x, side, shift)), bias)
         return self.proj(join_windows(y, side, height, width, shift))
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """As `AttentionModule.attention_weights`, one tile after the other."""
-        batch, height, width, _ = x.shape
+        _, height, width, _ = x.shape
         side, shift = self.windows.on(height, width)
-        bias = self.bias(batch, height, width)
+        bias = self.bias(x)
         positions = cut_windows(positions_of(x) + 1, side, shift) - 1  # the padding's zeros become -1
         return AttentionWeights(self.scores(self.qkv(cut_windows(x, side, shift)), bias), positions.flatten(1, 2))
 
-    def bias(self, batch: int, height: int, width: int) -> Tensor | None:
-        """What is added to the logits: one for all windows, or with a shift one for each."""
+    def bias(self, x: Tensor) -> Tensor | None:
+        """What is added to the logits for a map: one for all windows, or with a shift one for each."""
+        batch, height, width, _ = x.shape
         side, shift = self.windows.on(height, width)
         bias = self.rel_pos(side) if self.rel_pos is not None else None
         varies = is_symbolic(height, width)
         if self.windows.shift == 0 or (not varies and shift == 0):
             return bias
-        blocked = self.blocked
-        if blocked is None or varies or (height, width) != self.size:
-            images = batch if varies else 1
-            blocked = shift_mask(height, width, side, shift, images, device=self.qkv.weight.device)
+        if not self.tiles.shift or varies or (height, width) != self.size:
+            blocked = shift_mask(height, width, side, shift, batch if varies else 1, device=x.device)
+        else:
+            blocked = self.held("blocked", x)
         bias = ~blocked if bias is None else bias.masked_fill(blocked, -torch.inf)
         return bias if varies else bias.expand(batch, *bias.shape).flatten(0, 1)
 
@@ -251,27 +253,32 @@ def positions_of(x: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)[None]
 
 
-class RelativePositionBias(nn.Module):
+class RelativePositionBias(Computed):
     """One learnt number for each head and relative position in a tile: () -> (1, heads, L, L).
 
     The table's rows run over the vertical distances, and within one over the horizontal ones, from the most
     negative up. In a smaller tile of `side` x `side` the same distances have the same numbers.
     """
 
-    index: Tensor
-
     def __init__(self, tiles: Tiles, num_heads: int) -> None:
         super().__init__()
         self.tile = height, width = tiles[:2]
         self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
+        self.reset_parameters()
+        self.hold_computed()
+
+    def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.table, std=0.02)
-        y, x = (t.flatten() for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+
+    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
+        height, width = self.tile
+        sides = (torch.arange(side, device=device) for side in self.tile)
+        y, x = (t.flatten() for t in torch.meshgrid(*sides, indexing="ij"))
         rows, columns = (t[:, None] - t[None, :] for t in (y, x))
-        index = (rows + height - 1) * (2 * width - 1) + columns + width - 1
-        self.register_buffer("index", index, persistent=False)
+        return {"index": (rows + height - 1) * (2 * width - 1) + columns + width - 1}
 
     def forward(self, side: int | None = None) -> Tensor:
-        index = self.index
+        index = self.held("index", self.table)
         if side is not None and (is_symbolic(side) or (side, side) != self.tile):
             at = torch.arange(side * side, device=index.device)
             at = at // side * (self.tile[1] - side) + at  # the same positions' numbers in the whole tile

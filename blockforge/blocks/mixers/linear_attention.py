@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, default_init
 from blockforge.blocks.registry import mixer
@@ -142,32 +143,34 @@ class LinearAttentionModule(nn.Module):
         return x.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-class Rotation(nn.Module):
+class Rotation(Computed):
     """Turns pairs of neighbouring channels, the first half of the pairs by an angle that grows with the row,
     the others with the column: x_BHWC -> x_BHWC."""
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        cos, sin = self.tables(*shape)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.shape = shape
+        self.hold_computed()
+
+    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
+        cos, sin = (t.to(torch.get_default_dtype()) for t in self.tables(*self.shape, device=device))
+        return {"cos": cos, "sin": sin}
 
     @staticmethod
-    def tables(height: int, width: int, dim: int) -> tuple[Tensor, Tensor]:
+    def tables(height: int, width: int, dim: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the angles, (H, W, C / 2)."""
         pairs = dim // 4
-        speeds = ROPE_BASE ** (-torch.arange(pairs) / pairs)
-        down = (torch.arange(height)[:, None] * speeds)[:, None].expand(-1, width, -1)
-        right = (torch.arange(width)[:, None] * speeds)[None].expand(height, -1, -1)
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        rows, columns, steps = (torch.arange(n, device=device, dtype=dtype) for n in (height, width, pairs))
+        speeds = ROPE_BASE ** (-steps / pairs)
+        down = (rows[:, None] * speeds)[:, None].expand(-1, width, -1)
+        right = (columns[:, None] * speeds)[None].expand(height, -1, -1)
         angles = torch.cat([down, right], dim=-1)
         return angles.cos(), angles.sin()
 
     def forward(self, x: Tensor) -> Tensor:
-        cos, sin = self.cos, self.sin
+        cos, sin = self.held("cos", x), self.held("sin", x)
         if torch.compiler.is_exporting() or x.shape[1:3] != cos.shape[:2]:  # an exported graph may serve every size
-            cos, sin = (t.to(x) for t in self.tables(*x.shape[1:]))
+            cos, sin = (t.to(x) for t in self.tables(x.shape[1], x.shape[2], x.shape[3], device=x.device))
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)

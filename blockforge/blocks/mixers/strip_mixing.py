@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import OddKernel, Width
 from blockforge.blocks.layers import Conv2d, DWConv, Linear, default_init, same_size
 from blockforge.blocks.norms.batch_norm import BatchNorm2d
@@ -184,21 +185,26 @@ class StripConv(nn.Module):
         return strip_mix(x, pos_HWC, weight, bias, axis=self.axis, beside_BHWC=beside, beside_first=first)
 
 
-class PositionTable(nn.Module):
+class PositionTable(Computed):
     """A learnt vector for each distance between a position's column and its row, cut off at `reach`:
     () -> (H, W, C)."""
 
-    index: Tensor
-
     def __init__(self, shape: Shape, reach: int) -> None:
         super().__init__()
+        self.size, self.reach = (shape.height, shape.width), reach
         self.table = nn.Parameter(torch.empty(2 * reach + 1, shape.dim))
+        self.reset_parameters()
+        self.hold_computed()
+
+    def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.table, std=0.02)
-        distance = torch.arange(shape.width)[None, :] - torch.arange(shape.height)[:, None]
-        self.register_buffer("index", distance.clamp(-reach, reach) + reach, persistent=False)
+
+    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
+        rows, columns = (torch.arange(side, device=device) for side in self.size)
+        return {"index": (columns[None, :] - rows[:, None]).clamp(-self.reach, self.reach) + self.reach}
 
     def forward(self) -> Tensor:
-        return F.embedding(self.index, self.table)
+        return F.embedding(self.held("index", self.table), self.table)
 
     def no_weight_decay(self) -> set[str]:
         return {"table"}
