@@ -83,6 +83,8 @@ class Operator:
         """
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return self.loaded[_load(self, "torch")]
+        if not torch.compiler.is_compiling() and x.numel() == 0:  # no image: nothing to gain, and no kernel need care
+            return self.loaded[_load(self, "torch")]
         return self.loaded[_choose(self, x.device.type, x.dtype, backend, tuple(facts.items()))]
 
     def choose(self, x: Tensor, backend: str | None = None, **facts: Any) -> Choice:

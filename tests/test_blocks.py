@@ -87,12 +87,12 @@ def test_behind_frozen_layers() -> None:
 _FROZEN = """
 import torch
 from blockforge.blocks import registry
-from blockforge.testing import accepts, example_inputs, example_places, variants
+from blockforge.testing import accepts, build_on_maps, example_inputs, example_places, variants
 for name, cls in registry.blocks().items():
     print(name, flush=True)
     for op in variants(cls) if cls.kind in ("stem", "downsample") else [cls()]:
         place = next(p for p in example_places(op.kind) if accepts(op, *p))
-        module = op.build(*place)
+        module = build_on_maps(op, *place)
         for _ in range(5):
             y = module(*example_inputs(op.kind, *place))
             if y.requires_grad:
@@ -232,6 +232,5 @@ def test_variants_follow_the_fields() -> None:
 def test_a_1x1_convolution_reads_what_torchs_does(stride: int, padding: int) -> None:
     conv = Conv2d(3, 4, 1, stride=stride, padding=padding)
     for height, width in ((1, 3), (5, 8), (24, 9)):
-        x = torch.randn(2, height, width, 3)
-        expected = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, stride, padding)
-        torch.testing.assert_close(conv(x), expected.permute(0, 2, 3, 1))
+        x = torch.randn(2, height, width, 3).permute(0, 3, 1, 2)
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, stride, padding))

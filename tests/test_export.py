@@ -13,6 +13,7 @@ import torch
 import blockforge as bf
 from blockforge.blocks.base import Shape
 from blockforge.blocks.layers import Conv2d, Linear
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.mixers.attention import Attention
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.cli import main
@@ -177,7 +178,7 @@ def test_masks_of_shifted_windows_follow_the_size() -> None:
 
 def test_a_pointwise_convolution_stays_one() -> None:
     """The dilation that makes it fast on a CPU in torch is not in the graph, nor the slice that stands for a stride."""
-    layers = torch.nn.Sequential(Conv2d(4, 8, 1, stride=2), Conv2d(8, 8, 1, groups=8), Linear(8, 4)).eval()
+    layers = Maps(Conv2d(4, 8, 1, stride=2), Conv2d(8, 8, 1, groups=8), Linear(8, 4)).eval()
     x = torch.randn(1, 6, 6, 4, generator=torch.Generator().manual_seed(0))
     program = torch.export.export(layers, (x,))
     found = [n for n in program.graph.nodes if n.target is torch.ops.aten.conv2d.default]

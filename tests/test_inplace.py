@@ -1,28 +1,77 @@
-"""Activations that overwrite their input."""
+"""Activations in their input's memory."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.base import Shape
+from blockforge.blocks.ffns.mlp import MLP
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.maps import Maps
 
 
-def test_gelu_overwrites_its_input_in_inference_alone() -> None:
-    gelu, x = activation_inplace("gelu"), torch.randn(3, 5)
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_an_activation_overwrites_its_own_input_in_inference_alone(name: str) -> None:
+    act, x = activation(name), torch.randn(3, 5)
     before = x.clone()
-    recorded = gelu(x)
+    recorded = activate(act, x, own=True)
     assert torch.equal(x, before)
-    torch.testing.assert_close(recorded, F.gelu(before))
     with torch.no_grad():
-        assert gelu(x).data_ptr() == x.data_ptr()
+        assert activate(act, x, own=False).data_ptr() != x.data_ptr()
+        assert torch.equal(x, before)
+        assert activate(act, x, own=True).data_ptr() == x.data_ptr()
     torch.testing.assert_close(x, recorded)
 
 
 def test_a_captured_graph_overwrites_nothing() -> None:
-    gelu, x = activation_inplace("gelu"), torch.randn(3, 5)
+    class Act(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return activate(nn.GELU(), x, own=True)
+
+    x = torch.randn(3, 5)
     before = x.clone()
     with torch.no_grad():
-        exported = torch.export.export(gelu, (x,)).module()
+        exported = torch.export.export(Act(), (x,)).module()
         torch.testing.assert_close(exported(x), F.gelu(before))
     assert torch.equal(x, before)
+
+
+def test_what_a_hook_has_kept_stays_as_it_was() -> None:
+    module, kept = MLP().build(Shape(4, 4, 8)).eval(), []
+    x, fc1 = torch.randn(2, 4, 4, 8), module.fc1
+    module.fc1.register_forward_hook(lambda _m, _args, y: kept.append(y))  # type: ignore[union-attr]
+    with torch.no_grad():
+        module(x)
+        torch.testing.assert_close(kept[0], F.linear(x, fc1.weight, fc1.bias))  # type: ignore[arg-type]
+
+
+def test_in_a_row_an_activation_overwrites_what_was_made_for_it() -> None:
+    row, x = Maps(Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.GELU()).eval(), torch.randn(2, 5, 6, 4)
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        wanted = row(x)
+        for at in (0, 1):
+            row[at].register_forward_hook(lambda _m, _args, y: seen.append(y))
+        assert torch.equal(row(x), wanted)
+        torch.testing.assert_close(F.gelu(seen[1]).permute(0, 2, 3, 1), wanted)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU(inplace=True)])
+def test_a_pruned_row_leaves_its_input_alone(act: nn.Module) -> None:
+    row, x = Maps(Conv2d(4, 4, 3), act).eval(), torch.randn(2, 5, 6, 4)
+    row[0] = nn.Identity()
+    before = x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(row(x), before.relu())
+    assert torch.equal(x, before)
+
+
+def test_full_backward_hooks_behind_an_activation_that_overwrites() -> None:
+    row, seen = Maps(Conv2d(4, 4, 3), nn.ReLU(inplace=True)), []
+    row[0].register_full_backward_hook(lambda _m, _dx, dy: seen.append(dy))
+    row(torch.randn(2, 5, 6, 4, requires_grad=True)).sum().backward()
+    assert len(seen) == 1

@@ -15,10 +15,10 @@ from blockforge.compiler.modules import image_map
 def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
     """The result and all gradients, of the layer or of torch's operator."""
     if plain:
-        y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, conv.stride, conv.padding).permute(0, 2, 3, 1)
+        y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
     else:
         y = conv(x)
-        assert y.is_contiguous()
+        assert y.is_contiguous(memory_format=torch.channels_last)
     return [y.detach(), *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])]
 
 
@@ -31,7 +31,7 @@ def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
     monkeypatch.setattr(pieces, "LARGE", 0)
     torch.manual_seed(0)
     conv = Conv2d(24, 100, kernel, stride=stride, bias=bias)
-    x = torch.randn(1, 6, 5, 24, requires_grad=True)
+    x = torch.randn(1, 24, 6, 5).to(memory_format=torch.channels_last).requires_grad_()
     assert pieces.outweighs(conv.weight, x)
     for ours, torchs in zip(run(conv, x, plain=False), run(conv, x, plain=True), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-3)
@@ -40,7 +40,7 @@ def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
 def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "LARGE", 0)
     monkeypatch.setattr(pieces, "PIECE", 5000)
-    conv, x = Conv2d(8, 40, 3), torch.randn(1, 3, 3, 8, requires_grad=True)
+    conv, x = Conv2d(8, 40, 3), torch.randn(1, 8, 3, 3, requires_grad=True)
     conv.weight.requires_grad_(False)
     conv(x).sum().backward()
     assert conv.weight.grad is None

@@ -199,7 +199,7 @@ def test_one_channel_runs_channels_last() -> None:
     maps: list[Tensor] = []
     model.get_submodule("stem.0").register_forward_hook(lambda module, args, y: maps.append(y))
     model(torch.randn(2, 1, 45, 61))
-    assert maps[0].is_contiguous()
+    assert maps[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

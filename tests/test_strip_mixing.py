@@ -9,6 +9,7 @@ from torch import Tensor
 import blockforge as bf
 from blockforge.blocks.base import Shape
 from blockforge.blocks.ffns.grn_mlp import GRN
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.mixers.strip_mixing import CGSMM, Order, StripConv
 from blockforge.errors import OpError, SpecError
 from blockforge.testing.measure import randomise
@@ -43,7 +44,7 @@ def test_cgsmm_is_what_it_says(groups: int, strip: int, order: Order) -> None:
         at_columns = module.pos_columns.table[distance + 7]
         for image, y in zip(x, module(x), strict=True):
             rows = torch.cat([mixed_rows(module.rows, image + at_rows), image], dim=-1)
-            rows = module.act(module.bn(module.fuse_rows(rows[None])))[0]
+            rows = module.act(on_nchw(module.bn, module.fuse_rows(rows[None])))[0]
             base = (rows if order == "cascade" else image) + at_columns
             columns = mixed_rows(module.columns, base.transpose(0, 1)).transpose(0, 1)
             columns = module.fuse_columns(torch.cat([image, columns], dim=-1)[None])[0]

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lower import is_leaf_on_nchw
 
 Visit = Callable[[str, Tensor], None]
 
@@ -26,7 +27,7 @@ def run(model: Backbone, x_BCHW: Tensor, visit: Visit) -> Tensor:
     sums = [name for name in nodes if nodes[name]["kind"] == "add"]  # no module makes them
 
     def show(name: str, value: Tensor) -> Tensor:
-        visit(name, value)
+        visit(name, value.permute(0, 2, 3, 1) if is_leaf_on_nchw(nodes[name]) else value)
         return value
 
     hooks = [

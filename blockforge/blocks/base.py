@@ -10,7 +10,8 @@ for each (block, place). The compiler calls every block of a kind in the same wa
 | aggregator         | `shape`, `sources`, `dim`: the map, the sources' widths, the width to give  |
 | head               | `shape`, `num_classes`                                                      |
 
-Every module works on channels-last maps, x_BHWC; a head gives y_BK (K classes).
+Every module works on channels-last maps, x_BHWC; a head gives y_BK (K classes). One that is a leaf of torch's (a batch
+norm, a convolution) takes what its class takes, and `layout` says so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import nn
 from blockforge.errors import OpError
 
 Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head"]
+Layout = Literal["NHWC", "NCHW"]
 
 
 class Shape(NamedTuple):
@@ -95,6 +97,11 @@ class Op(BaseModel):
         build the same network there are then equal, and hash alike. The default: itself."""
         return self
 
+    @property
+    def layout(self) -> Layout:
+        """What the module takes and gives: NCHW where it is a leaf of a class that does, see `blocks.leaves`."""
+        return "NHWC"
+
     @abstractmethod
     def out_shape(self, *place: Any) -> Shape:
         """The shape that the block gives."""
@@ -121,8 +128,8 @@ class MapOp(Op):
     """A block that keeps the shape of its map: the base of mixers, FFNs and norms."""
 
     residual: ClassVar[bool] = False
-    """Whether its module has a method `residual(x)`, `x + forward(x)` in one pass without a map for the second
-    term. A branch in which nothing stands between the two uses it."""
+    """Whether its module has a method `residual(x)`: `x + forward(x)` in one pass without a map for the second term, in
+    the layout of `forward`. A branch in which nothing stands between the two uses it."""
 
     def out_shape(self, shape: Shape) -> Shape:
         return shape

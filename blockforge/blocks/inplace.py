@@ -1,4 +1,4 @@
-"""Activations that overwrite their input in inference, for inputs that nobody else holds.
+"""Activations in their input's memory in inference, for inputs that nobody else holds.
 
 The hidden map of a feed-forward network is the largest of a model. A second one for the activation's result is memory
 that the system must hand out and clear page by page: at batch 8 that costs more than the activation itself
@@ -8,50 +8,33 @@ that the system must hand out and clear page by page: at batch 8 that costs more
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.leaves import untouched
 
-def activation_inplace(name: str) -> nn.Module:
-    """The activation called `name` (see `fields.Act`), for an input that is used nowhere else."""
-    return _ACTS[name]()
+_INPLACE: dict[type, Callable[[Any, Tensor], Tensor]] = {
+    nn.GELU: lambda act, x: torch.ops.aten.gelu_(x, approximate=act.approximate),
+    nn.ReLU: lambda act, x: F.relu_(x),
+    nn.SiLU: lambda act, x: F.silu(x, inplace=True),
+}
+
+
+def activate(act: nn.Module, x: Tensor, own: bool) -> Tensor:
+    """`act(x)`, in x's memory where that may be overwritten.
+
+    Args:
+        own: nobody else reads x: what made it is `untouched`, so that no hook has kept it, and gave new memory.
+    """
+    if own and may_overwrite() and type(act) in _INPLACE and untouched(act, type(act)):
+        return _INPLACE[type(act)](act, x)
+    y: Tensor = act(x if own or not getattr(act, "inplace", False) else x.clone())
+    return y
 
 
 def may_overwrite() -> bool:
     """Whether a map may be overwritten: neither gradients need it, nor is a graph captured."""
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
-
-
-class InplaceGELU(nn.GELU):
-    """GELU in its input's memory where that may be overwritten."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not may_overwrite():
-            return F.gelu(x, approximate=self.approximate)
-        y: Tensor = torch.ops.aten.gelu_(x, approximate=self.approximate)
-        return y
-
-
-class InplaceReLU(nn.ReLU):
-    """ReLU in its input's memory where that may be overwritten."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x, inplace=may_overwrite())
-
-
-class InplaceSiLU(nn.SiLU):
-    """SiLU in its input's memory where that may be overwritten."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x, inplace=may_overwrite())
-
-
-_ACTS: dict[str, Callable[[], nn.Module]] = {
-    "gelu": InplaceGELU,
-    "gelu_tanh": lambda: InplaceGELU(approximate="tanh"),
-    "relu": InplaceReLU,
-    "silu": InplaceSiLU,
-    "identity": nn.Identity,
-}

@@ -1,19 +1,21 @@
-"""The layers that blocks are built from: torch's own, on channels-last maps, with the field's initialisation.
+"""The layers that blocks are built from: torch's own, with the field's initialisation, fast on channels-last maps.
 
 Shapes: B batch, H height, W width, C channels. A contiguous x_BHWC, permuted to NCHW, is what torch calls
-channels-last, so convolutions and linear layers share one layout without copies.
+channels-last, so convolutions and linear layers share one layout without copies. Each takes and gives what its class in
+torch does; see `blocks.leaves`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.leaves import on_nchw, untouched
 from blockforge.blocks.pieces import by_pieces, outweighs
 from blockforge.errors import OpError
 from blockforge.kernels.dwconv import dwconv
@@ -37,7 +39,7 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """A 2D convolution on x_BHWC. `padding` defaults to half the kernel.
+    """A 2D convolution of x_BCHW. `padding` defaults to half the kernel.
 
     Weights start as a normal of variance 2 / fan_out (`fan_out`) or of deviation 0.02 (`trunc_normal`), or as
     torch starts them (`uniform`).
@@ -77,15 +79,17 @@ class Conv2d(nn.Conv2d):
         if self.kernel_size == (1, 1) and not torch.compiler.is_exporting():
             # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
             # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
-            x = _read_by_1x1(x, stride, padding)  # type: ignore[arg-type]
-            if self.groups == 1 and x.is_contiguous():
-                return linear(x, self.weight.flatten(1), self.bias)
-            dilation, stride, padding = dilation_of_1x1(x), (1, 1), (0, 0)
+            read = _read_by_1x1(x.permute(0, 2, 3, 1), stride, padding)  # type: ignore[arg-type]
+            if self.groups == 1 and read.is_contiguous():
+                return linear(read, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+            x, dilation, stride, padding = read.permute(0, 3, 1, 2), dilation_of_1x1(x), (1, 1), (0, 0)
         elif self.groups == 1 and outweighs(self.weight, x):
-            return by_pieces(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
-        x = x.permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups).permute(0, 2, 3, 1)
-        return y.contiguous() if torch.is_grad_enabled() else y  # an image stays NCHW then: see `image_map`
+            how: Any = (self.stride, self.padding)
+            return by_pieces(x.permute(0, 2, 3, 1), self.weight, self.bias, *how).permute(0, 3, 1, 2)
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
+        if not torch.is_grad_enabled():
+            return y
+        return y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # an image stays NCHW then: see `image_map`
 
 
 def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
@@ -103,7 +107,7 @@ def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -
 
 
 class DWConv(Conv2d):
-    """A depth-wise convolution on x_BHWC: one filter a channel, same size."""
+    """A depth-wise convolution of x_BCHW: one filter a channel, same size."""
 
     def __init__(
         self, dim: int, kernel_size: int | tuple[int, int], *, bias: bool = True, init: ConvInit = "fan_out"
@@ -111,10 +115,12 @@ class DWConv(Conv2d):
         super().__init__(dim, dim, kernel_size, groups=dim, bias=bias, init=init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.kernel_size == (1, 1) else dwconv(x, self.weight, self.bias)
+        if self.kernel_size == (1, 1):
+            return super().forward(x)
+        return dwconv(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
     def residual(self, x: Tensor) -> Tensor:
-        """`x + self(x)`, with the identity in the kernel's centre: one pass over the map in place of two.
+        """`x + self(x)` of x_BCHW, with the identity in the kernel's centre: one pass over the map in place of two.
 
         In half precision the sum 1 + weight would round the weight away, so there it is two passes.
         """
@@ -122,7 +128,14 @@ class DWConv(Conv2d):
             return x + self(x)
         height, width = self.kernel_size
         centre = F.pad(self.weight.new_ones(1, 1, 1, 1), (width // 2, width // 2, height // 2, height // 2))
-        return dwconv(x, self.weight + centre, self.bias)
+        return dwconv(x.permute(0, 2, 3, 1), self.weight + centre, self.bias).permute(0, 3, 1, 2)
+
+
+def add_dwconv(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
+    """`x + conv(x)` as y_BHWC, in one pass where the convolution may be computed around."""
+    if untouched(conv, DWConv):
+        return on_nchw(conv.residual, x_BHWC)  # type: ignore[arg-type]
+    return x_BHWC + on_nchw(conv, x_BHWC)
 
 
 class DropPath(nn.Module):

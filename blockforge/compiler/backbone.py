@@ -259,6 +259,7 @@ class Backbone(fx.GraphModule):
         if key not in views:
             graph = emit(self.arch, maps=key[0], logits=key[1])
             views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
+        views[key]._modules = self._modules  # what stands there now, should something have been replaced since
         return views[key]
 
     def _parts(self) -> dict[str, nn.Module]:

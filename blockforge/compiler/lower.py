@@ -108,7 +108,10 @@ def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[
         like = emitted[_unit_of(node["like"], emitted)]
         with graph.inserting_before(like.next):  # the map itself need not live until its windows are put back
             args += tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
-    return graph.create_node("call_module", unit.name, args, name=name)
+    if not is_leaf_on_nchw(node):
+        return graph.create_node("call_module", unit.name, args, name=name)
+    y = graph.create_node("call_module", unit.name, (_nchw(graph, args[0]),), name=f"{name}_given")
+    return graph.create_node("call_method", "permute", (y, 0, 2, 3, 1), name=name)
 
 
 _SIDES = ((1, "height"), (2, "width"))
@@ -121,6 +124,11 @@ def _unit_of(name: str, emitted: dict[str, fx.Node]) -> str:
 
 def _nchw(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.create_node("call_method", "permute", (node, 0, 3, 1, 2), name=f"{node.name}_nchw")
+
+
+def is_leaf_on_nchw(node: dict[str, Any]) -> bool:
+    """Whether what a node outside of layers runs is a leaf of a class of torch that works on x_BCHW."""
+    return node["layer"] is None and node["impl"] is not None and node["impl"].layout == "NCHW"
 
 
 def _module(graph: nx.DiGraph, unit: Unit) -> nn.Module:

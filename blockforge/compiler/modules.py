@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blockforge.blocks.layers import DropPath, activation, channel_affine
+from blockforge.blocks.leaves import layout_of, on_map, untouched
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import InputError
 from blockforge.spec.fields import Act
@@ -39,7 +40,8 @@ class Branch(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = norm if norm is not None else nn.Identity()
-        self.op = op
+        self.op, self.made = op, type(op)
+        self.norm_layout, self.layout = layout_of(self.norm), layout_of(op)
         branch, skip = (scale.branch, scale.skip) if scale is not None else (None, None)
         self.scale = nn.Parameter(torch.full((dim,), branch)) if branch is not None else None
         self.skip_scale = nn.Parameter(torch.full((dim,), skip)) if skip is not None else None
@@ -50,11 +52,11 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
         """`fed`: what an aggregator gives in place of the branch's own input."""
-        if self.at_once and fed is None:
+        if self.at_once and fed is None and untouched(self.op, self.made):
             op: Any = self.op
-            y = op.residual(x)
+            y = on_map(op.residual, x, self.layout)
             return self.post_act(y) if self.post_act is not None else y
-        y = self.op(self.norm(x) if fed is None else fed)
+        y = on_map(self.op, on_map(self.norm, x, self.norm_layout) if fed is None else fed, self.layout)
         if self.scale is not None:
             y = y * self.scale
         if self.skip_scale is not None and self.skip_bias is not None:
@@ -72,10 +74,11 @@ class Fuse(nn.Module):
     def __init__(self, op: nn.Module, norm: nn.Module | None) -> None:
         super().__init__()
         self.norm = norm if norm is not None else nn.Identity()
+        self.norm_layout = layout_of(self.norm)
         self.op = op
 
     def forward(self, x: Tensor, sources: list[Tensor]) -> Tensor:
-        return self.op(self.norm(x), sources)
+        return self.op(on_map(self.norm, x, self.norm_layout), sources)
 
 
 class Layer(nn.Module):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lower import Unit, units
+from blockforge.compiler.lower import Unit, is_leaf_on_nchw, units
 from blockforge.eject.layout import Call, Each, Expr, Items, Leaf, layout, render
 from blockforge.eject.network import Kind, block
 from blockforge.eject.values import Kept
@@ -98,14 +98,20 @@ class BackboneText:
                 args = [names[i] for i in unit.inputs]
                 if node["kind"] == "window_out":
                     args.append(f"*size_{node['stage']}")
-                called = " + ".join(args) if node["kind"] == "add" else f"{self._path(unit.name)}({', '.join(args)})"
-                lines.append(f"{names[unit.name]} = {called}")
+                lines.append(f"{names[unit.name]} = {self._called(unit, node, args)}")
             for last in unit.nodes:
                 if last in sizes:
                     lines.append(f"size_{sizes[last]} = {names[unit.name]}.shape[1:3]")
             if unit.name in ends:
                 lines.append(f"maps.append({names[unit.name]}.permute(0, 3, 1, 2))")
         return lines
+
+    def _called(self, unit: Unit, node: dict[str, Any], args: list[str]) -> str:
+        """What gives a unit's map: a sum, or the call of its module."""
+        if node["kind"] == "add":
+            return " + ".join(args)
+        path = self._path(unit.name)
+        return f"on_nchw({path}, {args[0]})" if is_leaf_on_nchw(node) else f"{path}({', '.join(args)})"
 
     def _variables(self) -> dict[str, str]:
         """A variable for each unit's map: `x`, unless something later than the next unit reads it."""

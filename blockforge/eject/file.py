@@ -10,6 +10,7 @@ from typing import Any
 
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lower import is_leaf_on_nchw
 from blockforge.eject.backbone import BackboneText
 from blockforge.eject.collect import Closure
 from blockforge.eject.facts import Facts
@@ -96,7 +97,10 @@ def _closure(arch: Architecture) -> Closure:
         elif node["kind"] == "aggregator":
             modules.add("Fuse")
         values += [node["impl"], node["norm"], node["scale"], *node["place"], node["in_shape"]]
-    closure = Closure((Definition(MODULES, m) for m in sorted(modules)), methods=["build"])
+    roots = [Definition(MODULES, m) for m in sorted(modules)]
+    if any(is_leaf_on_nchw(node) for node in arch.graph.nodes.values()):
+        roots.append(Definition("blockforge.blocks.leaves", "on_nchw"))
+    closure = Closure(roots, methods=["build"])
     for value in values:
         closure.values(value)
     closure.settle()

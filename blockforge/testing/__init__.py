@@ -14,13 +14,14 @@
 """
 
 from blockforge.testing.checks import CHECKS, check_op
-from blockforge.testing.examples import accepts, example_inputs, example_places, variants
+from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places, variants
 from blockforge.testing.measure import count_macs, peak_bytes, peak_bytes_per_image, randomise
 from blockforge.testing.models import check_costs, check_memory, check_shapes, check_spec, check_training_step
 
 __all__ = [
     "CHECKS",
     "accepts",
+    "build_on_maps",
     "check_costs",
     "check_memory",
     "check_op",

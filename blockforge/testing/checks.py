@@ -17,7 +17,8 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import Mixer, Op, Shape
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
-from blockforge.testing.examples import accepts, example_inputs, example_places
+from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places
+from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
 from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise, runnable_backends
 
 TOLERANCE = 0.1
@@ -41,7 +42,7 @@ def check_op(op: Op, *place: Any) -> None:
 
 def check_costs(op: Op, *place: Any) -> None:
     """Parameters and multiply-adds are what the module has and does."""
-    module, cost = op.build(*place), op.cost(*place)
+    module, cost = build_on_maps(op, *place), op.cost(*place)
     counted = sum(p.numel() for p in module.parameters())
     assert cost.params == counted, f"predicted {cost.params} parameters, the module has {counted}"
     x = example_inputs(op.kind, *place, batch=1)
@@ -121,7 +122,7 @@ def check_deterministic(op: Op, *place: Any) -> None:
 def check_copies(op: Op, *place: Any) -> None:
     """deepcopy, pickle and a state dict's round trip give the same module."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
-    fresh = op.build(*place).eval()
+    fresh = build_on_maps(op, *place).eval()
     fresh.load_state_dict(module.state_dict())
     with torch.no_grad():
         y = module(*x)
@@ -137,7 +138,7 @@ def check_buffers(op: Op, *place: Any) -> None:
     """Buffers that are not saved are computed again by `init_non_persistent_buffers`, as loaders call it that gave
     memory to a module from the meta device."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
-    fresh = op.build(*place).to("meta").to_empty(device="cpu").eval()
+    fresh = build_on_maps(op, *place).to("meta").to_empty(device="cpu").eval()
     fresh.load_state_dict(module.state_dict())
     for name, part in fresh.named_modules():
         if not part._non_persistent_buffers_set:
@@ -161,7 +162,7 @@ def check_parameters(op: Op, *place: Any) -> None:
 
 def check_training(op: Op, *place: Any) -> None:
     """In training mode it runs forward and backward, as it was initialised, without losing a number."""
-    module = op.build(*place).train()
+    module = build_on_maps(op, *place).train()
     x = tree_map_only(Tensor, lambda t: t.requires_grad_(), example_inputs(op.kind, *place))
     y = module(*x)
     assert tuple(y.shape) == _expected(op, place, 2), f"training mode gives {tuple(y.shape)}"
@@ -220,6 +221,10 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_deterministic,
     check_copies,
     check_buffers,
+    check_layout,
+    check_hooks,
+    check_replaced,
+    check_parametrized,
     check_parameters,
     check_training,
     check_bfloat16,
@@ -233,7 +238,7 @@ def _module(op: Op, place: tuple[Any, ...]) -> nn.Module:
     """The module in evaluation mode, off its initial values."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return randomise(op.build(*place)).eval()
+        return randomise(build_on_maps(op, *place)).eval()
 
 
 def _expected(op: Op, place: tuple[Any, ...], batch: int) -> tuple[int, ...]:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Op, Shape
+from blockforge.blocks.maps import Maps
 from blockforge.errors import OpError
 
 Place = tuple[Any, ...]
@@ -46,6 +47,12 @@ def accepts(op: Op, *place: Any) -> bool:
     except OpError:
         return False
     return True
+
+
+def build_on_maps(op: Op, *place: Any) -> nn.Module:
+    """The block's module on x_BHWC, whatever its layout."""
+    module = op.build(*place)
+    return Maps(module) if op.layout == "NCHW" else module
 
 
 def example_inputs(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lower import is_leaf_on_nchw
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike
 from blockforge.testing.checks import TOLERANCE
@@ -50,8 +51,11 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
     seen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def watch(name: str, module: nn.Module) -> Any:
+        nchw = is_leaf_on_nchw(nodes[name])
+
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = tuple(args[0].shape), tuple(output.shape)
+            read, given = (t.permute(0, 2, 3, 1) if nchw else t for t in (args[0], output))
+            seen[name] = tuple(read.shape), tuple(given.shape)
 
         return module.register_forward_hook(hook)
 

@@ -23,7 +23,7 @@ def cross_scan(
     dt: Tensor,
     B: Tensor,
     C: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     A: Tensor,
     D: Tensor | None = None,
     *,
@@ -39,7 +39,8 @@ def cross_scan(
         x: the map, (batch, height, width, channels).
         dt: what the steps are made of, (batch, height, width, K, rank).
         B, C: input and output maps of each position, (batch, height, width, K, N).
-        dt_weight: (K, channels, rank).
+        dt_weight: (K, channels, rank); None: dt holds the steps of each channel, rank is the channels, and standard
+            operators run it.
         A: (K, channels, N), negative.
         D: weight of the map in the output, (K, channels), or None.
         dt_bias: (K, channels), or None.
@@ -54,7 +55,9 @@ def cross_scan(
     Reference: VMamba: Visual State Space Model, https://arxiv.org/abs/2401.10166, section 4.3.
     """
     _check(x, dt, B, C, dt_weight, A, D, dt_bias, directions)
-    run = OPERATOR.pick(x, backend, double=torch.float64 in (x.dtype, A.dtype))
+    run = torch_impl.cross_scan
+    if dt_weight is not None:
+        run = OPERATOR.pick(x, backend, double=torch.float64 in (x.dtype, A.dtype))
     y: Tensor = run(x, dt, B, C, dt_weight, A, D, dt_bias=dt_bias, directions=directions, window=window)
     return y
 
@@ -70,23 +73,23 @@ def workspace(
 
 
 def _check(
-    x: Tensor, dt: Tensor, B: Tensor, C: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor | None,
+    x: Tensor, dt: Tensor, B: Tensor, C: Tensor, dt_weight: Tensor | None, A: Tensor, D: Tensor | None,
     dt_bias: Tensor | None, directions: tuple[Direction, ...],
 ) -> None:  # fmt: skip
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"x must be (batch, height, width, channels), not {tuple(x.shape)}")
     if not directions or not set(directions) <= set(DIRECTIONS):
         raise ValueError(f"directions must be some of {', '.join(DIRECTIONS)}, not {directions}")
-    if A.ndim != 3 or dt_weight.ndim != 3:
+    if A.ndim != 3 or (dt_weight is not None and dt_weight.ndim != 3):
         raise ValueError("A must be (K, channels, N) and dt_weight (K, channels, rank)")
     size, dim, count = tuple(x.shape[:3]), x.shape[3], len(directions)
-    mapped = (*size, count, A.shape[2])
-    wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+    mapped, rank = (*size, count, A.shape[2]), dim if dt_weight is None else dt_weight.shape[2]
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "A": (A, (count, dim, A.shape[2])),
-        "dt_weight": (dt_weight, (count, dim, dt_weight.shape[2])),
+        "dt_weight": (dt_weight, (count, dim, rank)),
     }
-    wanted |= {"dt": (dt, (*size, count, dt_weight.shape[2])), "B": (B, mapped), "C": (C, mapped)}
-    wanted |= {n: (t, (count, dim)) for n, t in (("D", D), ("dt_bias", dt_bias)) if t is not None}
+    wanted |= {"dt": (dt, (*size, count, rank)), "B": (B, mapped), "C": (C, mapped)}
+    wanted |= {"D": (D, (count, dim)), "dt_bias": (dt_bias, (count, dim))}
     for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must be {shape}, not {tuple(tensor.shape)}")

@@ -14,7 +14,7 @@ def cross_scan(
     dt: Tensor,
     B: Tensor,
     C: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     A: Tensor,
     D: Tensor | None = None,
     *,
@@ -30,7 +30,9 @@ def cross_scan(
         read = unrolled(read, direction.startswith("columns"), window or 0)
         sequences.append(read.flip(1) if direction.endswith("back") else read)
     u_BLKD, dt_BLKR, B_BLKN, C_BLKN = torch.stack(sequences, dim=2).split(sizes, dim=-1)
-    delta_BLKD = (dt_BLKR.transpose(1, 2) @ dt_weight.mT).transpose(1, 2)
+    delta_BLKD = dt_BLKR
+    if dt_weight is not None:
+        delta_BLKD = (dt_BLKR.transpose(1, 2) @ dt_weight.mT).transpose(1, 2)
     y_BDL = selective_scan(
         u_BLKD.flatten(2).mT,
         delta_BLKD.flatten(2).mT,

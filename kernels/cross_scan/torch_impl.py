@@ -17,7 +17,7 @@ def cross_scan(
     dt: Tensor,
     B: Tensor,
     C: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     A: Tensor,
     D: Tensor | None = None,
     *,
@@ -37,7 +37,7 @@ def cross_scan(
             dt_BLR, B_BLN, C_BLN = (unrolled(t[..., k, :], columns, window or 0) for t in (dt, B, C))
             y_BDL = torch_impl.selective_scan(
                 u_BLD.mT,
-                F.linear(dt_BLR, dt_weight[k]).mT,
+                (dt_BLR if dt_weight is None else F.linear(dt_BLR, dt_weight[k])).mT,
                 A[k],
                 B_BLN.mT.unsqueeze(1),
                 C_BLN.mT.unsqueeze(1),

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.blocks.layers import DWConv
+from blockforge.blocks.leaves import on_nchw
 from blockforge.kernels import backend
 from blockforge.kernels.dwconv import OPERATOR, dwconv, onednn_impl, torch_impl
 
@@ -155,14 +156,15 @@ def test_captured_graphs_have_the_public_operators(grad: bool) -> None:
     x, weight, bias = operands(2, 9, 7, 4)
     layer = DWConv(4, 7)
     layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    given = x.detach().permute(0, 3, 1, 2)
     with torch.set_grad_enabled(grad):
-        exported = torch.export.export(layer, (x,))
+        exported = torch.export.export(layer, (given,))
         compiled = torch.compile(dwconv, fullgraph=True, backend="aot_eager")(x, weight, bias)
-    traced = torch.jit.trace(layer, x, check_trace=False)
+    traced = torch.jit.trace(layer, given, check_trace=False)
     calls = {str(n.target) for n in exported.graph.nodes if n.op == "call_function"}
     assert "aten.conv2d.default" in calls
     assert not any("blockforge" in call for call in calls)
-    for found in (exported.module()(x), compiled, traced(x)):
+    for found in (exported.module()(given).permute(0, 2, 3, 1), compiled, traced(given).permute(0, 2, 3, 1)):
         torch.testing.assert_close(found, DEFINITION(x, weight, bias), rtol=1e-5, atol=1e-5)
 
 
@@ -186,8 +188,8 @@ def test_a_whole_model_may_run_without_it() -> None:
 def test_layer_and_its_residual(kernel_size: int | tuple[int, int]) -> None:
     layer, x = DWConv(6, kernel_size), torch.randn(2, 5, 8, 6, generator=torch.Generator().manual_seed(0))
     wanted = DEFINITION(x, layer.weight, layer.bias)
-    torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(layer.residual(x), x + wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(on_nchw(layer, x), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(on_nchw(layer.residual, x), x + wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Aggregator, Cost, Shape, divisible
 from blockforge.blocks.fields import Count, NormParam
-from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.leaves import layout_of, on_map, on_nchw, untouched
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import aggregator
@@ -106,9 +107,10 @@ class DMCAModule(nn.Module):
         width = shape.dim
         self.groups, self.missing = op.groups, dim % PARTS
         self.norm = op.norm.build(shape._replace(dim=joined)) if op.norm is not None else nn.Identity()
+        self.norm_layout = layout_of(self.norm)
         self.dwconv = DWConv(joined, 3, bias=False, init="trunc_normal")
-        self.bn = BatchNorm2d(joined)
-        self.act = activation_inplace("gelu")
+        self.bn = nn.BatchNorm2d(joined)
+        self.act = nn.GELU()
         self.k_in, self.v_in = Linear(joined, width), Linear(joined, width)
         self.q, self.k = _reducing(width, op.reduction), _reducing(width, op.reduction)
         self.v = _reducing(width, 1)
@@ -122,21 +124,21 @@ class DMCAModule(nn.Module):
             x = q
         y = self.joined(x, q, k, v)
         del x, q, k, v
-        y = self.mix(y)
-        y = self.act(y)
-        y = self.proj(y)
+        y = on_nchw(self.mix, y)
+        y = activate(self.act, y, untouched(self.mix, DWConv))
+        y = on_nchw(self.proj, y)
         return self.filled(y) if self.missing else y
 
     def read(self, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Keys, reduced, and values of the sources."""
-        s = self.norm(torch.cat(sources, dim=-1))
-        s = self.dwconv(s)
-        s = self.bn(s)
-        s = self.act(s)
-        k = self.k(self.act(self.k_in(s)))
+        s = on_map(self.norm, torch.cat(sources, dim=-1), self.norm_layout)
+        s = on_nchw(self.dwconv, s)
+        s = on_nchw(self.bn, s)
+        s = activate(self.act, s, untouched(self.bn, nn.BatchNorm2d))
+        k = self.k(activate(self.act, self.k_in(s), untouched(self.k_in, Linear)))
         v = self.v_in(s)
         del s
-        return k, self.v(self.act(v))
+        return k, self.v(activate(self.act, v, untouched(self.v_in, Linear)))
 
     def joined(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """x, what its channels find in the values, and the values, their channels interleaved."""
@@ -150,7 +152,7 @@ class DMCAModule(nn.Module):
         return torch.cat([y, *(share.mean(-1, keepdim=True) for share in shares)], dim=-1)
 
 
-def _reducing(dim: int, reduction: int) -> nn.Sequential:
+def _reducing(dim: int, reduction: int) -> Maps:
     """A linear layer with BatchNorm, behind a strided depth-wise convolution if the map shrinks."""
     steps: dict[str, nn.Module] = {}
     if reduction > 1:
@@ -158,5 +160,5 @@ def _reducing(dim: int, reduction: int) -> nn.Sequential:
         steps["reduce"] = Conv2d(
             dim, dim, kernel, stride=reduction, padding=padding, groups=dim, bias=False, init="trunc_normal"
         )
-        steps |= {"reduce_bn": BatchNorm2d(dim), "act": activation_inplace("gelu")}
-    return nn.Sequential(OrderedDict(steps, linear=Linear(dim, dim, bias=False), bn=BatchNorm2d(dim)))
+        steps |= {"reduce_bn": nn.BatchNorm2d(dim), "act": nn.GELU()}
+    return Maps(OrderedDict(steps, linear=Linear(dim, dim, bias=False), bn=nn.BatchNorm2d(dim)))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 
@@ -72,10 +72,13 @@ class BottleneckDownsampleModule(nn.Module):
         inside = op.inside(dim)
         self.branch = bottleneck(in_dim, dim, inside, op.kernel_size, op.groups, op.act, op.stride)
         projection = Conv2d(in_dim, dim, 1, stride=op.stride, bias=False)
-        self.shortcut = nn.Sequential(projection, BatchNorm2d(dim))
-        self.act = activation_inplace(op.act)
+        self.shortcut = Maps(projection, nn.BatchNorm2d(dim))
+        self.act = activation(op.act)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(x)
-        y += self.shortcut(x)
-        return self.act(y)
+        if self.branch.gives_own():
+            y += self.shortcut(x)
+        else:
+            y = y + self.shortcut(x)
+        return activate(self.act, y, own=True)

@@ -7,8 +7,8 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.fields import Act, NormParam, OddKernel
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d, ConvInit
+from blockforge.blocks.layers import Conv2d, ConvInit, activation
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 
@@ -59,5 +59,5 @@ class ConvDownsample(Downsample):
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias, init=self.init)
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        act = [activation_inplace(self.act)] if self.act != "identity" else []
-        return nn.Sequential(conv, *act, norm)
+        act = [activation(self.act)] if self.act != "identity" else []
+        return Maps(conv, *act, norm)

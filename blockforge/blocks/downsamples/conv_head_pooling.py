@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.base import Cost, Downsample, Layout, Shape
 from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import downsample
 from blockforge.errors import OpError
@@ -56,6 +57,10 @@ class ConvHeadPooling(Downsample):
         patches = self.patches(shape, dim)
         return Shape(1, 1 + patches.positions, dim) if self.class_token else patches
 
+    @property
+    def layout(self) -> Layout:
+        return "NHWC" if self.class_token else "NCHW"
+
     def cost(self, shape: Shape, dim: int) -> Cost:
         positions = self.patches(shape, dim).positions
         cost = primitives.conv(shape.dim, dim, (_KERNEL, _KERNEL), positions, groups=shape.dim)
@@ -80,5 +85,5 @@ class TokenPooling(nn.Module):
 
     def forward(self, x_B1LC: Tensor) -> Tensor:
         token, patches = x_B1LC[:, :, :1], x_B1LC[:, 0, 1:]
-        pooled = self.conv(patches.unflatten(1, (self.side, self.side)))
+        pooled = on_nchw(self.conv, patches.unflatten(1, (self.side, self.side)))
         return torch.cat([self.fc(token), pooled.flatten(1, 2)[:, None]], dim=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.base import Cost, Downsample, Layout, Shape
 from blockforge.blocks.layers import Conv2d, default_init
 from blockforge.blocks.registry import downsample
 from blockforge.errors import OpError
@@ -28,6 +28,10 @@ class DWConvDownsample(Downsample):
 
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         return Shape(shape.height // 2, shape.width // 2, dim)
+
+    @property
+    def layout(self) -> Layout:
+        return "NCHW"
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         positions = self.out_shape(shape, dim).positions

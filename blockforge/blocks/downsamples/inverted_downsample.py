@@ -8,7 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.fields import OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import downsample
 
@@ -47,13 +47,13 @@ class InvertedDownsample(Downsample):
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         hidden = self.hidden(dim)
-        module = nn.Sequential(
+        module = Maps(
             Linear(shape.dim, hidden),
             nn.ReLU(inplace=True),  # nothing else reads the convolution's result
             Conv2d(hidden, hidden, self.kernel_size, stride=2, groups=hidden),
             nn.ReLU(inplace=True),
             Linear(hidden, dim),
-            BatchNorm2d(dim),
+            nn.BatchNorm2d(dim),
         )
         default_init(module)
         return module

@@ -8,6 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.fields import KernelSize, NormParam
 from blockforge.blocks.layers import Conv2d, default_init
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import downsample
 
 
@@ -59,4 +60,4 @@ class PatchDownsample(Downsample):
         norm = [self.norm.build(self.out_shape(shape, dim))] if self.norm is not None else []
         conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias)
         default_init(conv)
-        return nn.Sequential(pre_norm, conv, *norm)
+        return Maps(pre_norm, conv, *norm)

@@ -10,6 +10,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.fields import NormParam
 from blockforge.blocks.layers import Linear
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.norms.layer_norm import LayerNorm
 from blockforge.blocks.registry import downsample
 
@@ -59,11 +60,11 @@ class PatchMergingModule(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.norm_layout = norm, layout_of(norm)
         self.proj = Linear(4 * in_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(self.norm(self.merge(x)))
+        return self.proj(on_map(self.norm, self.merge(x), self.norm_layout))
 
     def merge(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]

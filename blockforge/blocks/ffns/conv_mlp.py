@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import ConvInit, DWConv, Linear
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, add_dwconv
 from blockforge.blocks.registry import ffn
 
 
@@ -53,8 +53,8 @@ class ConvMLPModule(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden)
         self.dwconv = DWConv(hidden, kernel_size, init=init)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.dwconv.residual(self.fc1(x))))
+        return self.fc2(activate(self.act, add_dwconv(self.dwconv, self.fc1(x)), own=True))

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Linear
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.leaves import untouched
 from blockforge.blocks.registry import ffn
 
 
@@ -46,7 +47,7 @@ class GatedMLPModule(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc = Linear(dim, 2 * hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.proj = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,4 +55,4 @@ class GatedMLPModule(nn.Module):
 
     def gated(self, x: Tensor) -> Tensor:
         gate, value = self.fc(x).chunk(2, dim=-1)
-        return self.act(gate) * value
+        return activate(self.act, gate, untouched(self.fc, Linear)) * value

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import DWConv, Linear, default_init
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.leaves import layout_of, on_map, untouched
 from blockforge.blocks.registry import ffn
 
 EPS = 1e-6
@@ -58,15 +59,21 @@ class GRNMLPModule(nn.Module):
     def __init__(self, dim: int, hidden: int, dw: int | None, act: str) -> None:
         super().__init__()
         self.dwconv = DWConv(dim, dw, bias=False) if dw is not None else nn.Identity()
+        self.layout = layout_of(self.dwconv)
         self.norm = nn.LayerNorm(dim) if dw is not None else nn.Identity()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.grn = GRN(hidden)
         self.fc2 = Linear(hidden, dim)
         default_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.grn(self.act(self.fc1(self.norm(self.dwconv(x))))))
+        own = untouched(self.fc1, Linear)
+        return self.fc2(self.grn(activate(self.act, self.fc1(self.norm(self.near(x))), own)))
+
+    def near(self, x: Tensor) -> Tensor:
+        """What the depth-wise convolution gives, if there is one."""
+        return on_map(self.dwconv, x, self.layout)
 
 
 class GRN(nn.Module):

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Linear
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.leaves import untouched
 from blockforge.blocks.registry import ffn
 
 
@@ -49,8 +50,9 @@ class MLPModule(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.fc1(x)
+        return self.fc2(activate(self.act, x, untouched(self.fc1, Linear)))

@@ -11,6 +11,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Head, Shape
 from blockforge.blocks.fields import NormParam
 from blockforge.blocks.layers import Linear
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.registry import head
 
 
@@ -67,7 +68,8 @@ class ClassifierModule(nn.Module):
     def __init__(self, dim: int, num_classes: int, pool: str, norm: nn.Module, pooled_norm: nn.Module) -> None:
         super().__init__()
         self.dim, self.pool, self.drop_rate = dim, pool, 0.0
-        self.norm, self.pooled_norm = norm, pooled_norm
+        self.norm, self.norm_layout = norm, layout_of(norm)
+        self.pooled_norm, self.pooled_layout = pooled_norm, layout_of(pooled_norm)
         self.fc: nn.Module = nn.Identity()
         self.reset(num_classes)
 
@@ -79,14 +81,14 @@ class ClassifierModule(nn.Module):
             self.fc.to(old.device, old.dtype)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.pooled_norm(self.pooled(x)).flatten(1)
+        x = on_map(self.pooled_norm, self.pooled(x), self.pooled_layout).flatten(1)
         if pre_logits:
             return x
         return self.fc(F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The normalised map, pooled to one position."""
-        x = self.norm(x)
+        x = on_map(self.norm, x, self.norm_layout)
         if self.pool == "token":
             return x[:, :1, :1]
         return x.mean((1, 2), keepdim=True) if self.pool == "avg" else x.amax((1, 2), keepdim=True)

@@ -14,6 +14,7 @@ from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
@@ -178,7 +179,7 @@ class AttentionModule(nn.Module):
         y = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias)
         y = y.transpose(1, 2).flatten(2).unflatten(1, qkv.shape[1:3])
         if self.local_conv is not None:
-            y = y + self.local_conv(qkv.chunk(3, dim=-1)[2])
+            y = y + on_nchw(self.local_conv, qkv.chunk(3, dim=-1)[2])
         return y
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:

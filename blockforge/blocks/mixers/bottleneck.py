@@ -9,9 +9,8 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d, Linear
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.layers import Conv2d, Linear, activation
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 
 
@@ -54,19 +53,17 @@ class Bottleneck(Mixer):
         return bottleneck(shape.dim, shape.dim, inside, self.kernel_size, self.groups, self.act)
 
 
-def bottleneck(
-    in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int = 1
-) -> nn.Sequential:
+def bottleneck(in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int = 1) -> Maps:
     """The branch without its sum. The last BatchNorm starts at zero: the branch gives nothing at first."""
-    last = BatchNorm2d(dim)
+    last = nn.BatchNorm2d(dim)
     nn.init.zeros_(last.weight)
-    return nn.Sequential(
+    return Maps(
         _pointwise(in_dim, inside),
-        BatchNorm2d(inside),
-        activation_inplace(act),
+        nn.BatchNorm2d(inside),
+        activation(act),
         Conv2d(inside, inside, kernel_size, stride=stride, groups=groups, bias=False),
-        BatchNorm2d(inside),
-        activation_inplace(act),
+        nn.BatchNorm2d(inside),
+        activation(act),
         _pointwise(inside, dim),
         last,
     )

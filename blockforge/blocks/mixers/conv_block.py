@@ -8,7 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, OddKernel
 from blockforge.blocks.layers import Conv2d, activation, default_init
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 
 
@@ -38,6 +38,6 @@ class ConvBlock(Mixer):
     def build(self, shape: Shape) -> nn.Module:
         dim = shape.dim
         first, second = (Conv2d(dim, dim, self.kernel_size) for _ in range(2))
-        module = nn.Sequential(first, BatchNorm2d(dim), activation(self.act), second, BatchNorm2d(dim))
+        module = Maps(first, nn.BatchNorm2d(dim), activation(self.act), second, nn.BatchNorm2d(dim))
         default_init(module)
         return module

@@ -8,8 +8,9 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.ffns.grn_mlp import GRN
 from blockforge.blocks.fields import Act, NormParam, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import DWConv, Linear
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.leaves import layout_of, on_map, on_nchw, untouched
 from blockforge.blocks.norms.layer_norm import LayerNorm
 from blockforge.blocks.registry import mixer
 
@@ -68,11 +69,16 @@ class ConvNeXtModule(nn.Module):
     def __init__(self, dim: int, hidden: int, kernel_size: int, act: str, norm: nn.Module, grn: bool) -> None:
         super().__init__()
         self.dwconv = DWConv(dim, kernel_size, init="trunc_normal")
-        self.norm = norm
+        self.norm, self.norm_layout = norm, layout_of(norm)
         self.fc1 = Linear(dim, hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.grn = GRN(hidden) if grn else nn.Identity()
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.grn(self.act(self.fc1(self.norm(self.dwconv(x))))))
+        own = untouched(self.fc1, Linear)
+        return self.fc2(self.grn(activate(self.act, self.fc1(self.convolved(x)), own)))
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """What the feed-forward network reads."""
+        return on_map(self.norm, on_nchw(self.dwconv, x), self.norm_layout)

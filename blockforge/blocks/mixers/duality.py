@@ -14,6 +14,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, default_init
+from blockforge.blocks.leaves import on_nchw
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 64
@@ -130,7 +131,7 @@ class DualityModule(nn.Module):
 
     def mix(self, x: Tensor) -> Tensor:
         """x_BHWC -> (B, L, inner): heads, steps and states' weights of all tokens, scanned."""
-        convolved = F.silu(self.conv(self.fc(x))).flatten(1, 2)
+        convolved = F.silu(on_nchw(self.conv, self.fc(x))).flatten(1, 2)
         values, B, C = convolved.split([self.inner, self.states, self.states], dim=-1)
         values_BLHP = values.unflatten(-1, (self.heads, -1))
         steps_BLH = None

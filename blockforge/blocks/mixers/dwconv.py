@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.base import Cost, Layout, Mixer, Shape
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.layers import ConvInit, DWConv
 from blockforge.blocks.registry import mixer
@@ -31,6 +31,10 @@ class DepthwiseConv(Mixer):
     """Bias of the convolution."""
     init: ConvInit = "fan_out"
     """How the weights start: a normal of variance 2 / fan_out, or one of deviation 0.02."""
+
+    @property
+    def layout(self) -> Layout:
+        return "NCHW"
 
     def cost(self, shape: Shape) -> Cost:
         return primitives.dwconv(shape.dim, (self.kernel_size, self.kernel_size), shape.positions, bias=self.bias)

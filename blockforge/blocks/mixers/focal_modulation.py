@@ -12,6 +12,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import NormParam, OddKernel
 from blockforge.blocks.layers import DWConv, Linear
+from blockforge.blocks.leaves import layout_of, on_map, on_nchw
 from blockforge.blocks.registry import mixer
 
 
@@ -76,18 +77,18 @@ class FocalModulationModule(nn.Module):
         self.fc = Linear(dim, sum(self.split))
         self.convs = nn.ModuleList(DWConv(dim, side, bias=False, init="trunc_normal") for side in kernels)
         self.modulator = Linear(dim, dim)
-        self.norm = norm
+        self.norm, self.norm_layout = norm, layout_of(norm)
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, context, gates = self.fc(x).split(self.split, dim=-1)
-        return self.proj(self.norm(query * self.modulator(self.gather(context, gates))))
+        return self.proj(on_map(self.norm, query * self.modulator(self.gather(context, gates)), self.norm_layout))
 
     def gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """The levels of the context, weighted and summed."""
         total: Tensor | None = None
         for level, conv in enumerate(self.convs):
-            context = F.gelu(conv(context))
+            context = F.gelu(on_nchw(conv, context))
             gate = gates[..., level : level + 1]
             total = context * gate if total is None else total.addcmul_(context, gate)
         whole = F.gelu(context.mean((1, 2), keepdim=True))

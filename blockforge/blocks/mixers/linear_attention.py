@@ -11,6 +11,7 @@ from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, default_init
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
 
@@ -117,7 +118,7 @@ class LinearAttentionModule(nn.Module):
         """What attends: the input, or its convolution."""
         if self.fc is None or self.conv is None:
             return x
-        return F.silu(self.conv(self.fc(x)))
+        return F.silu(on_nchw(self.conv, self.fc(x)))
 
     def attend(self, x: Tensor) -> Tensor:
         """Attention over all positions, and the local convolution of the values."""
@@ -126,7 +127,7 @@ class LinearAttentionModule(nn.Module):
         q, k = (F.elu(t).add_(1) for t in parts[:2])
         del parts  # all that is left of the projection is the values
         y = self.weighted(q, k, values)
-        return y.add_(self.local_conv(values)) if self.local_conv is not None else y
+        return y.add_(on_nchw(self.local_conv, values)) if self.local_conv is not None else y
 
     def weighted(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The weighted values of each position; what divides the weights is their sum before the rotation."""

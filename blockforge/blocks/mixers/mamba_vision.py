@@ -13,6 +13,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Count, Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.leaves import bias_of, on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
 from blockforge.kernels.selective_scan import selective_scan, workspace
@@ -123,7 +124,7 @@ class MambaVisionModule(nn.Module):
         return {"A_log", "D"}
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.mix(x.reshape(x.shape[0], 1, -1, x.shape[-1]))
+        y = self.mix(x.flatten(1, 2).unsqueeze(1))
         return self.proj(y).reshape(x.shape)
 
     def mix(self, x_B1LC: Tensor) -> Tensor:
@@ -135,13 +136,13 @@ class MambaVisionModule(nn.Module):
         return torch.cat([y, z], dim=-1) if self.branch == "concat" else y * z
 
     def convolved(self, x_B1LC: Tensor) -> Tensor:
-        return self.conv(x_B1LC if self.padding is None else F.pad(x_B1LC, self.padding))
+        return on_nchw(self.conv, x_B1LC if self.padding is None else F.pad(x_B1LC, self.padding))
 
     def scan(self, x_B1LD: Tensor) -> Tensor:
         dt, B, C = self.fc_scan(x_B1LD).split(self.sizes, dim=-1)
         u_BDL, delta_BDL = (t.squeeze(1).mT for t in (x_B1LD, self.fc_dt(dt)))
         B_BGNL, C_BGNL = B.mT, C.mT  # one group
         A_DN = -self.A_log.exp()
-        bias = self.fc_dt.bias  # once more, as released
+        bias = bias_of(self.fc_dt, dt)  # once more, as released
         y_BDL = selective_scan(u_BDL, delta_BDL, A_DN, B_BGNL, C_BGNL, self.D, delta_bias=bias, delta_softplus=True)
         return y_BDL.mT.unsqueeze(1)

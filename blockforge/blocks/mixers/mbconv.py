@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import DWConv, Linear
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.leaves import untouched
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 
 
@@ -56,16 +57,16 @@ class MBConv(Mixer):
     def build(self, shape: Shape) -> nn.Module:
         dim, hidden = shape.dim, self.hidden(shape.dim)
         squeezed = self.squeezed(dim)
-        return nn.Sequential(
+        return Maps(
             Linear(dim, hidden, bias=False),
-            BatchNorm2d(hidden),
-            activation_inplace(self.act),
+            nn.BatchNorm2d(hidden),
+            activation(self.act),
             DWConv(hidden, self.kernel_size, bias=False),
-            BatchNorm2d(hidden),
-            activation_inplace(self.act),
+            nn.BatchNorm2d(hidden),
+            activation(self.act),
             SqueezeExcite(hidden, squeezed, self.act) if squeezed is not None else nn.Identity(),
             Linear(hidden, dim, bias=False),
-            BatchNorm2d(dim),
+            nn.BatchNorm2d(dim),
         )
 
 
@@ -75,8 +76,9 @@ class SqueezeExcite(nn.Module):
     def __init__(self, dim: int, hidden: int, act: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(self.act(self.fc1(x.mean((1, 2), keepdim=True)))).sigmoid()
+        hidden = self.fc1(x.mean((1, 2), keepdim=True))
+        return x * self.fc2(activate(self.act, hidden, untouched(self.fc1, Linear))).sigmoid()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count
-from blockforge.blocks.inplace import activation_inplace
+from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.leaves import on_nchw, untouched
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
 from blockforge.kernels.mixed_conv import mixed_conv
@@ -81,8 +82,8 @@ class SAMModule(nn.Module):
         self.aggregate = expand is not None
         if expand is not None:
             self.mix = Conv2d(dim, dim * expand, 1, groups=dim // num_heads)
-            self.bn = BatchNorm2d(dim * expand)
-            self.act = activation_inplace("gelu")
+            self.bn = nn.BatchNorm2d(dim * expand)
+            self.act = nn.GELU()
             self.gather = Linear(dim * expand, dim)
         self.proj = Linear(dim, dim)
 
@@ -91,11 +92,19 @@ class SAMModule(nn.Module):
         return self.proj(modulator * self.v(x))
 
     def aggregated(self, x: Tensor) -> Tensor:
-        """In one expression, so that no map outlives its use."""
-        return self.gather(self.act(self.bn(self.mixed(x))))
+        x = on_nchw(self.bn, self.mixed(x))
+        return self.gather(activate(self.act, x, untouched(self.bn, nn.BatchNorm2d)))
 
     def mixed(self, x: Tensor) -> Tensor:
         """The convolved heads, with the aggregation mixed: channel c of every head is a group of `mix`."""
-        convs: Any = self.convs
-        mix: Any = (self.mix.weight, self.mix.bias) if self.aggregate else None
-        return mixed_conv(self.s(x), [conv.weight for conv in convs], [conv.bias for conv in convs], mix)
+        x = self.s(x)
+        plain = all(untouched(conv, DWConv) for conv in self.convs)
+        if self.aggregate:
+            plain = plain and untouched(self.mix, Conv2d)
+        if plain:
+            convs: Any = self.convs
+            mix: Any = (self.mix.weight, self.mix.bias) if self.aggregate else None
+            return mixed_conv(x, [conv.weight for conv in convs], [conv.bias for conv in convs], mix)
+        heads = zip(self.convs, x.chunk(len(self.convs), dim=-1), strict=True)
+        y = torch.stack([on_nchw(conv, head) for conv, head in heads], dim=-1).flatten(-2)
+        return on_nchw(self.mix, y) if self.aggregate else y

@@ -10,7 +10,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, activation, default_init, same_size
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.leaves import on_nchw, untouched
 from blockforge.blocks.registry import mixer
 
 
@@ -52,7 +52,7 @@ class SparseMLPModule(nn.Module):
         super().__init__()
         self.size, dim = (shape.height, shape.width), shape.dim
         self.dwconv = DWConv(dim, kernel_size, bias=False) if kernel_size is not None else None
-        self.bn = BatchNorm2d(dim) if kernel_size is not None else None
+        self.bn = nn.BatchNorm2d(dim) if kernel_size is not None else None
         self.act = activation(act)
         self.rows = Linear(shape.width, shape.width)
         self.columns = Linear(shape.height, shape.height)
@@ -67,7 +67,7 @@ class SparseMLPModule(nn.Module):
         """What is mixed: the activated map, convolved."""
         x = self.act(x)
         if self.dwconv is not None and self.bn is not None:
-            x = self.act(self.bn(self.dwconv(x)))
+            x = self.act(on_nchw(self.bn, on_nchw(self.dwconv, x)))
         return x
 
     def mix(self, x: Tensor) -> Tensor:
@@ -77,4 +77,6 @@ class SparseMLPModule(nn.Module):
 
 def _along(x: Tensor, axis: int, linear: nn.Linear) -> Tensor:
     """A linear layer over the positions of one axis of x_BHWC."""
-    return F.linear(x.transpose(axis, 3), linear.weight, linear.bias).transpose(axis, 3)
+    lines = x.transpose(axis, 3)
+    y: Tensor = F.linear(lines, linear.weight, linear.bias) if untouched(linear, Linear) else linear(lines)
+    return y.transpose(axis, 3)

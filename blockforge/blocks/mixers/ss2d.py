@@ -13,6 +13,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
 from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init
+from blockforge.blocks.leaves import layout_of, on_map, untouched
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
@@ -161,7 +162,8 @@ class SS2DModule(nn.Module):
         self.A_log = nn.Parameter(states.log().repeat(len(self.directions), inner, 1))
         self.D = nn.Parameter(torch.ones(len(self.directions), inner))
         norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
-        self.out_norm = norm
+        self.out_norm, self.norm_layout = norm, layout_of(norm)
+        self.conv_layout = layout_of(self.conv)
         self.out_proj = Linear(inner, dim, bias=op.bias)
         for proj in self.dt_proj:
             nn.init.uniform_(proj.get_parameter("weight"), -(rank**-0.5), rank**-0.5)
@@ -175,22 +177,27 @@ class SS2DModule(nn.Module):
         if self.gate:
             x, z = x.chunk(2, dim=-1)
             z = self.act(z)
-        x = self.conv(x)
+        x = on_map(self.conv, x, self.conv_layout)
         x = self.act(x)
         x = self.scan(x)
-        x = self.out_norm(x)
+        x = on_map(self.out_norm, x, self.norm_layout)
         return self.out_proj(x if z is None else x * z)
 
     def scan(self, x: Tensor) -> Tensor:
         """The sum of the scans in all directions, x_BHWD -> y_BHWD."""
         made = self.x_proj(x).unflatten(-1, (len(self.directions), -1))
         dt, B, C = made.split(self.sizes, dim=-1)
+        weight: Tensor | None = None
+        if all(untouched(proj, Linear) for proj in self.dt_proj):
+            weight = torch.stack([proj.weight for proj in self.dt_proj])  # type: ignore[misc]
+        else:
+            dt = torch.stack([proj(t) for proj, t in zip(self.dt_proj, dt.unbind(-2), strict=True)], dim=-2)
         return cross_scan(
             x,
             dt,
             B,
             C,
-            torch.stack([proj.weight for proj in self.dt_proj]),  # type: ignore[misc]
+            weight,
             -self.A_log.exp(),
             self.D,
             dt_bias=self.dt_bias,

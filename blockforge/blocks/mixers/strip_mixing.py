@@ -14,7 +14,7 @@ from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import OddKernel, Width
 from blockforge.blocks.layers import Conv2d, DWConv, Linear, default_init, same_size
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.leaves import on_nchw, untouched
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
 from blockforge.kernels.strip_mix import Axis, strip_mix
@@ -125,10 +125,10 @@ class StripMixingModule(nn.Module):
     def __init__(self, op: StripMixing, shape: Shape) -> None:
         super().__init__()
         dim, part = shape.dim, Shape(shape.height, shape.width, op.share(shape.dim))
-        self.norm = BatchNorm2d(dim)
+        self.norm = nn.BatchNorm2d(dim)
         self.dwconv = DWConv(dim, 3, bias=False)
         self.fc = Linear(dim, dim)
-        self.bn = BatchNorm2d(dim)
+        self.bn = nn.BatchNorm2d(dim)
         self.act = nn.GELU()
         for name in op.branches:
             branch = CGSMM(part, op.num_groups(dim), op.strip, op.order) if name == "cgsmm" else LSMM(part.dim)
@@ -138,7 +138,7 @@ class StripMixingModule(nn.Module):
         default_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn(self.fc(self.dwconv(self.act(self.norm(x)))))
+        x = on_nchw(self.bn, self.fc(on_nchw(self.dwconv, self.act(on_nchw(self.norm, x)))))
         parts = [self.act(part) for part in x.chunk(len(self.names), dim=-1)]  # contiguous again
         del x
         mixed = [self.get_submodule(name)(part) for name, part in zip(self.names, parts, strict=True)]
@@ -158,13 +158,13 @@ class CGSMM(nn.Module):
         self.columns = StripConv(shape.height, groups, strip, "columns")
         self.fuse_rows = Linear(2 * shape.dim, shape.dim, bias=False)
         self.fuse_columns = Linear(2 * shape.dim, shape.dim, bias=False)
-        self.bn = BatchNorm2d(shape.dim)
+        self.bn = nn.BatchNorm2d(shape.dim)
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "strip_mixing")
         rows = self.fuse_rows(self.rows(x, self.pos_rows(), x))
-        rows = self.act(self.bn(rows))
+        rows = self.act(on_nchw(self.bn, rows))
         base = rows if self.order == "cascade" else x
         columns = self.fuse_columns(self.columns(base, self.pos_columns(), x))
         return columns if self.order == "cascade" else rows + columns
@@ -180,9 +180,22 @@ class StripConv(nn.Module):
         self.conv = Conv2d(length * groups, length * groups, (1, strip), groups=groups)
 
     def forward(self, x: Tensor, pos_HWC: Tensor, beside: Tensor) -> Tensor:
-        weight, bias, first = self.conv.weight, self.conv.bias, self.axis == "columns"
-        assert bias is not None
-        return strip_mix(x, pos_HWC, weight, bias, axis=self.axis, beside_BHWC=beside, beside_first=first)
+        columns = self.axis == "columns"
+        if untouched(self.conv, Conv2d):
+            weight, bias = self.conv.weight, self.conv.bias
+            assert bias is not None
+            return strip_mix(x, pos_HWC, weight, bias, axis=self.axis, beside_BHWC=beside, beside_first=columns)
+        y = self.convolved(x + pos_HWC, columns)
+        return torch.cat((beside, y) if columns else (y, beside), dim=-1)
+
+    def convolved(self, x: Tensor, columns: bool) -> Tensor:
+        """By the convolution itself: the positions of a line, group by group, are its channels, and the channels that
+        share weights and the lines its sides."""
+        x_BSLC = x.transpose(1, 2) if columns else x
+        x_BTPS = x_BSLC.unflatten(3, (-1, self.groups)).permute(0, 4, 2, 3, 1).flatten(1, 2)
+        y_BGLPS = self.conv(x_BTPS).unflatten(1, (self.groups, -1))
+        y_BSLC = y_BGLPS.permute(0, 4, 2, 3, 1).flatten(3)
+        return y_BSLC.transpose(1, 2) if columns else y_BSLC
 
 
 class PositionTable(Computed):
@@ -222,7 +235,7 @@ class LSMM(nn.Module):
         self.reweight = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, 3 * dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide, tall = self.wide(x), self.tall(x)
+        wide, tall = on_nchw(self.wide, x), on_nchw(self.tall, x)
         mean_BC = wide.mean((1, 2)) + tall.mean((1, 2)) + x.mean((1, 2))
         weights = self.reweight(mean_BC)[:, None, None].unflatten(-1, (-1, 3)).softmax(-1)
         of_tall, of_wide, of_x = weights.unbind(-1)

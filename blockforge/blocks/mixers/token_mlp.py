@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Linear, same_size
+from blockforge.blocks.inplace import activate
+from blockforge.blocks.layers import Linear, activation, same_size
+from blockforge.blocks.leaves import untouched
 from blockforge.blocks.registry import mixer
 
 
@@ -48,12 +49,13 @@ class TokenMLPModule(nn.Module):
         super().__init__()
         self.size = (shape.height, shape.width)
         self.fc1 = Linear(shape.positions, hidden)
-        self.act = activation_inplace(act)
+        self.act = activation(act)
         self.fc2 = Linear(hidden, shape.positions)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "token_mlp")
-        y_BCL = self.fc2(self.act(self.fc1(x.flatten(1, 2).transpose(1, 2))))
+        y_BCL = self.fc1(x.flatten(1, 2).transpose(1, 2))
+        y_BCL = self.fc2(activate(self.act, y_BCL, untouched(self.fc1, Linear)))
         return y_BCL.transpose(1, 2).unflatten(1, self.size)

@@ -1,33 +1,30 @@
-"""Batch normalisation on channels-last maps."""
+"""Batch normalisation."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Norm, Shape
+from blockforge.blocks.base import Cost, Layout, Norm, Shape
 from blockforge.blocks.fields import Eps
 from blockforge.blocks.registry import norm
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """torch's BatchNorm2d on x_BHWC."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 @norm("batch_norm")
 class BatchNorm(Norm):
     """Batch normalisation: statistics of each channel over batch and positions, running ones in eval mode.
 
-    Shape: x_BHWC -> y_BHWC.
+    Shape: keeps it.
     Cost: 2 * dim parameters (running statistics are buffers); no multiply-adds.
     Reference: Batch Normalization, https://arxiv.org/abs/1502.03167.
     """
 
     eps: Eps = 1e-5
     """Added to the variance."""
+
+    @property
+    def layout(self) -> Layout:
+        return "NCHW"
 
     def cost(self, shape: Shape) -> Cost:
         return primitives.norm(shape.dim)
@@ -36,4 +33,4 @@ class BatchNorm(Norm):
         return shape.elements
 
     def build(self, shape: Shape) -> nn.Module:
-        return BatchNorm2d(shape.dim, eps=self.eps)
+        return nn.BatchNorm2d(shape.dim, eps=self.eps)

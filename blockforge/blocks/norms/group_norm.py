@@ -1,4 +1,4 @@
-"""Group normalisation on channels-last maps."""
+"""Group normalisation."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Norm, Shape, divisible
+from blockforge.blocks.base import Cost, Layout, Norm, Shape, divisible
 from blockforge.blocks.fields import Count, Eps
 from blockforge.blocks.registry import norm
 
 
 class GroupNorm2d(nn.GroupNorm):
-    """torch's GroupNorm on x_BHWC."""
+    """torch's GroupNorm of x_BCHW."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2)
         if torch.is_grad_enabled() and not x.requires_grad:
-            x = x.contiguous()  # behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13)
-        return super().forward(x).permute(0, 2, 3, 1)
+            # Behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13). A map of one position
+            # counts as contiguous whatever its strides say: a copy has others.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return super().forward(x)
 
 
 @norm("group_norm")
 class GroupNorm(Norm):
     """Group normalisation: statistics of each image over groups of channels and all positions.
 
-    Shape: x_BHWC -> y_BHWC.
+    Shape: keeps it.
     Cost: 2 * dim parameters; no multiply-adds.
     Raises: OpError if `num_groups` does not divide dim.
     Reference: Group Normalization, https://arxiv.org/abs/1803.08494.
@@ -35,6 +36,10 @@ class GroupNorm(Norm):
     """Groups of channels; 1 normalises over the whole map."""
     eps: Eps = 1e-5
     """Added to the variance."""
+
+    @property
+    def layout(self) -> Layout:
+        return "NCHW"
 
     def check(self, shape: Shape) -> None:
         divisible(shape.dim, self.num_groups, "dim", "num_groups", "num_groups")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import Act, OddKernel
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
@@ -45,11 +44,4 @@ class ConvPoolStem(Stem):
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False)
-        return nn.Sequential(conv, BatchNorm2d(dim), activation_inplace(self.act), MaxPool2d(3, stride=2, padding=1))
-
-
-class MaxPool2d(nn.MaxPool2d):
-    """torch's MaxPool2d on x_BHWC."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return Maps(conv, nn.BatchNorm2d(dim), activation(self.act), nn.MaxPool2d(3, stride=2, padding=1))

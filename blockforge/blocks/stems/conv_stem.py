@@ -8,7 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.layers import Conv2d
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
@@ -43,9 +43,9 @@ class ConvStem(Stem):
         return 2 * self.half(shape, dim).elements
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        return nn.Sequential(
+        return Maps(
             Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False),
-            BatchNorm2d(dim),
+            nn.BatchNorm2d(dim),
             nn.ReLU(),
             Conv2d(dim, dim, 2, stride=2, padding=0),
             nn.LayerNorm(dim),

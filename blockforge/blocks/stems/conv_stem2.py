@@ -10,8 +10,8 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import Act, NormParam, Width
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d
+from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.norms.batch_norm import BatchNorm
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
@@ -80,11 +80,11 @@ class ConvStem2(Stem):
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
-        steps = [*self._modules(shape.dim, mid, 2), activation_inplace(self.act or "gelu")]
+        steps = [*self._modules(shape.dim, mid, 2), activation(self.act or "gelu")]
         for _ in range(self.extra):
-            steps += [*self._modules(mid.dim, mid, 1), activation_inplace(self.act or "gelu")]
+            steps += [*self._modules(mid.dim, mid, 1), activation(self.act or "gelu")]
         steps += self._modules(mid.dim, out, 2)
-        return nn.Sequential(*steps, *([activation_inplace(self.act)] if self.act is not None else []))
+        return Maps(*steps, *([activation(self.act)] if self.act is not None else []))
 
     def _modules(self, in_chs: int, out: Shape, stride: int) -> list[nn.Module]:
         norm = self.norm.build(out) if self.norm is not None else nn.Identity()

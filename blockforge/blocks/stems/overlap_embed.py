@@ -11,6 +11,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import KernelSize, NormParam
 from blockforge.blocks.layers import Conv2d
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
@@ -60,4 +61,4 @@ class OverlapEmbed(Stem):
         side, stride, pad = self.kernel_size, self.stride, self.pad
         conv = Conv2d(shape.dim, dim, side, stride=stride, padding=pad, bias=self.bias, init="trunc_normal")
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        return nn.Sequential(conv, norm)
+        return Maps(conv, norm)

@@ -8,6 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import KernelSize, NormParam
 from blockforge.blocks.layers import Conv2d, default_init
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import stem
 
 
@@ -48,4 +49,4 @@ class PatchEmbed(Stem):
         conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias)
         default_init(conv)
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        return nn.Sequential(conv, norm)
+        return Maps(conv, norm)

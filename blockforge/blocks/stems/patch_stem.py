@@ -7,9 +7,8 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import Act, KernelSize, NormParam
-from blockforge.blocks.inplace import activation_inplace
-from blockforge.blocks.layers import Conv2d, default_init
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.layers import Conv2d, activation, default_init
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import stem
 
 
@@ -49,4 +48,4 @@ class PatchStem(Stem):
         conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=False)
         default_init(conv)
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        return nn.Sequential(conv, BatchNorm2d(dim), activation_inplace(self.act), norm)
+        return Maps(conv, nn.BatchNorm2d(dim), activation(self.act), norm)

@@ -8,7 +8,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init
-from blockforge.blocks.norms.batch_norm import BatchNorm2d
+from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import stem
 from blockforge.errors import OpError
@@ -71,10 +71,10 @@ class ResidualStemModule(nn.Module):
     def __init__(self, in_chans: int, dim: int, hidden: int) -> None:
         super().__init__()
         half = dim // 2
-        self.entry = nn.Sequential(*_conv(in_chans, half, stride=2), nn.ReLU(inplace=True))
-        self.branch = nn.Sequential(*_conv(half, half), nn.ReLU(inplace=True), *_conv(half, half))
-        self.widen = nn.Sequential(*_conv(half, hidden, stride=2), nn.ReLU(inplace=True))
-        self.narrow = nn.Sequential(Linear(hidden, dim, bias=False), BatchNorm2d(dim))
+        self.entry = Maps(*_conv(in_chans, half, stride=2), nn.ReLU(inplace=True))
+        self.branch = Maps(*_conv(half, half), nn.ReLU(inplace=True), *_conv(half, half))
+        self.widen = Maps(*_conv(half, hidden, stride=2), nn.ReLU(inplace=True))
+        self.narrow = Maps(Linear(hidden, dim, bias=False), nn.BatchNorm2d(dim))
         default_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,4 +87,4 @@ class ResidualStemModule(nn.Module):
 
 
 def _conv(in_chs: int, out_chs: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    return Conv2d(in_chs, out_chs, 3, stride=stride, bias=False), BatchNorm2d(out_chs)
+    return Conv2d(in_chs, out_chs, 3, stride=stride, bias=False), nn.BatchNorm2d(out_chs)

@@ -9,6 +9,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import KernelSize
 from blockforge.blocks.layers import Conv2d, default_init, same_size
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 
@@ -81,7 +82,7 @@ class ViTStemModule(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """The patches, behind the class token if there is one."""
-        x = self.proj(x)
+        x = on_nchw(self.proj, x)
         if self.pos_embed is not None:
             same_size(x, self.size, "vit_stem")
         if self.class_token is None:

@@ -1,0 +1,59 @@
+"""How blocks call their leaves, the modules of torch's classes that they are made of.
+
+Two rules, so that whatever finds leaves by their class, hooks them, wraps them or puts others in their place works here
+as everywhere:
+
+- A leaf takes and gives what its class in torch takes and gives. Maps are x_BHWC, a convolution or a batch norm works
+  on x_BCHW: who holds such a leaf permutes around the call, which copies nothing. The place of a leaf keeps its layout,
+  whatever stands there later.
+- A leaf is called. Only one that is still as it was made, which nobody watches, may be computed around (`untouched`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.modules import batchnorm, conv, pooling
+from torch.nn.modules.module import _has_any_global_hook
+
+from blockforge.blocks.base import Layout
+
+_POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)
+TAKE_NCHW = (conv._ConvNd, batchnorm._NormBase, nn.GroupNorm, *_POOLS)
+"""Classes of torch that take channels in the second axis."""
+
+
+def layout_of(leaf: nn.Module) -> Layout:
+    """What the leaf takes and gives by its class."""
+    return "NCHW" if isinstance(leaf, TAKE_NCHW) else "NHWC"
+
+
+def on_nchw(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor) -> Tensor:
+    """What a leaf on x_BCHW makes of a map, as y_BHWC."""
+    return leaf(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def on_map(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor, layout: Layout) -> Tensor:
+    """What a leaf at a place of this layout makes of a map, as y_BHWC."""
+    return on_nchw(leaf, x_BHWC) if layout == "NCHW" else leaf(x_BHWC)
+
+
+def untouched(leaf: nn.Module, made: type) -> bool:
+    """Whether a leaf is exactly of the class that it was made of, its parameters plain and its call watched by nobody:
+    then computing what it computes in another way is the same as calling it."""
+    if type(leaf) is not made or "forward" in leaf.__dict__ or _has_any_global_hook():
+        return False
+    if leaf._forward_hooks or leaf._forward_pre_hooks or leaf._backward_hooks or leaf._backward_pre_hooks:
+        return False
+    return not any(hasattr(type(p), "__tensor_flatten__") for p in leaf._parameters.values())
+
+
+def bias_of(linear: nn.Module, x: Tensor) -> Tensor | None:
+    """The bias of a linear layer that is called for x, for a block that adds it once more. Where another module stands
+    in its place: what that makes of zeros."""
+    bias = getattr(linear, "bias", None)
+    if isinstance(bias, Tensor) or isinstance(linear, nn.Linear):
+        return bias
+    of_zeros: Tensor = linear(x.new_zeros(1, x.shape[-1]))[0]
+    return of_zeros
