@@ -9,10 +9,9 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, TextTable, Words
 
 
 class Finding(NamedTuple):
@@ -29,14 +28,9 @@ def examine() -> list[Finding]:
     return [*_versions(), *_devices(), *_kernels(), *_programs()]
 
 
-def table(findings: list[Finding]) -> Table:
+def table(findings: list[Finding]) -> TextTable:
     """The report, to be printed by rich."""
-    from rich import box
-    from rich.table import Table
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "what", "found", "note"):
-        shown.add_column(column, overflow="fold")
+    shown = TextTable(Label(""), Label("what"), Words("found"), Words("note"))
     section = ""
     for finding in findings:
         if section and finding.section != section:

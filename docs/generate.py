@@ -1,16 +1,35 @@
-"""Write the pages that are made from code and specs: `python docs/generate.py`, or `make docs`."""
+"""Write what is made in the docs: the pages of blocks and of the zoo, and the output of the commands in all pages.
+
+`python docs/generate.py`, or `make docs`; `python docs/generate.py training.md` does one page alone.
+"""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 
 import blocks_page
+import console
 import zoo_page
 
 FOLDER = Path(__file__).parent
-PAGES = {"blocks.md": blocks_page.page, "zoo.md": zoo_page.page}
+MADE = {"blocks.md": blocks_page.page, "zoo.md": zoo_page.page}
+
+
+def main(names: list[str]) -> None:
+    """Write the pages that are named, or all."""
+    pages = {p.name: p for p in [FOLDER.parent / "README.md", *sorted(FOLDER.glob("*.md"))]}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names or pages:
+            if name in MADE:
+                pages[name].write_text(MADE[name](), encoding="utf-8")
+            elif any(block.language == "console" for block in console.blocks_of(pages[name])):
+                console.rewrite(pages[name], Path(scratch))
+            else:
+                continue
+            print(f"wrote {pages[name]}", flush=True)
+
 
 if __name__ == "__main__":
-    for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), encoding="utf-8")
-        print(f"wrote {FOLDER / name}")
+    main(sys.argv[1:])

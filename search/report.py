@@ -7,14 +7,14 @@ import shlex
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from blockforge.prose import Prose, copied
 from blockforge.search.files import BEST, FAILURES, REPORT, TOP, TRIALS, best_files
 from blockforge.search.records import EVALUATED, LABELS, TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.search.score import RANK_SUM
 from blockforge.spec import holes
+from blockforge.text_table import File, Label, Number, TextTable, Words
 from blockforge.units import format_bytes, format_count
 
 _TOLD = {"failed": "failed", **LABELS, "refused": "over budget, not built", "duplicate": "met twice, evaluated once"}
@@ -31,18 +31,18 @@ _COST_NAMES = {
 
 def report(result: SearchResult) -> Group:
     """The report of a search, to be printed by rich."""
-    parts: list[RenderableType] = [Text(_headline(result), style="bold")]
+    parts: list[RenderableType] = [Prose(_headline(result), "bold")]
     if result.stopped is not None:
-        parts.append(Text(f"The search ended early: {result.stopped}.", style="yellow"))
+        parts.append(Prose(f"The search ended early: {result.stopped}.", "yellow"))
     if result.best is None:
-        parts.append(Text("No candidate has a score."))
+        parts.append(Prose("No candidate has a score."))
     else:
         parts += [_table(result), *_differences(result), _size_table(result)]
-    parts += [Text(line, style="yellow") for line in dropped_starts(result)]
+    parts += [Prose(line, "yellow") for line in dropped_starts(result)]
     if (failure := result.first_failure) is not None:
-        parts.append(Text(first_failure(result, failure), style="red"))
+        parts.append(Prose(first_failure(result, failure), "red"))
     if result.folder is not None:
-        parts.append(Text(_where(result)))
+        parts += map(copied, _where(result))
     return Group(*parts)
 
 
@@ -66,14 +66,14 @@ def _headline(result: SearchResult) -> str:
     return f"{done}{listed}; {result.seconds:.0f} s"
 
 
-def _table(result: SearchResult) -> Table:
-    table = Table(title=f"{result.heading}; then the rest of the Pareto front (*)", title_justify="left")
-    table.add_column("rank")
+def _table(result: SearchResult) -> TextTable:
     several = any(t.rung for t in result.trials)
-    for column in (*result.plan.value_names, *(["rung"] if several else []), "MACs", "params", "activations", "depth"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("hash", no_wrap=True)
-    table.add_column(f"file in {BEST}/" if result.folder else "trial", overflow="fold")
+    table = TextTable(
+        Label("rank"), *map(Number, result.plan.value_names), *([Number("rung")] if several else []), Number("MACs"),
+        Number("params"), Number("activations", leaves=3), Number("depth", leaves=2), Number("hash", leaves=1),
+        File(f"file in {BEST}/") if result.folder else Number("trial"),
+        title=f"{result.heading}; then the rest of the Pareto front (*)",
+    )  # fmt: skip
     front = {t.number for t in result.pareto}
     by_number = {t.number: t for t in result.trials}
     places = {t.number: i for i, t in enumerate(result.ranked, 1)}
@@ -103,32 +103,30 @@ def _differences(result: SearchResult) -> list[RenderableType]:
     names = [n for n in holes(result.space) if any(n in t.holes for t in top)]
     missing: Any = object()
     equal = [n for n in names if len({repr(t.holes.get(n, missing)) for t in top}) == 1]
-    table = Table(title=f"Where the best {len(top)} differ", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("hole", style="cyan")
-    for i in range(1, len(top) + 1):
-        table.add_column(f"rank {i}", overflow="fold")
+    ranks = [Words(f"rank {i}", leaves=len(top) - i or None) for i in range(1, len(top) + 1)]
+    table = TextTable(Label("hole"), *ranks, title=f"Where the best {len(top)} differ")
     for name in names:
         if name not in equal:
             table.add_row(name, *(_shown(t.holes[name]) if name in t.holes else "-" for t in top))
     agree = ", ".join(f"{n}={_shown(top[0].holes[n])}" for n in equal)
-    return [table, Text(f"All of them have {agree}.")] if agree else [table]
+    return [table, Prose(f"All of them have {agree}.")] if agree else [table]
 
 
 def _size_table(result: SearchResult) -> RenderableType:
     """How far the score says no more than the size does."""
     found = {_COST_NAMES[c]: tau for c, tau in result.correlations.items() if tau is not None}
     if not found:
-        return Text("Too few scores to compare them with the candidates' size.")
+        return Prose("Too few scores to compare them with the candidates' size.")
     what = result.plan.value_names[0]
     listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in found.items())
     text = f"Kendall's tau of the {what} with size baselines over {result.counts['scored']} candidates: {listed}."
     largest = max(found, key=lambda name: abs(found[name]))
     if abs(found[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
         text += f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
-    return Text(text)
+    return Prose(text)
 
 
-def _where(result: SearchResult) -> str:
+def _where(result: SearchResult) -> list[str]:
     assert result.folder is not None
     folder = shlex.quote(os.fspath(result.folder))
     lines = [f"Files: {folder}/{REPORT}, {folder}/{TRIALS}, {folder}/{BEST}/"]
@@ -136,7 +134,7 @@ def _where(result: SearchResult) -> str:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
     more = result.target if result.evaluated < result.target else 2 * result.target
     lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
-    return "\n".join(lines)
+    return lines
 
 
 def _shown(value: Any) -> str:

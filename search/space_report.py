@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from blockforge.prose import Prose
 from blockforge.search.size import Size
 from blockforge.search.space import number_of_values
 from blockforge.search.statistics import COSTS, Sample, histogram
 from blockforge.spec import Hole, Spec, holes
+from blockforge.text_table import Label, Number, TextTable, Words
 from blockforge.units import Budget, figure, format_bytes, format_count
 
 _TITLES = {"macs": "MACs", "params": "params", "activation_bytes": "activation memory"}
@@ -21,8 +23,8 @@ _BAR = 30
 
 def describe_space(space: Spec, size: Size, sample: Sample, budget: Budget) -> Group:
     """Everything that is known of a space."""
-    parts: list[Any] = [_holes_table(space), "", size_text(space, size)]
-    parts += [*_sample_lines(sample, budget), "", _bars(sample, budget)]
+    parts: list[Any] = [_holes_table(space), "", Prose(size_text(space, size))]
+    parts += [*map(Prose, _sample_lines(sample, budget)), "", _bars(sample, budget)]
     return Group(*parts)
 
 
@@ -81,8 +83,8 @@ def plot_histograms(space: Spec, sample: Sample, budget: Budget, file: Path) -> 
     picture.savefig(file, format="png", metadata={"Software": None})
 
 
-def _holes_table(space: Spec) -> Table:
-    table = Table("hole", "values", "number", title=f"{space.name}: holes", title_justify="left")
+def _holes_table(space: Spec) -> TextTable:
+    table = TextTable(Label("hole"), Words("values"), Number("number"), title=f"{space.name}: holes")
     for name, hole in holes(space).items():
         table.add_row(name, _values(hole), "" if hole.kind in ("float", "log") else str(number_of_values(hole)))
     return table
@@ -105,11 +107,10 @@ def _sample_lines(sample: Sample, budget: Budget) -> list[str]:
     return lines
 
 
-def _bars(sample: Sample, budget: Budget) -> Table:
-    """The histograms side by side; bins of equal width on a logarithmic scale."""
-    table = Table.grid(padding=(0, 2))
-    table.add_row(*(_histogram(name, sample.costs[name], budget.limits.get(name)) for name in COSTS))
-    return table
+def _bars(sample: Sample, budget: Budget) -> Columns:
+    """The histograms side by side, as many as there is room for; bins of equal width on a logarithmic scale."""
+    shown = (_histogram(name, sample.costs[name], budget.limits.get(name)) for name in COSTS)
+    return Columns(shown, padding=(0, 4))
 
 
 def _histogram(name: str, values: list[int], limit: int | None) -> Text:

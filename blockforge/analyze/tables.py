@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -75,19 +75,22 @@ def top_rows(found: ClassMap) -> list[Row]:
 def shown(rows: Sequence[Row], title: str) -> Group:
     """Rows below a title, to be printed by rich. What all rows share as `network` goes into the title."""
     from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+
+    from blockforge.prose import Prose
+    from blockforge.text_table import Label, Number, TextTable
 
     networks = {row.get("network") for row in rows}
     left_out = "network" if len(rows) > 1 and len(networks) == 1 and None not in networks else None
-    table = Table()
-    for name, value in rows[0].items():
-        if name != left_out:
-            justify: Literal["left", "right"] = "left" if isinstance(value, str) else "right"
-            table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+    kept = [key for key in rows[0] if key != left_out]
+    of_text = [key for key in kept if isinstance(rows[0][key], str)]
+    figures = [key for key in kept if key not in of_text]
+    order = {key: len(figures) - i for i, key in enumerate(figures) if i}  # the last leave first; one figure stays
+    titles = {key: key.replace("_", " ") for key in kept}
+    columns = (Label(titles[k]) if k in of_text else Number(titles[k], leaves=order.get(k)) for k in kept)
+    table = TextTable(*columns)
     for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in row.items() if name != left_out))
-    return Group(Text(f"{rows[0]['network']}: {title}" if left_out else title), table)
+        table.add_row(*(_cell(key, row[key]) for key in kept))
+    return Group(Prose(f"{rows[0]['network']}: {title}" if left_out else title), table)
 
 
 def _cell(name: str, value: object) -> str:

@@ -7,16 +7,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blockforge.bench.truth import Run
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError, BudgetError
 from blockforge.search.budget import as_budget
 from blockforge.search.fit import fit
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, Number, TextTable
 
 
 class CompareError(BlockforgeError, ValueError):
@@ -79,14 +76,11 @@ def compare(networks: dict[str, Architecture], runs: Sequence[Run], seeds: int) 
     return sorted(rows, key=lambda row: -row.top1)
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
+def table(rows: Sequence[Row], title: str) -> TextTable:
     """The rows, to be printed by rich."""
-    from rich.table import Table
-
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("spec")
-    for column in ("top-1", "lowest", "highest", "loss", "MMACs", "k params", "depth", "dims", "s a run"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    columns = ("top-1", "lowest", "highest", "loss", "MMACs", "k params", "depth", "dims", "s a run")
+    leaving = {"s a run": 1, "dims": 2, "depth": 3, "lowest": 4, "highest": 5, "loss": 6}
+    shown = TextTable(Label("spec"), *(Number(c, leaves=leaving.get(c)) for c in columns), title=title)
     for row in rows:
         top1 = f"{row.top1:.2f}" if math.isnan(row.sd) else f"{row.top1:.2f} ± {row.sd:.2f}"
         shown.add_row(

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from blockforge.api import build, proof
 from blockforge.blocks.registry import load_blocks
 from blockforge.compiler import compile_spec
+from blockforge.prose import Prose
 from blockforge.spec import Hole, Spec, from_text, load, to_yaml
+from blockforge.text_table import Label, Number, TextTable, Words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -109,14 +111,13 @@ def _answer(hole: Hole, rng: random.Random) -> Any:
 
 def table(timings: list[Timing], spec: str) -> Group:
     """The timings, to be printed by rich."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate((spec, "median", "middle half", "per second", "runs", "")):
-        shown.add_column(column, justify="right" if 0 < i < 5 else "left")
+    shown = TextTable(
+        Label(spec), Number("median"), Number("middle half", leaves=2), Number("per second"), Number("runs", leaves=1),
+        Words("", leaves=3),
+    )  # fmt: skip
     for t in timings:
         spread = f"{t.low_ms:.2f} to {t.high_ms:.2f}" if t.runs > 1 else ""
         shown.add_row(t.name, f"{t.median_ms:.2f} ms", spread, f"{1e3 / t.median_ms:.0f}", str(t.runs), t.note)
-    return Group(shown, f"torch {torch.__version__}, one CPU thread")
+    return Group(shown, Prose(f"torch {torch.__version__}, one CPU thread"))

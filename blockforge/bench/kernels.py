@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from blockforge.bench.memory import allocated_peak
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import backend, operators
 from blockforge.kernels.cases import Case
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, Number, TextTable, Words
 
 _WARM_UP = 2
 _READING = 0.01
@@ -140,15 +137,14 @@ def timed_call(
     return run
 
 
-def table(found: list[Timing], backward: bool, device: str, threads: int) -> Table:
+def table(found: list[Timing], backward: bool, device: str, threads: int) -> TextTable:
     """The timings, to be printed by rich."""
-    from rich.table import Table
-
     what = "forward and backward" if backward else "forward"
     title = f"{what}, float32, {device}, {threads or torch.get_num_threads()} threads, torch {torch.__version__}"
-    shown = Table(title=title, title_justify="left")
-    for i, column in enumerate(("operator", "case", "side", "ms", "best ms", "times faster", "middle 80%", "memory")):
-        shown.add_column(column, justify="right" if i > 2 else "left")
+    shown = TextTable(
+        Label("operator"), Words("case"), Words("side"), Number("ms"), Number("best ms", leaves=1),
+        Number("times faster"), Number("middle 80%", leaves=3), Number("memory", leaves=2), title=title,
+    )  # fmt: skip
     last = ("", "")
     for t in found:
         op, case = ("" if t.op == last[0] else t.op), ("" if (t.op, t.case) == last else t.case)

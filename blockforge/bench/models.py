@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 from blockforge.bench.memory import allocated_peak
 from blockforge.bench.profile import inference_step, training_step
 from blockforge.errors import WeightsError
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, Number, TextTable
 
 
 @dataclass(frozen=True)
@@ -104,15 +101,13 @@ def compare_all(
     return found
 
 
-def comparisons_table(found: list[Comparison], train: bool) -> Table:
+def comparisons_table(found: list[Comparison], train: bool) -> TextTable:
     """The comparisons, to be printed by rich."""
-    from rich.table import Table
-
     what = "training step" if train else "inference"
     title = f"ours against theirs: {what}, float32, CPU, {torch.get_num_threads()} threads"
-    table = Table(title=title, title_justify="left")
-    for column in ("model", "batch", "ours ms", "theirs ms", "ratio", "middle 80%", "peak MB", "theirs", "differ by"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("batch", "ours ms", "theirs ms", "ratio", "middle 80%", "peak MB", "theirs", "differ by")
+    leaving = {"differ by": 1, "ours ms": 2, "theirs ms": 3}
+    table = TextTable(Label("model"), *(Number(c, leaves=leaving.get(c)) for c in columns), title=title)
     for c in found:
         spread, off = f"{c.low:.2f} to {c.high:.2f}", "" if c.difference is None else f"{c.difference:.1e}"
         times = (f"{c.ours_ms:.0f}", f"{c.other_ms:.0f}", f"{c.ratio:.2f}")

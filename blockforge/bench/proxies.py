@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,7 @@ from blockforge.search import data
 from blockforge.search.objective import as_measure
 from blockforge.search.score import BASELINES, baselines
 from blockforge.tables import to_csv
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, Number, TextTable
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")
@@ -191,7 +189,7 @@ def compare_all(found: Sequence[Truth], objectives: Sequence[str] | None, scores
     ]
 
 
-def report(truth: Truth, rows: Sequence[Row]) -> Iterator[Table | str]:
+def report(truth: Truth, rows: Sequence[Row]) -> Iterator[TextTable | str]:
     """What a person reads of one truth, to be printed by rich."""
     title = f"{truth.name}, {len(truth.networks)} networks: Kendall's"
     yield f"{title} tau and its 95% interval; * predicts"
@@ -236,15 +234,10 @@ def rows_csv(rows: Sequence[Row]) -> str:
     return to_csv(plain, [f.name for f in fields(Row)])
 
 
-def table(rows: Sequence[Row], partial: bool) -> Table:
+def table(rows: Sequence[Row], partial: bool) -> TextTable:
     """The rows of one truth, to be printed by rich: scores down, tasks across."""
-    from rich.table import Table
-
-    shown = Table()
     tasks = list(dict.fromkeys(row.task for row in rows))
-    shown.add_column("score")
-    for task in tasks:
-        shown.add_column(task.replace("_", "\n"), justify="right", no_wrap=True)
+    shown = TextTable(Label("score"), *(Number(task.replace("_", "\n")) for task in tasks))
     for name in dict.fromkeys(row.score for row in rows):
         found = {row.task: row for row in rows if row.score == name}
         shown.add_row(name.partition(":")[0], *(_cell(found[task], partial) for task in tasks))

@@ -12,15 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockforge.bench.ranking import LEVEL, RESAMPLES, Estimate, estimate
 from blockforge.bench.search import BASELINE, Setting, Strategy, Trial
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from blockforge.text_table import Label, Number, TextTable
 
 
 @dataclass(frozen=True)
@@ -112,17 +109,15 @@ def _spread(values_S: np.ndarray) -> tuple[float, float]:
     return float(values_S.mean()), float(values_S.std(ddof=1)) if len(values_S) > 1 else 0.0
 
 
-def table(found: Curves, rows: Sequence[Verdict]) -> Table:
+def table(found: Curves, rows: Sequence[Verdict]) -> TextTable:
     """The verdicts, to be printed by rich."""
-    from rich.table import Table
-
     setting = found.setting
     cost = f"{rows[0].seeds} seeds, each at the cost of {setting.trials} trainings of {setting.steps} steps"
     title = f"{setting.text}\n{cost}"
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("strategy")
-    for column in ("top-1", "regret", "area", f"lead over {BASELINE}", "lead in area", "wins"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    shown = TextTable(
+        Label("strategy"), Number("top-1"), Number("regret", leaves=3), Number("area", leaves=1),
+        Number(f"lead over {BASELINE}"), Number("lead in area", leaves=2), Number("wins", leaves=4), title=title,
+    )  # fmt: skip
     for row in rows:
         spreads = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in (row.top1, row.regret, row.area)]
         leads = [f"{e.value:+.2f} ({e.low:+.2f} {e.high:+.2f})" if e else "" for e in (row.lead, row.area_lead)]

@@ -12,6 +12,8 @@ import torch
 
 from blockforge.bench.kernels import backends_of, in_turn, timed_call
 from blockforge.kernels.cross_scan import bench as cross_scan
+from blockforge.prose import Prose
+from blockforge.text_table import Label, Number, TextTable, Words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -63,14 +65,13 @@ def exponents(points: list[Point]) -> dict[str, float]:
 def table(points: list[Point], backward: bool, device: str, threads: int) -> Group:
     """The points, with bars of the time a position takes: of equal length where the cost is linear."""
     from rich.console import Group
-    from rich.table import Table
 
     what = "forward and backward" if backward else "forward"
     threads = threads or torch.get_num_threads()
     title = f"cross_scan, four directions, {DIM} channels: {what}, float32, {device}, {threads} threads"
-    shown = Table(title=title, title_justify="left")
-    for i, column in enumerate(("backend", "map", "ms", "ns a position", "")):
-        shown.add_column(column, justify="right" if i in (2, 3) else "left")
+    shown = TextTable(
+        Label("backend"), Words("map"), Number("ms"), Number("ns a position"), Words("", leaves=1), title=title
+    )
     slowest = max(p.ms / p.positions for p in points)
     last = ""
     for p in sorted(points, key=lambda p: p.backend):
@@ -79,7 +80,7 @@ def table(points: list[Point], backward: bool, device: str, threads: int) -> Gro
         shown.add_row(p.backend if p.backend != last else "", f"{p.side}x{p.side}", f"{p.ms:.2f}", per_position, bar)
         last = p.backend
     fits = ", ".join(f"{name} {p:.2f}" for name, p in exponents(points).items())
-    return Group(shown, f"time ~ positions ** p, p: {fits}; 1 is linear")
+    return Group(shown, Prose(f"time ~ positions ** p, p: {fits}; 1 is linear"))
 
 
 def plot(points: list[Point], file: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blockforge.errors import BlockforgeError
+from blockforge.prose import Prose
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +74,15 @@ def console() -> Console:
     """Standard output: as wide as the terminal, plain and of fixed width where there is none."""
     from rich.console import Console
 
+    class Whole(Console):
+        """A console that breaks lines between words alone and crops nothing: a path to copy stays in one piece."""
+
+        def print(self, *objects: Any, **how: Any) -> None:  # type: ignore[override]
+            given = objects if how.get("soft_wrap") else [Prose(o) if isinstance(o, str) else o for o in objects]
+            super().print(*given, **{"crop": False, **how})
+
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return Whole(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

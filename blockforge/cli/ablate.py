@@ -57,15 +57,16 @@ def _latency_ms(arch: Architecture) -> float:
 
 
 def _print(heading: str, cells: list[dict[str, object]], notes: list[str | None]) -> None:
-    from rich.table import Table
-
     from blockforge.ablation import shown, title
     from blockforge.tables import columns
+    from blockforge.text_table import Number, TextTable, Words
 
-    table = Table(title=heading, title_justify="left")
     names = columns(cells)
-    for column in names:
-        table.add_column(title(column), justify="left" if column == "label" else "right")
+    order = {column: i for i, column in enumerate(("activation_bytes", "latency_ms"), 1)}
+    shown_columns = [
+        Words(title(c)) if c == "label" else Number(title(c).replace(" ", "\n"), leaves=order.get(c)) for c in names
+    ]
+    table = TextTable(*shown_columns, title=heading)
     for cell in cells:
         table.add_row(*(shown(n, cell.get(n)) for n in names))
     out = console()

@@ -9,9 +9,8 @@ import typer
 from blockforge.cli._output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from blockforge.compiler.diff import Change
+    from blockforge.text_table import TextTable
 
 
 def diff(
@@ -44,24 +43,22 @@ def diff(
     out.print(_changes_table(a.name, b.name, found))
 
 
-def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> Table:
-    from rich.table import Table
-
+def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> TextTable:
+    from blockforge.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes, format_count
 
-    table = Table("", a, b, "ratio")
+    table = TextTable(Label(""), Number(a), Number(b), Number("ratio", leaves=1))
     for name, (old, new) in rows.items():
         show = format_bytes if name == "activation_bytes" else format_count
         table.add_row(name.replace("_", " "), show(old), show(new), f"{new / old:.2f}" if old else "")
     return table
 
 
-def _changes_table(a: str, b: str, found: list[Change]) -> Table:
-    from rich.table import Table
-
+def _changes_table(a: str, b: str, found: list[Change]) -> TextTable:
+    from blockforge.text_table import Label, Number, TextTable, Words
     from blockforge.units import format_count
 
-    table = Table("", a, b, "params", "MACs")
+    table = TextTable(Label(""), Words(a), Words(b), Number("params"), Number("MACs"))
     for change in found:
         params, macs = (f"{'+' if v > 0 else ''}{format_count(v)}" if v else "" for v in (change.params, change.macs))
         table.add_row(change.name, change.before or "-", change.after or "-", params, macs)

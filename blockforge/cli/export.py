@@ -96,12 +96,11 @@ def _axes(text: str) -> tuple[Axis, ...]:
 
 
 def _print(made: Exported, file: Path, trained: bool) -> None:
-    from rich.table import Table
-
+    from blockforge.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes
 
     out = console()
-    table = Table("images", "relative error")
+    table = TextTable(Label("images"), Number("relative error"))
     for check in made.checks:
         table.add_row("x".join(map(str, check.shape)), f"{check.error:.1e}")
     out.print(table)

@@ -11,11 +11,10 @@ from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console,
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from blockforge.bench.nodes import NodeTime
     from blockforge.bench.profile import Latency, Setting
     from blockforge.compiler import Architecture
+    from blockforge.text_table import TextTable
 
 _BAR = 30
 
@@ -75,15 +74,13 @@ def profile(
         out.print(_nodes_table(first, nodes, top))
 
 
-def _latency_table(title: str, found: list[Latency]) -> Table:
-    from rich.table import Table
-
+def _latency_table(title: str, found: list[Latency]) -> TextTable:
+    from blockforge.text_table import Number, TextTable, Words
     from blockforge.units import format_bytes
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("setting")
-    for column in ("p50 ms", "p10", "p90", "p99", "images/s", "peak memory", "runs", "spread"):
-        table.add_column(column, justify="right")
+    leaving = {"p10": 2, "p90": 4, "p99": 3, "runs": 1}
+    columns = ("p50 ms", "p10", "p90", "p99", "images/s", "peak memory", "runs", "spread")
+    table = TextTable(Words("setting"), *(Number(c, leaves=leaving.get(c)) for c in columns), title=title)
     for x in found:
         times = (f"{ms:.1f}" for ms in (x.p50_ms, x.p10_ms, x.p90_ms, x.p99_ms))
         rest = (f"{x.images_per_second:.1f}", format_bytes(x.peak_bytes), str(x.runs), f"{x.spread:.0%}")
@@ -91,17 +88,15 @@ def _latency_table(title: str, found: list[Latency]) -> Table:
     return table
 
 
-def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> Table:
-    from rich.table import Table
+def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable:
+    from blockforge.text_table import Label, Number, TextTable, Words
 
     ordered = sorted(nodes, key=lambda n: -n.share)
     title = f"forward time of each node ({setting.batch} images, {setting.dtype}, eager)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("node")
-    table.add_column("op")
-    for column in ("ms", "share", "GMACs/s"):
-        table.add_column(column, justify="right")
-    table.add_column("", no_wrap=True)
+    table = TextTable(
+        Label("node"), Label("op", leaves=3), Number("ms"), Number("share"), Number("GMACs/s", leaves=2),
+        Words("", leaves=1), title=title,
+    )  # fmt: skip
     for n in ordered[:top]:
         bar = "█" * round(_BAR * n.share / ordered[0].share)
         speed = f"{n.gmacs_per_second:.0f}" if n.macs else ""

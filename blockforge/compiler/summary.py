@@ -10,11 +10,12 @@ import networkx as nx
 
 from blockforge.compiler.liveness import live_bytes
 from blockforge.kernels.costs import DEFAULT
+from blockforge.prose import Prose
+from blockforge.text_table import Label, Number, TextTable, Words
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
-    from rich.table import Table
 
     from blockforge.compiler.architecture import Architecture
 
@@ -25,16 +26,15 @@ _BAR = 12
 def summary(arch: Architecture, layers: bool) -> Group:
     """The tables of `arch`, to be printed by rich. `layers`: with a row for every layer."""
     from rich.console import Group
-    from rich.text import Text
 
-    parts: list[RenderableType] = [Text(_headline(arch), style="bold"), _stage_table(arch)]
+    parts: list[RenderableType] = [Prose(_headline(arch), "bold"), _stage_table(arch)]
     if layers:
         parts.append(_layer_table(arch))
-    parts.append(Text(totals(arch), style="bold"))
+    parts.append(Prose(totals(arch), "bold"))
     scan = f"; {format_count(arch.scan_macs)} of them in scans" if arch.scan_macs else ""
     peak = f"live activations, one float32 image, on the {arch.backend} backend, at {arch.peak_node}"
-    parts.append(Text(f"{CONVENTION}{scan}. Peak: {peak}."))
-    parts += [Text(d.render(), style="yellow") for d in arch.warnings]
+    parts.append(Prose(f"{CONVENTION}{scan}. Peak: {peak}."))
+    parts += [Prose(d.render(), "yellow") for d in arch.warnings]
     return Group(*parts)
 
 
@@ -60,7 +60,10 @@ def overview_table(rows: list[dict[str, Any]]) -> Group:
     """Networks that `overview` describes, a row each."""
     from rich.console import Group
 
-    table = _table(("name", "params", "MACs", "peak", "layers", "reported by the paper"), right=range(1, 5))
+    table = TextTable(
+        Label("name"), Number("params"), Number("MACs"), Number("peak", leaves=2), Number("layers", leaves=1),
+        Words("reported by the paper", leaves=3),
+    )  # fmt: skip
     for row in rows:
         reported = ", ".join(f"{value} {name}" for name, value in row["reported"].items())
         peak = format_bytes(row["activation_bytes"])
@@ -72,7 +75,7 @@ def overview_table(rows: list[dict[str, Any]]) -> Group:
             str(row["depth"]),
             reported,
         )
-    return Group(table, f"{CONVENTION}. Peak: live activations of one float32 image on the {DEFAULT} backend.")
+    return Group(table, Prose(f"{CONVENTION}. Peak: live activations of one float32 image on the {DEFAULT} backend."))
 
 
 def compact(names: Sequence[str]) -> str:
@@ -97,8 +100,11 @@ def _headline(arch: Architecture) -> str:
     return f"{arch.name}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
 
 
-def _stage_table(arch: Architecture) -> Table:
-    table = _table(("stage", "layers", "dim", "map", "params", "MACs", "peak", "share of MACs"), right=range(2, 7))
+def _stage_table(arch: Architecture) -> TextTable:
+    table = TextTable(
+        Label("stage"), Words("layers"), Number("dim"), Number("map"), Number("params"), Number("MACs"),
+        Number("peak", leaves=2), Words("share of MACs", leaves=1),
+    )  # fmt: skip
     live = live_bytes(arch.graph)
     by_stage: dict[Any, list[str]] = {}
     for name, node in arch.graph.nodes(data=True):
@@ -118,8 +124,11 @@ def _stage_table(arch: Architecture) -> Table:
     return table
 
 
-def _layer_table(arch: Architecture) -> Table:
-    table = _table(("layer", "block", "ops", "map", "params", "MACs", "peak", "receives"), right=range(4, 7))
+def _layer_table(arch: Architecture) -> TextTable:
+    table = TextTable(
+        Label("layer"), Label("block", leaves=3), Words("ops"), Words("map"), Number("params"), Number("MACs"),
+        Number("peak", leaves=1), Words("receives", leaves=2),
+    )  # fmt: skip
     live = live_bytes(arch.graph)
     for (stage, layer), names in _rows(arch.graph):
         nodes = [arch.graph.nodes[n] for n in names]
@@ -155,16 +164,6 @@ def _received(graph: nx.DiGraph, nodes: list[dict[str, Any]]) -> str:
     sources = [s for node in nodes if node["kind"] == "aggregator" for s in node["inputs"][1:]]
     layers = [graph.nodes[s]["layer"] for s in sources]
     return ", ".join("input" if layer is None else str(layer) for layer in layers)
-
-
-def _table(heads: Sequence[str], right: range) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i in right else "left", no_wrap=head != "ops", overflow="fold")
-    return table
 
 
 def _sum(nodes: list[dict[str, Any]], key: str) -> int:

@@ -127,7 +127,7 @@ def test_space_shows_holes_size_and_costs(capsys: pytest.CaptureFixture[str], tm
     out = run(
         capsys, "tiny", "--budget", "5MFLOPs", "--budget", "500Kparams", "--draws", "40", "-o", f"{tmp_path}/t.png"
     )
-    assert "stages.1.connect.aggregate.op │ dmca, concat, gated_sum" in out
+    assert "stages.1.connect.aggregate.op   dmca, concat, gated_sum" in out
     assert "combinations of 32 holes, counted exactly" in out
     assert "an upper bound on its networks: 1 relation in require" in out
     assert "of 40 random draws" in out
