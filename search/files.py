@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.errors import BlockforgeError
-from blockforge.files import make_folder, write_atomically, write_text
+from blockforge.figures import write_figure
+from blockforge.files import make_folder, write_text
 from blockforge.saving import spec_text
 from blockforge.search.journal import JOURNAL
 from blockforge.search.records import COSTS, TrialRecord
@@ -74,7 +75,7 @@ def write_results(result: SearchResult, folder: Path) -> None:
         if _OURS.fullmatch(old.name) and old.name not in names.values():
             old.unlink()
     if result.best is not None:
-        write_atomically(folder / PLOT, lambda file: plot(result, file))
+        write_figure(folder / PLOT, plot(result))
     write_text(folder / REPORT, page(result))
 
 

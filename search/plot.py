@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from blockforge.figures import new_figure
 from blockforge.search.records import TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.units import format_count
@@ -16,10 +14,9 @@ from blockforge.units import format_count
 _BLUE, _ORANGE, _GREY, _RED = "#4c78a8", "#e4572e", "#888888", "#b02a30"
 
 
-def plot(result: SearchResult, file: Path) -> None:
-    """Draw the evaluated candidates, the front of those that no other beats, and the budget, as a PNG."""
-    figure = Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and pyplot's global state stays untouched
+def plot(result: SearchResult) -> Figure:
+    """The evaluated candidates, the front of those that no other beats, and the budget."""
+    figure = new_figure(8.4, 5.2)
     axes = figure.add_subplot()
     scored, front = result.ranked, result.pareto
     _candidates(axes, figure, scored)
@@ -39,7 +36,7 @@ def plot(result: SearchResult, file: Path) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=True, framealpha=0.9, fontsize=8.5)
-    figure.savefig(file, format="png", metadata={"Software": None})
+    return figure
 
 
 def _candidates(axes: Axes, figure: Figure, scored: list[TrialRecord]) -> None:

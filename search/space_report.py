@@ -1,14 +1,14 @@
-"""What `blockforge space` shows: tables and bars in the terminal, the histograms as a picture."""
+"""What `blockforge space` shows: tables and bars in the terminal, the histograms as a figure."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
 from rich.console import Group
 from rich.text import Text
 
+from blockforge.figures import new_figure
 from blockforge.prose import Prose
 from blockforge.search.size import Size
 from blockforge.search.space import number_of_values
@@ -16,6 +16,9 @@ from blockforge.search.statistics import COSTS, Sample, histogram
 from blockforge.spec import Hole, Spec, holes
 from blockforge.text_table import Label, Number, TextTable, Words
 from blockforge.units import Budget, figure, format_bytes, format_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TITLES = {"macs": "MACs", "params": "params", "activation_bytes": "activation memory"}
 _BAR = 30
@@ -59,14 +62,11 @@ def size_text(space: Spec, size: Size) -> str:
     return "\n".join(lines)
 
 
-def plot_histograms(space: Spec, sample: Sample, budget: Budget, file: Path) -> None:
-    """Draw the histograms side by side, with the budget's limits, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def plot_histograms(space: Spec, sample: Sample, budget: Budget) -> Figure:
+    """The histograms side by side, with the budget's limits."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    picture = Figure(figsize=(11, 3.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(picture)  # no display is needed, and pyplot's global state stays untouched
+    picture = new_figure(11, 3.4)
     for axes, name in zip(picture.subplots(1, len(COSTS)), COSTS, strict=True):
         bins = histogram(sample.costs[name], 24)
         axes.bar(
@@ -80,7 +80,7 @@ def plot_histograms(space: Spec, sample: Sample, budget: Budget, file: Path) -> 
         if (limit := budget.limits.get(name)) is not None:
             axes.axvline(limit, color="#b02a30", linestyle="--", linewidth=1.2)
     picture.suptitle(f"{space.name}: {sample.valid} valid networks of {sample.drawn} drawn", x=0.01, ha="left")
-    picture.savefig(file, format="png", metadata={"Software": None})
+    return picture
 
 
 def _holes_table(space: Spec) -> TextTable:

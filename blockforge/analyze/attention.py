@@ -62,12 +62,18 @@ def relative_receptive_fields(
 ) -> list[Reach]:
     """The reach of every module that exposes `attention_weights(x_BHWC)`, see `blocks.mixers.attention`.
 
+    Layers whose map is 1x1 look nowhere and are left out.
+
     Raises: AnalysisError if there is none.
     """
     modules = {name: m for name, m in model.named_modules() if has_attention(m)}
     if not modules:
         raise AnalysisError(nowhere(model.arch.name, "attention", has_attention))
     places = {name: place_of(model.arch, name) for name in modules}
+    modules = {name: m for name, m in modules.items() if places[name].grid.height * places[name].grid.width > 1}
+    if not modules:
+        text = f"every attention layer of {model.arch.name} is on a map of 1x1: it looks nowhere"
+        raise AnalysisError(f"{text}\n  hint: a larger image: --set input.size=...")
     sums: dict[str, _Sum] = {}
     images = 0
 

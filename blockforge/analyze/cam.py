@@ -58,8 +58,8 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
         target: the class; None: the most probable one.
         layer: the layer whose map is taken, as in `stages.3.layers.1`; None: the last one, or where tokens without
             a place may carry the class the one before it, since the last layer's other tokens are not read.
-    Raises: MissingExtraError without captum. AnalysisError for a class or a layer that is not there, or if nothing
-        in the map speaks for the class.
+    Raises: MissingExtraError without captum. AnalysisError for a class or a layer that is not there, for a map of one
+        position, or if nothing in the map speaks for the class.
     """
     need("analyze", "captum")
     from captum.attr import LayerGradCam
@@ -68,6 +68,9 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
         text = f"there is no class {target} in {model.arch.name}"
         raise AnalysisError(f"{text}\n  hint: 0 to {model.num_classes - 1}")
     layer, laid = _taken(model, layer)
+    if laid.height * laid.width == 1:
+        hint = "an earlier --layer, or a larger image: --set input.size=..."
+        raise AnalysisError(f"the map of {layer} is 1x1: it has no places to tell apart\n  hint: {hint}")
     probed = _Probed(model, layer)
     with torch.no_grad():
         probabilities = model(x_BCHW)[0].softmax(0)

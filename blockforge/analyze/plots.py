@@ -1,17 +1,15 @@
-"""The results as pictures. Every function draws into a file, as a PNG."""
+"""The results as figures."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -25,6 +23,7 @@ from blockforge.analyze.cka import Similarity
 from blockforge.analyze.erf import SHARES, ReceptiveField
 from blockforge.analyze.record import short
 from blockforge.analyze.token_weights import TokenWeights
+from blockforge.figures import new_figure
 
 _COLOURS = ("#4c78a8", "#e4572e", "#4f9d69", "#9467bd", "#b8860b", "#17807e", "#c2528b", "#555555")
 _SQUARES = ("#ffffff", "#9be8ff", "#7cf29a", "#ff8f8f")
@@ -32,13 +31,13 @@ _MOST_LABELS = 24
 _FAINTEST = 1e-4
 
 
-def draw_similarity(found: Mapping[str, Similarity], file: Path) -> None:
+def draw_similarity(found: Mapping[str, Similarity]) -> Figure:
     """Heat maps beside each other on one scale, up to 1; lines part the stages."""
     lowest = min(float(np.nanmin(np.asarray(s.values), initial=1.0)) for s in found.values())
     low = min(max(math.floor(10 * lowest) / 10, 0.0), 0.9)
     across = min(len(found), 3 if len(found) in (3, 5, 6) else 4)
     down = math.ceil(len(found) / across)
-    figure = _figure(3.3 * across + 1.1, 3.5 * down)
+    figure = new_figure(3.3 * across + 1.1, 3.5 * down)
     grid = figure.subplots(down, across, squeeze=False)
     shown = None
     for axes, (label, similarity) in zip(grid.flat, found.items(), strict=False):
@@ -56,7 +55,7 @@ def draw_similarity(found: Mapping[str, Similarity], file: Path) -> None:
     assert shown is not None
     bar = figure.colorbar(shown, ax=grid, shrink=0.8, aspect=28, pad=0.02)
     bar.set_label("linear CKA")
-    _save(figure, file)
+    return figure
 
 
 def _wrapped(label: str) -> str:
@@ -75,11 +74,11 @@ def _stage_starts(names: Sequence[str]) -> list[int]:
     return [i for i in range(1, len(names)) if stages[i] != stages[i - 1]]
 
 
-def draw_receptive_fields(found: Mapping[str, ReceptiveField], file: Path) -> None:
+def draw_receptive_fields(found: Mapping[str, ReceptiveField]) -> Figure:
     """Fields beside each other on one logarithmic scale, with the squares that hold parts of them."""
     across = min(len(found), 4)
     down = math.ceil(len(found) / across)
-    figure = _figure(3.2 * across + 1.0, 3.75 * down)
+    figure = new_figure(3.2 * across + 1.0, 3.75 * down)
     grid = figure.subplots(down, across, squeeze=False)
     shown = None
     for axes, (label, field) in zip(grid.flat, found.items(), strict=False):
@@ -103,12 +102,12 @@ def draw_receptive_fields(found: Mapping[str, ReceptiveField], file: Path) -> No
     assert shown is not None
     bar = figure.colorbar(shown, ax=grid, shrink=0.75, aspect=28, pad=0.02, extend="min")
     bar.set_label("gradient, relative to the largest")
-    _save(figure, file)
+    return figure
 
 
-def draw_reaches(found: Mapping[str, Sequence[Reach]], file: Path) -> None:
+def draw_reaches(found: Mapping[str, Sequence[Reach]]) -> Figure:
     """Relative receptive field over depth: a line a network, bars for the spread of the heads."""
-    figure = _figure(7.2, 4.0)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     for i, (label, reaches) in enumerate(found.items()):
         layers = [r.layer for r in reaches]
@@ -125,19 +124,17 @@ def draw_reaches(found: Mapping[str, Sequence[Reach]], file: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
     axes.legend(fontsize=8.5)
-    _save(figure, file)
+    return figure
 
 
-def draw_token_weights(
-    layers: Sequence[TokenWeights], pictures_BCHW: Tensor | None, file: Path, most_images: int = 3
-) -> None:
+def draw_token_weights(layers: Sequence[TokenWeights], pictures_BCHW: Tensor | None, most_images: int = 3) -> Figure:
     """A row an image (several rows where there are many layers), a column a layer, each on its own scale."""
     images = min(most_images, len(layers[0].weights))
     pictures = list(pictures_BCHW[:images]) if pictures_BCHW is not None else []
     cells = len(layers) + bool(pictures)
     across = min(cells, 8)
     down = math.ceil(cells / across)
-    figure = _figure(1.35 * across, 1.6 * down * images)
+    figure = new_figure(1.35 * across, 1.6 * down * images)
     grid = figure.subplots(down * images, across, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -151,12 +148,12 @@ def draw_token_weights(
             axes, values = next(places), np.asarray(layer.weights[i])
             axes.imshow(values, cmap="viridis", interpolation="nearest")
             axes.set_title(f"{short(layer.node)}\n{values.min():.2g} to {values.max():.2g}", fontsize=7)
-    _save(figure, file)
+    return figure
 
 
-def draw_class_map(found: ClassMap, picture_CHW: Tensor, file: Path) -> None:
+def draw_class_map(found: ClassMap, picture_CHW: Tensor) -> Figure:
     """The image, and the image below the map."""
-    figure = _figure(7.4, 3.6)
+    figure = new_figure(7.4, 3.6)
     left, right = figure.subplots(1, 2)
     image = _picture(picture_CHW)
     height, width = image.shape[:2]
@@ -171,13 +168,13 @@ def draw_class_map(found: ClassMap, picture_CHW: Tensor, file: Path) -> None:
     for axes in (left, right):
         axes.set_axis_off()
     figure.colorbar(shown, ax=right, fraction=0.046, pad=0.03)
-    _save(figure, file)
+    return figure
 
 
-def draw_activations(found: Mapping[str, Sequence[NodeStatistics]], file: Path) -> None:
+def draw_activations(found: Mapping[str, Sequence[NodeStatistics]]) -> Figure:
     """Scale, zeros and dead channels over the nodes, in execution order: two panels a network."""
     longest = max(len(nodes) for nodes in found.values())
-    figure = _figure(min(18.0, max(7.2, 0.17 * longest)), 5.2 * len(found))
+    figure = new_figure(min(18.0, max(7.2, 0.17 * longest)), 5.2 * len(found))
     panels = figure.subplots(2 * len(found), 1, height_ratios=(3, 2) * len(found), squeeze=False)[:, 0]
     for top, bottom, (label, nodes) in zip(panels[::2], panels[1::2], found.items(), strict=True):
         at = range(len(nodes))
@@ -202,7 +199,7 @@ def draw_activations(found: Mapping[str, Sequence[NodeStatistics]], file: Path) 
             _plain(axes)
             axes.set_xlim(-0.8, longest - 0.2)
             axes.legend(fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-    _save(figure, file)
+    return figure
 
 
 def _positive(value: float) -> float:
@@ -218,13 +215,3 @@ def _picture(image_CHW: Tensor) -> np.ndarray[Any, Any]:
 def _plain(axes: Axes) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and pyplot's global state stays untouched
-    return figure
-
-
-def _save(figure: Figure, file: Path) -> None:
-    figure.savefig(file, format="png", metadata={"Software": None})

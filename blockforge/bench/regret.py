@@ -11,13 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockforge.bench.ranking import LEVEL, RESAMPLES, Estimate, estimate
 from blockforge.bench.search import BASELINE, Setting, Strategy, Trial
+from blockforge.figures import new_figure
 from blockforge.text_table import Label, Number, TextTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -141,13 +145,9 @@ def summary(found: Curves, rows: Sequence[Verdict]) -> str:
     return f"{text}\n{start}\nBest network of all: {found.best:.2f}%. {made}."
 
 
-def plot(found: Curves, file: Path) -> None:
+def plot(found: Curves) -> Figure:
     """Median regret against cost, with the band from the first to the third quartile of the seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and pyplot's global state stays untouched
+    figure = new_figure(7, 4.5)
     axes = figure.subplots()
     x = np.arange(1, found.setting.trials + 1)
     for name, regret_ST in found.regret.items():
@@ -164,4 +164,4 @@ def plot(found: Curves, file: Path) -> None:
     axes.title.set_fontsize(9)
     axes.set_ylim(bottom=0)
     axes.legend()
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return figure

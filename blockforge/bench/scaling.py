@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from blockforge.bench.kernels import backends_of, in_turn, timed_call
+from blockforge.figures import new_figure
 from blockforge.kernels.cross_scan import bench as cross_scan
 from blockforge.prose import Prose
 from blockforge.text_table import Label, Number, TextTable, Words
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Group
 
 SIDES = (56, 80, 112, 160, 224, 320, 448)
@@ -83,13 +84,9 @@ def table(points: list[Point], backward: bool, device: str, threads: int) -> Gro
     return Group(shown, Prose(f"time ~ positions ** p, p: {fits}; 1 is linear"))
 
 
-def plot(points: list[Point], file: Path) -> None:
+def plot(points: list[Point]) -> Figure:
     """Time against positions, both on logarithmic axes, with a line of slope 1."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and pyplot's global state stays untouched
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for name, p in exponents(points).items():
         own = [q for q in points if q.backend == name]
@@ -103,4 +100,4 @@ def plot(points: list[Point], file: Path) -> None:
     axes.minorticks_off()
     axes.set(xlabel="map", ylabel="ms", title="Scan in four directions; dotted: linear")
     axes.legend()
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return figure

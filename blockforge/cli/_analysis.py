@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blockforge.cli._output import console, print_json
-from blockforge.files import make_folder, write_atomically, write_text
+from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from blockforge.analyze import Case
     from blockforge.weights.files import Weights
 
@@ -46,7 +48,10 @@ SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of the initia
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder of the PNG and the CSV.", show_default=f"{RUNS}/..."),
+    typer.Option("--output", "-o", metavar="DIR", help="Folder of the figure and the CSV.", show_default=f"{RUNS}/..."),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="png,svg,pdf", help="What the figure is written as, one or several.")
 ]
 
 
@@ -97,33 +102,70 @@ def finish(
     output: Path | None,
     command: str,
     cases: Sequence[Case],
-    draw: Callable[[Path], object],
+    figure: Figure,
     table: Rows,
     title: str,
     *,
     json: bool,
+    formats: str,
     whole: object = None,
     csv: Rows | None = None,
 ) -> None:
-    """Write the PNG and the CSV, and print the table or JSON.
+    """Write the figure and the CSV, and print the table or JSON. What is no trained network on images says so in all.
 
     Args:
+        formats: of the figure, separated by commas.
         output: the folder; None: one that the command and its networks name.
         table: what is printed, and written unless `csv` says more.
         whole: the JSON, if it is not the table.
     """
     from blockforge.analyze.tables import shown
+    from blockforge.figures import write_figure
     from blockforge.tables import to_csv
 
+    chosen = _formats(formats)
     folder = output if output is not None else default_folder(command, [case.label for case in cases])
     make_folder(folder)
     write_text(folder / f"{command}.csv", to_csv(csv or table))
-    write_atomically(folder / f"{command}.png", draw)
+    remark = caution(cases)
+    if remark:
+        figure.supxlabel(remark, fontsize=7.5, color="#b02a30")
+    for format in chosen:
+        write_figure(folder / f"{command}.{format}", figure)
     if json:
         print_json(whole or table)
         return
     console().print(shown(table, title))
+    if remark:
+        console().print(remark)
     console().print(f"written to {folder}", soft_wrap=True)
+
+
+def _formats(text: str) -> list[str]:
+    from blockforge.errors import did_you_mean
+    from blockforge.figures import FORMATS
+
+    chosen = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for part in chosen:
+        if part not in FORMATS:
+            raise typer.BadParameter(did_you_mean(part, FORMATS), param_hint="--format")
+    return chosen or ["png"]
+
+
+def caution(cases: Sequence[Case]) -> str:
+    """What a figure of untrained networks, or of noise, does not show; empty for trained ones on images."""
+    from blockforge.analyze.inputs import NOISE
+
+    untrained = [case.label for case in cases if case.subject.weights is None]
+    noise = any(case.images.name == NOISE for case in cases)
+    whose = "" if len(untrained) == len(cases) else f" ({', '.join(untrained)})"
+    parts = [f"untrained weights{whose}"] if untrained else []
+    parts += ["noise in place of images"] if noise else []
+    if not parts:
+        return ""
+    options = [*(["--weights"] if untrained else []), *(["--data"] if noise else [])]
+    what = f"Of {' and '.join(parts)}: it shows the architecture, not what a trained network sees."
+    return f"{what} {' and '.join(options)} {'give' if len(options) > 1 else 'gives'} others."
 
 
 def default_folder(command: str, labels: Sequence[str]) -> Path:

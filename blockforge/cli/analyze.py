@@ -11,6 +11,7 @@ from blockforge.cli._analysis import (
     BatchOption,
     DataOption,
     DeviceOption,
+    FormatOption,
     ImagesOption,
     OutputOption,
     SeedOption,
@@ -44,6 +45,7 @@ def analyze_cka(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """How alike layers are: linear CKA of each with each other.
@@ -70,8 +72,8 @@ def analyze_cka(
             other = (b.model, b.batches) if between else (None, None)
             results[label] = similarity(a.model, a.batches, *other, stage=stage, advance=advance)
     finish(
-        output, "cka", found, lambda file: draw_similarity(results, file), summary_rows(results),
-        "linear CKA of different layers", json=json, csv=similarity_rows(results),
+        output, "cka", found, draw_similarity(results), summary_rows(results),
+        "linear CKA of different layers", json=json, formats=formats, csv=similarity_rows(results),
         whole={label: result.as_dict() for label, result in results.items()},
     )  # fmt: skip
 
@@ -91,6 +93,7 @@ def analyze_erf(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """How far networks see: the effective receptive field.
@@ -110,7 +113,7 @@ def analyze_erf(
     with watched("erf", found) as advance:
         fields = {c.label: effective_receptive_field(c.model, c.batches, stage=stage, advance=advance) for c in found}
     title = "part of the image in the square that holds 20 to 99% of the field, and its side in pixels"
-    finish(output, "erf", found, lambda file: draw_receptive_fields(fields, file), field_rows(fields), title, json=json)
+    finish(output, "erf", found, draw_receptive_fields(fields), field_rows(fields), title, json=json, formats=formats)
 
 
 @analyze.command("rf")
@@ -127,6 +130,7 @@ def analyze_rf(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """How far attention looks: relative receptive fields.
@@ -146,7 +150,7 @@ def analyze_rf(
     with watched("rf", found) as advance:
         reaches = {c.label: relative_receptive_fields(c.model, c.batches, advance=advance) for c in found}
     title = "relative receptive field of each attention layer"
-    finish(output, "rf", found, lambda file: draw_reaches(reaches, file), labelled(reaches), title, json=json)
+    finish(output, "rf", found, draw_reaches(reaches), labelled(reaches), title, json=json, formats=formats)
 
 
 @analyze.command("m")
@@ -161,6 +165,7 @@ def analyze_m(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """What layers collect: each token's weight m, over the image.
@@ -179,8 +184,9 @@ def analyze_m(
     (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, data, images, images)
     layers = token_weights(case.model, case.batches)
     finish(
-        output, "m", found, lambda file: draw_token_weights(layers, case.images.pictures[0], file),
-        labelled({case.label: layers}), "weights of the tokens, mean over the heads", json=json, csv=token_rows(layers),
+        output, "m", found, draw_token_weights(layers, case.images.pictures[0]),
+        labelled({case.label: layers}), "weights of the tokens, mean over the heads",
+        json=json, formats=formats, csv=token_rows(layers),
     )  # fmt: skip
 
 
@@ -201,6 +207,7 @@ def analyze_cam(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """What in an image speaks for a class: Grad-CAM.
@@ -219,9 +226,9 @@ def analyze_cam(
     (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, str(image), 1, 1)
     result = grad_cam(case.model, case.batches[0], target, layer)
     finish(
-        output, "cam", found, lambda file: draw_class_map(result, case.images.pictures[0][0], file), top_rows(result),
+        output, "cam", found, draw_class_map(result, case.images.pictures[0][0]), top_rows(result),
         f"class {result.target} at {result.layer}; the most probable classes",
-        json=json, csv=result.table(), whole=result.as_dict(),
+        json=json, formats=formats, csv=result.table(), whole=result.as_dict(),
     )  # fmt: skip
 
 
@@ -239,6 +246,7 @@ def analyze_activations(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
+    formats: FormatOption = "png",
     json: JsonOption = False,
 ) -> None:
     """How values scale from node to node, and what is dead.
@@ -258,4 +266,4 @@ def analyze_activations(
     with watched("activations", found) as advance:
         nodes = {c.label: activation_statistics(c.model, c.batches, advance=advance) for c in found}
     title = "values of each node; a branch's include its residual sum"
-    finish(output, "activations", found, lambda file: draw_activations(nodes, file), labelled(nodes), title, json=json)
+    finish(output, "activations", found, draw_activations(nodes), labelled(nodes), title, json=json, formats=formats)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from blockforge.cli._output import JsonOption, SetOption, console, print_json
-from blockforge.files import write_atomically, write_text
+from blockforge.figures import write_figure
+from blockforge.files import write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
 
@@ -83,7 +84,9 @@ def bench_kernels(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="The scan of maps from 56x56 to 448x448: is its cost linear?")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="With --scaling: draw it here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --scaling: draw it here (.png, .svg, .pdf).")
+    ] = None,
     runs: Annotated[int, typer.Option(min=3, max=1000, help="Rounds; each runs every side once.")] = 15,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -112,7 +115,7 @@ def bench_kernels(
 
         points = growth.measure(backward=backward, runs=runs, threads=threads, device=device)
         if out is not None:
-            write_atomically(out, lambda file: growth.plot(points, file))
+            write_figure(out, growth.plot(points))
         shown: Any = growth.table(points, backward, device, threads)
         found: list[Any] = points
     else:
@@ -238,7 +241,9 @@ def bench_compare(
 @bench.command("search")
 def bench_search(
     runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the regret curves here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the regret curves (.png, .svg, .pdf).")
+    ] = None,
     strategies: Annotated[
         str, typer.Option(metavar="NAME[/STEPS],...", help="Samplers; with /STEPS a rung of so many steps below.")
     ] = "random,random/13,tpe,evolution,evolution/13",
@@ -272,7 +277,7 @@ def bench_search(
     found = regret.curves(compared.read_trials(runs, setting), setting, named, seeds)
     rows = regret.verdicts(found)
     if plot is not None:
-        write_atomically(plot, lambda file: regret.plot(found, file))
+        write_figure(plot, regret.plot(found))
     if json:
         print_json([dataclasses.asdict(row) | {"beats": row.beats} for row in rows])
         return

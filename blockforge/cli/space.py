@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blockforge.cli._output import JsonOption, SetOption, console, print_json
-from blockforge.files import make_folder, write_atomically, write_text
+from blockforge.figures import write_figure
+from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,8 @@ def space(
         bool, typer.Option("--enumerate", help="Count the distinct networks; with -o DIR write all.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="PATH", help="A picture (.png), or a folder of specs.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="PATH", help="A figure (.png, .svg, .pdf), or a folder of specs."),
     ] = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -79,7 +81,7 @@ def space(
     else:
         console().print(describe_space(found, size, drawn, limits))
     if out is not None:
-        write_atomically(out, lambda file: plot_histograms(found, drawn, limits, file))
+        write_figure(out, plot_histograms(found, drawn, limits))
 
 
 def _write(networks: Iterable[Architecture], folder: Path) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 from blockforge.compiler.backbone import Backbone
 from blockforge.errors import OutputError
-from blockforge.files import make_folder, telling, write_atomically, write_text
+from blockforge.figures import write_figure
+from blockforge.files import make_folder, telling, write_text
 from blockforge.locks import KernelLock
 from blockforge.saving import save_weights
 from blockforge.train.errors import RunError
@@ -93,7 +94,7 @@ class Folder:
         """Draw the epochs."""
         from blockforge.train.plot import plot
 
-        write_atomically(self.path / CURVES, lambda file: plot(history, title, file))
+        write_figure(self.path / CURVES, plot(history, title))
 
     def _add(self, values: dict[str, float], step: int, flush: bool = False) -> None:
         if self._events is not None:

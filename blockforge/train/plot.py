@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from blockforge.figures import new_figure
 from blockforge.train.result import EpochRecord
 
 _BLUE, _ORANGE, _GREEN = "#4c78a8", "#e4572e", "#4f9d69"
 
 
-def plot(history: list[EpochRecord], title: str, file: Path) -> None:
-    """Draw losses beside accuracies, as a PNG."""
-    figure = Figure(figsize=(9.0, 3.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and pyplot's global state stays untouched
+def plot(history: list[EpochRecord], title: str) -> Figure:
+    """Losses beside accuracies."""
+    figure = new_figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [record.epoch for record in history]
     left.plot(epochs, [r.train_loss for r in history], color=_BLUE, label="training", marker=".")
@@ -29,7 +26,7 @@ def plot(history: list[EpochRecord], title: str, file: Path) -> None:
     right.set_title(f"best top-1 {best.top1:.2f} in epoch {best.epoch}", loc="left", fontsize=10)
     _finish(left, "loss")
     _finish(right, "accuracy on validation images (%)")
-    figure.savefig(file, format="png", metadata={"Software": None})
+    return figure
 
 
 def _finish(axes: Axes, label: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
+import blockforge as bf
 from blockforge.cli import main
+from blockforge.saving import save_weights
 
 SPECS = Path(__file__).parents[1] / "specs"
 ATTENTION, NC_SSD = str(SPECS / "attention.yaml"), str(SPECS / "nc_ssd.yaml")
@@ -144,3 +146,55 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     result = run("erf", ATTENTION, "--images", "1", "-o", str(tmp_path / "file"))
     assert result.code == 1
     assert f"cannot write to {tmp_path / 'file'}" in result.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_untrained_networks_and_noise_are_said(run: Run, command: str, tmp_path: Path, image: str) -> None:
+    extra = ["--image", image] if command == "cam" else []
+    result = run(command, *COMMANDS[command], *extra, "-o", str(tmp_path), "--format", "svg")
+    what = "untrained weights" if command == "cam" else "untrained weights and noise in place of images"
+    assert f"Of {what}: it shows the architecture" in result.out
+    drawn = (tmp_path / f"{command}.svg").read_text(encoding="utf-8")
+    assert "untrained weights" in drawn
+
+
+def test_trained_networks_on_images_need_no_caution(run: Run, tmp_path: Path, image: str) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_weights(bf.build(ATTENTION, seed=0), weights)
+    result = run("erf", ATTENTION, "--data", image, "--weights", str(weights), "-o", str(tmp_path), "--format", "svg")
+    assert result.code == 0, result.err
+    assert "untrained" not in result.out + (tmp_path / "erf.svg").read_text(encoding="utf-8")
+
+
+def test_some_networks_are_trained(run: Run, tmp_path: Path, image: str) -> None:
+    result = run("erf", ATTENTION, "--data", image, "-o", str(tmp_path))
+    assert "Of untrained weights: it shows" in result.out
+    assert "--weights gives others" in result.out
+
+
+@pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_come_in_formats_that_are_equal_each_time(run: Run, format: str, start: bytes, tmp_path: Path) -> None:
+    made = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        assert run("erf", ATTENTION, *FEW, "-o", str(folder), "--format", format).code == 0
+        made.append((folder / f"erf.{format}").read_bytes())
+    assert made[0] == made[1]
+    assert made[0].startswith(start)
+
+
+def test_several_formats_and_one_that_is_none(run: Run, tmp_path: Path) -> None:
+    assert run("erf", ATTENTION, *FEW, "-o", str(tmp_path), "--format", "svg,pdf").code == 0
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["erf.csv", "erf.pdf", "erf.svg"]
+    assert "did you mean 'svg'" in run("erf", ATTENTION, *FEW, "-o", str(tmp_path / "no"), "--format", "sgv").err
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("command", ["cam", "rf"])
+def test_a_map_of_one_position_has_nothing_to_see(run: Run, command: str, tmp_path: Path, image: str) -> None:
+    size = ["--set", "input.size=4"]
+    extra = ["--image", image] if command == "cam" else FEW
+    result = run(command, ATTENTION, *size, *extra, "-o", str(tmp_path / "out"))
+    assert result.code == 1
+    assert "1x1" in result.err
+    assert "--set input.size" in result.err
+    assert not (tmp_path / "out").exists()
