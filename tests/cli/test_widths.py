@@ -146,7 +146,7 @@ ROWS = [
         "1.34G",
         "12.3 MB",
         "███ 23%",
-        f"best/rank{i}_score168.02.yaml",
+        f"best/rank{i}_score8.02.yaml",
     )
     for i in range(2)
 ]
