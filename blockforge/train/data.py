@@ -5,6 +5,7 @@ Tensors: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -172,8 +173,19 @@ def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = F
     if isinstance(data, str):
         for line in found.notes:
             note(f"{found.name}: {line}")
-        refuse(found)
-    return found
+    else:
+        found = dataclasses.replace(found, problems=tuple(_in_memory(found)))
+    refuse(found)
+    return found if isinstance(data, str) else data
+
+
+def _in_memory(data: Data) -> Iterator[Problem]:
+    """The labels of images in memory, which somebody put together, that are no classes."""
+    for name, split in (("train", data.train), ("val", data.val)):
+        labels = getattr(split, "labels_B", None)
+        if isinstance(labels, Tensor):
+            wrong = wrong_labels(labels.numpy(), len(data.classes))
+            yield from (Problem(f"{name}, image {row}", reason) for row, reason in wrong)
 
 
 def refuse(data: Data) -> None:
@@ -298,11 +310,14 @@ class TensorSplit:
     Args:
         images_BCHW: uint8 in 0..255, or float32 in 0..1.
         labels_B: int64.
+    Raises: DataError if there are not as many labels as images.
     """
 
     crops = False
 
     def __init__(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
+        if len(images_BCHW) != len(labels_B):
+            raise DataError(f"{len(images_BCHW)} images have {len(labels_B)} labels; each has one")
         self.images_BCHW, self.labels_B = images_BCHW, labels_B
         self._prepared: dict[tuple[int, int, int], Tensor] = {}
 

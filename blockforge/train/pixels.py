@@ -119,7 +119,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     wanted = {"1": "L", "La": "LA", "RGBa": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}.get(mode)
     if wanted is None and mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
         raise ValueError(f"images of mode {mode} are not supported")
-    return image.convert(wanted) if wanted else image.copy()
+    return image.convert(wanted) if wanted else image
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import blockforge as bf
 from blockforge.cli import main
 from blockforge.train import DataError, check_data, evaluate, fit, open_data
 from blockforge.train.arrays import channel_axis
-from blockforge.train.data import Want
+from blockforge.train.data import TensorSplit, Want
 from blockforge.train.images import decode
 
 LABELS = np.arange(20) % 2
@@ -173,6 +174,16 @@ def test_an_archive_may_name_its_classes(npz: Npz) -> None:
         open_data(npz(images=images, labels=LABELS * 2, classes=np.array(["cat", "dog"])))
     with pytest.raises(DataError, match="classes is int64"):
         open_data(npz(images=images, labels=LABELS, classes=np.arange(2)))
+
+
+def test_labels_of_images_in_memory_are_looked_at(net: Any, data: Any, fast: Any, tmp_path: Path) -> None:
+    bad = TensorSplit(data.train.images_BCHW, torch.where(torch.arange(72) == 5, 3, data.train.labels_B))
+    for wrong in (dataclasses.replace(data, train=bad), dataclasses.replace(data, val=bad)):
+        with pytest.raises(DataError, match=r"stripes: 1 is wrong\n  (train|val), image 5: the label 3 of 3 classes"):
+            fit(net, wrong, fast, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="72 images have 71 labels"):
+        TensorSplit(data.train.images_BCHW, data.train.labels_B[:71])
 
 
 def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
