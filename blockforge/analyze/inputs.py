@@ -81,7 +81,8 @@ def _read(
     device: torch.device,
 ) -> Images:
     from blockforge.train.augment import Normalize, unit
-    from blockforge.train.data import IMAGENET_MEAN, IMAGENET_STD, Want, open_data
+    from blockforge.train.data import IMAGENET_MEAN, IMAGENET_STD, Want
+    from blockforge.train.opening import open_data
 
     want = Want(size, channels, min(batch_size, count))
     statistics = None

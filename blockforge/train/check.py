@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from blockforge.notes import warn
 from blockforge.progress import counting
 from blockforge.train.arrays import ArraySplit
-from blockforge.train.data import FIRST, Data, Problem, Split, TensorSplit, Want, digest_of, look
+from blockforge.train.data import Data, Problem, Split, TensorSplit, Want, digest_of
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, Reader, StreamSplit
+from blockforge.train.opening import FIRST, look
 
 TINY, HUGE = 8, 50_000_000
 """A side of fewer pixels, and an image of more, are told."""

@@ -1,26 +1,20 @@
-"""Labelled images, wherever they come from, and the registry of sources.
+"""Labelled images, wherever they come from.
 
 Tensors: B images, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import importlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.errors import did_you_mean
-from blockforge.notes import note
 from blockforge.train.errors import DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -135,110 +129,6 @@ class Data:
         return found
 
 
-Options = Mapping[str, str]
-Opener = Callable[[str, Options], Opened]
-_SOURCES: dict[str, tuple[Opener, str, tuple[str, ...]]] = {}
-_HOMES = ("sources", "folder", "hub")
-_SKIP = "skip_broken"
-FIRST = 5
-"""Problems that an error lists."""
-MOST_CLASSES = 1_000_000
-"""More than any data set has: a label beyond is a mistake."""
-
-
-def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Callable[[Opener], Opener]:
-    """Register what opens `prefix` or `prefix:REST`; `form` is how a person writes it."""
-
-    def add(opener: Opener) -> Opener:
-        assert prefix not in _SOURCES, prefix
-        _SOURCES[prefix] = (opener, form, options)
-        return opener
-
-    return add
-
-
-def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False) -> Data:
-    """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
-
-    Args:
-        skip_broken: read every image once, and leave out what is broken or has no label; also as `?skip_broken=true`.
-        progress: show that on standard error.
-    Raises: DataError if there is no such source, nothing that can be used in it, or something wrong in it.
-    """
-    from blockforge.train.check import without_broken
-
-    found, skips = (data, False) if isinstance(data, Data) else _found(data)
-    if skip_broken or skips:
-        return without_broken(found, progress=progress)
-    if isinstance(data, str):
-        for line in found.notes:
-            note(f"{found.name}: {line}")
-    else:
-        found = dataclasses.replace(found, problems=tuple(_in_memory(found)))
-    refuse(found)
-    return found if isinstance(data, str) else data
-
-
-def _in_memory(data: Data) -> Iterator[Problem]:
-    """The labels of images in memory, which somebody put together, that are no classes."""
-    for name, split in (("train", data.train), ("val", data.val)):
-        labels = getattr(split, "labels_B", None)
-        if isinstance(labels, Tensor):
-            wrong = wrong_labels(labels.numpy(), len(data.classes))
-            yield from (Problem(f"{name}, image {row}", reason) for row, reason in wrong)
-
-
-def refuse(data: Data) -> None:
-    """Raises: DataError with the first problems of data that have some."""
-    if not data.problems:
-        return
-    many = len(data.problems)
-    first = "".join(f"\n  {problem}" for problem in data.problems[:FIRST])
-    more = f"\n  ... and {many - FIRST} more" if many > FIRST else ""
-    hint = f"blockforge data check {data.name} lists what is wrong; --skip-broken leaves it out"
-    raise DataError(f"{data.name}: {many} {'is' if many == 1 else 'are'} wrong{first}{more}\n  hint: {hint}")
-
-
-def look(name: str) -> Data:
-    """Data by name, with what is wrong in them. Raises: DataError as `open_data`, except for their problems."""
-    return _found(name)[0]
-
-
-def _found(data: str) -> tuple[Data, bool]:
-    """Data by name, and whether their options want what is broken left out."""
-    for home in _HOMES:
-        importlib.import_module(f"blockforge.train.{home}")
-    name, options = _split_options(data)
-    prefix, colon, rest = name.partition(":")
-    forms = ", ".join(form for _, form, _ in _SOURCES.values())
-    if prefix not in _SOURCES:
-        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {did_you_mean(prefix, _SOURCES)}; as in {forms}")
-    opener, form, known = _SOURCES[prefix]
-    if bool(rest) != (":" in form) or bool(colon) != bool(rest):
-        raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
-    allowed = (*known, _SKIP)
-    for option in options:
-        if option not in allowed:
-            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
-    skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
-    found = opener(rest, options)
-    if len(found.classes) < 2:
-        raise DataError(f"{data} has {len(found.classes)} class; a classifier needs two or more")
-    for split, what in ((found.train, "train on"), (found.val, "evaluate on")):
-        if not len(split):
-            raise DataError(f"{data} has no image to {what}")
-    told = found.named, tuple(found.problems), tuple(found.notes)
-    return Data(data, tuple(found.classes), found.train, found.val, *told), skips
-
-
-def val_share(options: Options) -> float:
-    """The share of images that `?val=` keeps for evaluation; a fifth without it."""
-    text = options.get("val", "0.2")
-    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
-        raise DataError(f"val={text} is not a share of the images\n  hint: as in ?val=0.1")
-    return float(text)
-
-
 def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
     """Indices to train on and to evaluate on: of each class evenly spaced images in their order, with 0.2 every
     fifth. No seed: the same images always."""
@@ -250,25 +140,6 @@ def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]
         held = int(n * share + 1e-9) > int((n - 1) * share + 1e-9)
         (val if held else train).append(index)
     return train, val
-
-
-def wrong_labels(labels: Iterable[Any], classes: int) -> list[tuple[int, str]]:
-    """The rows whose label is no class, and why: missing, below 0, too high, or no whole number."""
-    values = labels if isinstance(labels, np.ndarray) else np.asarray(list(labels), dtype=object)
-    if values.dtype.kind in "iu":
-        rows = np.flatnonzero((values < 0) | (values >= classes)).tolist()
-        return [(row, str(not_a_class(int(values[row]), classes))) for row in rows]
-    found = ((row, not_a_class(value, classes)) for row, value in enumerate(values.tolist()))
-    return [(row, reason) for row, reason in found if reason is not None]
-
-
-def not_a_class(label: Any, classes: int) -> str | None:
-    """Why a label is no class, in words; None: it is one."""
-    if not isinstance(label, int | np.integer) or isinstance(label, bool):
-        return "no label" if label is None else f"the label {label!r:.80} is no whole number"
-    if label < 0:
-        return f"the label {label} is no class; some splits come without labels"
-    return f"the label {label} of {classes} classes, which count from 0" if label >= classes else None
 
 
 def epoch_order(count: int, want: Want) -> list[list[int]]:
@@ -386,12 +257,3 @@ def misfit(have: int, channels: int) -> DataError:
     """What is raised where images have other channels than the network takes."""
     text = f"the images have {have} channels, the network takes {channels}"
     return DataError(f"{text}\n  hint: --set input.channels={have}")
-
-
-def _split_options(text: str) -> tuple[str, dict[str, str]]:
-    """`hf:name?val=test&label=fine` -> (`hf:name`, {val: test, label: fine})."""
-    name, mark, rest = text.rpartition("?")
-    pairs = [pair.partition("=") for pair in rest.split("&")]
-    if not mark or not all(key.isidentifier() and equals for key, equals, _ in pairs):
-        return text, {}
-    return name, {key: value for key, _, value in pairs}

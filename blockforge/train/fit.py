@@ -19,12 +19,13 @@ from blockforge.spec import SpecLike
 from blockforge.train.augment import normalization
 from blockforge.train.batches import check_batches, plan_batches, tell_batches
 from blockforge.train.checkpoint import CHECKPOINT
-from blockforge.train.data import Data, Want, open_data
+from blockforge.train.data import Data, Want
 from blockforge.train.errors import DivergedError, RunError
 from blockforge.train.identity import compare, identity, tell_changes
 from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
+from blockforge.train.opening import open_data
 from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.progress import Reporter, make_reporter
 from blockforge.train.recipe import Recipe, load_recipe

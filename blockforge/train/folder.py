@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from blockforge.errors import did_you_mean
-from blockforge.train.data import Opened, Options, digest_of, hold_out, source, val_share
+from blockforge.train.data import Opened, digest_of, hold_out
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit
+from blockforge.train.opening import Options, source, val_share
 from blockforge.train.pixels import read_image
 from blockforge.train.scan import SUFFIXES, Files, Scan, class_folders
 

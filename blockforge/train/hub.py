@@ -13,22 +13,11 @@ from PIL import Image
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
 from blockforge.train.arrays import as_values
-from blockforge.train.data import (
-    MOST_CLASSES,
-    Opened,
-    Options,
-    Problem,
-    Want,
-    digest_of,
-    hold_out,
-    mixed,
-    not_a_class,
-    source,
-    val_share,
-    wrong_labels,
-)
+from blockforge.train.data import Opened, Problem, Want, digest_of, hold_out, mixed
 from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, StreamSplit
+from blockforge.train.labels import MOST_CLASSES, not_a_class, wrong_labels
+from blockforge.train.opening import Options, source, val_share
 from blockforge.train.pixels import as_meant, first_line
 from blockforge.units import count_of
 

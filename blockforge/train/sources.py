@@ -12,8 +12,10 @@ import numpy as np
 
 from blockforge.extras import need
 from blockforge.train.arrays import as_split, read_values
-from blockforge.train.data import MOST_CLASSES, Opened, Options, Problem, hold_out, source, val_share, wrong_labels
+from blockforge.train.data import Opened, Problem, hold_out
 from blockforge.train.errors import DataError
+from blockforge.train.labels import MOST_CLASSES, wrong_labels
+from blockforge.train.opening import Options, source, val_share
 from blockforge.train.pixels import not_a_file
 
 _TRAIN, _VAL = (("x_train", "y_train"), ("images", "labels")), (("x_val", "y_val"), ("x_test", "y_test"))
