@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.kernels.plain import is_transformed
 
 Refusal = Callable[..., str | None]
 """`refuses(x, **facts)`: why a backend cannot run the operator on `x`; None: it can."""
@@ -76,12 +77,13 @@ class Operator:
         """The function to call. `x` is the tensor that decides; only its device and type are looked at
         here, `facts` (plain numbers, strings, booleans) are handed to the backends' refusals.
 
-        A compiled graph keeps what was chosen when it was compiled. In an exported or traced graph it is
-        always the standard operators.
+        A compiled graph keeps what was chosen when it was compiled. In an exported or traced graph, and inside a
+        transform of torch.func or forward-mode differentiation, it is always the standard operators, which
+        alone have a rule for each of these.
 
         Raises: KernelError if there is no such backend, or the one asked for by name cannot run.
         """
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        if torch.jit.is_tracing() or torch.compiler.is_exporting() or is_transformed():
             return self.loaded[_load(self, "torch")]
         if not torch.compiler.is_compiling() and x.numel() == 0:  # no image: nothing to gain, and no kernel need care
             return self.loaded[_load(self, "torch")]

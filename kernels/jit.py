@@ -168,6 +168,8 @@ def spread(count: int, items: int, run: Callable[[int, int, int], None]) -> None
     `run` must spend its time in compiled code. The threads are our own: none of numba's threading layers
     allows every use that PyTorch allows (calls from several threads, forked processes).
     """
+    if not items:
+        return  # an empty batch
     ends = [items * i // count for i in range(count + 1)]
     waiting = [_pool().submit(run, i, ends[i], ends[i + 1]) for i in range(1, count)]
     run(0, ends[0], ends[1])

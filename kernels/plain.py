@@ -1,4 +1,5 @@
-"""When and how operators run as code of their own on the CPU, which is for plain tensors that nobody looks into."""
+"""When operators must be made of torch's own, and when they may run as code of their own on the CPU, which is for
+plain tensors that nobody looks into."""
 
 from __future__ import annotations
 
@@ -19,14 +20,33 @@ def needs_onednn(x: Tensor, *, plain: bool = True, **facts: object) -> str | Non
     return None if plain else "autocast, a counter, a transform or a compiler looks at the operators"
 
 
-def is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether nobody looks at the operators. Counters of FLOPs, transforms of functions, derivatives in forward mode
-    and compilers know the public ones alone."""
+def is_captured() -> bool:
+    """Whether a graph of torch's own operators is made: by a compiler, an exporter, a tracer."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work (vmap, grad, jvp, ...), or forward-mode differentiation: they know
+    the rules of torch's own operators alone."""
+    if torch.compiler.is_compiling():  # whose graph is transformed as a whole
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def is_functional() -> bool:
+    """Whether an operator must be a pure function of torch's own operators, each of which has all its rules."""
+    return is_captured() or is_transformed()
+
+
+def is_plain(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether nobody looks at the operators, and there is one type on one device, as oneDNN wants it. Counters of
+    FLOPs, transforms of functions, derivatives in forward mode and compilers know the public operators alone."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
-    if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or forward_ad._current_level >= 0:
-        return False
-    return not (torch._C._are_functorch_transforms_active() or is_watched())
+    for t in (weight,) if bias is None else (weight, bias):
+        if type(t) not in (Tensor, nn.Parameter) or t.dtype != x.dtype or t.device != x.device:
+            return False
+    return type(x) is Tensor and not (is_transformed() or is_watched())
 
 
 def is_watched() -> bool:

@@ -53,7 +53,7 @@ def channel_attention(
         backend: what runs it; None: what is in force, see `blockforge.kernels.backend`.
 
     Returns:
-        y_BLJ, of the wider type of x and v. Differentiable once.
+        y_BLJ, of the wider type of x and v.
 
     Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
     Reference: SparX, https://arxiv.org/abs/2409.09649, section 3.2.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, library
 
+from blockforge.kernels.buffers import address, empty
 from blockforge.kernels.channel_attention import numba_kernels, torch_impl
 from blockforge.kernels.jit import pieces, spread
 
@@ -29,16 +30,18 @@ def channel_attention(x_BLC: Tensor, q_BPC: Tensor, k_BPC: Tensor, v_BLC: Tensor
     schema="(Tensor x, Tensor q, Tensor k, Tensor v, int groups) -> Tensor",
 )
 def _operator(x: Tensor, q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
-    y, dtype = x.new_empty(*x.shape[:2], 3 * x.shape[2], dtype=torch.float32), _dtype(x, v)
+    y, dtype = empty((*x.shape[:2], 3 * x.shape[2]), x), _dtype(x, v)
     operands = [_rows(t) for t in (x, q, k, v)]
-    addresses, strides = [t.data_ptr() for t in operands], tuple(s for t in operands for s in t.stride()[:2])
+    shapes = (t.shape for t in (x, q, q, x))
+    addresses = [address(t, shape, inner=1) for t, shape in zip(operands, shapes, strict=True)]
+    strides, target = tuple(s for t in operands for s in t.stride()[:2]), address(y, y.shape, inner=3)
     (batch, length, dim), reduced = x.shape, q.shape[1]
     scale, size = np.float32(reduced**-0.5), numba_kernels.scratch_of(reduced, dim, dim // groups)
 
     def run(piece: int, first: int, last: int) -> None:
-        scratch = torch.empty(size)
+        scratch = empty((size,), y)
         numba_kernels.forward(
-            *addresses, strides, length, reduced, dim, groups, first, last, scale, scratch.data_ptr(), y.data_ptr()
+            *addresses, strides, length, reduced, dim, groups, first, last, scale, address(scratch, (size,)), target
         )
 
     items = batch * -(-length // numba_kernels.ROWS)

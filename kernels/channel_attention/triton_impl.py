@@ -5,6 +5,7 @@ operands alone and makes the weights once more.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import triton
 from torch import Tensor, library
 
 from blockforge.kernels.channel_attention import torch_impl, triton_kernels
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
 from blockforge.kernels.tiles import precision, tile
 
 _ROWS, _SIDE = 64, 32
@@ -123,7 +125,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_derivative(dy, *ctx.saved_tensors, ctx.groups), None)
+    tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
+    if is_asked_for_more():
+        return (*of_plain(partial(torch_impl.channel_attention, groups=ctx.groups), dy, *tensors), None)
+    return (*_derivative(dy, *tensors, ctx.groups), None)
 
 
 _operator.register_autograd(_backward, setup_context=_save)

@@ -1,6 +1,9 @@
-"""The scan of a map in exported graphs: all directions are one scan, as so many groups of channels."""
+"""The scan of a map in exported graphs and for second derivatives: all directions are one scan, as so many groups of
+channels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,7 +35,7 @@ def cross_scan(
     u_BLKD, dt_BLKR, B_BLKN, C_BLKN = torch.stack(sequences, dim=2).split(sizes, dim=-1)
     delta_BLKD = dt_BLKR
     if dt_weight is not None:
-        delta_BLKD = (dt_BLKR.transpose(1, 2) @ dt_weight.mT).transpose(1, 2)
+        delta_BLKD = (dt_BLKR.transpose(1, 2) @ dt_weight.to(dt_BLKR.dtype).mT).transpose(1, 2)
     y_BDL = selective_scan(
         u_BLKD.flatten(2).mT,
         delta_BLKD.flatten(2).mT,
@@ -49,4 +52,15 @@ def cross_scan(
         y = rolled(y, height, width, direction.startswith("columns"), window or 0)
         total = y if total is None else total + y
     assert total is not None
-    return total
+    return total.to(x.dtype)
+
+
+def form(directions: tuple[Direction, ...], window: int) -> Callable[..., Tensor]:
+    """The scan as a function of its tensors alone, x to dt_bias."""
+
+    def scan(
+        x: Tensor, dt: Tensor, B: Tensor, C: Tensor, weight: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        return cross_scan(x, dt, B, C, weight, A, D, dt_bias=bias, directions=directions, window=window)
+
+    return scan

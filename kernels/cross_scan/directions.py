@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -25,16 +25,39 @@ def lines(directions: tuple[Direction, ...]) -> Iterator[tuple[bool, list[int]]]
             yield columns, numbers
 
 
+class Order(NamedTuple):
+    """Row-major numbers of the positions of a map as `direction` visits them. `window` 0: no tiles."""
+
+    height: int
+    width: int
+    direction: Direction
+    window: int = 0
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """(H * W,) int64, the same array for every caller."""
+        return _array(self)
+
+    def on(self, device: torch.device) -> Tensor:
+        """(H * W,) int32 on a device, the same tensor for every caller: to copy it there takes a synchronisation."""
+        return _on_device(self, device)
+
+
 @lru_cache(maxsize=256)
-def order(height: int, width: int, direction: Direction, window: int) -> np.ndarray[Any, Any]:
-    """Row-major numbers of the positions as `direction` visits them, (H * W,) int64. `window` 0: no tiles."""
-    numbers = np.arange(height * width).reshape(height, width)
+def _array(order: Order) -> np.ndarray[Any, Any]:
+    height, width, direction, window = order
+    numbers = np.arange(height * width, dtype=np.int64).reshape(height, width)
     if direction.startswith("columns"):
         numbers = numbers.T
     flat = numbers.flatten()
     if window:
         flat = flat[tile_order(*numbers.shape, window, torch.device("cpu")).numpy()]
     return np.array(flat[::-1] if direction.endswith("back") else flat, np.int64)
+
+
+@lru_cache(maxsize=256)
+def _on_device(order: Order, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it outlives the mode of the first caller
+        return torch.from_numpy(order.array()).to(device, torch.int32)
 
 
 def unrolled(x: Tensor, columns: bool, window: int) -> Tensor:
@@ -58,8 +81,8 @@ def rolled(y: Tensor, height: int, width: int, columns: bool, window: int) -> Te
 
 def tile_order(height: int, width: int, window: int, device: torch.device) -> Tensor:
     """The row-major numbers of all positions, tile by tile, the positions of a tile in row-major order."""
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)
+    y = torch.arange(height, dtype=torch.int64, device=device)[:, None]
+    x = torch.arange(width, dtype=torch.int64, device=device)
     tile = (y // window) * width + x // window
     inside = (y % window) * window + x % window
     return (tile * window**2 + inside).flatten().argsort()

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
-from torch.autograd.function import once_differentiable
 
-from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, order
+from blockforge.kernels.buffers import empty
+from blockforge.kernels.cross_scan import captured
+from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, Order
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
 
 _EIGHT = ", ".join(["Tensor"] * 8)
 _MAP = (
@@ -57,7 +59,7 @@ class CrossScan:
         self.whole.register_fake(lambda x, *others: x.new_empty(x.shape))
         self.derivative.register_fake(_fake_derivative)
         self.whole.register_autograd(
-            lambda ctx, dy: _gradients(ctx, self.derivative(dy, *ctx.saved_tensors, ctx.directions, ctx.window)),
+            lambda ctx, dy: _gradients(ctx, dy, self.derivative),
             setup_context=_save,
         )
 
@@ -75,7 +77,7 @@ class CrossScan:
         directions: tuple[Direction, ...],
         window: int | None = None,
     ) -> Tensor:
-        """See the package's `cross_scan`. In float32; differentiable once."""
+        """See the package's `cross_scan`. In float32."""
         given = x, dt, B, C, dt_weight, A, D, dt_bias, [DIRECTIONS.index(d) for d in directions], window or 0
         if torch.compiler.is_compiling():
             y: Tensor = self.whole(*given)
@@ -88,7 +90,7 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> Tensor:  # fmt: skip
         """The sum of the scans, in x's type."""
-        y = torch.empty(x.shape, device=x.device)
+        y = empty(x.shape, x)
         with torch.autocast(x.device.type, enabled=False):
             for k, direction in enumerate(directions):
                 steps = dt[..., k, :].float() @ dt_weight[k].float().mT
@@ -101,7 +103,7 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The gradient of every tensor; where there is no D or no bias, what it would be."""
-        dx, found = torch.empty(x.shape, device=x.device), []
+        dx, found = empty(x.shape, x), []
         with torch.autocast(x.device.type, enabled=False):
             for k, direction in enumerate(directions):
                 dt_k, weight = dt[..., k, :].float(), dt_weight[k].float()
@@ -129,14 +131,14 @@ class CrossScan:
         du, ddelta = dx.view(_sequence(x)), steps.view(_sequence(x))
         scan = self._scan(x, steps, *operands)
         dA, dB, dC, dD, dbias = scan.backward(dy.flatten(1, 2), du, ddelta, add)
-        shape = (*x.shape[:3], -1)
+        shape = (*x.shape[:3], dA.shape[0])
         return dA.mT.contiguous(), dB.reshape(shape), dC.reshape(shape), dD, dbias
 
     def _scan(
         self, x: Tensor, steps: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None,
         direction: int, window: int,
     ) -> Any:  # fmt: skip
-        visited = order(x.shape[1], x.shape[2], DIRECTIONS[direction], window)
+        visited = Order(x.shape[1], x.shape[2], DIRECTIONS[direction], window)
         B, C = (t.flatten(1, 2).mT.unsqueeze(1) for t in (B, C))
         return self.scan.of(x.flatten(1, 2), steps.flatten(1, 2), A, B, C, D, bias, visited, softplus=True)
 
@@ -149,9 +151,8 @@ class _Eager(torch.autograd.Function):
         return cross_scan.forward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_gradients(ctx, ctx.cross_scan.backward(dy, *ctx.saved_tensors, ctx.directions, ctx.window))
+        return None, *_gradients(ctx, dy, ctx.cross_scan.backward)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
@@ -159,8 +160,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
     ctx.directions, ctx.window = inputs[8:]
 
 
-def _gradients(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
+def _gradients(ctx: Any, dy: Tensor, derivative: Any) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
+    if is_asked_for_more():
+        directions = tuple(DIRECTIONS[i] for i in ctx.directions)
+        return (*of_plain(captured.form(directions, ctx.window), dy, *tensors), None, None)
+    grads = derivative(dy, *tensors, ctx.directions, ctx.window)
     return (*(None if t is None else g for t, g in zip(tensors, grads, strict=True)), None, None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockforge.kernels.cross_scan.directions import Direction, order
+from blockforge.kernels.cross_scan.directions import Direction, Order
 from blockforge.kernels.selective_scan import reference
 
 
@@ -27,7 +27,7 @@ def cross_scan(
     dtype = torch.promote_types(x.dtype, torch.promote_types(A.dtype, torch.float32))
     total = x.new_zeros(x.shape, dtype=dtype).flatten(1, 2)
     for k, direction in enumerate(directions):
-        visited = torch.from_numpy(order(height, width, direction, window or 0)).to(x.device)
+        visited = Order(height, width, direction, window or 0).on(x.device).long()
         u, dt_k, B_k, C_k = (t.flatten(1, 2)[:, visited].to(dtype) for t in (x, *(t[..., k, :] for t in (dt, B, C))))
         delta = dt_k @ dt_weight[k].to(dtype).mT
         y = reference.selective_scan(

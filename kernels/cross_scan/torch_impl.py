@@ -25,7 +25,7 @@ def cross_scan(
     directions: tuple[Direction, ...],
     window: int | None = None,
 ) -> Tensor:
-    """See the package's `cross_scan`. Differentiable once in eager mode, as often as one likes when captured."""
+    """See the package's `cross_scan`."""
     if torch.compiler.is_exporting():
         return captured.cross_scan(x, dt, B, C, dt_weight, A, D, dt_bias=dt_bias, directions=directions, window=window)
     height, width = x.shape[1:3]
@@ -37,7 +37,7 @@ def cross_scan(
             dt_BLR, B_BLN, C_BLN = (unrolled(t[..., k, :], columns, window or 0) for t in (dt, B, C))
             y_BDL = torch_impl.selective_scan(
                 u_BLD.mT,
-                (dt_BLR if dt_weight is None else F.linear(dt_BLR, dt_weight[k])).mT,
+                (dt_BLR if dt_weight is None else F.linear(dt_BLR, dt_weight[k].to(dt_BLR.dtype))).mT,
                 A[k],
                 B_BLN.mT.unsqueeze(1),
                 C_BLN.mT.unsqueeze(1),

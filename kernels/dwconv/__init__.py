@@ -32,7 +32,7 @@ def dwconv(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None = None, *, backen
     """
     if not torch.jit.is_tracing():  # which would take sizes for variables
         _check(x_BHWC, weight, bias)
-    y: Tensor = OPERATOR.pick(x_BHWC, backend, plain=is_plain(x_BHWC, weight))(x_BHWC, weight, bias)
+    y: Tensor = OPERATOR.pick(x_BHWC, backend, plain=is_plain(x_BHWC, weight, bias))(x_BHWC, weight, bias)
     return y
 
 

@@ -37,12 +37,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: st
 
     Raises: RuntimeError of torch if the shapes do not fit; KernelError if the backend cannot run it.
     """
-    y: Tensor = OPERATOR.pick(x, backend, plain=_plain(x, weight))(x, weight, bias)
+    y: Tensor = OPERATOR.pick(x, backend, plain=_plain(x, weight, bias))(x, weight, bias)
     return y
 
 
-def _plain(x: Tensor, weight: Tensor) -> bool:
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether nobody looks at the operators. A compiled graph may have one of its own where it needs no derivative."""
     if torch.compiler.is_compiling():
         return not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-    return is_plain(x, weight)
+    return is_plain(x, weight, bias)

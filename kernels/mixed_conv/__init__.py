@@ -65,7 +65,7 @@ def mixed_conv(
             where a mode of torch watches them, such as FlopCounterMode, which would not know others.
 
     Returns:
-        y, (B, H, W, C / n * m), m = n without `mix`; of x's type. Differentiable once.
+        y, (B, H, W, C / n * m), m = n without `mix`; of x's type.
 
     Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
     Reference: Scale-Aware Modulation Meet Transformer, section 3.1, https://arxiv.org/abs/2307.08579.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.kernels.buffers import address, empty, zeros
 from blockforge.kernels.jit import pieces, spread
 from blockforge.kernels.mixed_conv import numba_kernels, operators
 from blockforge.kernels.mixed_conv.numba_kernels import LANES
@@ -33,7 +34,8 @@ class _Work:
         self.x = x if x.stride(-1) == 1 else x.contiguous()
         self.sides, self.channels = sides, weight.shape[1]
         if mix is None or mix_bias is None:
-            mix, mix_bias = torch.eye(heads).repeat(self.channels, 1), torch.zeros(heads * self.channels)
+            one = torch.eye(heads, dtype=torch.float32, device=x.device)
+            mix, mix_bias = one.repeat(self.channels, 1), zeros((heads * self.channels,), x)
         self.outputs = len(mix_bias) // self.channels
         self.kernels = _blocks(torch.cat([weight, bias]), 1)
         self.mixing = _blocks(torch.cat([mix_bias[None], mix.t()]), self.outputs)
@@ -51,9 +53,15 @@ class _Work:
         rows = -(-height // bands)
         items = batch * -(-height // rows) * len(mixing)
         size, strides = (batch, height, width, self.channels), self.x.stride()[:3]
-        addresses = (t.data_ptr() for t in (self.x, self.kernels, mixing))
-        count = pieces(items, self.x.numel() * sum(side * side for side in self.sides) // len(self.sides))
-        return count, items, (*addresses, strides, size, np.array(self.sides), (0,) * self.outputs, rows)
+        heads, blocks = len(self.sides), -(-self.channels // LANES)
+        taps = sum(side * side for side in self.sides)
+        addresses = (
+            address(self.x, (batch, height, width, heads * self.channels), inner=1),
+            address(self.kernels, (blocks, taps + heads, LANES), inner=3),
+            address(mixing, (blocks, 1 + heads, LANES * self.outputs), inner=3),
+        )
+        count = pieces(items, self.x.numel() * taps // heads)
+        return count, items, (*addresses, strides, size, np.array(self.sides, np.int64), (0,) * self.outputs, rows)
 
     def turned(self) -> Tensor:
         """`kernels` with each turned half around, and biases of 0."""
@@ -76,10 +84,12 @@ def forward(x: Tensor, *others: Any) -> Tensor:
     """See `operators`."""
     work = _Work(x, *others)
     count, items, arrays = work.arrays(work.mixing, 1, _FORWARD_BYTES)
-    y = torch.empty((*x.shape[:3], work.channels * work.outputs))
+    shape = (*x.shape[:3], work.channels * work.outputs)
+    y = empty(shape, x)
+    target = address(y, shape, inner=4)
 
     def run(piece: int, first: int, last: int) -> None:
-        numba_kernels.forward(*arrays, first, last, y.data_ptr())
+        numba_kernels.forward(*arrays, first, last, target)
 
     spread(count, items, run)
     return y.to(x.dtype)
@@ -90,12 +100,12 @@ def backward(dy: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     work = _Work(x, *others)
     dealt, turned, dy = _dealt(work.mixing, LANES).contiguous(), work.turned(), dy.float().contiguous()
     count, items, arrays = work.arrays(dealt, 2, _BACKWARD_BYTES)
-    dx = torch.empty(x.shape)
-    dkernels, dmixing = torch.zeros(count, *turned.shape), torch.zeros(count, *dealt.shape)
+    dx, dkernels, dmixing = empty(x.shape, x), zeros((count, *turned.shape), x), zeros((count, *dealt.shape), x)
+    of_y = address(dy, (*x.shape[:3], work.channels * work.outputs), inner=4)
 
     def run(piece: int, first: int, last: int) -> None:
-        outputs = (t.data_ptr() for t in (turned, dy, dx, dkernels[piece], dmixing[piece]))
-        numba_kernels.backward(*arrays, first, last, *outputs)
+        own = (address(t, t.shape, inner=t.ndim) for t in (dx, dkernels[piece], dmixing[piece]))
+        numba_kernels.backward(*arrays, first, last, address(turned, turned.shape, inner=3), of_y, *own)
 
     spread(count, items, run)
     rows = (dkernels.sum(0), 1), (_dealt(dmixing.sum(0), work.outputs), work.outputs)

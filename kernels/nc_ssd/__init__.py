@@ -35,7 +35,7 @@ def nc_ssd(
         backend: what runs it; None: what is in force, see `blockforge.kernels.backend`.
 
     Returns:
-        y_BLHP, of x's type. Sums are kept in float32 at least. Differentiable once.
+        y_BLHP, of x's type. Sums are kept in float32 at least.
 
     Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
     Reference: VSSD, https://arxiv.org/abs/2407.18559, section 3.2.

@@ -7,7 +7,10 @@ Letters: B batch, L length, G groups, R heads of a group, P width of a head, N s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from blockforge.kernels.plain import is_transformed
 
 
 def nc_ssd(x_BLHP: Tensor, m_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor, D_H: Tensor | None = None) -> Tensor:
@@ -19,4 +22,7 @@ def nc_ssd(x_BLHP: Tensor, m_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor,
     del weighted, weighted_BGLS
     y_BGLS = C_BLGN.transpose(1, 2) @ state_BGNS
     y_BLHP = y_BGLS.unflatten(3, (-1, width)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    return y_BLHP if D_H is None else y_BLHP.addcmul_(x_BLHP, D_H[:, None])
+    if D_H is None:
+        return y_BLHP
+    # In place only where no transform can have given x or D a hidden axis that y lacks.
+    return (torch.addcmul if is_transformed() else Tensor.addcmul_)(y_BLHP, x_BLHP, D_H[:, None])

@@ -1,8 +1,8 @@
-"""The selective scan in captured graphs: pure operations, differentiable as often as one likes.
+"""The selective scan in captured graphs and transforms: pure operations, differentiable as often as one likes.
 
-While torch compiles or traces, a scan by doubling: after k rounds every position holds what the 2^k positions up to
-it give. The compiler fuses a round to one pass. The number of rounds follows from the length, so torch compiles
-anew for another one.
+While torch compiles, traces or transforms a function, a scan by doubling: after k rounds every position holds what
+the 2^k positions up to it give. The compiler fuses a round to one pass. The number of rounds follows from the
+length, so torch compiles anew for another one.
 
 An exported graph holds a few dozen operators, whatever the length, and serves every length. The sequence is cut into
 chunks, and the chunks' ends again, until few are left. Within a chunk every position reads every earlier one, each
@@ -14,6 +14,8 @@ Letters of shapes: B batch, L length, N states, D channels, G groups, K chunks, 
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +51,17 @@ def selective_scan(
         states = states.flip(1)
     y = (states.unflatten(-1, (B.shape[1], -1)) * C_BLNG).sum(2).flatten(-2)
     return (y if D is None else y + u_BLD * D).to(u.dtype).mT
+
+
+def form(delta_softplus: bool, reverse: bool) -> Callable[..., Tensor]:
+    """The scan as a function of its tensors alone, u to delta_bias."""
+
+    def scan(
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        return selective_scan(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=delta_softplus, reverse=reverse)
+
+    return scan
 
 
 def by_doubling(log: Tensor, added: Tensor) -> Tensor:

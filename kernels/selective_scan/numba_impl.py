@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blockforge.kernels.buffers import address, zeros
+from blockforge.kernels.cross_scan.directions import Order
 from blockforge.kernels.jit import pieces, spread
 from blockforge.kernels.selective_scan import numba_backward, numba_kernels, operators
 
@@ -27,7 +29,7 @@ class Scan(NamedTuple):
         A: (D, N), of any strides.
         B, C: (B, G, N, L), of any strides.
         D, bias: (D,), dense; zeros where there is none.
-        order: the positions in the order of the scan, (L,).
+        order: the positions in the order of the scan.
         softplus: whether softplus(delta + bias) is the step.
     """
 
@@ -38,19 +40,19 @@ class Scan(NamedTuple):
     C: Tensor
     D: Tensor
     bias: Tensor
-    order: Array
+    order: Order
     softplus: bool
 
     @classmethod
     def of(cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
-           bias: Tensor | None, order: Array, softplus: bool) -> Scan:  # fmt: skip
+           bias: Tensor | None, order: Order, softplus: bool) -> Scan:  # fmt: skip
         """Operands with u and delta (B, L, D), A (D, N), of any type and layout."""
-        D, bias = (_rows(torch.zeros(u.shape[2]) if t is None else t) for t in (D, bias))
+        D, bias = (_rows(zeros(u.shape[2:], u) if t is None else t) for t in (D, bias))
         return cls(_rows(u), _rows(delta), _float(A), _float(B), _float(C), D, bias, order, softplus)
 
     def forward(self, y: Tensor, add: bool) -> None:
         """y_BLD <- the output, or + the output."""
-        work, operands, target = self._work(), self._given(y), y.data_ptr()
+        work, operands, target = self._work(), self._given(y), address(y, self.u.shape, inner=1)
 
         def run(piece: int, first: int, last: int) -> None:
             numba_kernels.forward(*operands, work.items, work.tiles, first, last, self.softplus, add, target)
@@ -64,10 +66,11 @@ class Scan(NamedTuple):
         states, groups = self.A.shape[1], self.B.shape[1]
         work, dy = self._work(), _rows(dy)
         shared = len(work.items) == batch  # then no two items add to the same dB
-        dB, dC = (torch.zeros(1 if shared else work.pieces, batch, groups, length, states) for _ in range(2))
+        dB, dC = (zeros((1 if shared else work.pieces, batch, groups, length, states), dy) for _ in range(2))
         summed = (states, channels), (channels,), (channels,)
-        dA, dD, dbias = (torch.zeros(work.pieces, *shape) for shape in summed)
-        operands, outputs = self._given(dy), (dy.data_ptr(), du.data_ptr(), ddelta.data_ptr())
+        dA, dD, dbias = (zeros((work.pieces, *shape), dy) for shape in summed)
+        operands, whole = self._given(dy), self.u.shape
+        outputs = address(dy, whole, inner=1), address(du, whole, inner=3), address(ddelta, whole, inner=3)
         sums = [t.numpy() for t in (dB, dC, dA, dD, dbias)]
 
         def run(piece: int, first: int, last: int) -> None:
@@ -88,9 +91,13 @@ class Scan(NamedTuple):
     def _given(self, y: Tensor) -> tuple[Any, ...]:
         """What both kernels take first; `y` is the output or its gradient."""
         u, delta, A, B, C, D, bias, order, _ = self
-        addresses = [t.data_ptr() for t in (u, delta, B, C, A, D, bias)]
+        whole, mapped = u.shape, (u.shape[0], B.shape[1], A.shape[1], u.shape[1])
+        addresses = (
+            address(u, whole, inner=1), address(delta, whole, inner=1), address(B, mapped), address(C, mapped),
+            address(A, (whole[2], A.shape[1])), address(D, whole[2:], inner=1), address(bias, whole[2:], inner=1),
+        )  # fmt: skip
         strides = (*u.stride()[:2], *delta.stride()[:2], *B.stride(), *C.stride(), *y.stride()[:2], *A.stride())
-        return (*addresses, order, strides, *A.shape)
+        return (*addresses, order.array(), strides, *A.shape)
 
 
 class _Work(NamedTuple):
@@ -104,7 +111,7 @@ class _Work(NamedTuple):
     @lru_cache(maxsize=256)
     def cut(batch: int, groups: int, per_group: int, most: int, wanted: int) -> _Work:
         """Items of at most `most` tiles; at least `wanted` of them where tiles do not get too narrow."""
-        a_sequence = -(-wanted // batch)  # items
+        a_sequence = -(-wanted // max(1, batch))  # items
         count = max(-(-per_group // numba_kernels.WIDTH), min(-(-a_sequence // groups), -(-per_group // 16)))
         width = -(-per_group // (16 * count)) * 16  # whole vectors
         starts = range(0, per_group, width)

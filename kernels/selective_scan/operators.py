@@ -4,12 +4,15 @@ every way to compute it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, library
+
+from blockforge.kernels.buffers import empty
+from blockforge.kernels.cross_scan.directions import Order
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.selective_scan import captured
 
 _OPERANDS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias, bool softplus, bool reverse"
@@ -28,7 +31,7 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         softplus: bool, reverse: bool,
     ) -> Tensor:  # fmt: skip
         u_BLD = u.mT
-        y = torch.empty(u_BLD.shape, device=u.device)
+        y = empty(u_BLD.shape, u)
         scan.of(u_BLD, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus).forward(y, add=False)
         return (y if u.dtype == y.dtype else y.to(u.dtype)).mT
 
@@ -37,7 +40,7 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         delta_bias: Tensor | None, softplus: bool, reverse: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         operands = scan.of(u.mT, delta.mT, A, B, C, D, delta_bias, _line(u.shape[2], reverse), softplus)
-        du, ddelta = (torch.empty(u.mT.shape, device=u.device) for _ in range(2))
+        du, ddelta = (empty(u.mT.shape, u) for _ in range(2))
         dA, dB, dC, dD, dbias = operands.backward(dy.mT, du, ddelta, add=False)
         found = ((du.mT, u), (ddelta.mT, delta), (dA.mT, A), (dB.mT, B), (dC.mT, C), (dD, D), (dbias, delta_bias))
         return tuple(g if t is None else g.to(t.dtype) for g, t in found)
@@ -48,7 +51,9 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
     _, derivative = _operator(f"{name}_backward", backward, f"(Tensor dy, {_OPERANDS}) -> ({seven})", _fake_backward)
 
     def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
+        if is_asked_for_more():
+            return (*of_plain(captured.form(*ctx.options), dy, *tensors), None, None)
         grads = derivative(dy, *tensors, *ctx.options)
         return (*(None if t is None else g for t, g in zip(tensors, grads, strict=True)), None, None)
 
@@ -66,8 +71,8 @@ def differentiable(backend: str, scan: Any) -> Callable[..., Tensor]:
         delta_softplus: bool = False,
         reverse: bool = False,
     ) -> Tensor:
-        """See the package's `selective_scan`. In float32; differentiable once; the backward pass computes the
-        states anew. No copies where u and delta have their channels side by side."""
+        """See the package's `selective_scan`. In float32; the backward pass computes the states anew. No copies where u
+        and delta have their channels side by side."""
         y: Tensor = run(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
         return y
 
@@ -95,10 +100,8 @@ def _operator(name: str, function: Any, schema: str, fake: Any) -> tuple[library
     return known, run
 
 
-@lru_cache(maxsize=64)
-def _line(length: int, reverse: bool) -> np.ndarray[Any, Any]:
-    order = np.arange(length, dtype=np.int64)
-    return order[::-1].copy() if reverse else order
+def _line(length: int, reverse: bool) -> Order:
+    return Order(1, length, "rows_back" if reverse else "rows")
 
 
 def _fake(u: Tensor, *others: Any) -> Tensor:

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.plain import is_functional
 from blockforge.kernels.selective_scan import captured
 
 _OVERHEAD = 16_000
@@ -42,11 +43,11 @@ def selective_scan(
     reverse: bool = False,
 ) -> Tensor:
     """See the package's `selective_scan`. Fastest where u and delta lie in memory with their channels side by
-    side, as transposed (B, L, D) maps. Differentiable once; the backward pass computes the states anew.
+    side, as transposed (B, L, D) maps. The backward pass computes the states anew.
 
-    A captured graph (compile, export, tracing) holds another form.
+    A captured graph (compile, export, tracing) holds another form, and so has a transform of torch.func.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_functional():
         return captured.selective_scan(
             u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse
         )
@@ -84,10 +85,11 @@ class _Scan(torch.autograd.Function):
         return _forward(_operands(u, delta, A, B, C, delta_bias, delta_softplus, reverse), D).to(u.dtype).mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        u, delta, A, B, C, D, delta_bias = ctx.saved_tensors
+        u, delta, A, B, C, D, delta_bias = tensors = ctx.saved_tensors
         delta_softplus, reverse = ctx.options
+        if is_asked_for_more():
+            return (*of_plain(captured.form(delta_softplus, reverse), grad, *tensors), None, None)
         x = _operands(u, delta, A, B, C, delta_bias, delta_softplus, reverse)
         grad_BLD = grad.mT.to(x.u.dtype).contiguous()
         grads = _backward(x, grad_BLD, D)

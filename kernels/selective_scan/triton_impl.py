@@ -7,12 +7,14 @@ Letters of shapes: B batch, L length, D channels, G groups, N states, K chunks.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
+from blockforge.kernels.buffers import zeros
+from blockforge.kernels.cross_scan.directions import Order
 from blockforge.kernels.selective_scan import operators, triton_kernels
 
 _CHUNK, _WIDTH, _WARPS = 64, 32, 8
@@ -36,12 +38,11 @@ class Scan(NamedTuple):
 
     @classmethod
     def of(cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
-           bias: Tensor | None, order: Any, softplus: bool) -> Scan:  # fmt: skip
-        """Operands with u and delta (B, L, D), A (D, N), of any type and layout; order as a numpy array."""
-        none = torch.zeros(u.shape[2], device=u.device)
+           bias: Tensor | None, order: Order, softplus: bool) -> Scan:  # fmt: skip
+        """Operands with u and delta (B, L, D), A (D, N), of any type and layout."""
+        none = zeros(u.shape[2:], u)
         D, bias = (none if t is None else t.float().contiguous() for t in (D, bias))
-        visited = torch.from_numpy(order).to(u.device, torch.int32)
-        return cls(u, delta, A.float().contiguous(), B, C, D, bias, visited, softplus)
+        return cls(u, delta, A.float().contiguous(), B, C, D, bias, order.on(u.device), softplus)
 
     def forward(self, y: Tensor, add: bool) -> None:
         """y_BLD <- the output, or + the output."""

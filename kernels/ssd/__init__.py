@@ -40,7 +40,7 @@ def ssd(
         backend: what runs it; None: what is in force, see `blockforge.kernels.backend`.
 
     Returns:
-        y_BLHP, of x's type; the arithmetic is in float32 at least. Differentiable once.
+        y_BLHP, of x's type; the arithmetic is in float32 at least.
 
     Raises: ValueError if the shapes do not fit; KernelError if the backend cannot run it.
     Reference: Mamba-2, https://arxiv.org/abs/2405.21060.

@@ -1,4 +1,5 @@
-"""State space duality for captured graphs: all chunks at once, no loop, so the graph does not grow with the length.
+"""State space duality for captured graphs and transforms: pure operators, differentiable as often as one likes; all
+chunks at once, no loop, so the graph does not grow with the length.
 
 The states that enter the chunks are one more product with decays, between chunks. Eager calls do not come here:
 the copies that its products need cost them more than the loop (measured: docs/kernels-mixers.md).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,10 +20,26 @@ CHUNK = 64
 """Positions in a chunk; the states cost the square of the number of chunks."""
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """y_BLHP without the skip by D."""
-    chunks = _Chunks.of(x, dt, A, B, C)
-    return chunks.outputs(chunks.states())[:, : x.shape[1]]
+def ssd(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLGN: Tensor,
+    C_BLGN: Tensor,
+    D_H: Tensor | None = None,
+    *,
+    reverse: bool = False,
+) -> Tensor:
+    """See the package's `ssd`."""
+    dtype = torch.promote_types(x_BLHP.dtype, torch.float32)
+    with torch.autocast(x_BLHP.device.type, enabled=False):
+        x, dt, B, C = (t.to(dtype) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
+        if reverse:
+            x, dt, B, C = (t.flip(1) for t in (x, dt, B, C))
+        chunks = _Chunks.of(x, dt, A_H.to(dtype), B, C)
+        y = chunks.outputs(chunks.states())[:, : x.shape[1]]
+        y = y if D_H is None else y + D_H.to(dtype)[:, None] * x
+        return (y.flip(1) if reverse else y).to(x_BLHP.dtype)
 
 
 def decays(log_Q: Tensor) -> Tensor:

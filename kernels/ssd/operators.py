@@ -6,9 +6,13 @@ What a backward pass keeps is the scan's inputs, nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, library
+
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.ssd import captured
 
 _TENSORS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D"
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -18,7 +22,7 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 def differentiable(
     name: str, forward: Callable[..., Tensor], backward: Callable[..., Gradients]
 ) -> Callable[..., Tensor]:
-    """Register `blockforge::<name>`.
+    """Register `blockforge::<name>`. What is to be differentiated again is made of `captured.ssd`.
 
     Args:
         forward: (x, dt, A, B, C, D or None, reverse) -> y.
@@ -39,8 +43,11 @@ def differentiable(
         ctx.save_for_backward(*tensors)
 
     def differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        *gradients, of_D = backward(dy, *ctx.saved_tensors, ctx.reverse)
-        return (*gradients, None if ctx.saved_tensors[-1] is None else of_D, None)
+        tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
+        if is_asked_for_more():
+            return (*of_plain(partial(captured.ssd, reverse=ctx.reverse), dy, *tensors), None)
+        *gradients, of_D = backward(dy, *tensors, ctx.reverse)
+        return (*gradients, None if tensors[-1] is None else of_D, None)
 
     operator.register_autograd(differentiate, setup_context=save)
     return operator

@@ -5,7 +5,8 @@ state a head. Every decay is the exponential of a sum of negative numbers, never
 overflows at any step size or length.
 
 Eager calls run as one operator with its own derivative, one chunk at a time: what is at work stays in the cache
-and is small beside the result. A captured graph (compile, export, tracing) takes all chunks at once.
+and is small beside the result. A captured graph (compile, export, tracing) and a transform of torch.func take all
+chunks at once.
 
 Letters: B batch, L length, Q positions of a chunk, G groups, R heads of a group, P width of a head, N states.
 """
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from blockforge.kernels.plain import is_functional
 from blockforge.kernels.ssd import captured
 from blockforge.kernels.ssd.operators import Gradients, differentiable
 
@@ -35,13 +37,9 @@ def ssd(
     reverse: bool = False,
 ) -> Tensor:
     """See the package's `ssd`."""
-    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
-    with torch.autocast(x_BLHP.device.type, enabled=False):
-        x, dt, A, B, C, D = _Operands(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H).part(slice(None), reverse)
-        y = captured.scan(x, dt, A, B, C)
-        y = y if D is None else y + D[:, None] * x
-        return (y.flip(1) if reverse else y).to(x_BLHP.dtype)
+    if is_functional():
+        return captured.ssd(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse=reverse)
+    return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
 
 
 class _Operands(NamedTuple):

@@ -51,7 +51,6 @@ def strip_mix(
 
     Returns:
         y_BHWC, or (B, H, W, 2 * C) with a map beside it, of x's type. Sums are kept in float32 at least.
-        Differentiable once.
 
     Raises: ValueError if the shapes do not fit or there is no such axis; KernelError if the backend cannot run it.
     Reference: Strip-MLP, ICCV 2023, https://arxiv.org/abs/2307.11458, section 3.2.

@@ -5,6 +5,7 @@ x, the position table and the weight.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ import triton
 from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
-from blockforge.kernels.strip_mix import triton_kernels
+from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.strip_mix import torch_impl, triton_kernels
 from blockforge.kernels.tiles import precision, tile
 
 _MOST_POSITIONS, _MOST_SUMMED = 64, 32
@@ -166,6 +168,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     x, pos, weight, bias = ctx.saved_tensors
     dy, dbeside = _parts(dout, x if ctx.joined else None, ctx.beside_first)
+    if is_asked_for_more():
+        plain = partial(torch_impl.strip_mix, axis="columns" if ctx.columns else "rows")
+        return (*of_plain(plain, dy, x, pos, weight, bias), None, dbeside, None)
     dx, dweight, dbias = _derivative(dy, x, pos, weight, bias, ctx.columns)
     return dx, dx.sum(0, dtype=torch.float32).to(pos.dtype), dweight, dbias, None, dbeside, None
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels.costs import costs_of
 from blockforge.kernels.cross_scan import DIRECTIONS, Direction, cross_scan, workspace
-from blockforge.kernels.cross_scan.directions import order
+from blockforge.kernels.cross_scan.directions import Order
 from blockforge.testing import peak_bytes
 
 Operands = list[Tensor]
@@ -85,12 +85,12 @@ def test_gradcheck() -> None:
 
 
 def test_orders() -> None:
-    assert order(2, 3, "rows", 0).tolist() == [0, 1, 2, 3, 4, 5]
-    assert order(2, 3, "rows_back", 0).tolist() == [5, 4, 3, 2, 1, 0]
-    assert order(2, 3, "columns", 0).tolist() == [0, 3, 1, 4, 2, 5]
-    assert order(2, 3, "columns_back", 0).tolist() == [5, 2, 4, 1, 3, 0]
-    assert order(3, 3, "rows", 2).tolist() == [0, 1, 3, 4, 2, 5, 6, 7, 8]
-    assert order(3, 3, "columns", 2).tolist() == [0, 3, 1, 4, 6, 7, 2, 5, 8]
+    assert Order(2, 3, "rows", 0).array().tolist() == [0, 1, 2, 3, 4, 5]
+    assert Order(2, 3, "rows_back", 0).array().tolist() == [5, 4, 3, 2, 1, 0]
+    assert Order(2, 3, "columns", 0).array().tolist() == [0, 3, 1, 4, 2, 5]
+    assert Order(2, 3, "columns_back", 0).array().tolist() == [5, 2, 4, 1, 3, 0]
+    assert Order(3, 3, "rows", 2).array().tolist() == [0, 1, 3, 4, 2, 5, 6, 7, 8]
+    assert Order(3, 3, "columns", 2).array().tolist() == [0, 3, 1, 4, 6, 7, 2, 5, 8]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -116,7 +116,7 @@ class MambaVisionModule(nn.Module):
         self.fc_scan = Linear(self.scanned, sum(self.sizes), bias=False)
         self.fc_dt = Linear(op.rank(dim), self.scanned)
         states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().repeat(self.scanned, 1))
+        self.A_log = nn.Parameter(states.log().to(self.fc.weight).repeat(self.scanned, 1))
         self.D = nn.Parameter(torch.ones(self.scanned))
         self.proj = Linear(op.joined(dim), dim, bias=False)
 

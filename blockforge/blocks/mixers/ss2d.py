@@ -159,7 +159,7 @@ class SS2DModule(nn.Module):
         self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.directions)
         self.dt_bias = nn.Parameter(_first_steps(len(self.directions), inner))
         states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().repeat(len(self.directions), inner, 1))
+        self.A_log = nn.Parameter(states.log().to(self.dt_bias).repeat(len(self.directions), inner, 1))
         self.D = nn.Parameter(torch.ones(len(self.directions), inner))
         norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
         self.out_norm, self.norm_layout = norm, layout_of(norm)

@@ -1,0 +1,35 @@
+"""Derivatives of kernels that are to be differentiated again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blockforge.kernels.plain import is_transformed
+
+
+def is_asked_for_more() -> bool:
+    """In a backward pass: whether its result is to be differentiated or transformed (`create_graph=True`, a jacobian
+    made by vmap), which only the rules of torch's own operators can."""
+    return torch.is_grad_enabled() or is_transformed()
+
+
+def of_plain(function: Callable[..., Tensor], dy: Tensor, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of `function(*given)`, made of torch's own operators: a graph that leads back to `given` and `dy`.
+
+    Args:
+        function: the operator as a pure function of torch's own operators.
+        given: what it was called with; None: left out, and so is its gradient.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own: list[Any] = [t.view_as(t) if t is not None and t.requires_grad else t for t in given]  # one may come twice
+        wanted = [i for i, t in enumerate(own) if t is not None and t.requires_grad]
+        found = torch.autograd.grad(function(*own), [own[i] for i in wanted], dy, create_graph=again)
+    grads: list[Tensor | None] = [None] * len(given)
+    for i, grad in zip(wanted, found, strict=True):
+        grads[i] = grad
+    return tuple(grads)
