@@ -11,10 +11,10 @@ from torch import Tensor
 from blockforge.kernels.plain import is_transformed
 
 
-def is_asked_for_more() -> bool:
-    """In a backward pass: whether its result is to be differentiated or transformed (`create_graph=True`, a jacobian
-    made by vmap), which only the rules of torch's own operators can."""
-    return torch.is_grad_enabled() or is_transformed()
+def is_asked_for_more(dy: Tensor) -> bool:
+    """In the backward pass of `dy`: whether its result is to be differentiated (`create_graph=True`) or is one of many
+    (`is_grads_batched=True`, transforms), which only the rules of torch's own operators can."""
+    return torch.is_grad_enabled() or is_transformed() or torch._C._functorch.is_legacy_batchedtensor(dy)
 
 
 def of_plain(function: Callable[..., Tensor], dy: Tensor, *given: Tensor | None) -> tuple[Tensor | None, ...]:

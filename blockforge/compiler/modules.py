@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from blockforge.blocks.layers import DropPath, activation, channel_affine
 from blockforge.blocks.leaves import layout_of, on_map, untouched
+from blockforge.blocks.recompute import checkpoint
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import InputError
 from blockforge.spec.fields import Act
@@ -95,7 +95,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, *sources: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return checkpoint(self._run, x, *sources, use_reentrant=False)
+            return checkpoint(self, self._run, x, *sources)
         return self._run(x, *sources)
 
     def _run(self, x: Tensor, *sources: Tensor) -> Tensor:

@@ -13,9 +13,10 @@
 `blockforge.testing.strategies` has hypothesis strategies for blocks and whole specs (it needs hypothesis).
 """
 
+from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.checks import CHECKS, check_op
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places, variants
-from blockforge.testing.measure import count_macs, peak_bytes, peak_bytes_per_image, randomise
+from blockforge.testing.measure import count_macs, peak_bytes, peak_bytes_per_image, randomise, runnable_backends
 from blockforge.testing.models import check_costs, check_memory, check_shapes, check_spec, check_training_step
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "peak_bytes",
     "peak_bytes_per_image",
     "randomise",
+    "runnable_backends",
     "variants",
 ]

@@ -17,6 +17,7 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import Mixer, Op, Shape
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
+from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places
 from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
 from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise, runnable_backends
@@ -227,6 +228,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_parametrized,
     check_parameters,
     check_training,
+    check_checkpointing,
     check_bfloat16,
     check_fed,
     check_head,

@@ -63,7 +63,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dy_BLJ: Tensor) -> tuple[Tensor | None, ...]:
     """The weights once more, then every gradient."""
     q_BPC, k_BPC, v_BLC = ctx.saved_tensors
-    dx_BLC, dfound_BLC, dv_BLC = dy_BLJ.unflatten(-1, (3, -1)).mT.flatten(-2).float().chunk(3, dim=-1)
+    parted = dy_BLJ.reshape(*v_BLC.shape[:2], 3, v_BLC.shape[2]).mT.reshape(dy_BLJ.shape)  # what vmap has rules for
+    dx_BLC, dfound_BLC, dv_BLC = parted.float().chunk(3, dim=-1)
     found, scale = [], q_BPC.shape[1] ** -0.5
     operands = (t.float().chunk(ctx.groups, dim=-1) for t in (q_BPC, k_BPC, v_BLC, dfound_BLC))
     for q_BPN, k_BPN, v_BLN, dfound_BLN in zip(*operands, strict=True):

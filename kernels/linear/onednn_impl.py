@@ -60,7 +60,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, dy_PD: Tensor) -> tuple[Tensor | None, ...]:
         x_PC, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        product = F.linear if is_asked_for_more() else _product
+        product = F.linear if is_asked_for_more(dy_PD) else _product
         db = dy_PD.sum(0) if of_bias else None  # in the order of what each needs beside its result
         dw = _of_weight(product, x_PC, dy_PD) if of_weight else None
         return product(dy_PD, weight.T) if of_x else None, dw, db

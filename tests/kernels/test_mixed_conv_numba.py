@@ -75,7 +75,7 @@ def test_a_nan_is_not_hidden_and_does_not_spread() -> None:
 def test_no_memory_is_read_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     given = to(make((2, 5, 6), 5, SIDES), torch.float32)
     exact = results(on("reference"), to(given))
-    monkeypatch.setattr(torch, "empty", lambda shape: torch.full(shape, math.nan))
+    monkeypatch.setattr(torch, "empty", lambda shape, **kwargs: torch.full(shape, math.nan, **kwargs))
     assert_close(results(numba_run, given), exact, 2e-6)
 
 
