@@ -26,4 +26,11 @@ def precision(x: Tensor) -> str:
     if torch.version.hip is not None:
         return "ieee"
     half = x.dtype in (torch.float16, torch.bfloat16)
-    return "tf32" if half or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if half or _allows_tf32() else "tf32x3"
+
+
+def _allows_tf32() -> bool:
+    """By whichever of torch's settings was used: it raises where the older one is read after the newer one was set."""
+    matmul = torch.backends.cuda.matmul
+    newer = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older setting shows in it
+    return bool(matmul.allow_tf32) if newer is None else newer == "tf32"

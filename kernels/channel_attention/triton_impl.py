@@ -12,8 +12,10 @@ import torch
 import triton
 from torch import Tensor, library
 
+from blockforge.kernels.buffers import empty
 from blockforge.kernels.channel_attention import torch_impl, triton_kernels
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.launch import start
 from blockforge.kernels.tiles import precision, tile
 
 _ROWS, _SIDE = 64, 32
@@ -48,8 +50,7 @@ class _Launch:
         self.products: dict[str, Any] = {"SIDE": side, "PRECISION": precision(x), "num_warps": 4, "num_stages": 1}
 
     def matrices(self, like: Tensor, *parts: int) -> Tensor:
-        shape = (self.batch, self.groups, *parts, self.width, self.width)
-        return torch.empty(shape, dtype=torch.float32, device=like.device)
+        return empty((self.batch, self.groups, *parts, self.width, self.width), like)
 
     def scores(self, a: Tensor, b: Tensor, joined: bool = False) -> Tensor:
         """a^T b of each group, as partial sums."""
@@ -57,7 +58,7 @@ class _Launch:
         rows = min(_ROWS, tile(length))
         parts = triton.cdiv(length, rows * _TILES)
         out = self.matrices(b, parts)
-        triton_kernels.scores[(parts * self.sides**2, self.batch * self.groups)](
+        start(triton_kernels.scores, (parts * self.sides**2, self.batch * self.groups),
             a, b, out, *a.stride(), *b.stride(), length, *self.sizes, min(_TILES, triton.cdiv(length, rows)),
             JOINED=joined, Q=rows, **self.products
         )  # fmt: skip
@@ -65,23 +66,38 @@ class _Launch:
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
         scores, weights = self.scores(q, k), self.matrices(q)
-        triton_kernels.softmax[(self.tiles_of_rows, self.batch * self.groups)](
-            scores, weights, q.shape[1] ** -0.5, scores.shape[2], self.width, **self.softmax
+        start(
+            triton_kernels.softmax,
+            (self.tiles_of_rows, self.batch * self.groups),
+            scores,
+            weights,
+            q.shape[1] ** -0.5,
+            scores.shape[2],
+            self.width,
+            **self.softmax,
         )
         return weights
 
     def of_scores(self, weights: Tensor, dy: Tensor, v: Tensor, scale: float) -> Tensor:
         """The gradient of the scores."""
         of_weights, found = self.scores(dy, v, joined=True), torch.empty_like(weights)
-        triton_kernels.softmax_gradient[(self.tiles_of_rows, self.batch * self.groups)](
-            of_weights, weights, found, scale, of_weights.shape[2], self.width, **self.softmax
+        start(
+            triton_kernels.softmax_gradient,
+            (self.tiles_of_rows, self.batch * self.groups),
+            of_weights,
+            weights,
+            found,
+            scale,
+            of_weights.shape[2],
+            self.width,
+            **self.softmax,
         )
         return found
 
     def at_positions(self, kernel: Any, length: int, *arguments: Any) -> None:
         rows = min(_ROWS, tile(length))
         grid = (triton.cdiv(length, rows) * self.sides, self.batch * self.groups)
-        kernel[grid](*arguments, length, *self.sizes, Q=rows, **self.products)
+        start(kernel, grid, *arguments, length, *self.sizes, Q=rows, **self.products)
 
 
 @library.custom_op(

@@ -12,6 +12,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from blockforge.kernels.launch import start
 from blockforge.kernels.mixed_conv import operators, triton_kernels
 
 _CHANNELS = 32
@@ -59,7 +60,7 @@ def forward(
     """See `operators`."""
     launch = Launch(x, weight, mix, sides)
     y = x.new_empty(*x.shape[:3], launch.channels * launch.outputs)
-    triton_kernels.mixed[(launch.tiles(launch.mixing), launch.blocks)](
+    start(triton_kernels.mixed, (launch.tiles(launch.mixing), launch.blocks),
         x, weight, bias, *(x if t is None else t for t in (mix, mix_bias)), y, *x.stride(),
         launch.height, launch.width, launch.channels, launch.outputs, **launch.mixing,
     )  # fmt: skip
@@ -75,17 +76,37 @@ def backward(
     ds, dx = x.new_empty(x.shape, dtype=torch.float32), x.new_empty(x.shape)
     parts, tiles, each = launch.parts(launch.mixing)
     dmix = weight.new_empty(parts, channels * launch.outputs if mix is not None else 0, launch.heads)
-    triton_kernels.mixing_gradients[(parts, launch.blocks, launch.heads)](
+    start(triton_kernels.mixing_gradients, (parts, launch.blocks, launch.heads),
         dy, x, weight, bias, x if mix is None else mix, ds, dmix, *dy.stride(), *x.stride(),
         height, width, channels, launch.outputs, tiles, each, **launch.mixing,
     )  # fmt: skip
-    triton_kernels.input_gradient[(launch.tiles(launch.wide), launch.blocks, launch.heads)](
-        ds, weight, dx, height, width, channels, **launch.wide
+    start(
+        triton_kernels.input_gradient,
+        (launch.tiles(launch.wide), launch.blocks, launch.heads),
+        ds,
+        weight,
+        dx,
+        height,
+        width,
+        channels,
+        **launch.wide,
     )
     parts, tiles, each = launch.parts(launch.wide)
     dweight = weight.new_empty(parts, *weight.shape)
-    triton_kernels.kernel_gradients[(parts, launch.blocks, launch.heads)](
-        ds, x, dweight, *x.stride(), height, width, channels, weight.shape[0], tiles, each, **launch.wide
+    start(
+        triton_kernels.kernel_gradients,
+        (parts, launch.blocks, launch.heads),
+        ds,
+        x,
+        dweight,
+        *x.stride(),
+        height,
+        width,
+        channels,
+        weight.shape[0],
+        tiles,
+        each,
+        **launch.wide,
     )
     return dx, dweight.sum(0), dmix.sum(0), dy.sum((0, 1, 2), dtype=torch.float32)
 

@@ -13,6 +13,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.launch import start
 from blockforge.kernels.nc_ssd import torch_impl, triton_kernels
 from blockforge.kernels.tiles import precision, tile
 
@@ -52,8 +53,18 @@ class _Launch:
         parts = triton.cdiv(self.tiles, _TILES)
         states = x.new_empty(self.batch, self.heads, parts, *self.sizes[-2:], dtype=torch.float32)
         strides = (*x.stride(), *_strides(m), *B.stride())
-        triton_kernels.gather[(parts, self.batch * self.heads)](
-            x, x if m is None else m, B, states, *strides, *self.sizes, _TILES, HAS_M=m is not None, **self.options
+        start(
+            triton_kernels.gather,
+            (parts, self.batch * self.heads),
+            x,
+            x if m is None else m,
+            B,
+            states,
+            *strides,
+            *self.sizes,
+            _TILES,
+            HAS_M=m is not None,
+            **self.options,
         )
         return states.sum(2) if parts > 1 else states[:, :, 0]
 
@@ -62,7 +73,7 @@ class _Launch:
 def _operator(x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
     launch, y = _Launch(x, B, _FORWARD_ROWS), x.new_empty(x.shape)
     states = launch.gathered(x, m, B)
-    triton_kernels.read[(launch.tiles, launch.batch * launch.heads)](
+    start(triton_kernels.read, (launch.tiles, launch.batch * launch.heads),
         x, C, x if D is None else D.contiguous(), states, y, *x.stride(), *C.stride(), *y.stride(),
         *launch.sizes, HAS_D=D is not None, **launch.options
     )  # fmt: skip
@@ -87,7 +98,7 @@ def _derivative(
     dx, dm, dB, dC = (t.new_empty(t.shape) for t in (x, x[:0] if m is None else m, B, C))
     dD = x.new_empty(launch.batch, launch.heads, launch.tiles, dtype=torch.float32)
     strides = (*dy.stride(), *x.stride(), *_strides(m), *B.stride(), *C.stride())
-    triton_kernels.gradients[(launch.tiles, launch.batch * launch.groups)](
+    start(triton_kernels.gradients, (launch.tiles, launch.batch * launch.groups),
         dy, x, x if m is None else m, B, C, x if D is None else D.contiguous(), states, of_states, dx, dm, dB, dC, dD,
         *strides, *launch.sizes, HAS_M=m is not None, HAS_D=D is not None, **launch.options
     )  # fmt: skip

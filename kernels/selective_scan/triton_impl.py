@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blockforge.kernels.buffers import zeros
 from blockforge.kernels.cross_scan.directions import Order
+from blockforge.kernels.launch import start
 from blockforge.kernels.selective_scan import operators, triton_kernels
 
 _CHUNK, _WIDTH, _WARPS = 64, 32, 8
@@ -48,7 +49,7 @@ class Scan(NamedTuple):
         """y_BLD <- the output, or + the output."""
         states = self._states(self.u, self.B, of_gradient=False)
         strides = (*self.u.stride(), *self.delta.stride(), *self.B.stride(), *self.C.stride(), *y.stride())
-        triton_kernels.chunk_outputs[self._grid()](
+        start(triton_kernels.chunk_outputs, self._grid(),
             self.u, self.delta, self.B, self.C, self.A, self.D, self.bias, self.order, states, y, *strides,
             *self._sizes(), SOFTPLUS=self.softplus, ADD=add, **self._tile(),
         )  # fmt: skip
@@ -64,7 +65,7 @@ class Scan(NamedTuple):
         dA = du.new_empty(batch, chunks, channels, states, dtype=torch.float32)
         dD, dbias = (du.new_empty(batch, chunks, channels, dtype=torch.float32) for _ in range(2))
         strides = (*self.u.stride(), *self.delta.stride(), *self.B.stride(), *self.C.stride(), *dy.stride())
-        triton_kernels.chunk_gradients[self._grid()](
+        start(triton_kernels.chunk_gradients, self._grid(),
             self.u, self.delta, self.B, self.C, self.A, self.D, self.bias, self.order,
             self._states(self.u, self.B, of_gradient=False), self._states(dy, self.C, of_gradient=True), dy,
             du, found, dB, dC, dA, dD, dbias, *strides, *self._sizes(), blocks,
@@ -82,13 +83,22 @@ class Scan(NamedTuple):
         sizes, states = self._sizes(), self.A.shape[1]
         ends = v.new_empty(batch, sizes[1], channels, states, dtype=torch.float32)
         sums = v.new_empty(batch, sizes[1], channels, dtype=torch.float32)
-        triton_kernels.chunk_ends[self._grid()](
+        start(triton_kernels.chunk_ends, self._grid(),
             v, self.delta, weights, self.A, self.bias, self.order, ends, sums, *v.stride(), *self.delta.stride(),
             *weights.stride(), *sizes, SOFTPLUS=self.softplus, OF_GRADIENT=of_gradient, **self._tile(),
         )  # fmt: skip
         grid = (triton.cdiv(channels * states, _BLOCK), batch)
-        triton_kernels.pass_states[grid](
-            ends, sums, self.A, sizes[1], channels, states, BACKWARDS=of_gradient, BLOCK=_BLOCK
+        start(
+            triton_kernels.pass_states,
+            grid,
+            ends,
+            sums,
+            self.A,
+            sizes[1],
+            channels,
+            states,
+            BACKWARDS=of_gradient,
+            BLOCK=_BLOCK,
         )
         return ends
 

@@ -35,9 +35,8 @@ def _where(order_ptr, L, per_group, blocks, Q: tl.constexpr, WIDTH: tl.constexpr
 
 
 @triton.jit
-def _beside(order_ptr, k, L, by, Q: tl.constexpr):
-    """The positions `by` later in the order of the scan, and which there are in the chunk."""
-    i = tl.arange(0, Q) + by
+def _chosen(order_ptr, k, L, i, Q: tl.constexpr):
+    """The positions of numbers i in the order of the scan of a chunk, and which there are in the chunk."""
     there = (i >= 0) & (i < Q) & (k * Q + i < L)
     return tl.load(order_ptr + k * Q + i, mask=there, other=0).to(tl.int64), there
 
@@ -145,12 +144,16 @@ def chunk_gradients(
     inside = there[:, None] & here[None, :]
     raw = _tile(delta_ptr, b, pos, channels, inside, db, dp, dc)
     step, raw = _steps(raw, bias_ptr, channels, here, inside, SOFTPLUS)
-    # The steps of the positions one later, and one earlier, in the chunk; 0 where there are none.
-    pos_next, there_next = _beside(order_ptr, k, L, 1, Q)
+    # From the last position to the first: the steps of the positions one later in the chunk (0 where there is none),
+    # and dy. What runs backwards is read backwards: a scan of pairs with `reverse` is known to go wrong in Triton.
+    i = tl.arange(0, Q)
+    pos_next, there_next = _chosen(order_ptr, k, L, Q - i, Q)
     inside_next = there_next[:, None] & here[None, :]
     next_ = _tile(delta_ptr, b, pos_next, channels, inside_next, db, dp, dc)
     next_, _ = _steps(next_, bias_ptr, channels, here, inside_next, SOFTPLUS)
-    pos_last, there_last = _beside(order_ptr, k, L, -1, Q)
+    pos_back, there_back = _chosen(order_ptr, k, L, Q - 1 - i, Q)
+    dy_back = _tile(dy_ptr, b, pos_back, channels, there_back[:, None] & here[None, :], yb, yp, yc)
+    pos_last, there_last = _chosen(order_ptr, k, L, i - 1, Q)
     inside_last = there_last[:, None] & here[None, :]
     last = _tile(delta_ptr, b, pos_last, channels, inside_last, db, dp, dc)
     last, _ = _steps(last, bias_ptr, channels, here, inside_last, SOFTPLUS)
@@ -168,9 +171,10 @@ def chunk_gradients(
         added = last * _weights(B_ptr, b, g, n, pos_last, there_last, Bb, Bg, Bn, Bp)
         decay, kept = tl.associative_scan((decay, decay * added), 0, _join)
         kept += decay * tl.load(states_ptr + row * N + n, mask=here, other=0.0)[None, :]
-        C = _weights(C_ptr, b, g, n, pos, there, Cb, Cg, Cn, Cp)
-        decay, dh = tl.associative_scan((tl.exp(next_ * A[None, :]), dy * C), 0, _join, reverse=True)
+        C = _weights(C_ptr, b, g, n, pos_back, there_back, Cb, Cg, Cn, Cp)
+        decay, dh = tl.associative_scan((tl.exp(next_ * A[None, :]), dy_back * C), 0, _join)
         dh += decay * tl.load(passed_ptr + row * N + n, mask=here, other=0.0)[None, :]
+        dh = tl.trans(tl.flip(tl.trans(dh)))  # older versions flip the last axis alone
         part = ((b * ALL_BLOCKS + block) * L + pos) * N + n
         tl.store(dC_ptr + part, tl.sum(dy * (kept + step * u * B), 1), mask=there)
         tl.store(dB_ptr + part, tl.sum(tl.where(inside, dh * step * u, 0.0), 1), mask=there)

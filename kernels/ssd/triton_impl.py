@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from blockforge.kernels.launch import start
 from blockforge.kernels.ssd import triton_kernels
 from blockforge.kernels.ssd.operators import Gradients, derivative, differentiable
 from blockforge.kernels.tiles import precision, tile
@@ -63,12 +64,30 @@ class _Launch:
         added = x.new_empty(self.states_shape, dtype=torch.float32)
         totals = x.new_empty(self.states_shape[:3], dtype=torch.float32)
         strides = (*x.stride(), *dt.stride(), *B.stride())
-        triton_kernels.chunk_states[(self.chunks, self.batch * self.heads)](
-            x, dt, A, B, added, totals, *strides, *self.sizes, OF_GRADIENT=of_gradient, **self.options
+        start(
+            triton_kernels.chunk_states,
+            (self.chunks, self.batch * self.heads),
+            x,
+            dt,
+            A,
+            B,
+            added,
+            totals,
+            *strides,
+            *self.sizes,
+            OF_GRADIENT=of_gradient,
+            **self.options,
         )
-        size = added[0, 0, 0].numel()
-        triton_kernels.pass_states[(self.batch * self.heads, triton.cdiv(size, _BLOCK))](
-            added, totals, self.chunks, size, BACKWARDS=of_gradient, BLOCK=_BLOCK
+        size = self.states_shape[3] * self.states_shape[4]
+        start(
+            triton_kernels.pass_states,
+            (self.batch * self.heads, triton.cdiv(size, _BLOCK)),
+            added,
+            totals,
+            self.chunks,
+            size,
+            BACKWARDS=of_gradient,
+            BLOCK=_BLOCK,
         )
         return added
 
@@ -77,7 +96,7 @@ def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     launch, y, A = _Launch(x, B, reverse, _FORWARD_CHUNK), x.new_empty(x.shape), A.contiguous()
     states = launch.states(x, dt, A, B, of_gradient=False)
     strides = (*x.stride(), *dt.stride(), *B.stride(), *C.stride(), *y.stride())
-    triton_kernels.chunk_outputs[(launch.chunks, launch.batch * launch.heads)](
+    start(triton_kernels.chunk_outputs, (launch.chunks, launch.batch * launch.heads),
         x, dt, A, B, C, A if D is None else D.contiguous(), states, y,
         *strides, *launch.sizes, HAS_D=D is not None, **launch.options
     )  # fmt: skip
@@ -93,12 +112,26 @@ def _backward(
     dx, ddt, dB, dC = (t.new_empty(t.shape) for t in (x, dt, B, C))
     dA, dD = (x.new_empty(launch.states_shape[:3], dtype=torch.float32) for _ in range(2))
     strides = (*dy.stride(), *x.stride(), *dt.stride(), *B.stride(), *C.stride())
-    triton_kernels.head_gradients[(launch.chunks, launch.batch * launch.heads)](
+    start(triton_kernels.head_gradients, (launch.chunks, launch.batch * launch.heads),
         dy, x, dt, A, B, C, A if D is None else D.contiguous(), states, of_states, dx, ddt, dA, dD,
         *strides, *launch.sizes, HAS_D=D is not None, **launch.options
     )  # fmt: skip
-    triton_kernels.group_gradients[(launch.chunks, launch.batch * launch.groups)](
-        dy, x, dt, A, B, C, states, of_states, dB, dC, *strides, *launch.sizes, **launch.options
+    start(
+        triton_kernels.group_gradients,
+        (launch.chunks, launch.batch * launch.groups),
+        dy,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        states,
+        of_states,
+        dB,
+        dC,
+        *strides,
+        *launch.sizes,
+        **launch.options,
     )
     of_D = A.new_empty(0) if D is None else dD.sum((0, 2)).to(D.dtype)
     return dx, ddt, dA.sum((0, 2)).to(A.dtype), dB, dC, of_D

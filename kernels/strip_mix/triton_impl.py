@@ -14,6 +14,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.launch import start
 from blockforge.kernels.strip_mix import torch_impl, triton_kernels
 from blockforge.kernels.tiles import precision, tile
 
@@ -95,7 +96,7 @@ class _Launch(NamedTuple):
         strides = (self.strides(t) for t in (x, pos, x if beside is None else beside, y))
         options = self.options(x, _MIXED, 4)
         tiles_l, tiles_n = triton.cdiv(self.length, self.block_l), triton.cdiv(self.rows, options["BLOCK_N"])
-        triton_kernels.mix[(self.groups * tiles_l * tiles_n,)](
+        start(triton_kernels.mix, (self.groups * tiles_l * tiles_n,),
             x, pos, weight, bias, x if beside is None else beside, y, y if joined is None else joined,
             *(n for found in strides for n in found), *(side[::-1] if of_gradient else side),
             *self.sizes, tiles_l, tiles_n, OF_GRADIENT=of_gradient, HAS_BESIDE=beside is not None,
@@ -113,8 +114,20 @@ class _Launch(NamedTuple):
         dweight = x.new_empty(parts, outputs, self.length, 1, self.strip, dtype=torch.float32)
         dbias = x.new_empty(parts, outputs, dtype=torch.float32)
         strides = (*self.strides(dy), *self.strides(x), *self.strides(pos))
-        triton_kernels.gradients[(programs * parts,)](
-            dy, x, pos, dweight, dbias, *strides, *self.sizes, tiles, parts, a_part, **options
+        start(
+            triton_kernels.gradients,
+            (programs * parts,),
+            dy,
+            x,
+            pos,
+            dweight,
+            dbias,
+            *strides,
+            *self.sizes,
+            tiles,
+            parts,
+            a_part,
+            **options,
         )
         return (dweight.sum(0), dbias.sum(0)) if parts > 1 else (dweight[0], dbias[0])
 
