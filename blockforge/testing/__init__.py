@@ -23,6 +23,7 @@ __all__ = [
     "CHECKS",
     "accepts",
     "build_on_maps",
+    "check_checkpointing",
     "check_costs",
     "check_memory",
     "check_op",
