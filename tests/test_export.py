@@ -79,7 +79,7 @@ def test_a_program_of_every_family_serves_any_batch(name: str, tmp_path: Path) -
     made = exported(name, tmp_path / "net.pt2", "export", "batch")
     assert made.shape == ("batch", 3, 64, 64)
     assert [c.shape[0] for c in made.checks] == [1, 3]
-    assert made.error <= files.TOLERANCE
+    assert made.error <= 1e-4
     assert made.bytes == (tmp_path / "net.pt2").stat().st_size
 
 
@@ -202,7 +202,91 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path: Path) -> 
     assert model.training
 
 
+# --- maps, and other types
+
+TINY = narrow(8, (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("format", ["export", "onnx"])
+@pytest.mark.parametrize(("out_indices", "names"), [(None, (0, 1, 2, 3)), ((1, 3), (1, 3)), ((0,), (0,))])
+def test_maps_are_outputs_by_name(format: files.Format, out_indices: Any, names: Any, tmp_path: Path) -> None:
+    model = bf.build("convnext_t", TINY, features_only=True, out_indices=out_indices, seed=0)
+    made = export_model(model, tmp_path / "net", format)
+    assert made.outputs == tuple(f"map_{i}" for i in names)
+    assert (made.dtype, made.error <= 1e-4, len(made.checks)) == ("float32", True, 2)
+    if format == "onnx":
+        import onnx
+
+        assert [o.name for o in onnx.load(tmp_path / "net").graph.output] == list(made.outputs)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"), [("export", torch.bfloat16), ("export", torch.float16), ("onnx", torch.float16)]
+)
+@pytest.mark.parametrize("features_only", [False, True])
+def test_types_of_16_bits(format: files.Format, dtype: torch.dtype, features_only: bool, tmp_path: Path) -> None:
+    model = bf.build("convnext_t", TINY, features_only=features_only, seed=0).to(dtype)
+    made = export_model(model, tmp_path / "net", format)
+    assert made.dtype == str(dtype).removeprefix("torch.")
+    assert made.error <= 5e-2
+    assert next(model.parameters()).dtype == dtype
+
+
+def _mixed() -> Any:
+    model = bf.build("convnext_t", TINY)
+    model.head.half()
+    return model
+
+
+def _quantised() -> Any:
+    model = bf.build("convnext_t", TINY).eval()
+    model.head.fc = torch.ao.nn.quantized.dynamic.Linear(8, 4)  # type: ignore[attr-defined]
+    return model
+
+
+REFUSED: dict[str, tuple[Any, files.Format, str]] = {
+    "bf16": (lambda: bf.build("convnext_t", TINY).bfloat16(), "onnx", r"runs no bfloat16 on a CPU.*--format export"),
+    "mixed": (_mixed, "export", r"holds float32 \(.*\), float16 \(head.*one type of floats.*model\.float\(\)"),
+    "quantised": (_quantised, "onnx", r"is quantised \(head\.fc is torch.*Linear\).*onnxruntime\.quantization"),
+    "meta": (lambda: bf.build("convnext_t", TINY).to("meta"), "export", "has no values .*load its weights first"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", REFUSED)
+def test_kinds_that_cannot_be_exported_say_so(case: str, tmp_path: Path) -> None:
+    make, format, message = REFUSED[case]
+    with pytest.raises(ExportError, match=f"(?s){message}"):
+        export_model(make(), tmp_path / "net", format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_map_that_differs_is_found(tmp_path: Path) -> None:
+    model = bf.build("poolformer_s12", SMALL["poolformer_s12"], features_only=True, seed=0)
+    model.get_submodule("stages.3.layers.0").register_forward_hook(
+        lambda m, a, y: y * (1 if torch.compiler.is_exporting() else 2)
+    )
+    with pytest.raises(ExportError, match=r"differs from the model by"):
+        export_model(model, tmp_path / "net.pt2", "export")
+
+
 # --- the command
+
+
+def test_the_command_exports_maps_with_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, sets = tmp_path / "net.pt2", [a for k, v in TINY.items() for a in ("--set", f"{k}={v}")]
+    whole = bf.build("convnext_t", TINY, seed=0)
+    bf.save_model(whole, tmp_path / "run")
+    argv = ["export", "convnext_t", "--format", "export", "-o", str(file), *sets]
+    argv += ["--weights", str(tmp_path / "run" / "model.safetensors"), "--out-indices", "1,3"]
+    assert main(argv) == 0
+    assert "gives map_1, map_3" in capsys.readouterr().out
+    x = torch.randn(2, 3, 64, 64)
+    maps = whole.eval().features((1, 3))(x)
+    for got, wanted in zip(torch.export.load(file).module()(x), maps, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    assert main([*argv[:-1], "7"]) == 1
+    assert main([*argv[:-1], "x"]) == 2
 
 
 def test_the_command_writes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,14 @@ def export(
     ] = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
+    out_indices: Annotated[
+        str | None,
+        typer.Option(
+            "--out-indices",
+            metavar="STAGES",
+            help="Give the maps of these stages in place of logits, as in 0,1,2,3; outputs map_0, map_1, ...",
+        ),
+    ] = None,
     dynamic: Annotated[
         str, typer.Option(metavar="AXES", help="What may vary from call to call: batch; batch,hw; hw; none.")
     ] = "batch",
@@ -56,6 +64,7 @@ def export(
     Examples:
       blockforge export smt_t --weights smt_tiny.pth
       blockforge export vmamba_tiny_s1l8 --dynamic batch,hw -o vmamba.onnx
+      blockforge export smt_t --weights smt_tiny.pth --out-indices 1,2,3 -o backbone.onnx
       blockforge export mambavision_t --format export --set input.size=256
     """
     from dataclasses import asdict
@@ -66,7 +75,7 @@ def export(
 
     if format == "onnx":
         need("export", "onnx", "onnxruntime", "onnxscript")
-    axes = _axes(dynamic)
+    axes, stages = _axes(dynamic), _stages(out_indices)
     import blockforge as bf
     from blockforge.export import SUFFIXES, write_export
 
@@ -77,6 +86,8 @@ def export(
 
         def write(path: Path) -> None:
             model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
+            if stages is not None:
+                model = model.features(stages)
             done.append(write_export(model, path, format, axes, say=status.update))
 
         write_atomically(file, write)
@@ -95,6 +106,18 @@ def _axes(text: str) -> tuple[Axis, ...]:
     return tuple(a for a in known if a in chosen)
 
 
+def _stages(text: str | None) -> tuple[int, ...] | None:
+    """`0,1,3` -> those stages. Whether the network has them is the network's to say."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{text}' are no numbers of stages; write 0,1,2,3", param_hint="--out-indices"
+        ) from None
+
+
 def _print(made: Exported, file: Path, trained: bool) -> None:
     from blockforge.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes
@@ -105,7 +128,9 @@ def _print(made: Exported, file: Path, trained: bool) -> None:
         table.add_row("x".join(map(str, check.shape)), f"{check.error:.1e}")
     out.print(table)
     version = f", opset {made.opset}" if made.opset is not None else ""
-    out.print(f"takes {' x '.join(map(str, made.shape))}; {made.nodes} operators{version}, {format_bytes(made.bytes)}")
+    gives = f", gives {', '.join(made.outputs)}" if made.outputs != ("logits",) else ""
+    held = f"{made.nodes} operators{version}, {format_bytes(made.bytes)}"
+    out.print(f"takes {' x '.join(map(str, made.shape))}{gives}; {held}")
     if not trained:
         out.print("the weights are freshly initialised; --weights FILE gives others")
     out.print(f"written to {file}", soft_wrap=True)

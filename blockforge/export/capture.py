@@ -11,22 +11,19 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from blockforge.compiler.backbone import Backbone
-from blockforge.errors import BlockforgeError, OpError
+from blockforge.errors import OpError
+from blockforge.export.kinds import ExportError, value_type
 
 Axis = Literal["batch", "hw"]
 """What may vary from call to call: the number of images, or their height and width."""
 BATCH: tuple[Axis, ...] = ("batch",)
 
 
-class ExportError(BlockforgeError, ValueError):
-    """A model that cannot be exported as asked, or whose export does not compute the same."""
-
-
 def images(model: Backbone, batch: int, size: tuple[int, int] | None = None) -> Tensor:
-    """Noise, the same on every call: x_BCHW, by default of the spec's size."""
+    """Noise, the same on every call, in the model's type: x_BCHW, by default of the spec's size."""
     given = model.arch.plan.input
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, given.channels, *(size or given.size), generator=generator)
+    return torch.randn(batch, given.channels, *(size or given.size), generator=generator).to(value_type(model))
 
 
 def other_sizes(model: Backbone) -> list[tuple[int, int]]:
@@ -46,9 +43,12 @@ def stride_of(model: Backbone) -> int:
 def capture(model: Backbone, dynamic: Collection[Axis] = BATCH) -> ExportedProgram:
     """The model's graph in evaluation mode, as it stands on the CPU.
 
-    Raises: ExportError if the architecture holds for one image size and `dynamic` asks for `hw`.
+    Raises: ExportError if the architecture holds for one image size and `dynamic` asks for `hw`, or the model is of
+        a kind that cannot be exported.
     """
     size = None
+    if (dtype := value_type(model)) != torch.float32:
+        _runs_in(model, dtype)
     if "hw" in dynamic:
         size = other_sizes(model)[0]
         _runs_at(model, size)
@@ -86,6 +86,17 @@ def input_shape(program: ExportedProgram) -> tuple[Any, ...]:
     name = program.graph_signature.user_inputs[0]
     node = next(n for n in program.graph.nodes if n.name == name)
     return tuple(s if isinstance(s, int) else s.node.expr for s in node.meta["val"].shape)
+
+
+def _runs_in(model: Backbone, dtype: torch.dtype) -> None:
+    """Raise what an operator says that has no such type on a CPU."""
+    try:
+        with evaluating(model):
+            model(images(model, 1))
+    except (RuntimeError, NotImplementedError, TypeError) as e:
+        first = str(e).strip().partition("\n")[0][:200]
+        named = str(dtype).removeprefix("torch.")
+        raise ExportError(f"{model.arch.name} does not run in {named} here: {first}\n  hint: model.float()") from None
 
 
 def _runs_at(model: Backbone, size: tuple[int, int]) -> None:

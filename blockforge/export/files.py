@@ -13,14 +13,13 @@ from torch.export import ExportedProgram
 
 from blockforge.compiler.backbone import Backbone
 from blockforge.export import onnx
-from blockforge.export.capture import BATCH, Axis, ExportError, capture, evaluating, images, input_shape, other_sizes
+from blockforge.export.capture import BATCH, Axis, capture, evaluating, images, input_shape, other_sizes
+from blockforge.export.kinds import TOLERANCES, ExportError, as_list, output_names, value_type
 from blockforge.extras import need
 from blockforge.files import PatientFile, write_atomically
 
 Format = Literal["onnx", "export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "export": ".pt2"}
-TOLERANCE = 1e-4
-"""Largest difference to the model's output, relative to the output's largest magnitude."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Exported:
 
     Attributes:
         shape: the input: numbers, or what may vary as text, `batch` or `32*rows`.
+        outputs: names of what it gives: `logits`, or maps by their stages.
+        dtype: type of the images and of what it gives.
         opset: version of the ONNX operators; None for torch.export.
         nodes: operators in the graph.
     """
@@ -44,6 +45,8 @@ class Exported:
     format: Format
     bytes: int
     shape: tuple[int | str, ...]
+    outputs: tuple[str, ...]
+    dtype: str
     opset: int | None
     nodes: int
     checks: list[Check]
@@ -62,9 +65,10 @@ def export_model(
     say: Callable[[str], None] = lambda step: None,
 ) -> Exported:
     """Write `model` (on the CPU, as in evaluation mode) for another runtime. The file appears whole and
-    compared with the model, or not at all.
+    compared with the model, or not at all. It takes images in the type of the model's parameters.
 
     Args:
+        model: a classifier, or one with `features_only`, whose maps are outputs by name.
         dynamic: what may vary from call to call.
         say: is told what happens next, as some steps take a while.
 
@@ -82,12 +86,16 @@ def write_export(
     """`export_model` without its care for what stands at `path`."""
     if format == "onnx":
         need("export", "onnx", "onnxruntime", "onnxscript")
+    dtype = value_type(model)
+    if format == "onnx" and dtype == torch.bfloat16:
+        hint = "--format export takes bfloat16; for ONNX model.float(), or model.half()"
+        raise ExportError(f"onnxruntime runs no bfloat16 on a CPU, so the file could not be compared\n  hint: {hint}")
     say("capturing the graph")
     program = capture(model, dynamic)
     number, opset = sum(n.op == "call_function" for n in program.graph.nodes), None
     if format == "onnx":
         say(f"converting {number} operators to ONNX")
-        made = onnx.convert(program)
+        made = onnx.convert(program, output_names(model))
         number, opset = onnx.nodes(made), onnx.opset(made)
         made.save(path, external_data=False)
         run = onnx.load(path)
@@ -96,15 +104,16 @@ def write_export(
             torch.export.save(program, out)  # type: ignore[arg-type]
         run = _load_program(path)
     checks = compare(model, run, dynamic, say)
-    return Exported(format, path.stat().st_size, _shape(program), opset, number, checks)
+    names, typed = tuple(output_names(model)), str(dtype).removeprefix("torch.")
+    return Exported(format, path.stat().st_size, _shape(program), names, typed, opset, number, checks)
 
 
 def compare(
-    model: Backbone, run: Callable[[Tensor], Tensor], dynamic: Collection[Axis], say: Callable[[str], None]
+    model: Backbone, run: Callable[[Tensor], Any], dynamic: Collection[Axis], say: Callable[[str], None]
 ) -> list[Check]:
     """Run what was written beside the model, also at other sizes where these may vary.
 
-    Raises: ExportError if an output differs by more than `TOLERANCE`.
+    Raises: ExportError if an output differs by more than its type's tolerance.
     """
     sizes = [model.arch.plan.input.size, *(other_sizes(model) if "hw" in dynamic else ())]
     batches = (1, 3) if "batch" in dynamic else (1,)
@@ -112,12 +121,11 @@ def compare(
     for size in sizes:
         x = images(model, max(batches), size)
         with evaluating(model):
-            wanted = model(x)
+            wanted = as_list(model(x))
         for batch in batches:
             say(f"comparing at {batch}x{'x'.join(map(str, x.shape[1:]))}")
-            got = run(x[:batch])
-            error = ((got - wanted[:batch]).abs().max() / wanted[:batch].abs().max()).item()
-            if not error <= TOLERANCE:
+            error = max(map(_difference, as_list(run(x[:batch])), (y[:batch] for y in wanted)))
+            if not error <= TOLERANCES[x.dtype]:
                 where = f"images of {'x'.join(map(str, x[:batch].shape))}"
                 raise ExportError(
                     f"the exported graph differs from the model by {error:.1e} at {where}: nothing written"
@@ -126,13 +134,21 @@ def compare(
     return found
 
 
-def _load_program(file: Path) -> Callable[[Tensor], Tensor]:
+def _difference(got: Tensor, wanted: Tensor) -> float:
+    """Relative to the largest magnitude; of other shapes, or NaN on one side alone, infinite."""
+    if got.shape != wanted.shape:
+        return float("inf")
+    error = (got.double() - wanted.double()).abs().max() / wanted.double().abs().max()
+    return error.item() if error.isfinite() else float("inf")
+
+
+def _load_program(file: Path) -> Callable[[Tensor], Any]:
     with file.open("rb") as data:
         program: Any = torch.export.load(data).module()  # type: ignore[arg-type]
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: Tensor) -> Any:
         try:
-            return program(x)  # type: ignore[no-any-return]
+            return program(x)
         except AssertionError as e:  # what was taken for fixed at capture; with one image, that windows are several
             text = f"the captured program does not take images of {'x'.join(map(str, x.shape))}: {e}"
             raise ExportError(

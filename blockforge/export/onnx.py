@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from blockforge.export.capture import ExportError, input_shape
+from blockforge.export.capture import input_shape
+from blockforge.export.kinds import ExportError
 
 MAX_BYTES = 2**31 - 1
 """The most that one file of this format may hold."""
-INPUT, OUTPUT = "image", "logits"
+INPUT = "image"
 CONTIGUOUS = torch.contiguous_format
 AXES = ("batch", "channels", "rows", "columns")
 
 
-def convert(program: ExportedProgram) -> Any:
+def convert(program: ExportedProgram, outputs: list[str]) -> Any:
     """The program as torch's ONNXProgram.
 
+    Args:
+        outputs: names of what it gives.
     Raises: ExportError if an operator has no standard form, or the file would be too large.
     """
     held = sum(t.numel() * t.element_size() for t in program.state_dict.values())
@@ -29,7 +32,7 @@ def convert(program: ExportedProgram) -> Any:
         text = f"the weights take {held / 2**30:.1f} GiB, and an ONNX file holds less than 2 GiB"
         raise ExportError(f"{text}\n  hint: --format export has no such limit")
     _loosen_views(program)
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter about itself
         made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
@@ -85,11 +88,11 @@ def opset(made: Any) -> int:
 
 
 def load(file: Path) -> Any:
-    """What runs the file: x_BCHW -> y_BK."""
+    """What runs the file: x_BCHW -> its outputs, in their order."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {INPUT: x.numpy()})]
 
 
 def axes(program: ExportedProgram) -> dict[str, str]:

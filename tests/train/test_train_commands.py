@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from blockforge.cli import main
+from blockforge.locks import KernelLock
+from blockforge.train.logs import LOCK
 from blockforge.train.result import Evaluation
 
 
@@ -95,6 +97,21 @@ def test_two_processes_train_as_one(given: list[str], tmp_path: Path) -> None:
     two, one = (load_file(folder / "model.safetensors") for folder in (run, alone))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_are_both_refused_a_folder_in_use(given: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "program.py").write_text("import sys, blockforge.cli as c; sys.exit(c.main(sys.argv[1:]))")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(tmp_path / "program.py")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with KernelLock(run / LOCK).held():
+        argv = [*command, "train", *given, "-o", str(run), "--epochs", "1"]
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 1
+    assert f"error: another run works in {run}" in done.stderr
+    assert not (run / "run.json").exists()
 
 
 def test_figures_of_an_evaluation() -> None:
