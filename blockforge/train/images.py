@@ -102,9 +102,12 @@ class _Decoded(Dataset[Decoded]):
     def __getitem__(self, index: int) -> Decoded:
         try:
             image, label = self.reader(index)
-            return decode(image, self.want, index), label
         except DataError as e:
             return e
+        try:
+            return decode(image, self.want, index), label
+        except DataError as e:
+            return DataError(f"{self.reader.name(index)}: {e}")
 
 
 class _Streamed(IterableDataset[Decoded]):

@@ -14,6 +14,7 @@ import os
 import stat
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,11 @@ from blockforge.train.errors import DataError
 
 _FIRST_OF_16 = ("PNG", "PPM")
 """Formats whose whole numbers of mode `I` are of 16 bits."""
-_WHITE_IS_ZERO, _BITS, _PHOTOMETRIC, _ORIENTATION = 0, 258, 262, 0x0112
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 258, 262, 274, 277, 339
+"""Tags of TIFF; EXIF has the third one too."""
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_UNREAD = "channels"
+"""Under which an image notes that its file has more channels than Pillow gave."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,7 +59,12 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path) as image:
                 return as_meant(image)
     except Image.UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that can be read\n  hint: remove or replace it") from None
+        hint = "remove or replace it"
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start in (b"II*\0", b"MM\0*"):
+            hint = "a TIFF of 8 or 16 bits, or of floats of 32, and of grey, RGB or four channels can be"
+        raise DataError(f"{path} is not an image that can be read\n  hint: {hint}") from None
     except Exception as e:  # decoders raise a dozen kinds for a broken file, struct.error and IndexError among them
         raise DataError(f"cannot read {path}: {first_line(e)}\n  hint: remove or replace it") from None
 
@@ -75,6 +85,11 @@ def as_meant(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode, upright and with eight bits a channel. Raises: ValueError if it has no clear meaning,
     and what Pillow raises for a broken one."""
     image.load()
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "L" and _SIGNED in tags.get(_FORMAT, ()):
+        raise _no_range(np.asarray(image).view(np.int8), 8)
+    if tags.get(_SAMPLES, 1) > len(image.getbands()):
+        image.info[_UNREAD] = tags[_SAMPLES]
     turn = _TURNS.get(_orientation(image))
     found = _eight_bits(image)
     return found.transpose(turn) if turn is not None else found
@@ -92,6 +107,9 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
             f"images from files have 1, 3 or 4 channels, the network takes {channels}\n"
             "  hint: npz:FILE holds arrays of any number"
         )
+    if channels == 4 and _UNREAD in image.info:
+        have = f"of its {image.info[_UNREAD]} channels only {len(image.getbands())} can be read"
+        raise DataError(f"{have}, the network takes 4\n  hint: npz:FILE holds arrays of any number")
     if image.mode == mode or (image.mode == "RGBX" and channels == 4):
         return image
     if image.mode in ("LA", "RGBA") and channels != 4:
@@ -129,15 +147,22 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         unit = in_unit(values)
     elif image.mode == "I" and image.format not in _FIRST_OF_16:
-        raise ValueError(
-            f"whole numbers of 32 bits ({values.min()} to {values.max()}) have no agreed range; save 16 bits"
-        )
+        raise _no_range(values, _bits(tags, 32))
     else:
-        bits = tags.get(_BITS, (16,))
-        unit = values.astype(np.float32) / (2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1)
+        unit = values.astype(np.float32) / (2 ** _bits(tags, 16) - 1)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         unit = 1 - unit
     return Image.fromarray((unit * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _bits(tags: Any, usual: int) -> int:
+    found = tags.get(_BITS, usual)
+    return int(found[0] if isinstance(found, tuple) else found)
+
+
+def _no_range(values: Any, bits: int) -> ValueError:
+    text = f"whole numbers from {values.min()} to {values.max()} in {bits} bits have no agreed range"
+    return ValueError(f"{text}; save 8 or 16 bits without a sign")
 
 
 def in_unit(values: np.ndarray) -> np.ndarray:

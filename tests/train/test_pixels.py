@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,9 +79,6 @@ def test_a_ramp_stays_a_ramp(tmp_path: Path, case: str, channels: int) -> None:
 
 
 def test_16_bit_colours_keep_their_upper_byte(tmp_path: Path) -> None:
-    import struct
-    import zlib
-
     pixels = (np.stack([WORDS, WORDS[::-1], WORDS.T], -1)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
 
@@ -196,7 +196,7 @@ def _floats(values: Any) -> Save:
 
 
 REFUSED: dict[str, tuple[str, Save, str]] = {
-    "32 bits": ("x.tif", _image(WORDS.astype(np.int32)), r"32 bits \(0 to 65535\) have no agreed range"),
+    "32 bits": ("x.tif", _image(WORDS.astype(np.int32)), r"whole numbers from 0 to 65535 in 32 bits have no"),
     "floats of 0 to 255": ("x.tif", _floats(RAMP * 255), r"floats from 0 to 255; .* read from 0 to 1"),
     "floats below 0": ("x.tif", _floats(RAMP - 0.5), r"floats from -0\.5 to 0\.5"),
     "nan": ("x.tif", _floats(np.where(RAMP < 0.5, np.nan, RAMP)), r"2048 of 4096 values are NaN"),
@@ -226,6 +226,69 @@ def test_a_socket_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         opened.bind("x.jpg")
         with pytest.raises(DataError, match=r"x\.jpg is a socket, not a file"):
             read_image(Path("x.jpg"))
+
+
+def _tiff(path: Path, pixels: Any, photometric: int, kind: int, order: str) -> None:
+    """Writes a TIFF of any type and number of channels: one strip, no compression."""
+    high, wide, samples = pixels.shape
+    raw, bits = pixels.tobytes(), pixels.dtype.itemsize * 8
+    shorts = {258: [bits] * samples, 259: [1], 262: [photometric], 277: [samples], 339: [kind] * samples}
+    longs = {256: [wide], 257: [high], 273: [8], 278: [high], 279: [len(raw)]}
+    tags = {tag: ("H", v) for tag, v in shorts.items()} | {tag: ("I", v) for tag, v in longs.items()}
+    if samples == 4:
+        tags[338] = ("H", [0])
+    end = 8 + len(raw)
+    body, beyond = struct.pack(order + "H", len(tags)), b""
+    for tag, (form, values) in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}{form}", *values)
+        body += struct.pack(order + "HHI", tag, 3 if form == "H" else 4, len(values))
+        if len(packed) > 4:
+            body += struct.pack(order + "I", end + 6 + 12 * len(tags) + len(beyond))
+            beyond += packed
+        else:
+            body += packed.ljust(4, b"\0")
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", end)
+    path.write_bytes(start + raw + body + struct.pack(order + "I", 0) + beyond)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiffs_of_16_bit_colours(tmp_path: Path, order: str) -> None:
+    pixels = np.stack([WORDS, WORDS[::-1], WORDS.T], -1)
+    _tiff(tmp_path / "x.tif", pixels.astype(order + "u2"), 2, 1, order)
+    read = decode(read_image(tmp_path / "x.tif"), Want((64, 64), 3, 1), 0).double()
+    assert float((read - torch.from_numpy(pixels).permute(2, 0, 1) / 257).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_fourth_channel_that_pillow_leaves_out_is_not_taken_for_an_opaque_one(tmp_path: Path, order: str) -> None:
+    pixels = np.repeat(WORDS[..., None], 4, -1).astype(order + "u2")
+    for path in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / path).mkdir(parents=True)
+        _tiff(tmp_path / path / "x.tif", pixels, 2, 1, order)
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert next(iter(data.val.batches(Want((64, 64), 3, 2))))[0].shape == (2, 3, 64, 64)
+    with pytest.raises(DataError, match=r"val/a/x\.tif: of its 4 channels only 3 can be read, the network takes 4"):
+        next(iter(data.val.batches(Want((64, 64), 4, 2))))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("kind", "channels", "message"),
+    [
+        ("i1", 1, "x.tif: whole numbers from 0 to 127 in 8 bits have no agreed range"),
+        ("i2", 1, "x.tif: whole numbers from 0 to 32767 in 16 bits have no agreed range"),
+        ("f8", 1, "x.tif is not an image that can be read\n  hint: a TIFF of 8 or 16 bits, or of floats of 32"),
+        ("f4", 3, "x.tif is not an image that can be read\n  hint: a TIFF of 8 or 16 bits, or of floats of 32"),
+        ("u1", 5, "x.tif is not an image that can be read\n  hint: a TIFF of 8 or 16 bits, or of floats of 32"),
+    ],
+)
+def test_tiffs_of_other_types_are_refused(tmp_path: Path, order: str, kind: str, channels: int, message: str) -> None:
+    pixels = np.repeat(RAMP[..., None], channels, -1)
+    photometric, number = (2 if channels in (3, 4) else 1), {"u": 1, "i": 2, "f": 3}[kind[0]]
+    scale = {"u1": 255, "u2": 65535, "i1": 127, "i2": 32767}.get(kind, 1)
+    _tiff(tmp_path / "x.tif", (pixels * scale).astype(order + kind), photometric, number, order)
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "gif", "webp", "bmp", "ppm"])
