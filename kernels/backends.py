@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.kernels import costs
 from blockforge.kernels.plain import is_transformed
 
 Refusal = Callable[..., str | None]
@@ -63,12 +64,14 @@ class Operator:
 
     Args:
         name: of its folder, and of the function in each of its files.
+        rehearsed: backends that keep other tensors for the backward pass than standard operators do. The folder's
+            `meta_impl.py` keeps the same ones on the meta device, see `costs.rehearsal`.
         backends: name -> why it refuses a tensor; the best first. The last one must run everything.
     """
 
-    def __init__(self, name: str, **backends: Refusal) -> None:
+    def __init__(self, name: str, rehearsed: tuple[str, ...] = (), **backends: Refusal) -> None:
         assert set(backends) <= set(NAMES[1:]), backends
-        self.name, self.backends = name, backends
+        self.name, self.rehearsed, self.backends = name, rehearsed, backends
         self.loaded: dict[str, Callable[..., Any]] = {}
         self.chosen: dict[tuple[Any, ...], str] = {}
         """What was chosen, for all that a choice depends on: a model asks again at every layer."""
@@ -87,6 +90,8 @@ class Operator:
             return self.loaded[_load(self, "torch")]
         if not torch.compiler.is_compiling() and x.numel() == 0:  # no image: nothing to gain, and no kernel need care
             return self.loaded[_load(self, "torch")]
+        if x.is_meta and costs.rehearsing():
+            return self.loaded[_load(self, "meta" if costs.costed() in self.rehearsed else "torch")]
         return self.loaded[_choose(self, x.device.type, x.dtype, backend, tuple(facts.items()))]
 
     def choose(self, x: Tensor, backend: str | None = None, **facts: Any) -> Choice:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 
 from blockforge.errors import BlockforgeError, did_you_mean
 
-__all__ = ["COSTED", "DEFAULT", "CostError", "check_backend", "costed", "costs_of"]
+__all__ = ["COSTED", "DEFAULT", "CostError", "check_backend", "costed", "costs_of", "rehearsal", "rehearsing"]
 
 COSTED = {
     "numba": "kernels that keep no states: what runs on a CPU with blockforge[jit]",
@@ -26,6 +26,7 @@ no operator of ours, runs as torch does it on a CPU."""
 DEFAULT = "numba"
 
 _named: ContextVar[str] = ContextVar("blockforge_costs_backend", default=DEFAULT)
+_rehearsing: ContextVar[bool] = ContextVar("blockforge_costs_rehearsal", default=False)
 
 
 class CostError(BlockforgeError, ValueError):
@@ -45,6 +46,23 @@ def costs_of(backend: str) -> Iterator[None]:
         yield
     finally:
         _named.reset(token)
+
+
+@contextmanager
+def rehearsal(backend: str) -> Iterator[None]:
+    """Inside, operators on the meta device make and keep the tensors that they would on this backend, so that their
+    memory can be counted without any. Raises: CostError if there are no costs of it."""
+    token = _rehearsing.set(True)
+    try:
+        with costs_of(backend):
+            yield
+    finally:
+        _rehearsing.reset(token)
+
+
+def rehearsing() -> bool:
+    """Whether a `rehearsal` goes on."""
+    return _rehearsing.get()
 
 
 def check_backend(name: str) -> str:

@@ -3,10 +3,16 @@ plain tensors that nobody looks into."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from blockforge.kernels.costs import rehearsing
 
 
 def needs_onednn(x: Tensor, *, plain: bool = True, **facts: object) -> str | None:
@@ -52,6 +58,21 @@ def is_plain(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 def is_watched() -> bool:
     """Whether a mode of torch sees every operator, as a counter of FLOPs does."""
     return _get_current_dispatch_mode() is not None
+
+
+def as_given(x: Tensor) -> AbstractContextManager[Any]:
+    """Inside, autocast changes no type. The meta device knows no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None) -> Tensor:
+    """torch's `scaled_dot_product_attention`. Of the meta device torch wants plain products; while memory is counted
+    there (`costs.rehearsal`) it is fused as on a CPU: unless the mask is learnt."""
+    if q_BNLD.is_meta and rehearsing() and not (mask is not None and mask.requires_grad):
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        y: Tensor = fused(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)[0]
+        return y
+    return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)
 
 
 def dilation_of_1x1(x: Tensor) -> int:

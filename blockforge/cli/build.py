@@ -34,6 +34,10 @@ def build(
     key: KeyOption = None,
     prefix: PrefixOption = None,
     backend: BackendOption = "numba",
+    batch: Annotated[int, typer.Option(min=1, help="Images of the training step whose memory is told.")] = 64,
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help="Its optimizer: adamw, sgd (with momentum) or plain_sgd.")
+    ] = "adamw",
     seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -47,16 +51,26 @@ def build(
       blockforge build smt_b
       blockforge build smt_b --set stages.2.depth=12 --seed 0 -o runs/small
       blockforge build smt_b --weights smt_base.pth
+      blockforge build smt_b --batch 128 --optimizer sgd
     """
     import blockforge as bf
     from blockforge.bench.forward import prove
+    from blockforge.compiler.training import check_optimizer, in_words
+    from blockforge.kernels.costs import CostError
 
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError.to(output, "it is not a folder")
     arch = bf.compile(spec, overrides, backend=backend)
     out = console()
+    check_optimizer(optimizer)
+    try:
+        training = [arch.training_memory(batch, optimizer, checkpointing) for checkpointing in (False, True)]
+        told = in_words(training)
+    except CostError as e:  # a block of somebody's: the model can be built all the same
+        training, told = [], str(e)
     if not json:
         out.print(arch.summary(layers=False))
+        out.print(told)
     model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
     proof = prove(model)
     if output is not None:
@@ -69,6 +83,7 @@ def build(
                 "hash": arch.hash,
                 **totals,
                 "backend": arch.backend,
+                "training": [memory.as_dict() for memory in training],
                 "proof": proof.as_dict(),
                 "folder": output and str(output),
             }

@@ -23,6 +23,8 @@ from blockforge.spec.plan import Plan
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from blockforge.compiler.training import TrainingMemory
+
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _SHOWN = (
     "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "params", "macs", "scan",
@@ -106,6 +108,19 @@ class Architecture:
     def peak_activation_bytes(self, batch: int = 1, dtype: str = "float32") -> int:
         """Peak bytes of live activations in inference, for a batch in a dtype."""
         return self._peak[0] // 4 * _BYTES[dtype] * batch
+
+    def training_memory(self, batch: int = 64, optimizer: str = "adamw", checkpointing: bool = False) -> TrainingMemory:
+        """What training in float32 holds, found by a step on the meta device: no memory, about a second.
+
+        Args:
+            batch: images of a step, in one process.
+            optimizer: `adamw`, `sgd` (with momentum) or `plain_sgd`.
+            checkpointing: with every layer computed anew in the backward pass (`set_grad_checkpointing`).
+        Raises: CostError if there is no such optimiser, or a block does not run on the meta device.
+        """
+        from blockforge.compiler.training import training_memory
+
+        return training_memory(self, batch, optimizer, checkpointing)
 
     @functools.cached_property
     def _peak(self) -> tuple[int, str]:

@@ -20,7 +20,8 @@ from blockforge.kernels.costs import costs_of
 from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places
 from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
-from blockforge.testing.measure import count_macs, peak_bytes_per_image, randomise, runnable_backends
+from blockforge.testing.measure import count_macs, peak_bytes_per_image, per_image, randomise, runnable_backends
+from blockforge.testing.steps import saved_on_cpu, saved_on_meta
 
 TOLERANCE = 0.1
 """Of memory: predicted against allocated."""
@@ -67,6 +68,16 @@ def check_workspace(op: Op, *place: Any) -> None:
             measured = peak_bytes_per_image(module, lambda batch: example_inputs(op.kind, *place, batch=batch))
         close = abs(predicted - measured) <= TOLERANCE * measured
         assert close, f"predicted {predicted} bytes an image at most on {name}, {measured} were alive"
+
+
+def check_training_memory(op: Op, *place: Any) -> None:
+    """What the backward pass needs on the CPU is what it needs on the meta device, where training memory is found; on
+    every backend that costs are of."""
+    for name in runnable_backends():
+        predicted = per_image(lambda batch, name=name: saved_on_meta(op, place, batch, name))  # type: ignore[misc]
+        measured = per_image(lambda batch, name=name: saved_on_cpu(op, place, batch, name))  # type: ignore[misc]
+        close = abs(predicted - measured) <= TOLERANCE * measured
+        assert close, f"on the meta device backward needs {predicted} bytes an image on {name}, on the CPU {measured}"
 
 
 def check_gradients(op: Op, *place: Any) -> None:
@@ -216,6 +227,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_costs,
     check_shape,
     check_workspace,
+    check_training_memory,
     check_gradients,
     check_gradcheck,
     check_batch,

@@ -36,7 +36,9 @@ def fits_numba(x: Tensor, *, dtype: str | None = None, width: int = 1) -> str | 
     return None if dtype == "torch.float32" else f"its kernel computes in float32, the tensors are {dtype[6:]}"
 
 
-OPERATOR = Operator("channel_attention", triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
+OPERATOR = Operator(
+    "channel_attention", ("numba",), triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere
+)
 
 
 def channel_attention(

@@ -1,4 +1,4 @@
-"""Channel attention compiled by numba for CPUs, as an operator of torch. The derivative is in standard operators.
+"""Channel attention compiled by numba for CPUs, as an operator of torch.
 
 Letters: B batch, L positions of the map, P positions of queries and keys, C channels, N channels of a group,
 J = 3 C.
@@ -6,14 +6,13 @@ J = 3 C.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, library
 
 from blockforge.kernels.buffers import address, empty
 from blockforge.kernels.channel_attention import numba_kernels, torch_impl
+from blockforge.kernels.channel_attention.derivative import backward, save
 from blockforge.kernels.jit import pieces, spread
 
 
@@ -54,31 +53,7 @@ def _(x: Tensor, q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
     return x.new_empty(*x.shape[:2], 3 * x.shape[2], dtype=_dtype(x, v))
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, *operands, ctx.groups = inputs
-    ctx.save_for_backward(*operands)
-    ctx.dtype = x.dtype
-
-
-def _backward(ctx: Any, dy_BLJ: Tensor) -> tuple[Tensor | None, ...]:
-    """The weights once more, then every gradient."""
-    q_BPC, k_BPC, v_BLC = ctx.saved_tensors
-    parted = dy_BLJ.reshape(*v_BLC.shape[:2], 3, v_BLC.shape[2]).mT.reshape(dy_BLJ.shape)  # what vmap has rules for
-    dx_BLC, dfound_BLC, dv_BLC = parted.float().chunk(3, dim=-1)
-    found, scale = [], q_BPC.shape[1] ** -0.5
-    operands = (t.float().chunk(ctx.groups, dim=-1) for t in (q_BPC, k_BPC, v_BLC, dfound_BLC))
-    for q_BPN, k_BPN, v_BLN, dfound_BLN in zip(*operands, strict=True):
-        weights_BNN = torch.softmax(q_BPN.mT @ k_BPN * scale, dim=-1)
-        of_weights_BNN = dfound_BLN.mT @ v_BLN
-        along = (of_weights_BNN * weights_BNN).sum(-1, keepdim=True)
-        of_scores_BNN = (of_weights_BNN - along) * weights_BNN * scale
-        found.append((k_BPN @ of_scores_BNN.mT, q_BPN @ of_scores_BNN, dfound_BLN @ weights_BNN))
-    dq_BPC, dk_BPC, of_found_BLC = (torch.cat(of, dim=-1) for of in zip(*found, strict=True))
-    of_operands = dq_BPC.to(q_BPC.dtype), dk_BPC.to(k_BPC.dtype), (dv_BLC + of_found_BLC).to(v_BLC.dtype)
-    return (dx_BLC.to(ctx.dtype), *of_operands, None)
-
-
-_operator.register_autograd(_backward, setup_context=_save)
+_operator.register_autograd(backward, setup_context=save)
 
 
 # What counters of operations see in its place, also those that were made before this file was imported.

@@ -15,7 +15,7 @@ from blockforge.kernels.selective_scan import fits_numba, fits_triton
 __all__ = ["DIRECTIONS", "OPERATOR", "Direction", "cross_scan", "workspace"]
 
 
-OPERATOR = Operator("cross_scan", triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
+OPERATOR = Operator("cross_scan", ("numba",), triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
 
 
 def cross_scan(

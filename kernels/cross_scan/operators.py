@@ -16,6 +16,7 @@ from blockforge.kernels.buffers import empty
 from blockforge.kernels.cross_scan import captured
 from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, Order
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.plain import as_given
 
 _EIGHT = ", ".join(["Tensor"] * 8)
 _MAP = (
@@ -91,7 +92,7 @@ class CrossScan:
     ) -> Tensor:  # fmt: skip
         """The sum of the scans, in x's type."""
         y = empty(x.shape, x)
-        with torch.autocast(x.device.type, enabled=False):
+        with as_given(x):
             for k, direction in enumerate(directions):
                 steps = dt[..., k, :].float() @ dt_weight[k].float().mT
                 self.into(y, x, steps, *_direction(k, B, C, A, D, dt_bias), direction, window, k > 0)
@@ -104,7 +105,7 @@ class CrossScan:
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The gradient of every tensor; where there is no D or no bias, what it would be."""
         dx, found = empty(x.shape, x), []
-        with torch.autocast(x.device.type, enabled=False):
+        with as_given(x):
             for k, direction in enumerate(directions):
                 dt_k, weight = dt[..., k, :].float(), dt_weight[k].float()
                 steps = dt_k @ weight.mT

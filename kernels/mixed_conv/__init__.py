@@ -41,7 +41,7 @@ def fits_triton(x: Tensor, *, side: int = 1, heads: int = 1, outputs: int = 1) -
     return f"too large for its kernels: {', '.join(large)}" if large else None
 
 
-OPERATOR = Operator("mixed_conv", triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
+OPERATOR = Operator("mixed_conv", ("numba",), triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
 
 
 def mixed_conv(

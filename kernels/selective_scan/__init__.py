@@ -25,7 +25,9 @@ def fits_triton(x: Tensor, *, double: bool = False) -> str | None:
     return needs_triton(x) or (_DOUBLE if double else None)
 
 
-OPERATOR = Operator("selective_scan", triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere)
+OPERATOR = Operator(
+    "selective_scan", ("numba",), triton=fits_triton, numba=fits_numba, torch=anywhere, reference=anywhere
+)
 
 
 def selective_scan(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from blockforge.kernels.plain import is_functional
+from blockforge.kernels.plain import as_given, is_functional
 from blockforge.kernels.ssd import captured
 from blockforge.kernels.ssd.operators import Gradients, differentiable
 
@@ -73,7 +73,7 @@ class _Operands(NamedTuple):
 def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool) -> Tensor:
     whole, y = _Operands(x, dt, A, B, C, D), x.new_empty(x.shape)
     state: Tensor | None = None
-    with torch.autocast(x.device.type, enabled=False):
+    with as_given(x):
         for positions in whole.parts(reverse):
             y_part, state = _scan(whole.part(positions, reverse), state)
             y[:, positions] = y_part.flip(1) if reverse else y_part
@@ -87,7 +87,7 @@ def _backward(dy: Tensor, *operands: Any) -> Gradients:
     dtype = whole.dtype()
     grads = [torch.empty_like(t) for t in (whole.x, whole.dt, whole.B, whole.C)]
     of_A, of_D = (torch.zeros_like(whole.A, dtype=dtype) for _ in range(2))
-    with torch.autocast(dy.device.type, enabled=False):
+    with as_given(dy):
         of_state: Tensor | None = None
         for positions, state in reversed(list(zip(whole.parts(reverse), _entering(whole, reverse), strict=True))):
             of_y = dy[:, positions].to(dtype)

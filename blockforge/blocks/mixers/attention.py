@@ -18,6 +18,7 @@ from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
+from blockforge.kernels.plain import attention
 
 DEFAULT_HEAD_DIM = 32
 
@@ -176,7 +177,7 @@ class AttentionModule(nn.Module):
     def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """Attention over all positions of each map in the batch; `bias` is added to the logits."""
         q_BNLD, k_BNLD, v_BNLD = self.split(qkv)
-        y = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=bias)
+        y = attention(q_BNLD, k_BNLD, v_BNLD, bias)
         y = y.transpose(1, 2).flatten(2).unflatten(1, qkv.shape[1:3])
         if self.local_conv is not None:
             y = y + on_nchw(self.local_conv, qkv.chunk(3, dim=-1)[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Layout, Norm, Shape, divisible
 from blockforge.blocks.fields import Count, Eps
 from blockforge.blocks.registry import norm
+from blockforge.kernels.costs import rehearsing
 
 
 class GroupNorm2d(nn.GroupNorm):
@@ -19,7 +22,29 @@ class GroupNorm2d(nn.GroupNorm):
             # Behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13). A map of one position
             # counts as contiguous whatever its strides say: a copy has others.
             x = x.clone(memory_format=torch.contiguous_format)
+        if x.is_meta and rehearsing():
+            y: Tensor = _Rehearsed.apply(x, self.weight, self.bias, self.num_groups)  # type: ignore[no-untyped-call]
+            return y
         return super().forward(x)
+
+
+class _Rehearsed(torch.autograd.Function):
+    """What a CPU keeps for the backward pass. The meta device would keep a copy of the map in another layout."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int) -> Tensor:
+        return torch.empty_like(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, num_groups = inputs
+        statistics = x.new_empty(2, x.shape[0], num_groups)
+        ctx.save_for_backward(x, weight, statistics)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight), None
 
 
 @norm("group_norm")

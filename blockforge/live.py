@@ -1,0 +1,53 @@
+"""The memory of tensors while they live, on any device, the meta device included: what operators make, until it is
+freed."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class LiveStorages(TorchDispatchMode):
+    """Adds up the storages that operators return, until each is freed. What existed before is not counted, nor what an
+    operator allocates inside itself.
+
+    Attributes:
+        now, peak: bytes alive, and the most that were alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}  # a storage's address -> its bytes
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_storage(t)._cdata for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._see(_storage(tensor), given)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _see(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self.alive:
+            self.now += size - self.alive[address]  # an operator may resize what it is given
+        elif address not in given:
+            self.now += size
+            weakref.finalize(storage, self._freed, address)
+        else:
+            return
+        self.alive[address] = size
+
+    def _freed(self, address: int) -> None:
+        self.now -= self.alive.pop(address)
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()

@@ -1,0 +1,42 @@
+"""What one block keeps for its backward pass, on the CPU and on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from blockforge.bench.memory import held
+from blockforge.blocks.base import Op
+from blockforge.kernels import backend
+from blockforge.kernels.costs import rehearsal
+from blockforge.live import LiveStorages
+from blockforge.testing.examples import build_on_maps, example_inputs
+
+
+def saved_on_meta(op: Op, place: tuple[Any, ...], batch: int, name: str) -> int:
+    """Bytes that live when the forward pass has ended, found on the meta device for a backend."""
+    with rehearsal(name), torch.device("meta"):
+        module = build_on_maps(op, *place).train()
+        with LiveStorages() as live:
+            result = _forward(module, op, place, batch, "meta")
+            saved = live.now
+    del result
+    return saved
+
+
+def saved_on_cpu(op: Op, place: tuple[Any, ...], batch: int, name: str) -> int:
+    """The same on the CPU, run by a backend."""
+    with backend(name), torch.random.fork_rng(devices=[]):
+        module = build_on_maps(op, *place).train()
+        _forward(module, op, place, batch, "cpu")  # what is made once is there
+        return held(lambda: _forward(module, op, place, batch, "cpu"))
+
+
+def _forward(module: nn.Module, op: Op, place: tuple[Any, ...], batch: int, device: str) -> Tensor:
+    """The result on inputs that need gradients, as inside a network."""
+    given = example_inputs(op.kind, *place, batch=batch)
+    y: Tensor = module(*tree_map_only(Tensor, lambda t: t.to(device).requires_grad_() * 1, given))
+    return y
