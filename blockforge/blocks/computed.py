@@ -28,6 +28,9 @@ class Computed(nn.Module):
         for name, value in values.items():
             self.register_buffer(name, value, persistent=False)
 
+    def reset_parameters(self) -> None:
+        """What FSDP calls on each module that it gave memory; a module with parameters starts them here."""
+
     def init_non_persistent_buffers(self) -> None:
         """Compute the buffers again, each where it is; timm and transformers call it so. Those that are still on the
         meta device follow the module's own parameters."""

@@ -29,10 +29,16 @@ ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 class Linear(nn.Linear):
     """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0."""
 
+    as_torch = False
+    """Start as torch does, see `default_init`."""
+
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
+        if self.as_torch:
+            super().reset_parameters()
+            return
         nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -44,6 +50,9 @@ class Conv2d(nn.Conv2d):
     Weights start as a normal of variance 2 / fan_out (`fan_out`) or of deviation 0.02 (`trunc_normal`), or as
     torch starts them (`uniform`).
     """
+
+    as_torch = False
+    """Start as torch does, see `default_init`."""
 
     def __init__(
         self,
@@ -63,7 +72,7 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_chs, out_chs, kernel, stride=stride, padding=pad, groups=groups, bias=bias)
 
     def reset_parameters(self) -> None:
-        if self.init == "uniform":
+        if self.init == "uniform" or self.as_torch:
             super().reset_parameters()
             return
         if self.init == "fan_out":
@@ -182,10 +191,16 @@ def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
 def default_init(module: nn.Module) -> None:
     """Start all linear layers and convolutions in `module` as torch does, for code that leaves it at that."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.Linear.reset_parameters(layer)
-        elif isinstance(layer, nn.Conv2d):
-            nn.Conv2d.reset_parameters(layer)
+        if isinstance(layer, Linear | Conv2d):
+            layer.as_torch = True
+            layer.reset_parameters()
+
+
+def init_states(A_log: Tensor) -> None:
+    """Start the logarithms of a scan's decays at those of 1, 2, ..., as Mamba does: (..., N)."""
+    states = torch.arange(1, A_log.shape[-1] + 1, dtype=torch.float32, device=A_log.device)
+    with torch.no_grad():
+        A_log.copy_(states.log().expand_as(A_log))
 
 
 def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

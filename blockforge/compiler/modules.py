@@ -43,12 +43,19 @@ class Branch(nn.Module):
         self.op, self.made = op, type(op)
         self.norm_layout, self.layout = layout_of(self.norm), layout_of(op)
         branch, skip = (scale.branch, scale.skip) if scale is not None else (None, None)
-        self.scale = nn.Parameter(torch.full((dim,), branch)) if branch is not None else None
-        self.skip_scale = nn.Parameter(torch.full((dim,), skip)) if skip is not None else None
-        self.skip_bias = nn.Parameter(torch.zeros(dim)) if skip is not None else None
+        self.scale = nn.Parameter(torch.empty(dim)) if branch is not None else None
+        self.skip_scale = nn.Parameter(torch.empty(dim)) if skip is not None else None
+        self.skip_bias = nn.Parameter(torch.empty(dim)) if skip is not None else None
+        self.starts = (branch or 0.0, skip or 0.0)
+        self.reset_parameters()
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.post_act = activation(post_act) if post_act is not None else None
         self.at_once = norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
+
+    def reset_parameters(self) -> None:
+        for parameter, start in zip((self.scale, self.skip_scale, self.skip_bias), (*self.starts, 0.0), strict=True):
+            if parameter is not None:
+                nn.init.constant_(parameter, start)
 
     def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
         """`fed`: what an aggregator gives in place of the branch's own input."""

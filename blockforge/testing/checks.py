@@ -164,6 +164,24 @@ def check_buffers(op: Op, *place: Any) -> None:
         assert torch.equal(fresh(*x), module(*x)), "with its weights, a module from the meta device is another one"
 
 
+def check_reset(op: Op, *place: Any) -> None:
+    """Given memory module by module, as FSDP does it, each starts its own parameters by `reset_parameters()`."""
+    module, x = build_on_maps(op, *place).to("meta"), example_inputs(op.kind, *place)
+    for name, part in module.named_modules():
+        own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        if not own:
+            continue
+        part.to_empty(device="cpu", recurse=False)
+        with torch.no_grad():
+            for parameter in part.parameters(recurse=False):
+                parameter.fill_(torch.nan)
+        reset: Any = getattr(part, "reset_parameters", None)
+        assert callable(reset), f"'{name}' has parameters or buffers of its own and no reset_parameters()"
+        reset()
+    with torch.no_grad():
+        assert module(*x).isfinite().all(), "after reset_parameters() it gives numbers that are not finite"
+
+
 def check_parameters(op: Op, *place: Any) -> None:
     """The parameters reload through the registry, from plain data, to an equal block."""
     plain = json.loads(json.dumps(op.parameters_dict()))
@@ -234,6 +252,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_deterministic,
     check_copies,
     check_buffers,
+    check_reset,
     check_layout,
     check_hooks,
     check_replaced,

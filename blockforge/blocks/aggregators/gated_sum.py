@@ -34,8 +34,12 @@ class GatedSumModule(nn.Module):
 
     def __init__(self, width: int, sources: int, dim: int) -> None:
         super().__init__()
-        self.gates = nn.Parameter(torch.ones(sources, width))
+        self.gates = nn.Parameter(torch.empty(sources, width))
+        self.reset_parameters()
         self.proj = Linear(width, dim) if dim != width else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.gates)
 
     def no_weight_decay(self) -> set[str]:
         return {"gates"}

@@ -116,11 +116,19 @@ class DualityModule(nn.Module):
         self.fc_dt: Linear | None = None
         if op.has_steps():
             self.fc_dt = Linear(dim, self.heads, bias=False)
-            self.dt_bias = nn.Parameter(initial_dt_bias(self.heads))
-            self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log_())
-        self.D = nn.Parameter(torch.ones(self.heads))
+            self.dt_bias = nn.Parameter(torch.empty(self.heads))
+            self.A_log = nn.Parameter(torch.empty(self.heads))
+        self.D = nn.Parameter(torch.empty(self.heads))
+        self.reset_parameters()
         self.norm = nn.LayerNorm(self.inner)
         self.proj = Linear(self.inner, dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            if self.fc_dt is not None:
+                self.dt_bias.copy_(initial_dt_bias(self.heads))
+                self.A_log.uniform_(1, 16).log_()
+            self.D.fill_(1)
 
     def no_weight_decay(self) -> set[str]:
         return {"dt_bias", "A_log", "D"} if self.fc_dt is not None else {"D"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Count, Ratio
-from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.layers import Conv2d, Linear, default_init, init_states
 from blockforge.blocks.leaves import bias_of, on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
@@ -115,10 +115,14 @@ class MambaVisionModule(nn.Module):
         self.fc = Linear(dim, inner, bias=False)
         self.fc_scan = Linear(self.scanned, sum(self.sizes), bias=False)
         self.fc_dt = Linear(op.rank(dim), self.scanned)
-        states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().to(self.fc.weight).repeat(self.scanned, 1))
-        self.D = nn.Parameter(torch.ones(self.scanned))
+        self.A_log = nn.Parameter(torch.empty(self.scanned, op.d_state))
+        self.D = nn.Parameter(torch.empty(self.scanned))
+        self.reset_parameters()
         self.proj = Linear(op.joined(dim), dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        init_states(self.A_log)
+        nn.init.ones_(self.D)
 
     def no_weight_decay(self) -> set[str]:
         return {"A_log", "D"}

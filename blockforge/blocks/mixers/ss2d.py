@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
-from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init, init_states
 from blockforge.blocks.leaves import layout_of, on_map, untouched
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.registry import mixer
@@ -157,16 +157,22 @@ class SS2DModule(nn.Module):
         self.x_proj = Linear(inner, len(self.directions) * sum(self.sizes), bias=False)
         default_init(self.x_proj)
         self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.directions)
-        self.dt_bias = nn.Parameter(_first_steps(len(self.directions), inner))
-        states = torch.arange(1, op.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().to(self.dt_bias).repeat(len(self.directions), inner, 1))
-        self.D = nn.Parameter(torch.ones(len(self.directions), inner))
+        self.dt_bias = nn.Parameter(torch.empty(len(self.directions), inner))
+        self.A_log = nn.Parameter(torch.empty(len(self.directions), inner, op.d_state))
+        self.D = nn.Parameter(torch.empty(len(self.directions), inner))
+        self.reset_parameters()
         norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
         self.out_norm, self.norm_layout = norm, layout_of(norm)
         self.conv_layout = layout_of(self.conv)
         self.out_proj = Linear(inner, dim, bias=op.bias)
         for proj in self.dt_proj:
             nn.init.uniform_(proj.get_parameter("weight"), -(rank**-0.5), rank**-0.5)
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            self.dt_bias.copy_(_first_steps(*self.dt_bias.shape))
+        init_states(self.A_log)
+        nn.init.ones_(self.D)
 
     def no_weight_decay(self) -> set[str]:
         return {"A_log", "D"}

@@ -69,9 +69,12 @@ class ViTStemModule(nn.Module):
         self.size = op.patches(shape, dim)[:2]
         self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.stride or op.patch, padding=0)
         default_init(self.proj)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, 1, dim)) if op.class_token else None
+        self.class_token = nn.Parameter(torch.empty(1, 1, 1, dim)) if op.class_token else None
         positions = op.out_shape(shape, dim).positions
-        self.pos_embed = nn.Parameter(torch.zeros(positions, dim)) if op.pos_embed else None
+        self.pos_embed = nn.Parameter(torch.empty(positions, dim)) if op.pos_embed else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         for learnt in (self.class_token, self.pos_embed):
             if learnt is not None:
                 nn.init.trunc_normal_(learnt, std=0.02)
