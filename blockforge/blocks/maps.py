@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from blockforge.blocks.inplace import activate
 from blockforge.blocks.leaves import TAKE_NCHW, layout_of, untouched
 
-_GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW, nn.GELU, nn.ReLU, nn.SiLU)
+_ACTS = (nn.GELU, nn.ReLU, nn.SiLU)
+_GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW, *_ACTS)
 """Classes whose result is in memory of its own, or in that of an input that nobody else reads."""
 
 
@@ -23,21 +24,22 @@ class Maps(nn.Sequential):
         self.layouts = {name: layout_of(module) for name, module in self.named_children()}
 
     def forward(self, x: Tensor) -> Tensor:
-        layout, own = "NHWC", False
+        layout, before = "NHWC", ""
         for name, module in self._modules.items():
             assert module is not None
-            wanted = self.layouts.get(name, "NHWC")
+            made, wanted = self.made.get(name), self.layouts.get(name, "NHWC")
             if wanted != layout:
                 x, layout = x.permute((0, 3, 1, 2) if wanted == "NCHW" else (0, 2, 3, 1)), wanted
-            x = activate(module, x, own)
-            own = self._gives_own(name, module, own)
+            x = activate(module, x, self._gives_new(before)) if made in _ACTS else module(x)
+            if made is not nn.Identity or not untouched(module, nn.Identity):
+                before = name
         return x if layout == "NHWC" else x.permute(0, 2, 3, 1)
 
     def gives_own(self) -> bool:
         """Whether nobody but the caller reads the result."""
-        name, last = next(reversed(self._modules.items()))
-        return untouched(self, Maps) and last is not None and self._gives_own(name, last, own=False)
+        return untouched(self, Maps) and self._gives_new(next(reversed(self._modules)))
 
-    def _gives_own(self, name: str, module: nn.Module, own: bool) -> bool:
-        made = self.made.get(name, nn.Module)
-        return untouched(module, made) and (own if made is nn.Identity else issubclass(made, _GIVE_NEW))
+    def _gives_new(self, name: str) -> bool:
+        """Whether the module of this name gives what nobody else reads."""
+        made, module = self.made.get(name, nn.Module), self._modules.get(name)
+        return issubclass(made, _GIVE_NEW) and module is not None and untouched(module, made)
