@@ -161,13 +161,38 @@ class Norm(MapOp):
     """Whether a convolution before this norm has a bias unless its spec says otherwise."""
 
 
-class Stem(Op):
+class Tokens(NamedTuple):
+    """How the patches of a map lie in a row of tokens: behind `prefix` others, `height` rows of `width`."""
+
+    prefix: int
+    height: int
+    width: int
+
+
+class Reducing(Op):
+    """A block that may shrink its map: the base of stems and downsamples."""
+
+    def total_stride(self, shape: Shape, dim: int) -> int:
+        """How many positions of what it reads, along a side, stand for one of what it gives; found from `out_shape`."""
+        near, far = (self.out_shape(Shape(side, side, shape.dim), dim).height for side in (_FAR, 2 * _FAR))
+        return round(_FAR / (far - near))
+
+    def tokens(self, shape: Shape, dim: int) -> Tokens | None:
+        """Where the patches are in what it gives, if that is a row of tokens. The default: it is a map."""
+        return None
+
+
+_FAR = 2**20
+"""Sides whose difference leaves of a stride's rounding nothing to see."""
+
+
+class Stem(Reducing):
     """From the image to the first stage. Module: `forward(x_BHWC) -> y_BHWC`, x with `in_chans` channels."""
 
     kind = "stem"
 
 
-class Downsample(Op):
+class Downsample(Reducing):
     """Between two stages, and on skips. Module: `forward(x_BHWC) -> y_BHWC`."""
 
     kind = "downsample"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _SHOWN = (
-    "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "params", "macs", "scan",
+    "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "reduction", "params", "macs", "scan",
     "activation_bytes", "workspace_bytes", "drop_path",
 )  # fmt: skip
 
@@ -40,7 +40,8 @@ class Architecture:
         graph: a DiGraph in execution order. Node attributes: `kind` (input, stem, downsample, mixer, ffn,
             aggregator, norm, window_in, window_out, skip, add, head), `op` and `parameters` (the block and all
             its parameters), `inputs` (nodes read, in order), `stage`, `layer`, `in_shape`, `out_shape`
-            (height, width, dim of one image or one window), `windows`, `params`, `macs`, `scan`,
+            (height, width, dim of one image or one window), `windows`, `reduction` (pixels of the image along a side
+            for one position), `params`, `macs`, `scan`,
             `activation_bytes`, `workspace_bytes`, `path` and `loc` (where it is written). Edges carry `role`
             (main, intra, inter, skip) and `shape`.
         source: the spec it was compiled from; `spec` is the same with its holes filled.
@@ -134,11 +135,17 @@ class Architecture:
         return canonical.digest(self.graph)
 
     def stage_shapes(self) -> list[Shape]:
-        """The map that each stage gives."""
-        last: dict[int, Shape] = {}
-        for node in self.graph.nodes.values():
-            if node["stage"] is not None:
-                last[node["stage"]] = node["out_shape"]
+        """What each stage gives: a map, or a row of tokens."""
+        return [node["out_shape"] for node in self.stage_ends()]
+
+    def stage_maps(self) -> list[Shape]:
+        """The map that each stage gives; of a row of tokens, its patches."""
+        ends = self.stage_ends()
+        return [Shape(*n["tokens"][1:], n["out_shape"].dim) if n["tokens"] else n["out_shape"] for n in ends]
+
+    def stage_ends(self) -> list[dict[str, Any]]:
+        """The node that gives each stage's map, its norm included."""
+        last = {node["stage"]: node for node in self.graph.nodes.values() if node["stage"] is not None}
         return [last[i] for i in sorted(last)]
 
     def summary(self, layers: bool = True) -> Group:

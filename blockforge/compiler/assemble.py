@@ -23,7 +23,7 @@ MAX_EDGES = 50_000
 
 _NODE: dict[str, Any] = {
     "impl": None, "planned": None, "stage": None, "layer": None, "dim": None, "norm": None,
-    "norm_planned": None, "scale": None, "drop_path": 0.0, "post_act": None,
+    "norm_planned": None, "scale": None, "drop_path": 0.0, "post_act": None, "rounding": None,
 }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ class _Assembler:
         entry = last
         for number, skip in _in_order(self.plan.skips):
             if skip.source < i <= skip.targets[-1]:
-                more: dict[str, Any] = {"dim": stage.dim, "stage": i, "skip": number}
+                more: dict[str, Any] = {"dim": stage.dim, "stage": i, "skip": number, "like": entry}
                 ways[number] = self.add_op(f"skips.{number}.{i}", "skip", (ways[number],), skip.op, **more)
                 if i in skip.targets:
                     inputs = (last, ways[number])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -110,17 +109,16 @@ class Backbone(fx.GraphModule):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        shapes, area = self.arch.stage_shapes(), math.prod(self.arch.plan.input.size)
         info = [
-            {"num_chs": s.dim, "reduction": round(math.sqrt(area / s.positions)), "module": f"stages.{i}", "index": i}
-            for i, s in enumerate(shapes)
+            {"num_chs": n["out_shape"].dim, "reduction": n["reduction"], "module": f"stages.{i}", "index": i}
+            for i, n in enumerate(self.arch.stage_ends())
         ]
         return FeatureInfo(info, range(len(info)) if self.out_indices is None else self.out_indices)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """x_BCHW -> the last stage's map_BCHW, before the head."""
+        """x_BCHW -> the last stage's map_BCHW, before the head; with a class token the whole row of tokens, x_BC1L."""
         self._needs_head("forward_features")
-        return self._view((None, False))(x)
+        return self._view(None)(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map_BCHW -> logits_BK, or with `pre_logits` what the classifier reads."""
@@ -137,7 +135,7 @@ class Backbone(fx.GraphModule):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The maps_BCHW of some stages, and the last map unless `intermediates_only`.
+        """The maps_BCHW of some stages, and before them what `forward_features` gives unless `intermediates_only`.
 
         Args:
             indices: stages; a number n means the last n; None: all.
@@ -149,9 +147,8 @@ class Backbone(fx.GraphModule):
         stages = len(self.arch.plan.stages)
         maps = stage_indices(indices, stages)
         if intermediates_only:
-            return self._view((maps, False))(x)
-        found = self._view(((*maps, max(maps) if stop_early else stages - 1), False))(x)
-        return found[-1], found[:-1]
+            return self._view(maps)(x)
+        return self._view(maps, max(maps) if stop_early else stages - 1)(x)
 
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
         """A model with `features_only` made of this one's own modules: of stages `out_indices`, all by default."""
@@ -253,11 +250,12 @@ class Backbone(fx.GraphModule):
         if self.out_indices is not None:
             raise BlockforgeError(f"{what} needs a whole model; this one was built with features_only")
 
-    def _view(self, key: tuple[tuple[int, ...] | None, bool]) -> fx.GraphModule:
+    def _view(self, maps: tuple[int, ...] | None, features: int | None = None) -> fx.GraphModule:
         """The same modules behind another graph: made once, never registered as a submodule."""
+        key = (maps, features)
         views: dict[Any, fx.GraphModule] = self.__dict__.setdefault("_views", {})
         if key not in views:
-            graph = emit(self.arch, maps=key[0], logits=key[1])
+            graph = emit(self.arch, maps, logits=False, features=features)
             views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
         views[key]._modules = self._modules  # what stands there now, should something have been replaced since
         return views[key]

@@ -34,8 +34,9 @@ def add_costs(graph: nx.DiGraph, backend: str = DEFAULT) -> None:
 def _single(node: dict[str, Any], graph: nx.DiGraph, backend: str) -> tuple[Cost, int]:
     """A node that is one block, or only moves data."""
     if node["impl"] is not None:
-        found = facts(node["impl"], node["place"], backend)
-        return found.cost, found.workspace
+        found, source = facts(node["impl"], node["place"], backend), graph.nodes[node["inputs"][0]]["out_shape"]
+        padded = node["in_shape"].elements * any(i > s for i, s in zip(node["in_shape"], source, strict=True))
+        return found.cost, found.workspace + padded
     out = node["out_shape"].elements
     if "window" not in node:
         return Cost(), out

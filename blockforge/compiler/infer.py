@@ -1,7 +1,9 @@
 """Shapes: every node learns what it reads and gives, and every block is asked whether it can stand there.
 
 Adds to each node: `in_shape`, `out_shape`, `windows` (how many tiles an image is cut into at this node, 1
-outside windows) and `place` (the arguments that the block's methods take, see `blocks.base`).
+outside windows), `place` (the arguments that the block's methods take, see `blocks.base`), `reduction` (pixels of
+the image along a side for one position) and `tokens` (where patches lie in a row of them; None for a map). A long
+skip whose block may round otherwise than the main path has a `rounding`: see `compiler.maps`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 
-from blockforge.blocks.base import Cost, Op, Shape
+from blockforge.blocks.base import Cost, Op, Reducing, Shape
+from blockforge.compiler.maps import fitted, rounding
 from blockforge.errors import Loc, OpError, Path, Report
 from blockforge.kernels.costs import DEFAULT, costs_of
 from blockforge.spec.findings import NOWHERE, report_at
@@ -68,19 +71,22 @@ class _Infer:
     def _input(self, name: str, node: dict[str, Any]) -> bool:
         height, width = self.plan.input.size
         shape = Shape(height, width, self.plan.input.channels)
-        node.update(in_shape=shape, out_shape=shape, windows=1, place=())
+        node.update(in_shape=shape, out_shape=shape, windows=1, place=(), reduction=1, tokens=None)
         return True
 
     def _block(self, name: str, node: dict[str, Any]) -> bool:
         """Any node that runs a block."""
         main = self.nodes[node["inputs"][-1 if node["kind"] in ("mixer", "ffn") else 0]]
         shape = main["out_shape"]
+        if node["kind"] == "skip":
+            shape = self._fitted(node, shape)
         if node["kind"] == "aggregator":
             sources = tuple(self.nodes[s]["out_shape"].dim for s in node["inputs"][1:])
             place: tuple[Any, ...] = (shape, sources, node["dim"])
         else:
             place = (shape,) if node["dim"] is None else (shape, node["dim"])
-        node.update(in_shape=shape, windows=main["windows"], place=place)
+        inherited = {k: main[k] for k in ("windows", "reduction", "tokens")}
+        node.update(in_shape=shape, place=place, **inherited)
         out = self._ask(name, node, node["impl"], node["planned"], place)
         if node["norm"] is not None:
             self._ask(name, node, node["norm"], node["norm_planned"], (shape,))
@@ -92,7 +98,24 @@ class _Infer:
             self._complain(name, node, node["planned"], OpError(f"a map of {out} is too large", code="size"))
             return False
         node["out_shape"] = out
+        if isinstance(node["impl"], Reducing):
+            node["reduction"] *= node["impl"].total_stride(*place)
+            node["tokens"] = node["impl"].tokens(*place)
         return True
+
+    def _fitted(self, node: dict[str, Any], shape: Shape) -> Shape:
+        """What the block of a long skip reads: a map of which it makes one as large as the main path's, if rounding
+        is all that keeps it from that."""
+        op, main, dim = node["impl"], self.nodes[node["like"]], node["dim"]
+        up = rounding(op, shape, dim)
+        stage = self.nodes.get(f"stages.{node['stage']}.downsample")
+        if stage is not None and rounding(stage["impl"], stage["in_shape"], dim) == up:
+            return shape
+        sides = [fitted(side, to, up) for side, to in zip(shape[:2], main["out_shape"][:2], strict=True)]
+        if any(abs(new - old) >= len(up) for new, old in zip(sides, shape[:2], strict=True)):
+            return shape  # another stride: where the skip arrives, both shapes are told
+        node["rounding"] = up
+        return Shape(*sides, shape.dim)
 
     def _ask(self, name: str, node: dict[str, Any], op: Op, planned: PlannedOp, place: Any) -> Shape | None:
         try:
@@ -105,11 +128,14 @@ class _Infer:
         """A long skip that arrives: both maps must be of one shape."""
         main, skip = (self.nodes[n] for n in node["inputs"])
         shape, other = main["out_shape"], skip["out_shape"]
-        node.update(in_shape=shape, out_shape=shape, windows=1, place=())
-        if shape != other:
+        way = {k: main[k] for k in ("reduction", "tokens")}
+        node.update(in_shape=shape, out_shape=shape, windows=1, place=(), **way)
+        if shape != other or main["reduction"] != skip["reduction"]:
             there, here = self.plan.locs.value(("stages", node["stage"])), self.plan.locs.value(node["path"])
-            gives = f"stage {node['stage']} takes {shape}"
-            text = f"{gives}{_line(there)}, the skip adds {other}{_line(here)}"
+            gives, adds = f"stage {node['stage']} takes {shape}", f"the skip adds {other}"
+            if shape == other:  # at this size of the image, and at no other
+                gives, adds = f"{gives} of stride {main['reduction']}", f"{adds} of stride {skip['reduction']}"
+            text = f"{gives}{_line(there)}, {adds}{_line(here)}"
             op = self.nodes[node["inputs"][1]]["planned"].spec.op
             hint = f"'{op}' and the stage's downsample must give maps of one size; choose another op here"
             related = [(gives, there)] if there else []
@@ -125,12 +151,13 @@ class _Infer:
             self.report.warn("window", text, node["path"], hint=hint)
         windows = -(-shape.height // window) * -(-shape.width // window)
         out = Shape(window, window, shape.dim)
-        node.update(in_shape=shape, out_shape=out, windows=windows, place=())
+        reduction = self.nodes[node["inputs"][0]]["reduction"]
+        node.update(in_shape=shape, out_shape=out, windows=windows, place=(), reduction=reduction, tokens=None)
         return True
 
     def _window_out(self, name: str, node: dict[str, Any]) -> bool:
-        shape = self.nodes[node["inputs"][0]]["out_shape"]
-        node.update(in_shape=shape, out_shape=self.nodes[node["like"]]["out_shape"], windows=1, place=())
+        like = {k: self.nodes[node["like"]][k] for k in ("out_shape", "reduction", "tokens")}
+        node.update(in_shape=self.nodes[node["inputs"][0]]["out_shape"], windows=1, place=(), **like)
         return True
 
     def _complain(self, name: str, node: dict[str, Any], planned: PlannedOp, e: OpError) -> None:

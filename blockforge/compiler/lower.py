@@ -14,7 +14,9 @@ from typing import Any
 import networkx as nx
 from torch import fx, nn
 
+from blockforge.blocks.base import Tokens
 from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.maps import fit_map, least_image, token_map
 from blockforge.compiler.modules import Branch, Fuse, Layer, WindowIn, WindowOut, image_map
 
 
@@ -57,28 +59,31 @@ def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | 
     return modules
 
 
-def emit(arch: Architecture, maps: Sequence[int] | None = None, logits: bool = True) -> fx.Graph:
+def emit(
+    arch: Architecture, maps: Sequence[int] | None = None, logits: bool = True, features: int | None = None
+) -> fx.Graph:
     """The fx graph of the network.
 
     Args:
         maps: stages whose maps it returns, as NCHW views; None: it returns a single value.
-        logits: the head's output (beside the maps, if any); without it, and without maps, the last map.
+        logits: without maps: the head's output; else what the head reads, as an NCHW view.
+        features: with maps: the stage of which it returns, before the maps, what a later one or the head would read.
     """
     graph = fx.Graph()
     emitted: dict[str, fx.Node] = {}
     stage_ends = _stage_ends(arch.graph)
-    last_stage = len(stage_ends) - 1 if logits or maps is None else max(maps)
+    last_stage = len(stage_ends) - 1 if maps is None else max([*maps, features or 0])
     for unit in units(arch.graph):
         node = arch.graph.nodes[unit.nodes[0]]
-        if (node["stage"] or 0) > last_stage or (node["kind"] == "head" and not logits):
+        if (node["stage"] or 0) > last_stage or (node["kind"] == "head" and (maps is not None or not logits)):
             continue
-        emitted[unit.name] = _emit_unit(graph, unit, node, emitted)
-    found = [_nchw(graph, emitted[stage_ends[i]]) for i in (maps if maps is not None else ())]
-    final = emitted["head"] if logits else None
+        emitted[unit.name] = _emit_unit(arch.graph, graph, unit, node, emitted)
+    ends = arch.stage_ends()
+    found = [_map(graph, emitted[stage_ends[i]], ends[i]["tokens"]) for i in maps or ()]
     if maps is None:
-        graph.output(final if final is not None else _nchw(graph, emitted[stage_ends[-1]]))
+        graph.output(emitted["head"] if logits else _nchw(graph, emitted[stage_ends[-1]]))
     else:
-        graph.output((final, found) if final is not None else found)
+        graph.output((_nchw(graph, emitted[stage_ends[features]]), found) if features is not None else found)
     for fx_node in reversed(graph.nodes):  # a skip that only leads to stages left out
         if not fx_node.users and fx_node.op not in ("placeholder", "output"):
             graph.erase_node(fx_node)
@@ -96,22 +101,32 @@ def _stage_ends(graph: nx.DiGraph) -> list[str]:
     return [last[i] for i in sorted(last)]
 
 
-def _emit_unit(graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[str, fx.Node]) -> fx.Node:
+def _emit_unit(
+    arch: nx.DiGraph, graph: fx.Graph, unit: Unit, node: dict[str, Any], emitted: dict[str, fx.Node]
+) -> fx.Node:
     name = unit.name.replace(".", "_")
-    args = tuple(emitted[i] for i in unit.inputs)
+    args: tuple[Any, ...] = tuple(emitted[i] for i in unit.inputs)
     if node["kind"] == "input":
-        args = (graph.placeholder("x"), node["out_shape"].dim)
+        args = (graph.placeholder("x"), node["out_shape"].dim, least_image(arch))
         return graph.create_node("call_function", image_map, args, name="image")
     if node["kind"] == "add":
         return graph.create_node("call_function", operator.add, args, name=name)
     if node["kind"] == "window_out":
-        like = emitted[_unit_of(node["like"], emitted)]
-        with graph.inserting_before(like.next):  # the map itself need not live until its windows are put back
-            args += tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
+        args += _size(graph, node, emitted, name)
+    if node["rounding"] is not None:
+        args = (*args, *_size(graph, node, emitted, name), node["rounding"])
+        args = (graph.create_node("call_function", fit_map, args, name=f"{name}_fitted"),)
     if not is_leaf_on_nchw(node):
         return graph.create_node("call_module", unit.name, args, name=name)
     y = graph.create_node("call_module", unit.name, (_nchw(graph, args[0]),), name=f"{name}_given")
     return graph.create_node("call_method", "permute", (y, 0, 2, 3, 1), name=name)
+
+
+def _size(graph: fx.Graph, node: dict[str, Any], emitted: dict[str, fx.Node], name: str) -> tuple[fx.Node, ...]:
+    """Height and width of the map that a node's is to be like; the map itself need not live until then."""
+    like = emitted[_unit_of(node["like"], emitted)]
+    with graph.inserting_before(like.next):
+        return tuple(graph.create_node("call_method", "size", (like, d), name=f"{name}_{s}") for d, s in _SIDES)
 
 
 _SIDES = ((1, "height"), (2, "width"))
@@ -124,6 +139,13 @@ def _unit_of(name: str, emitted: dict[str, fx.Node]) -> str:
 
 def _nchw(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.create_node("call_method", "permute", (node, 0, 3, 1, 2), name=f"{node.name}_nchw")
+
+
+def _map(graph: fx.Graph, node: fx.Node, tokens: Tokens | None) -> fx.Node:
+    """A stage's map; of a row of tokens, its patches."""
+    if tokens is not None:
+        node = graph.create_node("call_function", token_map, (node, *tokens), name=f"{node.name}_map")
+    return _nchw(graph, node)
 
 
 def is_leaf_on_nchw(node: dict[str, Any]) -> bool:

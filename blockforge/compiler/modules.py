@@ -12,7 +12,7 @@ from blockforge.blocks.layers import DropPath, activation, channel_affine
 from blockforge.blocks.leaves import layout_of, on_map, untouched
 from blockforge.blocks.recompute import checkpoint
 from blockforge.blocks.windows import cut_windows, join_windows
-from blockforge.errors import InputError
+from blockforge.errors import InputError, OpError
 from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 
@@ -141,14 +141,17 @@ class WindowOut(nn.Module):
         return f"window={self.window}"
 
 
-def image_map(image_BCHW: Tensor, channels: int) -> Tensor:
-    """The image as a map, x_BHWC.
+def image_map(image_BCHW: Tensor, channels: int, least: int = 1) -> Tensor:
+    """The image as a map, x_BHWC. Raises: OpError if a side is less than `least`.
 
     In inference it is laid out so, which the first convolution is faster on. Where gradients are kept it stays as
     it lies: the copy would be kept with them.
     """
     if isinstance(image_BCHW, Tensor) and not torch.jit.is_tracing():  # tracers pass what has no shape yet
         _check_images(image_BCHW, channels)
+        if min(image_BCHW.shape[-2:]) < least:
+            size = "x".join(map(str, image_BCHW.shape[-2:]))
+            raise OpError(f"the network leaves nothing of images of {size}", hint=f"{least}x{least} or larger")
     if channels == 1:  # permuted, it would keep strides that a convolution takes for NCHW
         return image_BCHW.squeeze(1).unsqueeze(-1).contiguous()
     x = image_BCHW.permute(0, 2, 3, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lower import Unit, is_leaf_on_nchw, units
+from blockforge.compiler.maps import least_image
 from blockforge.eject.layout import Call, Each, Expr, Items, Leaf, layout, render
 from blockforge.eject.network import Kind, block
 from blockforge.eject.values import Kept
@@ -80,14 +81,15 @@ class BackboneText:
             '        """x_BCHW -> the map_BCHW of each stage."""',
         ]
         channels = self.graph.nodes["input"]["out_shape"].dim
-        lines += [f"        x = image_map(x, {channels})", "        maps = []"]
+        lines += [f"        x = image_map(x, {channels}, {least_image(self.graph)})", "        maps = []"]
         lines += [f"        {line}" for line in self._steps()]
         return [*lines, "        return maps"]
 
     def _steps(self) -> list[str]:
         ends = self._stage_ends()
         names = self._variables()
-        sizes = {n["like"]: n["stage"] for n in self.graph.nodes.values() if n["kind"] == "window_out"}
+        alike = [n for n in self.graph.nodes.values() if n["kind"] == "window_out" or n["rounding"] is not None]
+        sizes = {n["like"]: f"size_{n['stage']}" + ("_in" if n["kind"] == "skip" else "") for n in alike}
         looped = self._loops(names)
         lines: list[str] = []
         for unit in self.units:
@@ -97,11 +99,13 @@ class BackboneText:
             elif node["kind"] not in ("input", "head"):
                 args = [names[i] for i in unit.inputs]
                 if node["kind"] == "window_out":
-                    args.append(f"*size_{node['stage']}")
+                    args.append(f"*{sizes[node['like']]}")
+                if node["rounding"] is not None:
+                    args = [f"fit_map({args[0]}, *{sizes[node['like']]}, {node['rounding']})"]
                 lines.append(f"{names[unit.name]} = {self._called(unit, node, args)}")
             for last in unit.nodes:
                 if last in sizes:
-                    lines.append(f"size_{sizes[last]} = {names[unit.name]}.shape[1:3]")
+                    lines.append(f"{sizes[last]} = {names[unit.name]}.shape[1:3]")
             if unit.name in ends:
                 lines.append(f"maps.append({names[unit.name]}.permute(0, 3, 1, 2))")
         return lines

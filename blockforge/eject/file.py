@@ -40,7 +40,7 @@ class Stage(nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
 '''
-MODULES = "blockforge.compiler.modules"
+MODULES, MAPS = "blockforge.compiler.modules", "blockforge.compiler.maps"
 OWN = {External("torch", None, "torch"), External("torch", "Tensor", "Tensor"), External("torch", "nn", "nn")}
 CLASS = "Backbone"
 
@@ -90,6 +90,7 @@ def _written(arch: Architecture) -> str:
 def _closure(arch: Architecture) -> Closure:
     """What the nodes of the graph use."""
     modules = {"Layer", "Branch", "image_map"}
+    fits = any(node["rounding"] is not None for node in arch.graph.nodes.values())
     values: list[Any] = []
     for node in arch.graph.nodes.values():
         if node["kind"] in ("window_in", "window_out"):
@@ -100,6 +101,8 @@ def _closure(arch: Architecture) -> Closure:
     roots = [Definition(MODULES, m) for m in sorted(modules)]
     if any(is_leaf_on_nchw(node) for node in arch.graph.nodes.values()):
         roots.append(Definition("blockforge.blocks.leaves", "on_nchw"))
+    if fits:
+        roots.append(Definition(MAPS, "fit_map"))
     closure = Closure(roots, methods=["build"])
     for value in values:
         closure.values(value)

@@ -69,7 +69,8 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
     for name, (read, given) in seen.items():
         node = nodes[name]
         main = nodes[node["inputs"][0]]
-        assert read == (batch * main["windows"], *main["out_shape"]), f"{name} reads {read}, the graph says {main}"
+        wanted = node["in_shape"] if node["rounding"] else main["out_shape"]
+        assert read == (batch * main["windows"], *wanted), f"{name} reads {read}, the graph says {wanted}"
         out = (node["out_shape"].dim,) if node["kind"] == "head" else node["out_shape"]
         assert given == (batch * node["windows"], *out), f"{name} gives {given}, the graph says {out}"
     missing = {n for n, d in nodes.items() if d["kind"] not in ("input", "add")} - set(seen)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Downsample, Layout, Shape
-from blockforge.blocks.layers import Conv2d, Linear, default_init
+from blockforge.blocks.base import Cost, Downsample, Layout, Shape, Tokens
+from blockforge.blocks.layers import Conv2d, Linear, default_init, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import downsample
@@ -24,7 +24,8 @@ class ConvHeadPooling(Downsample):
     the map is a row, that token first and then the patches of a square map: the token takes a linear layer, the
     patches the convolution.
 
-    Shape: x_BHWC -> y_B(H/2)(W/2)D, sizes rounded up; with a class token x_B1(1 + S^2)C -> y_B1(1 + (S/2)^2)D.
+    Shape: x_BHWC -> y_B(H/2)(W/2)D, sizes rounded up; with a class token x_B1(1 + S^2)C -> y_B1(1 + (S/2)^2)D, only
+        the S it was built for.
     Cost: 9 * D multiply-adds an output position, and C * D for the class token.
     Raises: OpError if D is no multiple of C, or behind the class token there are no patches of a square map.
     Reference: Rethinking Spatial Dimensions of Vision Transformers (PiT), ICCV 2021,
@@ -61,6 +62,12 @@ class ConvHeadPooling(Downsample):
     def layout(self) -> Layout:
         return "NHWC" if self.class_token else "NCHW"
 
+    def total_stride(self, shape: Shape, dim: int) -> int:
+        return _STRIDE
+
+    def tokens(self, shape: Shape, dim: int) -> Tokens | None:
+        return Tokens(1, *self.patches(shape, dim)[:2]) if self.class_token else None
+
     def cost(self, shape: Shape, dim: int) -> Cost:
         positions = self.patches(shape, dim).positions
         cost = primitives.conv(shape.dim, dim, (_KERNEL, _KERNEL), positions, groups=shape.dim)
@@ -84,6 +91,7 @@ class TokenPooling(nn.Module):
         self.conv, self.fc, self.side = conv, fc, side
 
     def forward(self, x_B1LC: Tensor) -> Tensor:
+        same_size(x_B1LC, (1, 1 + self.side**2), "conv_head_pooling")
         token, patches = x_B1LC[:, :, :1], x_B1LC[:, 0, 1:]
         pooled = on_nchw(self.conv, patches.unflatten(1, (self.side, self.side)))
         return torch.cat([self.fc(token), pooled.flatten(1, 2)[:, None]], dim=2)

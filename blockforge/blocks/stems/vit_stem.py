@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Shape, Stem
+from blockforge.blocks.base import Cost, Shape, Stem, Tokens
 from blockforge.blocks.fields import KernelSize
 from blockforge.blocks.layers import Conv2d, default_init, same_size
 from blockforge.blocks.leaves import on_nchw
@@ -21,7 +21,8 @@ class ViTStem(Stem):
     where the stride is smaller than they are.
 
     Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down (with a stride (H - patch)/stride + 1); with a class
-        token y_B1(1 + L)D, L patches. Only the H and W it was built for: there is a vector for each position.
+        token y_B1(1 + L)D, L patches. Only the H and W it was built for where there is a vector for each position, or
+        a row, which does not tell how its patches lie.
     Cost: patch^2 * C * D multiply-adds a patch.
     Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; stride: Rethinking
     Spatial Dimensions of Vision Transformers (PiT), ICCV 2021, https://arxiv.org/abs/2103.16302.
@@ -46,6 +47,12 @@ class ViTStem(Stem):
         if not self.class_token or not patches.positions:
             return patches
         return Shape(1, 1 + patches.positions, dim)
+
+    def total_stride(self, shape: Shape, dim: int) -> int:
+        return self.stride or self.patch
+
+    def tokens(self, shape: Shape, dim: int) -> Tokens | None:
+        return Tokens(1, *self.patches(shape, dim)[:2]) if self.class_token else None
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         patches, out = self.patches(shape, dim), self.out_shape(shape, dim)
@@ -86,7 +93,7 @@ class ViTStemModule(nn.Module):
     def tokens(self, x: Tensor) -> Tensor:
         """The patches, behind the class token if there is one."""
         x = on_nchw(self.proj, x)
-        if self.pos_embed is not None:
+        if self.pos_embed is not None or self.class_token is not None:
             same_size(x, self.size, "vit_stem")
         if self.class_token is None:
             return x
