@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _SHOWN = (
-    "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "reduction", "params", "macs", "scan",
-    "activation_bytes", "workspace_bytes", "drop_path",
+    "kind", "op", "parameters", "stage", "layer", "in_shape", "out_shape", "windows", "reduction", "params", "macs",
+    "scan", "activation_bytes", "workspace_bytes", "drop_path",
 )  # fmt: skip
 
 
