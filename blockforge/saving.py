@@ -25,6 +25,8 @@ from blockforge.spec import Spec, load, to_yaml
 from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
 from blockforge.weights.official import unwrap, with_our_names
+from blockforge.weights.resize import resizers
+from blockforge.weights.sizes import hint_of_size
 
 _CLASSES = "blockforge_classes"
 MAX_JSON = 2**24
@@ -166,7 +168,7 @@ def load_weights(
     tensors = unwrap_file(weights)
     own = model.state_dict()
     try:
-        fitting = with_our_names(tensors, own)
+        fitting = with_our_names(tensors, own, resize=resizers(model))
         check_ours(own, fitting)
     except MisfitError as e:
         found = (
@@ -174,7 +176,7 @@ def load_weights(
             if looks_ours(tensors)
             else f"blockforge convert {file} -o OUT finds what they are of"
         )
-        raise MisfitError(f"{file}: {e.differences}", e.hint or found) from None
+        raise MisfitError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or found) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict(fitting)

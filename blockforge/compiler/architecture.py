@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from blockforge.blocks.base import Shape
+from blockforge.blocks.base import Shape, Tokens
 from blockforge.compiler import canonical
 from blockforge.compiler.cost import add_costs
 from blockforge.compiler.liveness import live_bytes
@@ -140,8 +140,7 @@ class Architecture:
 
     def stage_maps(self) -> list[Shape]:
         """The map that each stage gives; of a row of tokens, its patches."""
-        ends = self.stage_ends()
-        return [Shape(*n["tokens"][1:], n["out_shape"].dim) if n["tokens"] else n["out_shape"] for n in ends]
+        return [_map(node["out_shape"], node["tokens"]) for node in self.stage_ends()]
 
     def stage_ends(self) -> list[dict[str, Any]]:
         """The node that gives each stage's map, its norm included."""
@@ -212,3 +211,7 @@ class Architecture:
         from blockforge.compiler.render import to_mermaid
 
         return to_mermaid(self.graph)
+
+
+def _map(shape: Shape, tokens: Tokens | None) -> Shape:
+    return shape if tokens is None else Shape(tokens.height, tokens.width, shape.dim)

@@ -35,8 +35,12 @@ def _single(node: dict[str, Any], graph: nx.DiGraph, backend: str) -> tuple[Cost
     """A node that is one block, or only moves data."""
     if node["impl"] is not None:
         found, source = facts(node["impl"], node["place"], backend), graph.nodes[node["inputs"][0]]["out_shape"]
-        padded = node["in_shape"].elements * any(i > s for i, s in zip(node["in_shape"], source, strict=True))
-        return found.cost, found.workspace + padded
+        if node["in_shape"] == source:
+            return found.cost, found.workspace
+        fitted = node[
+            "in_shape"
+        ].elements  # a long skip's map, padded or cut: what it was made of ends before the block
+        return found.cost, fitted + max(0, found.workspace - source.elements)
     out = node["out_shape"].elements
     if "window" not in node:
         return Cost(), out

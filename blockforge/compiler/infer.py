@@ -111,11 +111,11 @@ class _Infer:
         stage = self.nodes.get(f"stages.{node['stage']}.downsample")
         if stage is not None and rounding(stage["impl"], stage["in_shape"], dim) == up:
             return shape
-        sides = [fitted(side, to, up) for side, to in zip(shape[:2], main["out_shape"][:2], strict=True)]
-        if any(abs(new - old) >= len(up) for new, old in zip(sides, shape[:2], strict=True)):
+        height, width = (fitted(side, to, up) for side, to in zip(shape[:2], main["out_shape"][:2], strict=True))
+        if max(abs(height - shape.height), abs(width - shape.width)) >= len(up):
             return shape  # another stride: where the skip arrives, both shapes are told
         node["rounding"] = up
-        return Shape(*sides, shape.dim)
+        return Shape(height, width, shape.dim)
 
     def _ask(self, name: str, node: dict[str, Any], op: Op, planned: PlannedOp, place: Any) -> Shape | None:
         try:

@@ -42,7 +42,7 @@ def fit_map(x: Tensor, height: int, width: int, up: Rounding) -> Tensor:
         raise OpError(text, hint="its blocks must shrink maps as the stages do that it passes", code="skip-shape")
     x = x[:, :rows, :columns]
     below, right = max(0, rows - sides[0]), max(0, columns - sides[1])
-    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x
+    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x.contiguous()
 
 
 def token_map(x_B1LC: Tensor, prefix: int, height: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ from blockforge.saving import unwrap_file
 from blockforge.weights.files import Weights
 from blockforge.weights.misfit import check_ours
 from blockforge.weights.official import with_our_names
+from blockforge.weights.resize import resizers
 
 
 def load_features(model: Backbone, file: str | os.PathLike[str], prefix: str = "") -> None:
@@ -22,7 +23,7 @@ def load_features(model: Backbone, file: str | os.PathLike[str], prefix: str = "
     """
     own, tensors = model.state_dict(), unwrap_file(Weights(file, prefix=prefix or None))
     try:
-        known = with_our_names(tensors, own, surplus=False)
+        known = with_our_names(tensors, own, surplus=False, resize=resizers(model))
         check_ours(own, known, surplus=False)
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None

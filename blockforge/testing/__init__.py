@@ -17,7 +17,14 @@ from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.checks import CHECKS, check_op
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places, variants
 from blockforge.testing.measure import count_macs, peak_bytes, peak_bytes_per_image, randomise, runnable_backends
-from blockforge.testing.models import check_costs, check_memory, check_shapes, check_spec, check_training_step
+from blockforge.testing.models import (
+    check_costs,
+    check_memory,
+    check_shapes,
+    check_sizes,
+    check_spec,
+    check_training_step,
+)
 
 __all__ = [
     "CHECKS",
@@ -28,6 +35,7 @@ __all__ = [
     "check_memory",
     "check_op",
     "check_shapes",
+    "check_sizes",
     "check_spec",
     "check_training_step",
     "count_macs",

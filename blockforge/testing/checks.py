@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Mixer, Op, Shape
+from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
 from blockforge.testing.checkpointing import check_checkpointing
@@ -213,6 +214,29 @@ def check_bfloat16(op: Op, *place: Any) -> None:
     assert error < 0.1, f"bfloat16 is off by {error:.3f} of the result"
 
 
+def check_sizes(op: Op, *place: Any) -> None:
+    """Built for one size and run at another it is what the same weights are that were built for that one, or it refuses
+    in words. Where the size decides how many parameters there are, it gives the shape of the other size."""
+    module, (height, width, dim) = _module(op, place), place[0]
+    for size in ((height + 3, width + 1), (width, height), (2 * height + 1, 3), (3, 2 * width + 2), (height // 2, 2)):
+        at = (Shape(size[0], size[1], dim), *place[1:])
+        if not accepts(op, *at) or min(op.out_shape(*at)) < 1:
+            continue
+        x, other = example_inputs(op.kind, *at), op.build(*at).eval()
+        with torch.no_grad():
+            try:
+                y = module(*x)
+            except OpError:
+                continue
+            assert tuple(y.shape) == _expected(op, at, 2), f"at {size} it gives {tuple(y.shape)}"
+            state = module.state_dict()
+            if {k: v.shape for k, v in other.state_dict().items()} != {k: v.shape for k, v in state.items()}:
+                continue
+            other.load_state_dict(state)
+            wanted = other(*x)
+        assert torch.allclose(y, wanted, rtol=1e-4, atol=1e-5), f"at {size} it is off by {(y - wanted).abs().max()}"
+
+
 def check_fed(op: Op, *place: Any) -> None:
     """Behind an aggregator a mixer works at the width it asks for, and gives the map's own width."""
     if not isinstance(op, Mixer):
@@ -261,6 +285,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_training,
     check_checkpointing,
     check_bfloat16,
+    check_sizes,
     check_fed,
     check_head,
 )

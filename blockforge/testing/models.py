@@ -12,6 +12,7 @@ from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.backbone import Backbone
 from blockforge.compiler.lower import is_leaf_on_nchw
+from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike
 from blockforge.testing.checks import TOLERANCE
@@ -29,6 +30,7 @@ def check_spec(source: SpecLike | Architecture, overrides: Mapping[str, Any] | N
     check_shapes(model)
     check_memory(model)
     check_training_step(model)
+    check_sizes(model)
     return model
 
 
@@ -75,6 +77,31 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
         assert given == (batch * node["windows"], *out), f"{name} gives {given}, the graph says {out}"
     missing = {n for n, d in nodes.items() if d["kind"] not in ("input", "add")} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
+
+
+def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:
+    """At another size it gives what its weights give in a network compiled for that size, or it refuses in words. With
+    parameters that no network of the other size has, it gives maps of that network's shapes.
+
+    Args:
+        sizes: heights and widths of images; by default an odd one, larger than the spec's and flatter.
+    """
+    height, width = model.arch.plan.input.size
+    maps = range(len(model.arch.plan.stages))
+    for size in sizes or ((height - height // 4 + 1, 2 * width - 3),):
+        x = torch.randn(2, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            try:
+                last, found = model.eval().forward_intermediates(x, maps)
+            except OpError:
+                continue
+            arch = compile_spec(model.arch.spec, {"input.size": list(size)})
+            shapes = [(2, s.dim, s.height, s.width) for s in arch.stage_maps()]
+            assert [tuple(m.shape) for m in found] == shapes, f"at {size} it gives {[tuple(m.shape) for m in found]}"
+            other, state = build(arch).eval(), model.state_dict()
+            if {k: v.shape for k, v in other.state_dict().items()} == {k: v.shape for k, v in state.items()}:
+                other.load_state_dict(state)
+                torch.testing.assert_close(last, other.forward_features(x), rtol=1e-3, atol=1e-4)
 
 
 def check_memory(model: Backbone) -> None:

@@ -16,6 +16,8 @@ from blockforge.integrations.pretrained_cfg import pretrained_cfg
 from blockforge.spec import SpecLike, list_specs, load
 from blockforge.weights.misfit import MisfitError, check_ours
 from blockforge.weights.official import unwrap, with_our_names
+from blockforge.weights.resize import resizers
+from blockforge.weights.sizes import hint_of_size
 
 _PARAMETERS = (
     "num_classes", "in_chans", "img_size", "drop_path_rate", "drop_rate", "global_pool", "overrides", "seed", "device",
@@ -128,10 +130,10 @@ def _our_names(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     overrides = {"num_classes": cfg["num_classes"], "input.channels": cfg["input_size"][0]}
     own = build(model.spec, overrides).state_dict()
-    found = with_our_names(unwrap(state), own)
     try:
+        found = with_our_names(unwrap(state), own, resize=resizers(model))
         check_ours(own, found)
     except MisfitError as e:
-        hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else None
+        hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else hint_of_size(model.arch, e)
         raise MisfitError(e.differences, hint) from None
     return dict(found)

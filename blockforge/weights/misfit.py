@@ -20,11 +20,16 @@ _OURS = re.compile(r"stages\.\d+\.layers\.\d+\..+")
 
 
 class MisfitError(WeightsError):
-    """Weights of another network. `differences`: the text without the hint."""
+    """Weights of another network.
 
-    def __init__(self, differences: str, hint: str | None = None) -> None:
+    Attributes:
+        differences: the text without the hint.
+        shapes: the tensors of another shape, if nothing else is wrong.
+    """
+
+    def __init__(self, differences: str, hint: str | None = None, shapes: Collection[OtherShape] = ()) -> None:
         super().__init__(f"{differences}\n  hint: {hint}" if hint else differences)
-        self.differences, self.hint = differences, hint
+        self.differences, self.hint, self.shapes = differences, hint, tuple(shapes)
 
 
 class OtherShape(NamedTuple):
@@ -81,7 +86,8 @@ def check(
         )
         lines = [line for what, items, say in wrong for line in _named(what, items, say)]
         title = f"the weights do not fit the network's {len(wanted)} tensors: {counts}"
-        raise MisfitError("\n  ".join([title, *lines]), _hint(wanted, missing, left, shapes))
+        alone = () if missing or left else shapes
+        raise MisfitError("\n  ".join([title, *lines]), _hint(wanted, missing, left, shapes), alone)
 
 
 def looks_ours(names: Iterable[str]) -> bool:

@@ -15,6 +15,7 @@ from blockforge.errors import WeightsError
 from blockforge.notes import note
 from blockforge.weights import wrappers
 from blockforge.weights.misfit import MisfitError, OtherShape, check, looks_ours, some
+from blockforge.weights.resize import Resize, resized_to, resizers, said
 from blockforge.weights.values import check_kinds, check_value
 
 if TYPE_CHECKING:
@@ -89,29 +90,40 @@ def load_official(
     model is then unchanged.
     """
     state = unwrap(state_dict, key, prefix)
-    model.load_state_dict(convert(model.state_dict(), state, family_of(state)))
+    model.load_state_dict(convert(model.state_dict(), state, family_of(state), resize=resizers(model)))
 
 
 def with_our_names(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], *, surplus: bool = True
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    *,
+    surplus: bool = True,
+    resize: Mapping[str, Resize] | None = None,
 ) -> Mapping[str, Tensor]:
     """A checkpoint under our names: one in an official layout is converted.
 
     Args:
         own: the state dict of a network that the weights may be of.
         surplus: whether official tensors that the network has no place for are wrong.
+        resize: brings tensors of another size to the network's, see `resize`; a line says so.
     Raises: WeightsError if the layout is unknown or does not fit, or a value is no number; what has our names is
-        given as it is.
+        given as it is, but for what was resized.
     """
     if 2 * len(own.keys() & tensors.keys()) >= len(own) or looks_ours(tensors):
         for name in (name for name in own if name in tensors):
             check_value(name, tensors[name], own[name])
-        return tensors
-    return convert(own, tensors, family_of(tensors), surplus=surplus)
+        found = {k: resized_to(own[k], tensors[k], k, resize or {}) for k in own if k in tensors}
+        return {**tensors, **_told({k: v for k, v in found.items() if v is not None})}
+    return convert(own, tensors, family_of(tensors), surplus=surplus, resize=resize)
 
 
 def convert(
-    ours: Mapping[str, Tensor], official: Mapping[str, Tensor], family: Family, *, surplus: bool = True
+    ours: Mapping[str, Tensor],
+    official: Mapping[str, Tensor],
+    family: Family,
+    *,
+    surplus: bool = True,
+    resize: Mapping[str, Resize] | None = None,
 ) -> dict[str, Tensor]:
     """Our state dict with the values of an official one.
 
@@ -119,6 +131,7 @@ def convert(
         ours: the state dict of the model; its values matter only for counters that the checkpoint lacks.
         official: unwrapped, in the layout of `family`.
         surplus: whether tensors that the network has no place for are wrong.
+        resize: as `with_our_names`.
     Raises: WeightsError as `load_official`.
     """
     sources = {key: family.sources(key) or () for key in ours}
@@ -131,6 +144,7 @@ def convert(
     wanted = {name: key for key, names in sources.items() for name in names}
     missing = [name for name, key in wanted.items() if name not in official and not key.endswith(_COMPUTED)]
     converted: dict[str, Tensor] = {}
+    grown: dict[str, Tensor] = {}
     shapes: list[OtherShape] = []
     for key, own in ours.items():
         parts = [official[name] for name in sources[key] if name in official]
@@ -138,6 +152,10 @@ def convert(
             converted[key] = own  # a counter; another one is missing
             continue
         held = _stacked_shape(parts)
+        if len(parts) == 1 and (other := resized_to(own, parts[0], key, resize or {})) is not None:
+            check_value(sources[key][0], other, own)
+            grown[key] = other.to(own.dtype)
+            continue
         if held is None or _squeezed(held) != _squeezed(own.shape):
             held = held or tuple(parts[0].shape)
             shapes.append(OtherShape(" + ".join(sources[key]), held, key, tuple(own.shape)))
@@ -148,7 +166,13 @@ def convert(
             converted[key] = value.reshape(own.shape).to(own.dtype)
     left = [name for name in official if name not in wanted] if surplus else []
     check(wanted, official, missing, left, shapes)
-    return converted
+    return {**converted, **_told(grown)}
+
+
+def _told(resized: dict[str, Tensor]) -> dict[str, Tensor]:
+    if resized:
+        note(said(list(resized)))
+    return resized
 
 
 def _prepared(official: dict[str, Tensor], family: Family) -> dict[str, Tensor]:

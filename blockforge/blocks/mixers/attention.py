@@ -16,6 +16,7 @@ from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
+from blockforge.blocks.resize import bicubic, square_grid
 from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
 from blockforge.kernels.plain import attention
@@ -289,6 +290,13 @@ class RelativePositionBias(Computed):
 
     def no_weight_decay(self) -> set[str]:
         return {"table"}
+
+    def resized(self, name: str, value: Tensor) -> Tensor | None:
+        """The table of another square window, as Swin's code resizes it for fine-tuning."""
+        old = square_grid(value.numel() // self.table.shape[1])
+        if old is None or value.shape[-1] != self.table.shape[1]:
+            return None
+        return bicubic(value.reshape(old[0] * old[1], -1), old, (2 * self.tile[0] - 1, 2 * self.tile[1] - 1))
 
 
 def shift_mask(

@@ -12,6 +12,7 @@ from blockforge.blocks.layers import Conv2d, default_init, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
+from blockforge.blocks.resize import bicubic, square_grid
 
 
 @stem("vit_stem")
@@ -73,7 +74,7 @@ class ViTStemModule(nn.Module):
 
     def __init__(self, op: ViTStem, shape: Shape, dim: int) -> None:
         super().__init__()
-        self.size = op.patches(shape, dim)[:2]
+        self.size = (op.patches(shape, dim).height, op.patches(shape, dim).width)
         self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.stride or op.patch, padding=0)
         default_init(self.proj)
         self.class_token = nn.Parameter(torch.empty(1, 1, 1, dim)) if op.class_token else None
@@ -102,3 +103,14 @@ class ViTStemModule(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return {name for name in ("class_token", "pos_embed") if getattr(self, name) is not None}
+
+    def resized(self, name: str, value: Tensor) -> Tensor | None:
+        """The vectors of another square image's positions, as DeiT's are resized; the class token's stays apart."""
+        prefix, dim = int(self.class_token is not None), self.proj.out_channels
+        if name != "pos_embed" or value.shape[-1] != dim:
+            return None
+        rows = value.reshape(-1, dim)
+        old = square_grid(len(rows) - prefix)
+        if old is None:
+            return None
+        return torch.cat([rows[:prefix], bicubic(rows[prefix:], old, self.size, antialias=True)])

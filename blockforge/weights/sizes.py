@@ -1,0 +1,51 @@
+"""Whether weights misfit a network by the size of its image alone."""
+
+from __future__ import annotations
+
+import torch
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.errors import SpecError
+from blockforge.weights.misfit import MisfitError
+
+_USUAL = (224, 256, 384, 192, 288, 320, 448, 512, 160, 128, 96, 64, 48, 32, 28)
+"""Sides of images that weights are likely to be for."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def hint_of_size(arch: Architecture, misfit: MisfitError) -> str | None:
+    """What to do about weights whose only other shapes are of tensors that depend on the image's size; None: that is
+    not what is wrong."""
+    if not misfit.shapes:
+        return None
+    height, width = arch.plan.input.size
+    own, larger = _shapes(arch, (height, width)), _shapes(arch, (2 * height, 2 * width))
+    if not larger or any(own[s.key] == larger.get(s.key) for s in misfit.shapes):
+        return None
+    size = next((n for n in _USUAL if _fits(_shapes(arch, (n, n)), misfit)), None)
+    theirs = f"input.size={size}" if size is not None else "input.size to theirs"
+    return (
+        f"they are of this network for images of another size than {height}x{width}, and its blocks are built for one "
+        f"size: set {theirs}"
+    )
+
+
+def _fits(shapes: Shapes, misfit: MisfitError) -> bool:
+    return bool(shapes) and all(_plain(shapes.get(s.key, ())) == _plain(s.held) for s in misfit.shapes)
+
+
+def _shapes(arch: Architecture, size: tuple[int, int]) -> Shapes:
+    """The shapes of the network's tensors at a size; empty where it has none."""
+    from blockforge.api import build
+
+    try:
+        with torch.device("meta"):
+            model = build(compile_spec(arch.spec, {"input.size": list(size)}))
+    except SpecError:
+        return {}
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(side for side in shape if side != 1)
