@@ -222,7 +222,7 @@ def check_sizes(op: Op, *place: Any) -> None:
         at = (Shape(size[0], size[1], dim), *place[1:])
         if not accepts(op, *at) or min(op.out_shape(*at)) < 1:
             continue
-        x, other = example_inputs(op.kind, *at), op.build(*at).eval()
+        x, other = example_inputs(op.kind, *at), build_on_maps(op, *at).eval()
         with torch.no_grad():
             try:
                 y = module(*x)
