@@ -77,6 +77,26 @@ def test_constraints_pin_every_dependency() -> None:
     assert not [line for line in lines if "==" not in line or "+" in line], "exact versions, of nobody's own build"
 
 
+def test_the_lowest_versions_are_those_that_are_declared() -> None:
+    """`.ci/run` tests with constraints-lowest.txt, so that what pyproject.toml promises is true."""
+    lines = (REPO / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [d for name, group in extras.items() if name not in ("all", "dev") for d in group]
+    wanted = [d.partition(";")[0].strip() for d in (*PROJECT["project"]["dependencies"], *wanted)]
+    assert not [d for d in wanted if ">=" not in d and requirement_name(d) != "blockforge"], "a lowest version each"
+    floors = {requirement_name(d): d.partition(">=")[2].partition(",")[0] for d in wanted if ">=" in d}
+    floors.pop("torch")  # see the file
+    assert {requirement_name(line): line.partition("==")[2] for line in lines if "==" in line} == floors
+
+
+def test_the_short_suite_names_tests_that_there_are() -> None:
+    lines = (REPO / ".ci" / "short-suite.txt").read_text(encoding="utf-8").splitlines()
+    named = [line.partition("#")[0].strip() for line in lines]
+    for file, _, test in (name.partition("::") for name in named if name):
+        text = (REPO / file).read_text(encoding="utf-8")
+        assert not test or f"def {test.partition('[')[0]}(" in text, f"{file} has no {test}"
+
+
 def requirement_name(requirement: str) -> str:
     """`optuna>=5,<6` -> `optuna`."""
     end = next((i for i, c in enumerate(requirement) if c in "[<>=;! "), len(requirement))
