@@ -19,6 +19,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,10 +41,16 @@ import mutations
 
 SECONDS = 10.0
 """Processor time for one input, however hostile."""
+WAIT = 300
+"""Seconds of a clock for one input, on a busy machine."""
 SMALL, SMALL_BYTES = 3_000_000, 64 * 2**20
 """Parameters and activations of what is built."""
 PYTHON = re.compile(r"\b(?:Hole|Ref|OpSpec|StageSpec)\(| object at 0x|Traceback|<class |pydantic|PosixPath")
 """What has no place in a message to a user."""
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError("it waits")
 
 
 class Tally:
@@ -55,10 +62,12 @@ class Tally:
         self.raw: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.slowest = 0.0
+        signal.signal(signal.SIGALRM, _too_long)
 
     def run(self, what: Any, attempt: Callable[[], str]) -> None:
         """Run one input, which `what` shows."""
         start = time.process_time()
+        signal.alarm(WAIT)  # raises in what waits for ever
         try:
             self.counts[attempt()] += 1
         except bf.BlockforgeError as e:
@@ -71,6 +80,7 @@ class Tally:
             self.fail(
                 f"{type(e).__name__} at {Path(last.filename).name}:{last.lineno}", f"{what!r}\n{traceback.format_exc()}"
             )
+        signal.alarm(0)
         spent = time.process_time() - start
         self.slowest = max(self.slowest, spent)
         if spent > SECONDS:
@@ -148,10 +158,11 @@ LINES = [
     "profile {spec} --batch {int} --device {path}", "--plugin {path} zoo", "check {spec} --plugin {path}",
     "{path} {path}",
 ]  # fmt: skip
+FIFO = "fifo.yaml"
 PATHS = [
     "a" * 300, "a" * 300 + ".yaml", "./" + "a/" * 2500 + "x.yaml", "loop.yaml", "folder.yaml", "binary.yaml",
     "binary.pth", "x.npz", "nosuch.yaml", "nosuch", "-", "--", ".", "/", "..", "é\u202e", "\udcff", "/dev/null",
-    "/dev/zero", "fifo.yaml", "timm:x", "x:y", "npz:x.npz", "imagefolder:folder.yaml", "imagefolder:nosuch", "hf:",
+    "/dev/zero", FIFO, "timm:x", "x:y", "npz:x.npz", "imagefolder:folder.yaml", "imagefolder:nosuch", "hf:",
     "digits:", "sqlite:///", "sqlite:////nosuch/x", "postgresql://", "://", "*", "[", "a=b", "224", "0x0",
     "empty.yaml", "cuda:99", "none",
 ]  # fmt: skip
@@ -179,16 +190,13 @@ def lines(number: int, seed: int) -> Tally:
     values = {"path": PATHS, "set": SETS, "int": INTS, "float": FLOATS, "budget": BUDGETS}
     for _ in range(number):
         line = rng.choice(LINES)
-        argv = []
+        argv: list[str] = []
         for part in line.split():
             name = part.strip("{}") if part.startswith("{") else ""
-            argv.append(
-                part
-                if not name
-                else spec
-                if name == "spec" and rng.random() < 0.8
-                else rng.choice(values.get(name, PATHS))
-            )
+            drawn = spec if name == "spec" and rng.random() < 0.8 else rng.choice(values.get(name, PATHS))
+            if drawn == FIFO and argv[-1:] in (["-o"], ["--out"]):
+                drawn = "out"  # a pipe waits for its reader, as it should
+            argv.append(drawn if name else part)
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             _files(Path(folder))
             tally.run(argv, lambda argv=argv: _line(argv))  # type: ignore[misc]
@@ -201,7 +209,7 @@ def _files(folder: Path) -> None:
     for name in ("binary.yaml", "binary.pth", "x.npz"):
         (folder / name).write_bytes(bytes(range(256)))
     (folder / "empty.yaml").touch()
-    os.mkfifo(folder / "fifo.yaml")
+    os.mkfifo(folder / FIFO)
 
 
 def _line(argv: list[str]) -> str:
