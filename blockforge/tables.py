@@ -7,6 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with, in full width too."""
+
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every column that some row has, in order."""
@@ -25,7 +28,25 @@ def to_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
 
 
 def lines_csv(lines: Iterable[Sequence[Any]]) -> str:
-    """Lines of values as CSV."""
+    """Lines of values as CSV, which a spreadsheet shows and does not run."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    csv.writer(out, lineterminator="\n").writerows([harmless(value) for value in line] for line in lines)
     return out.getvalue()
+
+
+def harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets a quote before it, characters that
+    control a terminal or a line are written out. Numbers, and text that is one, stay as they are.
+
+    Reference: OWASP, CSV Injection.
+    """
+    if not isinstance(value, str):
+        return value
+    text = "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in value)
+    if text == value and not text.lstrip().startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{text}" if value.lstrip().startswith(_FORMULA) or value[0] in "\t\r\n" else text
+    return value.strip()

@@ -67,12 +67,13 @@ class Journal(JournalFileBackend):
             for line in iter(file.readline, b""):
                 if not line.endswith(b"\n"):
                     return  # it is being written, or was never finished
-                if damaged is not None:  # it is not the end of the file
-                    if number == 0:
-                        read_line(line)  # a file of something else has no line of a journal either
-                    raise damaged
+                at = self._log_number_offset[number]
+                if damaged is not None:
+                    if _follows(line, at):
+                        raise damaged  # it is not the end of the file
+                    continue
                 try:
-                    log = read_line(line, at := self._log_number_offset[number])
+                    log = read_line(line, at)
                 except ValueError as e:
                     damaged = DamageError(self.path, number + 1, str(e))
                     continue
@@ -80,6 +81,8 @@ class Journal(JournalFileBackend):
                 self._log_number_offset[number] = at + len(line)
                 if number > log_number_from:
                     yield log
+            if damaged is not None and number == 0:
+                raise ValueError("it is no journal")
 
     def sync(self) -> None:
         """Bring everything written so far to the disk."""
@@ -151,6 +154,19 @@ def place_of(line: bytes) -> int | None:
     return int(match[1])
 
 
+def _follows(line: bytes, end: int) -> bool:
+    """Whether a line behind damage belongs to the journal: it can be read, and was not there before.
+
+    Args:
+        end: where the damage begins.
+    """
+    try:
+        read_line(line if line.endswith(b"\n") else b"")
+        return (place := place_of(line)) is None or place >= end
+    except ValueError:
+        return False
+
+
 def _last_byte(file: Any, end: int) -> bytes:
     file.seek(end - 1)
     return file.read(1)
@@ -165,15 +181,14 @@ def mend_end(path: Path) -> int:
         size, end, number, damage = 0, 0, 0, None
         for number, line in enumerate(iter(file.readline, b""), 1):
             try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("it has no end")
-                read_line(line, size)
-            except ValueError as e:
-                damage = damage or DamageError(path, number, str(e))
-            else:
                 if damage is not None:
-                    raise damage
-                end = size + len(line)
+                    if _follows(line, end):
+                        raise damage
+                else:
+                    read_line(line if line.endswith(b"\n") else b"", size)
+                    end = size + len(line)
+            except ValueError as e:
+                damage = DamageError(path, number, str(e))
             size += len(line)
         if end == size:
             return 0

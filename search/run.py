@@ -265,6 +265,7 @@ def open_result(where: str | os.PathLike[str], study: str | None = None) -> Sear
     folder = Path(text) if "://" not in text else None
     place = _place(folder, None if folder is not None else text, study)
     attrs = place.attributes()
+    place.check_whole(attrs)
     if attrs is None:
         hint = "the folder that --out named" if folder is not None else "the name that the study was given: --study"
         raise SearchError(f"there is no study in {shown_url(text)}\n  hint: {hint}")

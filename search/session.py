@@ -61,7 +61,8 @@ MAX_IDLE = 500
 _STUCK = 10
 """After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
 _SCARCE, _HOPELESS = 30, 150
-"""So many candidates without one to evaluate, and proposals begin at the smallest one; so many, and a search ends."""
+"""So many candidates without one to evaluate, and proposals begin at the smallest one; so many at the start, and a
+search ends."""
 _MAX_TRACE = 4000
 _LOOK, _WAIT = 2.0, 0.05
 """Seconds between looks for dead workers, and while others finish what there is."""
@@ -286,11 +287,17 @@ class Session:
         seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
         if task.params is not None:
             return fixed(task.params, uniform(np.random.default_rng(seeds)))
-        if not self.history.evaluated and len(log) >= _SCARCE and self.plan.sampler != "brute":
+        if self._scarce(log[-_SCARCE:]) and self.plan.sampler != "brute":
             return self._near_the_smallest(seeds)
         stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
         sampler = "random" if stuck and self.plan.sampler != "brute" else self.plan.sampler
         return chooser(sampler, self.history, seeds)
+
+    @staticmethod
+    def _scarce(latest: list[TrialRecord]) -> bool:
+        """Whether the budget refuses so many that proposals need a place to begin at."""
+        idle = all(r.state not in EVALUATED for r in latest)
+        return idle and len(latest) == _SCARCE and any(r.state == "refused" for r in latest)
 
     def _near_the_smallest(self, seeds: list[int]) -> Choose:
         """Where hardly any candidate keeps the budget: the smallest one, in a few holes like a random one."""

@@ -67,7 +67,10 @@ def load(ref: Reference, options: Mapping[str, Any]) -> Callable[..., Any]:
         raise SearchError(f"{ref.text} is no function\n  hint: name a function from Architecture to a number")
     _check_options(ref, found, options)
     if isinstance(found, type):
-        made = found(**options)
+        try:
+            made = found(**options)
+        except Exception as e:
+            raise SearchError(f"{ref.text} cannot be made: {type(e).__name__}: {e}") from e
         if not callable(made):
             raise SearchError(f"a {ref.text} cannot be called\n  hint: give it __call__(self, arch)")
         return made
