@@ -82,14 +82,14 @@ def _least(a: int, b: int) -> int:
 
 def _gathered(x_PC: Tensor, batch: int, positions: int, numbers: Tensor) -> Tensor:
     """Of each image's `positions` those with these numbers, image by image."""
-    firsts = torch.arange(batch, device=numbers.device)[:, None] * positions
+    firsts = torch.arange(batch, dtype=torch.int64, device=numbers.device)[:, None] * positions
     return x_PC.index_select(0, (firsts + numbers).flatten())
 
 
 def _of_tiles(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
     """The row-major number on the padded map of each position of the windows, window by window."""
     height, width = rows * window, columns * window
-    tile, inside = _divided(torch.arange(height * width, device=device), window * window)
+    tile, inside = _divided(torch.arange(height * width, dtype=torch.int64, device=device), window * window)
     (row, column), (y, x) = _divided(tile, columns), _divided(inside, window)
     (_, y), (_, x) = _divided(row * window + y + shift, height), _divided(column * window + x + shift, width)
     return y * width + x
@@ -98,7 +98,7 @@ def _of_tiles(rows: int, columns: int, window: int, shift: int, device: torch.de
 def _in_tiles(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """The number among the windows' positions of each position of the map, in row-major order."""
     rows, columns = tiles_along(height, window), tiles_along(width, window)
-    y, x = _divided(torch.arange(height * width, device=device), width)
+    y, x = _divided(torch.arange(height * width, dtype=torch.int64, device=device), width)
     (_, y), (_, x) = (_divided(t + n * window - shift, n * window) for t, n in ((y, rows), (x, columns)))
     (row, y), (column, x) = _divided(y, window), _divided(x, window)
     return ((row * columns + column) * window + y) * window + x

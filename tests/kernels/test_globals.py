@@ -158,16 +158,46 @@ FACTORIES = {
     "arange", "asarray", "as_tensor", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "ones", "rand",
     "randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
 }  # fmt: skip
+OF_CONSTRUCTION = {"__init__", "build", "computed", "reset", "reset_parameters", "init_non_persistent_buffers"}
 
 
 def test_no_factory_takes_torchs_defaults() -> None:
-    """Whatever runs when a kernel runs says of which type and where its new tensors are."""
-    folder = Path(bf.__file__).parents[1] / "kernels"
-    found = []
-    for path in (p for p in folder.rglob("*.py") if p.name not in ("bench.py", "cases.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found += [f"{path.relative_to(folder)}:{n.lineno}" for n in ast.walk(tree) if _takes_defaults(n)]
+    """Whatever runs when a kernel or a block runs says of which type and where its new tensors are."""
+    package = Path(bf.__file__).parent
+    kernels = {
+        p: _parsed(p) for p in (package.parent / "kernels").rglob("*.py") if p.name not in ("bench.py", "cases.py")
+    }
+    blocks = {p: _parsed(p) for p in (package / "blocks").rglob("*.py")}
+    run = _called_from_forward(_functions(blocks))
+    found = [f"{p.name}:{n.lineno}" for p, tree in kernels.items() for n in ast.walk(tree) if _takes_defaults(n)]
+    for path, tree in blocks.items():
+        running = (f for f in _functions({path: tree}) if f.name in run)
+        found += [f"{path.name}:{n.lineno}" for f in running for n in ast.walk(f) if _takes_defaults(n)]
     assert not found, f"state dtype and device, or make it by blockforge.kernels.buffers: {found}"
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _functions(trees: dict[Path, ast.Module]) -> list[ast.FunctionDef]:
+    return [n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+
+
+def _called_from_forward(functions: list[ast.FunctionDef]) -> set[str]:
+    """Names of the functions that run when a module runs: what `forward` and `residual` call, by name."""
+    calls: dict[str, set[str]] = {f.name: set() for f in functions}
+    for f in functions:
+        called = (n.func for n in ast.walk(f) if isinstance(n, ast.Call))
+        calls[f.name] |= {c.attr if isinstance(c, ast.Attribute) else getattr(c, "id", "") for c in called}
+    reached: set[str] = set()
+    waiting = ["forward", "residual"]
+    while waiting:
+        name = waiting.pop()
+        if name in calls and name not in reached | OF_CONSTRUCTION:
+            reached.add(name)
+            waiting += calls[name]
+    return reached
 
 
 def _takes_defaults(node: ast.AST) -> bool:

@@ -283,7 +283,7 @@ class RelativePositionBias(Computed):
     def forward(self, side: int | None = None) -> Tensor:
         index = self.held("index", self.table)
         if side is not None and (is_symbolic(side) or (side, side) != self.tile):
-            at = torch.arange(side * side, device=index.device)
+            at = torch.arange(side * side, dtype=torch.int64, device=index.device)
             at = at // side * (self.tile[1] - side) + at  # the same positions' numbers in the whole tile
             index = index.index_select(0, at).index_select(1, at)
         return F.embedding(index, self.table).permute(2, 0, 1).contiguous()[None]
@@ -307,7 +307,7 @@ def shift_mask(
     regions = []
     for size in (height, width):
         padded = tiles_along(size, side) * side
-        at = torch.arange(padded, device=device)
+        at = torch.arange(padded, dtype=torch.int64, device=device)
         regions.append((at >= padded - side).long() + (at >= padded - shift).long())
     ids_HW = 3 * regions[0][:, None] + regions[1][None, :]
     ids = cut_windows(ids_HW.expand(images, -1, -1)[..., None], side).flatten(1)
