@@ -35,6 +35,9 @@ def address(x: Tensor, shape: tuple[int, ...], *, inner: int = 0) -> int:
     """
     if x.dtype != torch.float32 or not x.is_cpu:
         raise _refused(x, "must be float32 on the CPU")
+    plain = x.shape == shape and x.layout == torch.strided and x.is_contiguous() and not x.is_neg()
+    if plain and 4 * x.storage_offset() + x.nbytes <= x.untyped_storage().nbytes():  # nearly all; asked for fast
+        return x.data_ptr()
     if x.shape != shape:
         raise _refused(x, f"must be {tuple(shape)}")
     check_memory(x)
