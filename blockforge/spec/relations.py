@@ -60,9 +60,10 @@ class Relations:
 
     @property
     def narrow(self) -> bool:
-        """Whether random values hardly ever keep the relations: there is an equality, or few of some draws do."""
+        """Whether random values hardly ever keep the relations: an equality determines one, or few draws do."""
         if self._narrow is None:
-            self._narrow = any(r.equal for r in self.relations) or self._rarely_kept()
+            self._narrow = any(_determines(side) for r in self.relations for sides in r.equal for side in sides)
+            self._narrow = self._narrow or self._rarely_kept()
         return self._narrow
 
     def mend(self, answers: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -258,6 +259,11 @@ class _Search:
 
     def _present(self) -> dict[str, Any]:
         return {n: v for n, v in self.answers.items() if v is not _ABSENT}
+
+
+def _determines(side: Node) -> bool:
+    """Whether an equality can be solved for a name in a side of it; divisibility, as in `x % y == 0`, gives none."""
+    return side.kind == "name" or (side.kind in ("+", "-", "*", "/", "negative") and any(map(_determines, side.parts)))
 
 
 def _equal_sides(node: Node) -> Iterator[tuple[Node, Node]]:

@@ -9,7 +9,7 @@ import pytest
 
 import blockforge as bf
 from blockforge.cli import main
-from blockforge.search import search
+from blockforge.search import list_spaces, load_space, search
 from blockforge.search.statistics import sample_costs
 from blockforge.spec import Spec, expressions, from_text, holes, load
 from blockforge.spec.bounds import possible, solve
@@ -102,6 +102,8 @@ def test_what_stays_and_what_changes() -> None:
 
 def test_wide_relations_are_left_to_the_sampler() -> None:
     assert not relations_of(space(f"{A} <= {B}")).narrow
+    assert not relations_of(space(f"{B} % heads == 0")).narrow
+    assert not [name for name in list_spaces() if relations_of(load_space(name)).narrow]
     assert relations_of(space(f"{A} == {B}")).narrow
     assert relations_of(space(f"64 <= {A} * {C} <= 66")).narrow
     assert set(holes(space())) >= {A, B, C, D}
