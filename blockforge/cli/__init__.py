@@ -99,7 +99,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _options(
-    plugin: PluginOption = None,
+    plugin: PluginOption,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,

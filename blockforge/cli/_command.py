@@ -23,7 +23,7 @@ class PathError(BlockforgeError):
     """A path that no file can be found at."""
 
 
-def _load(files: list[Path] | None) -> list[Path] | None:
+def _load(files: list[Path]) -> list[Path]:
     if files:
         from blockforge.blocks.registry import load_plugins
 
@@ -32,11 +32,13 @@ def _load(files: list[Path] | None) -> list[Path] | None:
 
 
 PluginOption = Annotated[
-    list[Path] | None,
+    list[Path],
     typer.Option(
         "--plugin",
         metavar="FILE",
         help="A Python file whose blocks are registered first; may be repeated.",
+        show_default=False,
+        default_factory=list,  # without one the oldest typer asks None for its length before the callback
         callback=_load,
         is_eager=True,  # blocks are known before any other option is read
     ),
@@ -58,7 +60,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**given)
 
     signature = inspect.signature(function, eval_str=True)
-    plugin = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PluginOption)
+    plugin = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, annotation=PluginOption)
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
     vars(run)["__signature__"] = signature.replace(parameters=[*parameters, plugin])
     run.__annotations__ = {p.name: p.annotation for p in (*parameters, plugin)}
