@@ -164,9 +164,16 @@ def convert(
                 check_value(name, part, own)
             value = torch.cat(parts) if len(parts) > 1 else parts[0]
             converted[key] = value.reshape(own.shape).to(own.dtype)
-    left = [name for name in official if name not in wanted] if surplus else []
-    check(wanted, official, missing, left, shapes)
+    left = [name for name in official if name not in wanted]
+    check(wanted, official, missing, left if surplus else [], shapes)
+    if left and not surplus:
+        note(left_out(left))
     return {**converted, **_told(grown)}
+
+
+def left_out(names: Sequence[str]) -> str:
+    """A line about tensors of a checkpoint that a network has no place for."""
+    return f"left out {len(names)} tensors that the network has no place for: {some(names, 12)}"
 
 
 def _told(resized: dict[str, Tensor]) -> dict[str, Tensor]:

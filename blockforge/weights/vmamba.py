@@ -54,7 +54,7 @@ def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 VMAMBA = register(
     Family(
         "vmamba",
-        lambda keys: {"layers.0.blocks.0.op.A_logs", "classifier.head.weight"} <= keys,
+        lambda keys: "layers.0.blocks.0.op.A_logs" in keys and "layers.0.blocks.0.pos_embed.weight" not in keys,
         by_table(_ROWS),
         prepare=prepare,
     )
