@@ -34,7 +34,7 @@ from torch import Tensor
 
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import costs
-from blockforge.kernels.plain import is_transformed
+from blockforge.kernels.plain import in_transform
 
 Refusal = Callable[..., str | None]
 """`refuses(x, **facts)`: why a backend cannot run the operator on `x`; None: it can."""
@@ -86,9 +86,10 @@ class Operator:
 
         Raises: KernelError if there is no such backend, or the one asked for by name cannot run.
         """
-        if torch.jit.is_tracing() or torch.compiler.is_exporting() or is_transformed():
-            return self.loaded[_load(self, "torch")]
-        if not torch.compiler.is_compiling() and x.numel() == 0:  # no image: nothing to gain, and no kernel need care
+        standard = torch.jit.is_tracing() or torch.compiler.is_exporting()
+        if not (standard or torch.compiler.is_compiling()):
+            standard = in_transform() or x.numel() == 0  # no image: nothing to gain, and no kernel need care
+        if standard:
             return self.loaded[_load(self, "torch")]
         if x.is_meta and costs.rehearsing():
             return self.loaded[_load(self, "meta" if costs.costed() in self.rehearsed else "torch")]
@@ -199,7 +200,7 @@ def _choose(
     operator: Operator, device: str, dtype: torch.dtype, argument: str | None, facts: tuple[tuple[str, Any], ...]
 ) -> str:
     """Choose and load. Its result is a constant of a compiled graph: imports and logs cannot be traced."""
-    key = (device, dtype, *_wanted(argument), interpreting(), facts)
+    key = (device, dtype, *_wanted(argument), "triton" in operator.backends and interpreting(), facts)
     if (chosen := operator.chosen.get(key)) is not None:
         return chosen
     x = torch.empty(0, device=device, dtype=dtype)

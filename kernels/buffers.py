@@ -41,7 +41,7 @@ def address(x: Tensor, shape: tuple[int, ...], *, inner: int = 0) -> int:
     if x.shape != shape:
         raise _refused(x, f"must be {tuple(shape)}")
     check_memory(x)
-    if inner and not _is_dense(x, inner):
+    if inner and not x.is_contiguous() and not _is_dense(x, inner):
         raise _refused(x, f"must have its last {inner} axes without gaps, not strides {x.stride()}")
     return x.data_ptr()
 
@@ -52,7 +52,9 @@ def check_memory(x: Tensor) -> None:
         raise _refused(x, "must be plain numbers in memory")
     reach = x.numel()
     if reach and not x.is_contiguous():
-        reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+        reach = 1
+        for n, s in zip(x.shape, x.stride(), strict=True):  # at every call of a scan: no generator
+            reach += (n - 1) * s
     there = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()
     if reach > there and reach:
         raise _refused(x, f"reaches over {reach} elements, of which {max(0, there)} are in memory (was it freed?)")
@@ -69,13 +71,11 @@ def same_device(tensors: Iterable[Tensor]) -> torch.device:
 
 def _is_dense(x: Tensor, inner: int) -> bool:
     """Whether the last `inner` axes lie in order without gaps."""
-    if x.is_contiguous():
-        return True
-    step = 1
-    for n, s in zip(reversed(x.shape[-inner:] if inner else ()), reversed(x.stride()), strict=False):
-        if n != 1 and s != step:
+    shape, strides, step = x.shape, x.stride(), 1
+    for axis in range(-1, -inner - 1, -1):
+        if shape[axis] != 1 and strides[axis] != step:
             return False
-        step *= n
+        step *= shape[axis]
     return True
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch.autograd import forward_ad, profiler
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from blockforge.kernels.costs import rehearsing
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def needs_onednn(x: Tensor, *, plain: bool = True, **facts: object) -> str | None:
@@ -34,8 +36,11 @@ def is_captured() -> bool:
 def is_transformed() -> bool:
     """Whether a transform of torch.func is at work (vmap, grad, jvp, ...), or forward-mode differentiation: they know
     the rules of torch's own operators alone."""
-    if torch.compiler.is_compiling():  # whose graph is transformed as a whole
-        return False
+    return not torch.compiler.is_compiling() and in_transform()  # a graph is transformed as a whole
+
+
+def in_transform() -> bool:
+    """`is_transformed` where no graph is compiled, for those who have asked that before: asked for at every layer."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
@@ -49,10 +54,19 @@ def is_plain(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     FLOPs, transforms of functions, derivatives in forward mode and compilers know the public operators alone."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
+    dtype, device = x.dtype, x.device
     for t in (weight,) if bias is None else (weight, bias):
-        if type(t) not in (Tensor, nn.Parameter) or t.dtype != x.dtype or t.device != x.device:
+        if type(t) not in _PLAIN or t.dtype is not dtype or t.device != device:
             return False
-    return type(x) is Tensor and not (is_transformed() or is_watched())
+    return type(x) is Tensor and not (in_transform() or is_watched())
+
+
+def is_unseen(x: Tensor) -> bool:
+    """Whether nobody looks at the operators of a kernel on the CPU that is given x, a profiler included: then its code
+    may be called without the operators of torch that stand for it."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in _PLAIN or not x.is_cpu:
+        return False
+    return not (in_transform() or is_watched() or profiler._is_profiler_enabled)
 
 
 def is_watched() -> bool:

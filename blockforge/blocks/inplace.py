@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blockforge.blocks.leaves import untouched
 
 _INPLACE: dict[type, Callable[[Any, Tensor], Tensor]] = {
-    nn.GELU: lambda act, x: torch.ops.aten.gelu_(x, approximate=act.approximate),
+    nn.GELU: lambda act, x: torch.ops.aten.gelu_.default(x, approximate=act.approximate),
     nn.ReLU: lambda act, x: F.relu_(x),
     nn.SiLU: lambda act, x: F.silu(x, inplace=True),
 }

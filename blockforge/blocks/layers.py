@@ -104,7 +104,7 @@ class Conv2d(nn.Conv2d):
 def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
     """The positions of x_BHWC that a 1x1 kernel reads, and zeros for those in the padding."""
     if not any(padding):
-        return x[:, :: stride[0], :: stride[1]]
+        return x if stride == (1, 1) else x[:, :: stride[0], :: stride[1]]
     first = [-(-p // s) * s - p for p, s in zip(padding, stride, strict=True)]  # the first that is not padding
     inner = x[:, first[0] :: stride[0], first[1] :: stride[1]]
     pads: list[int] = []

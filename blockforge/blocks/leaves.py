@@ -46,7 +46,10 @@ def untouched(leaf: nn.Module, made: type) -> bool:
         return False
     if leaf._forward_hooks or leaf._forward_pre_hooks or leaf._backward_hooks or leaf._backward_pre_hooks:
         return False
-    return all(type(p) is nn.Parameter or not hasattr(p, "__tensor_flatten__") for p in leaf._parameters.values())
+    for p in leaf._parameters.values():  # asked at every call: no generator
+        if type(p) is not nn.Parameter and hasattr(p, "__tensor_flatten__"):
+            return False
+    return True
 
 
 def bias_of(linear: nn.Module, x: Tensor) -> Tensor | None:

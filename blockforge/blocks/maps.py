@@ -22,6 +22,7 @@ class Maps(nn.Sequential):
         super().__init__(*modules)
         self.made = {name: type(module) for name, module in self._modules.items()}
         self.layouts = {name: layout_of(module) for name, module in self.named_children()}
+        self.give_new = {name for name, made in self.made.items() if issubclass(made, _GIVE_NEW)}
 
     def forward(self, x: Tensor) -> Tensor:
         layout, before = "NHWC", ""
@@ -29,7 +30,7 @@ class Maps(nn.Sequential):
             assert module is not None
             made, wanted = self.made.get(name), self.layouts.get(name, "NHWC")
             if wanted != layout:
-                x, layout = x.permute((0, 3, 1, 2) if wanted == "NCHW" else (0, 2, 3, 1)), wanted
+                x, layout = x.permute(0, 3, 1, 2) if wanted == "NCHW" else x.permute(0, 2, 3, 1), wanted
             x = activate(module, x, self._gives_new(before)) if made in _ACTS else module(x)
             if made is not nn.Identity or not untouched(module, nn.Identity):
                 before = name
@@ -41,5 +42,5 @@ class Maps(nn.Sequential):
 
     def _gives_new(self, name: str) -> bool:
         """Whether the module of this name gives what nobody else reads."""
-        made, module = self.made.get(name, nn.Module), self._modules.get(name)
-        return issubclass(made, _GIVE_NEW) and module is not None and untouched(module, made)
+        module = self._modules.get(name)
+        return name in self.give_new and module is not None and untouched(module, self.made[name])

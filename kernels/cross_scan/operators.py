@@ -16,7 +16,7 @@ from blockforge.kernels.buffers import empty
 from blockforge.kernels.cross_scan import captured
 from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, Order
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.plain import as_given
+from blockforge.kernels.plain import as_given, is_unseen
 
 _EIGHT = ", ".join(["Tensor"] * 8)
 _MAP = (
@@ -29,8 +29,9 @@ _ONE = "Tensor B, Tensor C, Tensor A, Tensor? D, Tensor? bias, int direction, in
 class CrossScan:
     """The function `cross_scan` of a backend, and its operators.
 
-    Eager calls run operator by operator, so that counters of operations and of memory see all of them; in a
-    compiled graph stands one, `blockforge::cross_scan_<backend>`.
+    In a compiled graph stands one, `blockforge::cross_scan_<backend>`. Eager calls run operator by operator, so that
+    counters of operations and of memory see all of them. Where nobody looks, a direction is a plain call: on a small
+    map torch's dispatcher takes longer than the scan.
 
     Args:
         scan: a class like `selective_scan.numba_impl.Scan`.
@@ -91,11 +92,11 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> Tensor:  # fmt: skip
         """The sum of the scans, in x's type."""
-        y = empty(x.shape, x)
+        y, into = empty(x.shape, x), self._into if is_unseen(x) else self.into
         with as_given(x):
             for k, direction in enumerate(directions):
                 steps = dt[..., k, :].float() @ dt_weight[k].float().mT
-                self.into(y, x, steps, *_direction(k, B, C, A, D, dt_bias), direction, window, k > 0)
+                into(y, x, steps, *_direction(k, B, C, A, D, dt_bias), direction, window, k > 0)
                 del steps  # before the next ones are made
         return y.to(x.dtype)
 
@@ -104,13 +105,13 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The gradient of every tensor; where there is no D or no bias, what it would be."""
-        dx, found = empty(x.shape, x), []
+        dx, found, back = empty(x.shape, x), [], self._back if is_unseen(x) else self.back
         with as_given(x):
             for k, direction in enumerate(directions):
                 dt_k, weight = dt[..., k, :].float(), dt_weight[k].float()
                 steps = dt_k @ weight.mT
                 given = _direction(k, B, C, A, D, dt_bias)
-                of_parameters = self.back(dx, steps, dy, x, *given, direction, window, k > 0)
+                of_parameters = back(dx, steps, dy, x, *given, direction, window, k > 0)
                 of_weight = steps.flatten(0, 2).mT @ dt_k.flatten(0, 2)
                 found.append((steps @ weight, of_weight, *of_parameters))
                 del steps

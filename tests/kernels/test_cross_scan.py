@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels.costs import costs_of
@@ -154,3 +157,44 @@ def test_shapes_are_checked() -> None:
         cross_scan(x[0], dt, B, C, weight, A, directions=DIRECTIONS)
     with pytest.raises(ValueError, match=r"dt_bias must be \(4, 6\), not \(4, 5\)"):
         cross_scan(x, dt, B, C, weight, A, D, dt_bias=bias[:, :5], directions=DIRECTIONS)
+
+
+class Seen(TorchDispatchMode):
+    """Notes the names of operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(not find_spec("numba"), reason="needs numba")
+def test_operators_of_torch_stand_for_directions_where_somebody_looks() -> None:
+    """A mode and a profiler see them, and what they compute is what the plain calls do."""
+    operands, wanted = make(), {"blockforge::cross_scan_numba_into", "blockforge::cross_scan_numba_back"}
+    unseen = run(operands, "numba", torch.float32, DIRECTIONS)
+    with profile(activities=[ProfilerActivity.CPU]) as records:
+        profiled = run(operands, "numba", torch.float32, DIRECTIONS)
+    with Seen() as seen:
+        watched = run(operands, "numba", torch.float32, DIRECTIONS)
+    assert wanted <= {event.name for event in records.events() or ()}
+    assert wanted <= seen.names
+    for name, a, b, c in zip(NAMES, unseen, profiled, watched, strict=True):
+        assert a.equal(b), name
+        assert a.equal(c), name
+
+
+@pytest.mark.skipif(not find_spec("numba"), reason="needs numba")
+def test_no_operator_of_torch_stands_for_a_direction_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On small maps torch's dispatcher takes longer than the scan of a direction."""
+    from blockforge.kernels.cross_scan.numba_impl import cross_scan as of_numba
+
+    def called(*given: Any) -> None:
+        raise AssertionError("an operator of torch was called")
+
+    monkeypatch.setattr(of_numba, "into", called)
+    monkeypatch.setattr(of_numba, "back", called)
+    run(make(), "numba", torch.float32, DIRECTIONS)
