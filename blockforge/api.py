@@ -13,6 +13,7 @@ from torch import Tensor
 from blockforge.capacity import need
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.backbone import Backbone, stage_indices
+from blockforge.compiler.out_norms import OutNorm
 from blockforge.spec import Spec, SpecLike, load
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def build(
     drop_path_rate: float | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
+    out_norm: OutNorm = None,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     check_memory: bool = True,
@@ -46,8 +48,12 @@ def build(
         features_only: return feature maps (B, C, H, W) in place of logits.
         out_indices: with `features_only`, the stages whose maps are returned: indices, negative ones from the end, or
             a number n for the last n; all by default.
+        out_norm: with `features_only`, a norm behind each map, as official dense backbones have: `layer_norm`,
+            `batch_norm` or any other as a spec names it, `{"op": "layer_norm", "eps": 1e-6}`; none by default. That
+            of stage 2 is the module `out_norms.2`.
         weights: a file of weights to load (safetensors, or a checkpoint of torch that holds only tensors), or a
-            `Weights`, which says where in it they are.
+            `Weights`, which says where in it they are. With `features_only` what the maps do not need is left out,
+            and a line names it.
         seed: makes the initialisation reproducible, without touching torch's global generator.
         check_memory: refuse a network whose parameters the default device can never hold; none are on `meta`.
         device: where its tensors are made; torch's default by default, the CPU unless it was changed. On "meta" they
@@ -66,7 +72,7 @@ def build(
     if features_only or out_indices is not None:
         out_indices = stage_indices(out_indices, len(arch.plan.stages))
     with _seeded(seed), torch.device(device) if device is not None else contextlib.nullcontext():
-        model = Backbone.from_architecture(arch, out_indices, check_memory)
+        model = Backbone.from_architecture(arch, out_indices, check_memory, out_norm)
     if weights is not None:
         from blockforge.saving import load_weights
 

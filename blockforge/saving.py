@@ -18,13 +18,15 @@ from blockforge import __version__
 from blockforge.blocks.plugins import comments, needed
 from blockforge.compiler import Architecture
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.out_norms import out_norm_values
 from blockforge.errors import WeightsError, shown_path
 from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.notes import note
 from blockforge.spec import Spec, load, to_yaml
 from blockforge.weights.files import Weights, read_checkpoint
-from blockforge.weights.misfit import MisfitError, check_ours, looks_ours
-from blockforge.weights.official import unwrap, with_our_names
+from blockforge.weights.leeway import leeway
+from blockforge.weights.misfit import MisfitError, looks_ours
+from blockforge.weights.official import fitted, unwrap
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
 
@@ -112,7 +114,7 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
 
     path = Path(folder)
     info = _read_versions(path / "versions.json")
-    model = build(load(path / "spec.yaml"), out_indices=info["out_indices"])
+    model = build(load(path / "spec.yaml"), out_indices=info["out_indices"], out_norm=info["out_norm"])
     if not info["pooled"]:
         model.reset_classifier(0, global_pool="")
     load_weights(model, path / "model.safetensors")
@@ -124,15 +126,17 @@ def _read_versions(file: Path) -> dict[str, Any]:
 
     Raises: WeightsError if it holds what `save_model` never writes.
     """
-    indices, pooled = None, True
+    indices, norm, pooled = None, None, True
     if os.path.isfile(file):
         whole = read_json(file)
-        indices, pooled = whole.get("out_indices"), whole.get("pooled", True)
+        indices, norm, pooled = whole.get("out_indices"), whole.get("out_norm"), whole.get("pooled", True)
         if indices is not None and not (isinstance(indices, list) and all(type(i) is int for i in indices)):
             raise WeightsError(f"{shown_path(file)}: out_indices is a list of stages or null")
+        if not (norm is None or isinstance(norm, dict)):
+            raise WeightsError(f"{shown_path(file)}: out_norm is a norm with its parameters, or null")
         if not isinstance(pooled, bool):
             raise WeightsError(f"{shown_path(file)}: pooled is true or false")
-    return {"out_indices": indices, "pooled": pooled}
+    return {"out_indices": indices, "out_norm": norm, "pooled": pooled}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -157,7 +161,8 @@ def load_weights(
     """Load weights of ours, or an official checkpoint of the spec's family, into `model`.
 
     What trainers wrap them in is taken off: wrappers' keys and prefixes, and parts that wrappers put into names.
-    Where raw weights and their moving average are both there, the average is taken, and a line says so.
+    Where raw weights and their moving average are both there, the average is taken, and a line says so. A model of
+    feature maps takes a whole model's: a line names what it leaves out.
 
     Args:
         file: a path, or a `Weights`.
@@ -168,8 +173,7 @@ def load_weights(
     tensors = unwrap_file(weights)
     own = model.state_dict()
     try:
-        fitting = with_our_names(tensors, own, resize=resizers(model))
-        check_ours(own, fitting)
+        fitting = fitted(tensors, own, leeway(model), resizers(model))
     except MisfitError as e:
         found = (
             _named_in(weights.file)
@@ -179,7 +183,7 @@ def load_weights(
         raise MisfitError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or found) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
-    model.load_state_dict(fitting)
+    model.load_state_dict({**own, **fitting})
     classes = classes_in_header(weights.file)
     model.classes = classes if classes is not None and len(classes) == model.num_classes else None
 
@@ -219,12 +223,14 @@ def _named_in(file: str | os.PathLike[str]) -> str | None:
 
 
 def _versions(model: Backbone) -> dict[str, Any]:
+    norm = out_norm_values(model.out_norm)
     return {
         "blockforge": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "hash": model.arch.hash,
         "out_indices": list(model.out_indices) if model.out_indices is not None else None,
+        "out_norm": norm,
         "pooled": model.pooled,
-        "plugins": [{s.kind.strip("-"): s.name, "blocks": b} for s, b in needed(model.spec.tree).items()],
+        "plugins": [{s.kind.strip("-"): s.name, "blocks": b} for s, b in needed([model.spec.tree, norm]).items()],
     }

@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from blockforge.blocks.base import Norm
 from blockforge.capacity import need
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lower import build_modules, emit
 from blockforge.compiler.modules import Layer
+from blockforge.compiler.out_norms import OutNorm, build_out_norms, out_norm_op
 from blockforge.errors import BlockforgeError
 from blockforge.spec.model import Spec
 from blockforge.units import format_count
@@ -61,6 +63,7 @@ class Backbone(fx.GraphModule):
         arch: the graph it was built from, with shapes and costs.
         in_chans, num_classes, num_features: channels of the image, outputs of the classifier, channels of the last map.
         feature_info: channels, reduction and module of each stage's map.
+        out_norm: the norm behind each map, the modules `out_norms.0` and so on; None: the maps are the stages' own.
         classes: names of the classifier's outputs, if it was trained or loaded with some.
         pooled: False after `reset_classifier(0, "")`: the model gives its last map in place of logits.
 
@@ -71,6 +74,7 @@ class Backbone(fx.GraphModule):
     in_chans: int
     num_classes: int
     out_indices: tuple[int, ...] | None
+    out_norm: Norm | None
     pooled: bool
     classes: tuple[str, ...] | None = None
     head: Any  # what the head's block builds, see `blocks.base.Head`
@@ -79,7 +83,11 @@ class Backbone(fx.GraphModule):
 
     @classmethod
     def from_architecture(
-        cls, arch: Architecture, out_indices: int | Sequence[int] | None = None, check_memory: bool = True
+        cls,
+        arch: Architecture,
+        out_indices: int | Sequence[int] | None = None,
+        check_memory: bool = True,
+        out_norm: OutNorm = None,
     ) -> Backbone:
         """Build the modules of `arch`, freshly initialised.
 
@@ -87,14 +95,18 @@ class Backbone(fx.GraphModule):
             out_indices: return these stages' maps instead of logits, and build no more than they need; negative ones
                 count from the last stage, and a number n means the last n.
             check_memory: refuse parameters that the device can never hold.
-        Raises: BlockforgeError for stages that there are not. CapacityError.
+            out_norm: a norm behind each of these maps, as specs name one.
+        Raises: BlockforgeError for stages that there are not, and for what is no norm. CapacityError.
         """
+        norm = out_norm_op(out_norm)
+        if norm is not None and out_indices is None:
+            raise BlockforgeError("out_norm is for feature maps\n  hint: features_only=True, or out_indices")
         maps = stage_indices(out_indices, len(arch.plan.stages)) if out_indices is not None else None
         num_stages = max(maps) + 1 if maps else None
         if check_memory:
             _check_memory(arch, maps is None, num_stages)
         modules = build_modules(arch, with_head=maps is None, num_stages=num_stages)
-        return _assemble(arch, modules, maps)
+        return _assemble(arch, {**modules, **build_out_norms(arch, norm, maps or ())}, maps, out_norm=norm)
 
     @property
     def spec(self) -> Spec:
@@ -151,10 +163,11 @@ class Backbone(fx.GraphModule):
         return self._view(maps, max(maps) if stop_early else stages - 1)(x)
 
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
-        """A model with `features_only` made of this one's own modules: of stages `out_indices`, all by default."""
+        """A model with `features_only` made of this one's own modules, output norms included: of stages
+        `out_indices`, all by default."""
         maps = stage_indices(out_indices, len(self.arch.plan.stages))
-        modules = _called(self, emit(self.arch, maps, logits=False))
-        return _assemble(self.arch, modules, maps, self.training, notes=self._notes())
+        modules = _called(self, emit(self.arch, maps, logits=False, out_norm=self.out_norm))
+        return _assemble(self.arch, modules, maps, self.training, notes=self._notes(), out_norm=self.out_norm)
 
     def get_classifier(self) -> nn.Module:
         """The linear layer that gives the logits."""
@@ -262,7 +275,8 @@ class Backbone(fx.GraphModule):
 
     def _parts(self) -> dict[str, nn.Module]:
         """Every module by path, the head of a model that does not pool included."""
-        return _called(self, emit(self.arch, self.out_indices, logits=self.out_indices is None))
+        graph = emit(self.arch, self.out_indices, logits=self.out_indices is None, out_norm=self.out_norm)
+        return _called(self, graph)
 
     def _notes(self) -> dict[str, Any]:
         """The plain data that others have set on the model."""
@@ -270,10 +284,11 @@ class Backbone(fx.GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         modules, notes = copy.deepcopy((self._parts(), self._notes()), memo)
-        return _assemble(self.arch, modules, self.out_indices, self.training, self.pooled, notes)
+        return _assemble(self.arch, modules, self.out_indices, self.training, self.pooled, notes, self.out_norm)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _assemble, (self.arch, self._parts(), self.out_indices, self.training, self.pooled, self._notes())
+        own = (self.arch, self._parts(), self.out_indices, self.training, self.pooled, self._notes(), self.out_norm)
+        return _assemble, own
 
 
 _PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
@@ -286,10 +301,11 @@ def _assemble(
     training: bool = True,
     pooled: bool = True,
     notes: Mapping[str, Any] | None = None,
+    out_norm: Norm | None = None,
 ) -> Backbone:
     """A model from modules by path; the graph follows from `arch`, so that it need not be stored."""
-    model = Backbone(modules, emit(arch, maps, logits=maps is None), class_name="Backbone")
-    model.arch, model.out_indices, model.pooled = arch, maps, pooled
+    model = Backbone(modules, emit(arch, maps, logits=maps is None, out_norm=out_norm), class_name="Backbone")
+    model.arch, model.out_indices, model.out_norm, model.pooled = arch, maps, out_norm, pooled
     model.in_chans = arch.plan.input.channels
     model.num_classes = arch.plan.num_classes if maps is None else 0
     model.training = training
@@ -301,8 +317,15 @@ def _assemble(
 
 
 def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
-    """The modules that a graph calls, by path."""
-    return {n.target: model.get_submodule(n.target) for n in graph.nodes if n.op == "call_module"}
+    """The modules that a graph calls, by path. Raises: BlockforgeError if the model was built without one."""
+    names = [n.target for n in graph.nodes if n.op == "call_module"]
+    try:
+        return {name: model.get_submodule(name) for name in names}
+    except AttributeError:
+        held = {name for name, _ in model.named_modules()}
+        lacking = next(name for name in names if name not in held)
+        hint = "out_indices names its stages"
+        raise BlockforgeError(f"the model was built without {lacking}\n  hint: {hint}") from None
 
 
 def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:

@@ -14,10 +14,11 @@ from typing import Any
 import networkx as nx
 from torch import fx, nn
 
-from blockforge.blocks.base import Tokens
+from blockforge.blocks.base import Norm, Tokens
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.maps import fit_map, least_image, token_map
 from blockforge.compiler.modules import Branch, Fuse, Layer, WindowIn, WindowOut, image_map
+from blockforge.compiler.out_norms import out_norm_path
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | 
 
 
 def emit(
-    arch: Architecture, maps: Sequence[int] | None = None, logits: bool = True, features: int | None = None
+    arch: Architecture,
+    maps: Sequence[int] | None = None,
+    logits: bool = True,
+    features: int | None = None,
+    out_norm: Norm | None = None,
 ) -> fx.Graph:
     """The fx graph of the network.
 
@@ -68,6 +73,7 @@ def emit(
         maps: stages whose maps it returns, as NCHW views; None: it returns a single value.
         logits: without maps: the head's output; else what the head reads, as an NCHW view.
         features: with maps: the stage of which it returns, before the maps, what a later one or the head would read.
+        out_norm: with maps: the norm behind each.
     """
     graph = fx.Graph()
     emitted: dict[str, fx.Node] = {}
@@ -79,7 +85,7 @@ def emit(
             continue
         emitted[unit.name] = _emit_unit(arch.graph, graph, unit, node, emitted)
     ends = arch.stage_ends()
-    found = [_map(graph, emitted[stage_ends[i]], ends[i]["tokens"]) for i in maps or ()]
+    found = [_map(graph, emitted[stage_ends[i]], ends[i]["tokens"], out_norm, out_norm_path(i)) for i in maps or ()]
     if maps is None:
         graph.output(emitted["head"] if logits else _nchw(graph, emitted[stage_ends[-1]]))
     else:
@@ -141,11 +147,16 @@ def _nchw(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.create_node("call_method", "permute", (node, 0, 3, 1, 2), name=f"{node.name}_nchw")
 
 
-def _map(graph: fx.Graph, node: fx.Node, tokens: Tokens | None) -> fx.Node:
-    """A stage's map; of a row of tokens, its patches."""
+def _map(graph: fx.Graph, node: fx.Node, tokens: Tokens | None, norm: Norm | None, path: str) -> fx.Node:
+    """A stage's map, behind its output norm if there is one; of a row of tokens, its patches."""
     if tokens is not None:
         node = graph.create_node("call_function", token_map, (node, *tokens), name=f"{node.name}_map")
-    return _nchw(graph, node)
+    if norm is not None and norm.layout == "NHWC":
+        node = graph.create_node("call_module", path, (node,), name=path.replace(".", "_"))
+    node = _nchw(graph, node)
+    if norm is not None and norm.layout == "NCHW":
+        node = graph.create_node("call_module", path, (node,), name=path.replace(".", "_"))
+    return node
 
 
 def is_leaf_on_nchw(node: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from blockforge import __version__
 from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.out_norms import out_norm_values
 from blockforge.errors import WeightsError
 from blockforge.extras import need
 from blockforge.files import make_folder, write_text
@@ -129,7 +130,9 @@ def config(model: Backbone) -> dict[str, Any]:
     """`config.json`: the spec, where timm looks for a model's arguments. timm loads whole models only."""
     arguments: dict[str, Any] = {"spec": model.spec.tree}
     if model.out_indices is not None:
-        return {"model_args": {**arguments, "features_only": True, "out_indices": list(model.out_indices)}}
+        arguments |= {"features_only": True, "out_indices": list(model.out_indices)}
+        norm = out_norm_values(model.out_norm)
+        return {"model_args": {**arguments, "out_norm": norm} if norm is not None else arguments}
     if not model.pooled:
         arguments["global_pool"] = ""
     named = {} if model.classes is None else {"label_names": list(model.classes)}

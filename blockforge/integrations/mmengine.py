@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.api import build
+from blockforge.compiler.out_norms import OutNorm
 from blockforge.errors import BlockforgeError
 from blockforge.extras import MissingExtraError
-from blockforge.integrations.weights import load_features
+from blockforge.saving import load_weights
 from blockforge.spec import SpecLike
 
 try:
@@ -30,12 +31,14 @@ class BlockForge(BaseModule):
         spec: a zoo name, the path of a YAML file, or a mapping.
         overrides: values of the spec to replace by path, `{"stages.2.depth": 12}`.
         out_indices: the stages whose maps it gives; all by default.
+        out_norm: a norm behind each map, `"layer_norm"` or `{"op": "layer_norm", "eps": 1e-6}`; never frozen.
         frozen_stages: 0: the stem is not trained, 1: nor the first stage, and so on; -1: all are.
         norm_eval: keep the statistics of batch norms as they are.
         with_cp: recompute each layer in the backward pass, to save memory.
         in_channels, img_size, drop_path_rate: as in `blockforge.build`.
         init_cfg: `{"type": "Pretrained", "checkpoint": FILE, "prefix": "backbone."}` loads our weights or an official
-            checkpoint of the spec, its classifier left out; `prefix` for a larger model's. Others go to MMEngine.
+            checkpoint of the spec, output norms included and its classifier left out; `prefix` for a larger model's.
+            Others go to MMEngine.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class BlockForge(BaseModule):
         overrides: Mapping[str, Any] | None = None,
         *,
         out_indices: Sequence[int] | None = None,
+        out_norm: OutNorm = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -62,6 +66,7 @@ class BlockForge(BaseModule):
             drop_path_rate=drop_path_rate,
             features_only=True,
             out_indices=out_indices,
+            out_norm=out_norm,
         )
         stages = len(self.model.feature_info)
         if not -1 <= frozen_stages <= stages:
@@ -82,7 +87,7 @@ class BlockForge(BaseModule):
             super().init_weights()
             return
         if not self._is_init:
-            load_features(self.model, os.fspath(cfg["checkpoint"]), cfg.get("prefix", ""))
+            load_weights(self.model, os.fspath(cfg["checkpoint"]), prefix=cfg.get("prefix"))
             self._is_init = True
 
     def train(self, mode: bool = True) -> BlockForge:

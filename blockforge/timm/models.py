@@ -14,8 +14,9 @@ from blockforge.compiler.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
 from blockforge.spec import SpecLike, list_specs, load
-from blockforge.weights.misfit import MisfitError, check_ours
-from blockforge.weights.official import unwrap, with_our_names
+from blockforge.weights.leeway import leeway
+from blockforge.weights.misfit import MisfitError
+from blockforge.weights.official import fitted, unwrap
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
 
@@ -62,14 +63,19 @@ def _create(name: str, spec: SpecLike, pretrained: bool, kwargs: dict[str, Any])
     """What timm's own entry points do: build, load weights, perhaps keep the maps alone."""
     features_only = kwargs.pop("features_only", False)
     out_indices = kwargs.pop("out_indices", None) if features_only else None
-    getter = kwargs.pop("feature_cls", None)
+    out_norm, getter = kwargs.pop("out_norm", None), kwargs.pop("feature_cls", None)
     if getter not in (None, "getter"):
         raise BlockforgeError(f"feature_cls={getter!r} is not for this model\n  hint: leave it out, or 'getter'")
+    if out_norm is not None and getter is not None:
+        raise BlockforgeError("timm's wrapper puts no norms behind maps\n  hint: leave feature_cls out")
     if features_only and getter is not None:
         kwargs["feature_cfg"] = {"feature_cls": getter, "out_indices": _stages(spec, out_indices)}
+    maps = {"features_only": features_only and getter is None, "out_norm": out_norm}
+    if maps["features_only"]:
+        maps["out_indices"] = out_indices
 
     def make(**arguments: Any) -> Backbone:
-        return _model(name, spec, arguments)
+        return _model(name, spec, arguments, maps)
 
     model = build_model_with_cfg(
         make,
@@ -79,15 +85,15 @@ def _create(name: str, spec: SpecLike, pretrained: bool, kwargs: dict[str, Any])
         features_only=features_only and getter is not None,
         **kwargs,
     )
-    return _features(model, out_indices) if features_only and getter is None else model
+    return _with_cfg_of_maps(model) if maps["features_only"] else model
 
 
 def _stages(spec: SpecLike, out_indices: Any) -> Any:
     return out_indices if out_indices is not None else tuple(range(len(load(spec).stages)))
 
 
-def _model(name: str, spec: SpecLike, arguments: dict[str, Any]) -> Backbone:
-    """The model of timm's arguments."""
+def _model(name: str, spec: SpecLike, arguments: dict[str, Any], maps: Mapping[str, Any]) -> Backbone:
+    """The model of timm's arguments, and of `build`'s that say which maps it gives."""
     if unknown := sorted(set(arguments) - set(_PARAMETERS)):
         raise BlockforgeError(f"{name} takes no '{unknown[0]}'\n  hint: {did_you_mean(unknown[0], _PARAMETERS)}")
     drop_rate = arguments.pop("drop_rate", 0.0)
@@ -95,10 +101,10 @@ def _model(name: str, spec: SpecLike, arguments: dict[str, Any]) -> Backbone:
         raise BlockforgeError(f"drop_rate={drop_rate} is not a share of the features\n  hint: from 0 to below 1")
     device, dtype = arguments.pop("device", None), arguments.pop("dtype", None)
     pool = arguments.pop("global_pool", None)
-    model = build(spec, **arguments)
-    if pool is not None:
+    model = build(spec, **arguments, **maps)
+    if pool is not None and model.out_indices is None:
         model.reset_classifier(model.num_classes, pool)
-    if drop_rate:
+    if drop_rate and model.out_indices is None:
         if not hasattr(model.head, "drop_rate"):
             raise BlockforgeError(f"the head of {name} has no dropout before its classifier\n  hint: drop_path_rate")
         model.head.drop_rate = drop_rate
@@ -116,24 +122,24 @@ def _one_call(module: nn.Module) -> None:
         register_notrace_module(type(module))
 
 
-def _features(whole: Backbone, out_indices: Any) -> Backbone:
-    """The maps alone of a model that timm has made."""
-    model = whole.features(out_indices)
-    cfg: dict[str, Any] = getattr(whole, "pretrained_cfg", {})
+def _with_cfg_of_maps(model: Backbone) -> Backbone:
+    """A model of feature maps that timm has made, without what is said of a classifier."""
+    cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     kept = {k: v for k, v in cfg.items() if k not in ("num_classes", "classifier", "global_pool")}
     vars(model).update(pretrained_cfg=kept, default_cfg=kept)
     return model
 
 
 def _our_names(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor]:
-    """A checkpoint of this architecture, ours or official, whatever its classes and channels: timm fits these."""
+    """What a checkpoint of this architecture, ours or official, has for a model, whatever its classes and channels:
+    timm fits these."""
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     overrides = {"num_classes": cfg["num_classes"], "input.channels": cfg["input_size"][0]}
-    own = build(model.spec, overrides).state_dict()
+    own = build(model.spec, overrides, out_indices=model.out_indices, out_norm=model.out_norm).state_dict()
     try:
-        found = with_our_names(unwrap(state), own, resize=resizers(model))
-        check_ours(own, found)
+        allowed = leeway(model)
+        found = fitted(unwrap(state), own, allowed, resizers(model))
     except MisfitError as e:
         hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else hint_of_size(model.arch, e)
         raise MisfitError(e.differences, hint) from None
-    return dict(found)
+    return {**{k: v for k, v in model.state_dict().items() if k in allowed.fresh}, **found}

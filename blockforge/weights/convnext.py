@@ -8,6 +8,7 @@ from blockforge.weights.tables import by_table, in_layers
 _OFFICIAL = {
     "stem.{i}": "downsample_layers.0.{i}",
     "stages.{s}.downsample.{i}": "downsample_layers.{s}.{i}",
+    "out_norms.{s}": "norm{s}",
     "head.pooled_norm": "norm",
     "head.fc": "head",
     **in_layers(
@@ -41,7 +42,14 @@ _TIMM = {
     ),
 }
 
-CONVNEXT = register(Family("convnext", lambda keys: "stages.0.0.pwconv1.weight" in keys, by_table(_OFFICIAL)))
+CONVNEXT = register(
+    Family(
+        "convnext",
+        lambda keys: "stages.0.0.pwconv1.weight" in keys,
+        by_table(_OFFICIAL),
+        out_norm={"op": "layer_norm", "eps": 1e-6},
+    )
+)
 CONVNEXT_TIMM = register(
     Family("convnext_timm", lambda keys: "stages.0.blocks.0.conv_dw.weight" in keys, by_table(_TIMM))
 )

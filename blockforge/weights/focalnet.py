@@ -27,6 +27,7 @@ def _rows(stem: str, stage: str, norm: str, scale: str, head: str) -> dict[str, 
         "stages.{s}.downsample.1": f"layers.{stage}.downsample.proj",
         "stages.{s}.downsample.2": f"layers.{stage}.downsample.norm",
         **in_layers(layer, "layers.{s}.blocks.{l}"),
+        "out_norms.{s}": "norm{s}",
         "head.norm": "norm",
         "head.fc": head,
     }

@@ -32,6 +32,7 @@ _ROWS = {
     "stem.{i}": "patch_embed.conv_down.{i}",
     "stages.{s}.downsample.0": "levels.{s-1}.downsample.reduction.0",
     **in_layers(_LAYER, "levels.{s}.blocks.{l}"),
+    "out_norms.{s}": "outnorm{s}",
     "head.norm": "norm",
     "head.fc": "head",
 }

@@ -41,15 +41,10 @@ class OtherShape(NamedTuple):
     wanted: tuple[int, ...]
 
 
-def check_ours(own: Mapping[str, Tensor], found: Mapping[str, Tensor], *, surplus: bool = True) -> None:
-    """Compare tensors under our names with a network's state dict.
-
-    Args:
-        surplus: whether tensors that the network has no place for are wrong.
-    Raises: MisfitError.
-    """
+def check_ours(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Compare tensors under our names with a network's state dict. Raises: MisfitError."""
     missing = [name for name in own if name not in found]
-    left = [name for name in found if name not in own] if surplus else []
+    left = [name for name in found if name not in own]
     shapes = [
         OtherShape(name, tuple(found[name].shape), name, tuple(wanted.shape))
         for name, wanted in own.items()

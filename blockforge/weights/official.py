@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from blockforge.errors import WeightsError
 from blockforge.notes import note
 from blockforge.weights import wrappers
-from blockforge.weights.misfit import MisfitError, OtherShape, check, looks_ours, some
+from blockforge.weights.leeway import NONE, Leeway, leeway
+from blockforge.weights.misfit import MisfitError, OtherShape, check, check_ours, looks_ours, some
 from blockforge.weights.resize import Resize, resized_to, resizers, said
 from blockforge.weights.values import check_kinds, check_value
 
@@ -37,6 +38,7 @@ class Family:
         prepare: official tensors in another arrangement under other keys, where stacking is not enough
             (a fused tensor split, an axis moved).
         computed: official buffers that a constructor computes and ours do without.
+        out_norm: what its dense backbones have behind each map, as a value of the option `out_norm`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Family:
     sources: Callable[[str], tuple[str, ...] | None]
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     computed: Callable[[str], bool] = lambda key: False
+    out_norm: str | Mapping[str, Any] = "layer_norm"
 
 
 FAMILIES: dict[str, Family] = {}
@@ -90,31 +93,73 @@ def load_official(
     model is then unchanged.
     """
     state = unwrap(state_dict, key, prefix)
-    model.load_state_dict(convert(model.state_dict(), state, family_of(state), resize=resizers(model)))
+    own = model.state_dict()
+    model.load_state_dict({**own, **_of_family(state, own, leeway(model), resizers(model))})
 
 
-def with_our_names(
+def fitted(
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
-    *,
-    surplus: bool = True,
+    leeway: Leeway = NONE,
     resize: Mapping[str, Resize] | None = None,
 ) -> Mapping[str, Tensor]:
-    """A checkpoint under our names: one in an official layout is converted.
+    """What a network takes of a checkpoint, under our names: one in an official layout is converted.
 
     Args:
-        own: the state dict of a network that the weights may be of.
-        surplus: whether official tensors that the network has no place for are wrong.
+        own: the state dict of the network.
+        leeway: what the checkpoint may hold besides, or lack; lines say so.
         resize: brings tensors of another size to the network's, see `resize`; a line says so.
-    Raises: WeightsError if the layout is unknown or does not fit, or a value is no number; what has our names is
-        given as it is, but for what was resized.
+    Raises: WeightsError if the layout is unknown or does not fit, or a value is no number.
     """
-    if 2 * len(own.keys() & tensors.keys()) >= len(own) or looks_ours(tensors):
-        for name in (name for name in own if name in tensors):
-            check_value(name, tensors[name], own[name])
-        found = {k: resized_to(own[k], tensors[k], k, resize or {}) for k in own if k in tensors}
-        return {**tensors, **_told({k: v for k, v in found.items() if v is not None})}
-    return convert(own, tensors, family_of(tensors), surplus=surplus, resize=resize)
+    if 2 * len(own.keys() & tensors.keys()) < len(own) and not looks_ours(tensors):
+        return _of_family(tensors, own, leeway, resize)
+    asked = leeway.asked(own, tensors.__contains__)
+    for name in (name for name in asked if name in tensors):
+        check_value(name, tensors[name], own[name])
+    sized = {k: resized_to(v, tensors[k], k, resize or {}) for k, v in asked.items() if k in tensors}
+    found = {**tensors, **_told({k: v for k, v in sized.items() if v is not None})}
+    spare = [name for name in leeway.spare if name in found]
+    check_ours(asked, {k: v for k, v in found.items() if k not in spare})
+    norms = [name for name in spare if name in leeway.out_norms]
+    _say_differences(own, asked, spare, "layer_norm", norms)
+    return {name: found[name] for name in asked}
+
+
+def _of_family(
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    leeway: Leeway,
+    resize: Mapping[str, Resize] | None,
+) -> dict[str, Tensor]:
+    """`fitted` of a checkpoint in an official layout."""
+    family = family_of(tensors)
+
+    def official(names: Sequence[str]) -> set[str]:
+        return {source for name in names for source in family.sources(name) or ()}
+
+    asked = leeway.asked(own, lambda name: not tensors.keys().isdisjoint(official([name])))
+    spare = official(leeway.spare)
+    found = convert(asked, tensors, family, spare=spare, resize=resize)
+    left = [name for name in _prepared(tensors, family) if name in spare]
+    norms = official(leeway.out_norms)
+    _say_differences(own, asked, left, family.out_norm, [name for name in left if name in norms])
+    return found
+
+
+def _say_differences(
+    own: Mapping[str, Tensor],
+    asked: Mapping[str, Tensor],
+    spare: Sequence[str],
+    out_norm: str | Mapping[str, Any],
+    norms: Sequence[str],
+) -> None:
+    """Name what a network leaves out of a checkpoint, output norms among it, and what it keeps as it was made."""
+    if spare:
+        option = "batch_norm" if any(name.endswith(".running_mean") for name in norms) else out_norm
+        hint = f"; out_norm={option!r} gives the maps these norms" if norms else ""
+        note(f"left out {len(spare)} tensors that the network has no place for: {some(spare, 12)}{hint}")
+    if fresh := [name for name in own if name not in asked]:
+        note(f"the checkpoint has no output norms: as they were made stay {some(fresh, 12)}")
 
 
 def convert(
@@ -122,7 +167,7 @@ def convert(
     official: Mapping[str, Tensor],
     family: Family,
     *,
-    surplus: bool = True,
+    spare: Collection[str] = (),
     resize: Mapping[str, Resize] | None = None,
 ) -> dict[str, Tensor]:
     """Our state dict with the values of an official one.
@@ -130,8 +175,8 @@ def convert(
     Args:
         ours: the state dict of the model; its values matter only for counters that the checkpoint lacks.
         official: unwrapped, in the layout of `family`.
-        surplus: whether tensors that the network has no place for are wrong.
-        resize: as `with_our_names`.
+        spare: official tensors that may be there though the network has no place for them.
+        resize: as `fitted`.
     Raises: WeightsError as `load_official`.
     """
     sources = {key: family.sources(key) or () for key in ours}
@@ -140,7 +185,7 @@ def convert(
             f"the weights are in the official layout of {family.name}, and the network is another family's: "
             f"{len(homeless)} of its {len(ours)} tensors have no counterpart there ({some(homeless)})"
         )
-    official = _prepared({k: v for k, v in official.items() if not family.computed(k)}, family)
+    official = _prepared(official, family)
     wanted = {name: key for key, names in sources.items() for name in names}
     missing = [name for name, key in wanted.items() if name not in official and not key.endswith(_COMPUTED)]
     converted: dict[str, Tensor] = {}
@@ -164,16 +209,9 @@ def convert(
                 check_value(name, part, own)
             value = torch.cat(parts) if len(parts) > 1 else parts[0]
             converted[key] = value.reshape(own.shape).to(own.dtype)
-    left = [name for name in official if name not in wanted]
-    check(wanted, official, missing, left if surplus else [], shapes)
-    if left and not surplus:
-        note(left_out(left))
+    left = [name for name in official if name not in wanted and name not in spare]
+    check(wanted, official, missing, left, shapes)
     return {**converted, **_told(grown)}
-
-
-def left_out(names: Sequence[str]) -> str:
-    """A line about tensors of a checkpoint that a network has no place for."""
-    return f"left out {len(names)} tensors that the network has no place for: {some(names, 12)}"
 
 
 def _told(resized: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,9 +220,9 @@ def _told(resized: dict[str, Tensor]) -> dict[str, Tensor]:
     return resized
 
 
-def _prepared(official: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+def _prepared(official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     try:
-        return family.prepare(official)
+        return family.prepare({k: v for k, v in official.items() if not family.computed(k)})
     except (IndexError, RuntimeError, TypeError, ValueError) as e:  # it splits and moves tensors as they should be
         raise WeightsError(f"the tensors are not of the shapes that {family.name}'s layout has: {e}") from None
 

@@ -39,6 +39,7 @@ _ROWS = {
     "stem.{i}": "patch_embed.{i}",
     "stages.{s}.downsample.{i}": "layers.{s-1}.downsample.{i}",
     **in_layers(_LAYER, "layers.{s}.blocks.{l}"),
+    "out_norms.{s}": "norm.{s}",
     "head.norm": "classifier.0",
     "head.fc": "classifier.3",
 }
@@ -61,5 +62,6 @@ SPARX_MAMBA = register(
         lambda keys: {"layers.0.blocks.0.op.A_logs", "layers.0.blocks.0.pos_embed.weight"} <= keys,
         by_table(_ROWS),
         prepare=_prepare,
+        out_norm={"op": "layer_norm", "eps": 1e-6},
     )
 )

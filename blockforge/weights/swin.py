@@ -24,6 +24,7 @@ _ROWS = {
     "stages.{s}.downsample.norm": "layers.{s-1}.downsample.norm",
     "stages.{s}.downsample.proj": "layers.{s-1}.downsample.reduction",
     **in_layers(_LAYER, "layers.{s}.blocks.{l}"),
+    "out_norms.{s}": "norm{s}",
     "head.norm": "norm",
     "head.fc": "head",
 }

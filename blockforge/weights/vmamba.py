@@ -29,6 +29,7 @@ _ROWS = {
     **in_layers(
         {**SS2D, "mlp.norm": "norm2", "mlp.op.fc1": "mlp.fc1", "mlp.op.fc2": "mlp.fc2"}, "layers.{s}.blocks.{l}"
     ),
+    "out_norms.{s}": "outnorm{s}",
     "head.norm": "classifier.norm",
     "head.fc": "classifier.head",
 }

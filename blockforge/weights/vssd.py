@@ -32,6 +32,7 @@ _LAYER = {
 }
 _ROWS = {
     **AROUND_LAYERS,
+    "out_norms.{s}": "outnorm{s}",
     "stem.0": "patch_embed.conv1.conv",  # the ablation's stem of one convolution
     "stem.1": "patch_embed.conv1.norm",
     "stem.3": "patch_embed.norm",

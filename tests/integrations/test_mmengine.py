@@ -47,6 +47,56 @@ def test_out_indices() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_out_norm() -> None:
+    model = build(out_norm={"op": "layer_norm", "eps": 1e-6}, frozen_stages=STAGES)
+    norms = {n: p for n, p in model.model.named_parameters() if n.startswith("out_norms")}
+    assert {n.rpartition(".")[0] for n in norms} == {f"out_norms.{i}" for i in range(STAGES)}
+    assert all(p.requires_grad for p in norms.values()), "what is frozen ends before them"
+    assert model.out_channels == [m.shape[1] for m in model(torch.randn(2, 3, 64, 64))]
+
+
+def test_maps_of_class_tokens_are_their_patches() -> None:
+    change = {"stages.0.depth": 2}
+    model = MODELS.build({"type": "BlockForge", "spec": "deit_s", "overrides": change, "img_size": (64, 96)}).eval()
+    whole = bf.build("deit_s", change, img_size=(64, 96)).eval()
+    whole.load_state_dict(model.model.state_dict(), strict=False)
+    x = torch.randn(2, 3, 64, 96)
+    (found,) = model(x)
+    assert (found.shape, model.out_channels) == ((2, 384, 4, 6), [384])
+    torch.testing.assert_close(found.flatten(2), whole.forward_features(x)[:, :, 0, 1:])
+
+
+@pytest.mark.parametrize(
+    ("spec", "built", "asked", "table"),
+    [
+        ("swin_tiny", {"let.window": 4}, {"let.window": 7}, "stages.0.layers.0.attention.op.rel_pos.table"),
+        ("deit_s", {"input.size": 64}, {"input.size": [64, 96]}, "stem.pos_embed"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["ours", "official"])
+def test_position_tables_are_resized(
+    spec: str, built: Any, asked: Any, table: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `bf.build(weights=...)` resizes them, and a line says so."""
+    from blockforge.weights.official import families
+
+    small = {f"stages.{i}.depth": 1 for i in range(len(bf.load(spec).stages))} | {"input.size": 64}
+    state = bf.build(spec, {**small, **built}, seed=1).state_dict()
+    if layout == "official":
+        sources = families()[spec.partition("_")[0]].sources
+        state = {(sources(key) or (key,))[0]: value for key, value in state.items()}
+    torch.save(state, tmp_path / "whole.pth")
+    whole = bf.build(spec, {**small, **asked}, weights=tmp_path / "whole.pth")
+    assert "resized" in capsys.readouterr().err
+    cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "whole.pth")}
+    model = MODELS.build({"type": "BlockForge", "spec": spec, "overrides": {**small, **asked}, "init_cfg": cfg})
+    model.init_weights()
+    assert "resized" in capsys.readouterr().err
+    found = model.model.state_dict()
+    assert found[table].shape != bf.build(spec, {**small, **built}).state_dict()[table].shape
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in found.items())
+
+
 @pytest.mark.parametrize("frozen", range(-1, STAGES + 1))
 def test_frozen_stages(frozen: int) -> None:
     model = build(frozen_stages=frozen).train()

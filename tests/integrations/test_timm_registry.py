@@ -91,6 +91,32 @@ def test_features_only(timm: Any, feature_cls: str | None) -> None:
     assert len(default.feature_info.channels()) == 4
 
 
+def test_maps_behind_norms(timm: Any) -> None:
+    model = small(timm, features_only=True, out_indices=(1, 3), out_norm="layer_norm", seed=0, img_size=64).eval()
+    plain = small(timm, features_only=True, out_indices=(1, 3), seed=0, img_size=64).eval()
+    x = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(model(x), plain(x), strict=True):
+        expected = torch.nn.functional.layer_norm(theirs.permute(0, 2, 3, 1), theirs.shape[1:2])
+        torch.testing.assert_close(ours.permute(0, 2, 3, 1), expected)
+    assert {k for k in model.state_dict() if k.startswith("out_norms")} == {
+        f"out_norms.{i}.{name}" for i in (1, 3) for name in ("weight", "bias")
+    }
+
+
+def test_maps_of_class_tokens_are_their_patches(timm: Any) -> None:
+    change = {"stages.0.depth": 2}
+    given: dict[str, Any] = {"overrides": change, "img_size": (64, 96), "seed": 0}
+    whole = timm.create_model("bf_deit_s", **given).eval()
+    x = torch.randn(2, 3, 64, 96)
+    patches = whole.forward_features(x)[:, :, 0, 1:]
+    for getter in (None, "getter"):
+        model = timm.create_model("bf_deit_s", features_only=True, feature_cls=getter, **given).eval()
+        (found,) = model(x)
+        assert found.shape == (2, 384, 4, 6)
+        torch.testing.assert_close(found.flatten(2), patches)
+        assert (model.feature_info.channels(), model.feature_info.reduction()) == ([384], [16])
+
+
 def test_features_of_a_model_are_its_own(timm: Any) -> None:
     whole = small(timm).eval()
     features = whole.features([0, -1])
@@ -190,6 +216,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "dropout": ({"drop_rate": 1.5}, "drop_rate=1.5 is not a share of the features"),
     "dropout inside": ({"proj_drop_rate": 0.1}, "takes no 'proj_drop_rate'"),
     "feature class": ({"features_only": True, "feature_cls": "fx"}, "feature_cls='fx' is not for this model"),
+    "norms of no maps": ({"out_norm": "layer_norm"}, "out_norm is for feature maps\n  hint: features_only=True"),
+    "norms behind timm's wrapper": (
+        {"features_only": True, "feature_cls": "getter", "out_norm": "layer_norm"},
+        "timm's wrapper puts no norms behind maps\n  hint: leave feature_cls out",
+    ),
     "pooling": ({"global_pool": "agv"}, "avg"),
     "format": ({"features_only": True, "feature_cls": "getter", "output_fmt": "NHWC"}, "takes no 'output_fmt'"),
 }
