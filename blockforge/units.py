@@ -1,4 +1,5 @@
-"""Quantities as people write them: budgets (`5GFLOPs,30Mparams,200MB,20ms@cpu`) in, short figures (`4.84G`) out.
+"""Quantities as people write them: budgets (`5GFLOPs,30Mparams,200MB,20ms@cpu,4GB:train`) in, short figures (`4.84G`)
+out.
 
 One MAC is one multiply-add. Vision papers call that a FLOP, so `5GFLOPs` and `5GMACs` are the same limit.
 """
@@ -9,20 +10,33 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any
 
-from blockforge.errors import BudgetError, Diagnostic, Loc, Source
+from blockforge.errors import BudgetError, Diagnostic, Loc, Source, did_you_mean
+from blockforge.optimizers import OPTIMIZERS
 
 EXAMPLES = (
-    "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations), 20ms@cpu (latency); "
-    "5GFLOPs,30Mparams"
+    "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations), 20ms@cpu (latency), "
+    "4GB:train,batch=64 (memory of training); 5GFLOPs,30Mparams"
 )
 _MAX_LENGTH = 200
 _ITEM = re.compile(
     r"(?:(?P<name>[a-z]+)\s*=\s*)?(?P<number>\d{1,15}(?:\.\d{1,9})?|\.\d{1,9})\s*(?P<unit>[a-zA-Z]*(?:\s+[a-zA-Z]+)?)"
-    r"\s*(?:@\s*(?P<device>[a-z]+(?::\d{1,3})?))?"
+    r"\s*(?P<of>:[^@]*)?(?:@\s*(?P<device>[a-z]+(?::\d{1,3})?))?"
 )
 LATENCY, DEVICES = "latency_ms", ("cpu", "cuda")
-_NAMES = {"flops": "macs", "macs": "macs", "params": "params", "memory": "activation_bytes", "latency": LATENCY}
+TRAINING = "training_bytes"
+STEP: dict[str, int | float | str] = {"batch": 64, "optimizer": "adamw", "checkpointing": False}
+"""The training step whose memory is limited, where a budget says nothing of it."""
+_MOST_IMAGES = 10**6
+_NAMES = {
+    "flops": "macs",
+    "macs": "macs",
+    "params": "params",
+    "memory": "activation_bytes",
+    "latency": LATENCY,
+    "train": TRAINING,
+}
 """What may be written before a limit: `latency=20ms@cpu`."""
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _WORDS = {
@@ -46,7 +60,7 @@ def _units() -> dict[str, tuple[str, int | Fraction]]:
 
 
 _UNITS = _units()
-
+_LIMITS_TRAINING = re.compile(r":\s*train|\btrain\s*=", re.IGNORECASE)
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|sec|min|h|d)?", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
@@ -78,12 +92,24 @@ class Budget:
     """Median milliseconds of one image in float32, measured on `device`."""
     device: str | None = None
     """`cpu`, `cuda` or `cuda:N`, where there is a limit on the latency."""
+    training_bytes: int | None = None
+    """What one process holds while it trains in float32: see `Architecture.training_memory`."""
+    batch: int | None = None
+    """Images of its step, 64 where it is not given; `optimizer` and `checkpointing` are of the same step."""
+    optimizer: str | None = None
+    checkpointing: bool | None = None
 
     @property
     def limits(self) -> dict[str, int]:
-        """The limits on what a compiled graph tells, under the names of `Architecture`'s figures."""
+        """The limits on what a compiled graph tells, under the names of `Architecture`'s figures. Latency and training
+        memory, which are not there, take longer and are asked last."""
         found = {"macs": self.macs, "params": self.params, "activation_bytes": self.activation_bytes}
         return {name: limit for name, limit in found.items() if limit is not None}
+
+    @property
+    def step(self) -> dict[str, Any]:
+        """The training step that `training_bytes` is of, as `Architecture.training_memory` takes it."""
+        return {name: default if (own := getattr(self, name)) is None else own for name, default in STEP.items()}
 
     def as_dict(self) -> dict[str, int | float | str]:
         """What is set, exactly: `Budget(**known)` is the same budget."""
@@ -91,7 +117,18 @@ class Budget:
 
     def __str__(self) -> str:
         shown = [figure(name, limit) for name, limit in self.limits.items()]
-        return ", ".join([*shown, *([f"{self.latency_ms:g} ms on {self.device}"] if self.latency_ms else [])])
+        if self.latency_ms:
+            shown.append(f"{self.latency_ms:g} ms on {self.device}")
+        if self.training_bytes:
+            shown.append(f"{figure(TRAINING, self.training_bytes)} of training memory ({step_in_words(self)})")
+        return ", ".join(shown)
+
+
+def step_in_words(budget: Budget) -> str:
+    """The training step that a budget is of: `64 images, AdamW, checkpointing`."""
+    step = budget.step
+    words = [f"{step['batch']} image{'s' * (step['batch'] > 1)}", OPTIMIZERS[step["optimizer"]].title]
+    return ", ".join([*words, *(["checkpointing"] if step["checkpointing"] else [])])
 
 
 def figure(name: str, value: float) -> str:
@@ -102,7 +139,8 @@ def figure(name: str, value: float) -> str:
 
 def parse_budget(given: str | Sequence[str]) -> Budget:
     """`5GFLOPs,30Mparams,200MB,20ms@cpu` -> Budget; several texts are read as one. Prefixes are K, M, G and T; upper
-    and lower case are the same. A latency without a device is the CPU's.
+    and lower case are the same. A latency without a device is the CPU's. `4GB:train` or `train=4GB` is of training
+    memory; `batch=N`, `adamw`, `sgd` or `plain_sgd`, and `checkpointing` are then of its step.
 
     Raises: BudgetError that points at the part which cannot be read.
     """
@@ -111,15 +149,51 @@ def parse_budget(given: str | Sequence[str]) -> Budget:
         raise BudgetError(f"a budget has at most {_MAX_LENGTH} characters\n  hint: {EXAMPLES}")
     text = text if text.isprintable() else re.sub(r"[^ -~]", "?", text)
     limits: dict[str, int | float | str] = {}
-    column = 0
+    column, first_option = 0, None
     for part in text.split(","):
         start, item = column + len(part) - len(part.lstrip()), part.strip()
-        found = _parse_item(item, text, start)
+        option = _parse_option(item, text, start)
+        found = option or _parse_item(item, text, start)
         if known := next((name for name in found if name in limits), None):
-            raise _error(f"there is a limit on {known} already", text, start, len(item))
+            what = f"the {known} of training is given" if option else f"there is a limit on {known}"
+            raise _error(f"{what} already", text, start, len(item))
+        if option and first_option is None:
+            first_option = start, item
         limits |= found
         column += len(part) + 1
+    if TRAINING in limits:
+        limits = STEP | limits
+    elif first_option is not None:
+        start, item = first_option
+        what = f"'{item}' is of training memory, on which there is no limit"
+        raise _error(what, text, start, len(item), hint=f"4GB:train,{item}")
     return Budget(**limits)  # type: ignore[arg-type]
+
+
+def _parse_option(item: str, text: str, start: int) -> dict[str, int | str]:
+    """What an item says of a training step, under the names of `Budget`'s fields; nothing: it is no such item."""
+    key, equals, value = (part.strip().lower() for part in item.partition("="))
+    if not equals:
+        return {"optimizer": key} if key in OPTIMIZERS else {key: True} if key == "checkpointing" else {}
+    if key not in STEP:
+        return {}
+    at, length = (start + item.lower().rindex(value), len(value)) if value else (start, len(item))
+    if key == "batch":
+        if not 0 < (images := count_of(value) or 0) <= _MOST_IMAGES:
+            raise _error(f"'{value}' is no number of images, 1 to {_MOST_IMAGES}", text, at, length)
+        return {key: images}
+    known = {name: name for name in OPTIMIZERS} if key == "optimizer" else {"true": True, "false": False}
+    if value not in known:
+        raise _error(f"'{value}' is no {key} of training", text, at, length, hint=did_you_mean(value, known))
+    return {key: known[value]}
+
+
+def _check_option(item: str, text: str, start: int) -> None:
+    """Where training memory is limited, a word that is no limit is taken for an unknown option of its step."""
+    word = re.fullmatch(r"([a-zA-Z_]\w*)\s*(?:=.*)?", item)
+    if word and word[1].lower() not in _NAMES and _LIMITS_TRAINING.search(text):
+        what = f"'{word[1]}' is neither a limit nor an option of training"
+        raise _error(what, text, start, len(word[1]), hint=did_you_mean(word[1], (*STEP, *OPTIMIZERS), "options"))
 
 
 def _parse_item(item: str, text: str, start: int) -> dict[str, int | float | str]:
@@ -127,6 +201,8 @@ def _parse_item(item: str, text: str, start: int) -> dict[str, int | float | str
     match = _ITEM.fullmatch(item)
     if not item:
         raise _error("there is no limit here", text, start, 1)
+    if match is None or not match["unit"]:
+        _check_option(item, text, start)
     if match is None:
         what = "is below 0" if item.startswith("-") else "is not a number and a unit"
         raise _error(f"'{item}' {what}", text, start, len(item))
@@ -135,6 +211,14 @@ def _parse_item(item: str, text: str, start: int) -> dict[str, int | float | str
         what = f"the unit '{unit}' is not known" if key not in _POWERS else f"'{item}' has no unit"
         raise _error(what, text, start + match.start("unit") if unit else start, len(unit) or len(item))
     limit, factor = _UNITS[key]
+    of = (match["of"] or "").strip()
+    if of and "".join(of.lower().split()) != ":train":
+        what = f"'{of}' is not known after a limit; there is :train"
+        raise _error(what, text, start + match.start("of"), len(of))
+    if of and limit != "activation_bytes":
+        raise _error("only memory is one of training", text, start + match.start("of"), len(of))
+    if limit == "activation_bytes" and (of or match["name"] == "train"):
+        limit, unit = TRAINING, unit + of
     value = Fraction(match["number"]) * factor
     if match["name"] and _NAMES.get(match["name"]) != limit:
         known = ", ".join(_NAMES)
@@ -150,9 +234,9 @@ def _parse_item(item: str, text: str, start: int) -> dict[str, int | float | str
     return {LATENCY: float(value), "device": match["device"] or DEVICES[0]} if limit == LATENCY else {limit: int(value)}
 
 
-def _error(message: str, text: str, start: int, length: int) -> BudgetError:
+def _error(message: str, text: str, start: int, length: int, hint: str = EXAMPLES) -> BudgetError:
     loc = Loc(Source("budget", (text,)), 1, start + 1, length)
-    return BudgetError(Diagnostic("budget", message, loc=loc, hint=EXAMPLES).render())
+    return BudgetError(Diagnostic("budget", message, loc=loc, hint=hint).render())
 
 
 def count_of(text: str) -> int | None:

@@ -1,5 +1,6 @@
 """Budgets: what a candidate exceeds, and what the smallest candidate of a space costs. Nothing is trained, and
-nothing built but for a limit on the latency, which is measured once all others are kept.
+nothing built but for limits on the latency, which is measured, and on training memory, which is rehearsed: both once
+all others are kept.
 """
 
 from __future__ import annotations
@@ -17,15 +18,12 @@ from blockforge.errors import BudgetError, SpecError
 from blockforge.search.space import values
 from blockforge.spec import Hole, Spec
 from blockforge.spec.relations import relations_of
-from blockforge.units import LATENCY, Budget, figure, parse_budget
+from blockforge.units import LATENCY, TRAINING, Budget, figure, parse_budget, step_in_words
 
-TOO_SMALL = (
-    "raise the budget, lower the ends of the space's holes, state a smaller image (--size), "
-    "or scale the widths of each candidate to the budget: --fit 0.97"
-)
-"""What to do where no candidate keeps a budget."""
 _TRIES = 200
 _COSTS = ("macs", "params", "activation_bytes")
+_MEASURED = (LATENCY, TRAINING)
+"""Limits that the compiled graph does not tell, in the order in which they are asked."""
 _SECONDS = 0.3
 """Of measuring one candidate's latency, at least seven calls."""
 
@@ -35,15 +33,42 @@ def as_budget(budget: Budget | str | Sequence[str] | None) -> Budget:
     return budget if isinstance(budget, Budget) else parse_budget(budget) if budget else Budget()
 
 
+def too_small(budget: Budget) -> str:
+    """What to do where no candidate keeps a budget."""
+    ways = ["raise the budget", "lower the ends of the space's holes", "state a smaller image (--size)"]
+    if budget.training_bytes is not None:
+        if (batch := budget.step["batch"]) > 1:
+            ways.append(f"take fewer images a step (batch={batch // 2})")
+        if not budget.step["checkpointing"]:
+            ways.append("train with checkpointing (4GB:train,checkpointing)")
+    if budget.limits:
+        ways.append("scale the widths of each candidate to the budget: --fit 0.97")
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
+
+
 def excess(arch: Architecture, budget: Budget) -> dict[str, float]:
     """How far `arch` lies over (above 0) or under each limit, as a share of the limit.
 
-    The latency is measured, once for each architecture, and only where no other limit is exceeded.
+    The latency is measured and a training step rehearsed, once for each architecture, and only where no limit before
+    is exceeded.
+
+    Raises: CostError if the training memory is not known.
     """
     found = {name: getattr(arch, name) / limit - 1 for name, limit in budget.limits.items()}
-    if budget.latency_ms is not None and all(share <= 0 for share in found.values()):
+    if budget.latency_ms is not None and _kept(found):
         found[LATENCY] = measured_latency(arch, budget.device) / budget.latency_ms - 1
+    if budget.training_bytes is not None and _kept(found):
+        found[TRAINING] = training_bytes(arch, budget) / budget.training_bytes - 1
     return found
+
+
+def _kept(shares: Mapping[str, float]) -> bool:
+    return all(share <= 0 for share in shares.values())
+
+
+def training_bytes(arch: Architecture, budget: Budget) -> int:
+    """What the training step of a budget holds; equal networks are asked once."""
+    return arch.training_memory(**budget.step).total
 
 
 def over(arch: Architecture, budget: Budget) -> str:
@@ -69,23 +94,21 @@ def measured_latency(arch: Architecture, device: str | None) -> float:
 
 
 def check_budget(space: Spec, budget: Budget, share: float | None = None) -> Architecture:
-    """A small candidate of `space` that lies within the budget.
+    """A small candidate of `space` that lies within the budget: proof that there is one.
 
     Args:
         share: of the budget, that widths are scaled to, where they are.
     Raises: BudgetError that says what the smallest candidate costs, SpecError if no candidate compiles.
     """
-    smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None).arch
     if share is not None:  # widths may then be below those of the space
-        return smallest
-    if any(over > 0 for over in excess(smallest, budget).values()):
-        costs = ", ".join(
-            _cost(smallest, name, budget) for name in (*_COSTS, *([LATENCY] if budget.latency_ms else []))
-        )
+        return smallest_candidate(space, Budget(**budget.limits), enough=True).arch
+    smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None).arch
+    if not _kept(shares := excess(smallest, budget)):
+        costs = ", ".join(_cost(smallest, name, budget) for name in (*_COSTS, *(m for m in _MEASURED if m in shares)))
         raise BudgetError(
             f"no candidate of '{space.name}' fits in {budget}\n"
             f"  the smallest one found costs {costs}\n"
-            f"  hint: {TOO_SMALL}"
+            f"  hint: {too_small(budget)}"
         )
     return smallest
 
@@ -94,17 +117,33 @@ def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Can
     """The candidate furthest below `budget` (without limits: the one with the fewest MACs), as far as
     changing one hole at a time finds it.
 
+    A rehearsal of each would take minutes: for training memory the ones smallest in each cost stand in, the first of
+    them that keeps the budget, or the one that comes nearest.
+
     Args:
         enough: the first one found that keeps the limits will do.
     Raises: SpecError if no candidate that was tried compiles.
     """
-    weight = _weight(budget)
+    if budget.training_bytes is None:
+        return _descend(space, _weight(budget), enough and bool(budget.limits))
+    found: list[tuple[float, Candidate]] = []
+    for cost in _COSTS:
+        small = _descend(space, _least(cost, budget))
+        shares = excess(small.arch, budget)
+        if _kept(shares) or TRAINING not in shares:  # in which case other costs help nothing
+            return small
+        found.append((shares[TRAINING], small))
+    return min(found, key=lambda item: item[0])[1]
+
+
+def _descend(space: Spec, weight: Weight, enough: bool = False) -> Candidate:
+    """The candidate of the least weight, as far as changing one hole at a time finds it."""
     answers, best = _any_candidate(space)
     improved = True
     while improved:
         improved = False
         for hole in list(best.holes.values()):
-            if enough and budget.limits and weight(best.arch)[0] <= 1:
+            if enough and weight(best.arch)[0] <= 1:
                 return best
             for value in values(hole):
                 tried = _compile(space, answers, {hole.name: value})
@@ -112,6 +151,9 @@ def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Can
                     best, improved = tried, True
                     answers = {**answers, **tried.answers}
     return best
+
+
+Weight = Callable[[Architecture], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -190,7 +232,7 @@ def _first(hole: Hole) -> Any:
     return values(hole)[0]
 
 
-def _weight(budget: Budget) -> Callable[[Architecture], tuple[float, int]]:
+def _weight(budget: Budget) -> Weight:
     """Smaller is further below the budget; where only the latency is limited, the MACs stand for it. They also
     break ties."""
 
@@ -200,11 +242,23 @@ def _weight(budget: Budget) -> Callable[[Architecture], tuple[float, int]]:
     return weight
 
 
+def _least(cost: str, budget: Budget) -> Weight:
+    """Smaller has less of one cost, among those that keep the limits; the MACs break ties."""
+    share = _weight(budget)
+    return lambda arch: (max(1.0, share(arch)[0]), getattr(arch, cost), arch.macs)
+
+
 def _cost(arch: Architecture, name: str, budget: Budget) -> str:
     if name == LATENCY:
         return f"{measured_latency(arch, budget.device):.3g} ms"
+    if name == TRAINING:
+        return f"{figure(name, training_bytes(arch, budget))} of training memory"
     return figure(name, getattr(arch, name)) + " of activations" * (name == "activation_bytes")
 
 
 def _limit(name: str, budget: Budget) -> str:
-    return f"{budget.latency_ms:g} ms on {budget.device}" if name == LATENCY else figure(name, budget.limits[name])
+    if name == LATENCY:
+        return f"{budget.latency_ms:g} ms on {budget.device}"
+    if name == TRAINING:
+        return f"{figure(name, budget.training_bytes or 0)} ({step_in_words(budget)})"
+    return figure(name, budget.limits[name])

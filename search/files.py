@@ -17,7 +17,7 @@ from blockforge.search.records import COSTS, TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.spec import Spec, holes, load
 from blockforge.tables import lines_csv
-from blockforge.units import format_count
+from blockforge.units import TRAINING, format_count
 
 SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
 FAILURES = "failures.txt"
@@ -93,13 +93,14 @@ def rows(result: SearchResult) -> Iterator[list[Any]]:
     names = list(holes(result.space))
     values = result.plan.value_names
     figures = [f for f in dict.fromkeys(f for t in result.trials for f in t.figures) if f not in values]
-    yield [*_BEFORE, *values, *figures, *_AFTER, *names]
+    after = (TRAINING, *_AFTER) if result.budget.training_bytes is not None else _AFTER
+    yield [*_BEFORE, *values, *figures, *after, *names]
     for trial in result.trials:
         yield [
             *(getattr(trial, column) for column in _BEFORE),
             *(trial.values or [None] * len(values)),
             *(trial.figures.get(name) for name in figures),
-            *(getattr(trial, column) for column in _AFTER),
+            *(getattr(trial, column) for column in after),
             *(trial.widths.get(name, trial.holes.get(name)) for name in names),
         ]
 

@@ -39,8 +39,8 @@ def fit(source: SpecLike | Architecture, budget: Budget | str, share: float = SH
 
     Args:
         source: what `compile_spec` takes, or what it gave.
-        budget: limits on MACs, params or activation memory; of several the one that binds counts. A latency is
-            not fitted, but checked like ever.
+        budget: limits on MACs, params or activation memory; of several the one that binds counts. Latency and
+            training memory are not fitted: a search checks them of what was fitted.
         share: the least part of the budget that the result must cost, 0.5 to 1.
     Returns:
         The compiled network, with `share` <= cost / limit <= 1 for the binding limit; `spec` is its spec. One that

@@ -114,7 +114,7 @@ def _summary(result: SearchResult) -> str:
     rows = {
         "space": result.space.name,
         "objectives": result.objective,
-        "budget": str(result.budget) if result.budget.limits else "none",
+        "budget": str(result.budget) or "none",
         "sampler": f"{result.plan.sampler}, seed {result.plan.seed}",
         "trials": f"{result.evaluated} of {result.target} evaluated" + (f"; {counts}" if counts else ""),
     }
@@ -132,7 +132,9 @@ def _summary(result: SearchResult) -> str:
 def _table(result: SearchResult) -> str:
     files, front = best_files(result), {t.number for t in result.pareto}
     names = result.plan.value_names
-    head = ["rank", *names, "rung", "MACs", "params", "activations", "depth", "trial", "from", "spec"]
+    training = result.budget.training_bytes is not None
+    head = ["rank", *names, "rung", "MACs", "params", "activations", *(["training"] if training else []), "depth"]
+    head += ["trial", "from", "spec"]
     rows = []
     for i, t in enumerate(result.ranked, 1):
         if t.number not in files and i > _TOP:
@@ -143,6 +145,7 @@ def _table(result: SearchResult) -> str:
             format_count(t.macs or 0),
             format_count(t.params or 0),
             format_bytes(t.activation_bytes or 0),
+            *([format_bytes(t.training_bytes or 0)] if training else []),
             t.depth,
         ]
         cells += [t.number, html.escape(t.start or ""), link]

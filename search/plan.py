@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from blockforge import __version__
@@ -115,7 +115,7 @@ class Plan:
         found = {
             "blockforge": f"{__version__}, graph {canonical.VERSION}",
             "space": f"{self.space.name} ({fingerprint(self.space)})",
-            "budget": limits(self.budget),
+            "budget": self.budget.as_dict(),
             "memory": f"of the {costs.DEFAULT} backend",
             "seed": self.seed,
             "objective": self.objective,
@@ -128,7 +128,7 @@ class Plan:
         """Everything, as JSON."""
         return {
             "space": spec_text(self.space),
-            "budget": limits(self.budget),
+            "budget": self.budget.as_dict(),
             "seed": self.seed,
             "objectives": [m.text for m in self.objectives],
             "measures": [m.said() for m in (*self.objectives, *self.rungs)],
@@ -142,11 +142,6 @@ class Plan:
             "target": self.target,
             "plugins": [s.where() for s in needed(self.space.tree)],
         }
-
-
-def limits(budget: Budget) -> dict[str, Any]:
-    """The limits that are set, as JSON."""
-    return {name: value for name, value in asdict(budget).items() if value is not None}
 
 
 def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:

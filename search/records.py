@@ -17,6 +17,7 @@ from blockforge.compiler import Architecture
 from blockforge.search import pareto
 from blockforge.search.sampling import label_of
 from blockforge.spec import Hole
+from blockforge.units import TRAINING
 
 Verdict = Literal[
     "scored", "duplicate", "refused", "unfitted", "excluded", "invalid", "failed", "interrupted", "running"
@@ -59,6 +60,7 @@ class TrialRecord:
         score: the value that ranks the candidate; None where there are several.
         values: all values that the study ranks by, in order.
         figures: everything that objectives reported, by name.
+        training_bytes: where the budget limits it, and it was asked: of candidates that keep all other limits.
         widths: values by path that were scaled to fit the budget.
         rung: 0, or how often the candidate has gone up since.
         start: the name of the spec it was, where the search was given one to start from.
@@ -75,6 +77,7 @@ class TrialRecord:
     activation_bytes: int | None = None
     depth: int | None = None
     hash: str | None = None
+    training_bytes: int | None = None
     widths: dict[str, Any] = field(default_factory=dict)
     duplicate_of: int | None = None
     seconds: float | None = None
@@ -93,9 +96,11 @@ class TrialRecord:
         return self.hash, self.rung
 
 
-def arch_attributes(arch: Architecture, widths: Mapping[str, Any]) -> dict[str, Any]:
+def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None) -> dict[str, Any]:
     """What is kept of a candidate before its evaluation."""
     found = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    if training_bytes is not None:
+        found[TRAINING] = training_bytes
     return {**found, "widths": dict(widths)} if widths else found
 
 

@@ -61,16 +61,17 @@ def first_failure(result: SearchResult, failure: TrialRecord) -> str:
 def _headline(result: SearchResult) -> str:
     counts = result.counts
     listed = "".join(f", {counts[s]} {label}" for s, label in _TOLD.items() if counts[s])
-    budget = f" within {result.budget}" if result.budget.limits else ""
+    budget = f" within {known}" if (known := str(result.budget)) else ""
     done = f"{result.space.name}: {result.evaluated} of {result.target} candidates evaluated{budget}"
     return f"{done}{listed}; {result.seconds:.0f} s"
 
 
 def _table(result: SearchResult) -> TextTable:
-    several = any(t.rung for t in result.trials)
+    several, training = any(t.rung for t in result.trials), result.budget.training_bytes is not None
     table = TextTable(
         Label("rank"), *map(Number, result.plan.value_names), *([Number("rung")] if several else []), Number("MACs"),
-        Number("params"), Number("activations", leaves=3), Number("depth", leaves=2), Number("hash", leaves=1),
+        Number("params"), Number("activations", leaves=3), *([Number("training", leaves=4)] if training else []),
+        Number("depth", leaves=2), Number("hash", leaves=1),
         File(f"file in {BEST}/") if result.folder else Number("trial"),
         title=f"{result.heading}; then the rest of the Pareto front (*)",
     )  # fmt: skip
@@ -81,18 +82,20 @@ def _table(result: SearchResult) -> TextTable:
         trial = by_number[number]
         table.add_row(
             f"{places[number]}{'*' if number in front else ''}", *(f"{v:.5g}" for v in trial.values or ()),
-            *([str(trial.rung)] if several else []), *_costs(trial), trial.hash, name if result.folder else str(number),
+            *([str(trial.rung)] if several else []), *_costs(trial, training), trial.hash,
+            name if result.folder else str(number),
         )  # fmt: skip
     return table
 
 
-def _costs(trial: TrialRecord) -> tuple[str, str, str, str]:
-    return (
+def _costs(trial: TrialRecord, training: bool) -> list[str]:
+    return [
         format_count(trial.macs or 0),
         format_count(trial.params or 0),
         format_bytes(trial.activation_bytes or 0),
+        *([format_bytes(trial.training_bytes or 0)] if training else []),
         str(trial.depth),
-    )
+    ]
 
 
 def _differences(result: SearchResult) -> list[RenderableType]:

@@ -111,8 +111,8 @@ class SearchResult:
         if trial.score is not None:
             notes["score"] = trial.score
         notes |= {k: v for k, v in trial.figures.items() if k not in notes and len(trial.figures) > 1}
-        if self.budget.limits:
-            notes["budget"] = str(self.budget)
+        if known := str(self.budget):
+            notes["budget"] = known
         spec = candidate(self.space, trial.holes, f"{self.space.name}_{(trial.hash or '')[:8]}", notes)
         return load(spec, trial.widths) if trial.widths else spec
 

@@ -77,7 +77,7 @@ def search(
 
     Args:
         space: a packaged space by name, or any spec with holes.
-        budget: upper limits, `5GFLOPs,30Mparams,200MB`; checked before anything is built.
+        budget: upper limits, `5GFLOPs,30Mparams,200MB,4GB:train,batch=64`; checked before anything is built.
         trials: distinct candidates within the budget to evaluate. Refused and repeated ones come on top.
         seed: makes proposals and scores reproducible, with one worker.
         out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are

@@ -31,7 +31,8 @@ from optuna.trial import TrialState
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
-from blockforge.search.budget import TOO_SMALL, excess, over, smallest_candidate
+from blockforge.kernels.costs import CostError
+from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
 from blockforge.search.errors import SearchError
 from blockforge.search.fit import fit
 from blockforge.search.history import History
@@ -56,6 +57,7 @@ from blockforge.search.trials import close_trial, flush, make_trial, recover
 from blockforge.search.widths import Widths
 from blockforge.spec import fill, holes
 from blockforge.spec.require import violations
+from blockforge.units import TRAINING
 
 MAX_IDLE = 500
 _STUCK = 10
@@ -173,7 +175,13 @@ class Session:
         except BudgetError as e:  # no widths of it lie within the budget
             outcome = {"state": "unfitted", "reason": str(e).partition("\n")[0]}
             return self._make(draft, task, outcome, constraints={"fit": 1.0})
-        attrs, shares = {ARCH: arch_attributes(arch, widths)}, excess(arch, self.plan.budget)
+        try:
+            shares = excess(arch, self.plan.budget)
+        except CostError as e:  # a block that does not run on the meta device
+            outcome = {"state": "invalid", "reason": str(e).partition("\n")[0]}
+            return self._make(draft, task, outcome, {ARCH: arch_attributes(arch, widths)}, {TRAINING: 1.0})
+        training = training_bytes(arch, self.plan.budget) if TRAINING in shares else None
+        attrs = {ARCH: arch_attributes(arch, widths, training)}
         if any(share > 0 for share in shares.values()):
             outcome = {"state": "refused", "reason": over(arch, self.plan.budget)}
             return self._make(draft, task, outcome, attrs, shares)
@@ -317,9 +325,12 @@ class Session:
             return text
         over = [r for r in idle if r.state == "refused" and r.macs is not None]
         if over:
-            limits = {n: v for n, v in self.plan.budget.limits.items() if hasattr(over[0], n)}
-            nearest = min(over, key=lambda r: max((getattr(r, n) / v for n, v in limits.items()), default=0.0))
-            raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {TOO_SMALL}")
+            budget = self.plan.budget
+            limits = budget.limits | ({TRAINING: budget.training_bytes} if budget.training_bytes else {})
+            nearest = min(
+                over, key=lambda r: max(((getattr(r, n) or 0) / limit for n, limit in limits.items()), default=0.0)
+            )
+            raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {too_small(budget)}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")
 
 

@@ -59,7 +59,7 @@ def settle(given: Given, attrs: Mapping[str, Any] | None) -> Plan:
     if given.weights is not None:
         changes["weights"] = tuple(float(w) for w in given.weights)
     plan = dataclasses.replace(known, **changes) if known else Plan(**changes)
-    if plan.fit is not None and not any((plan.budget.macs, plan.budget.params, plan.budget.activation_bytes)):
+    if plan.fit is not None and not plan.budget.limits:
         raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs")
     starts = find_starts(plan.space, given.start or ())
     return dataclasses.replace(plan, starts={**(plan.starts or {}), **starts}) if starts else plan

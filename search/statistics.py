@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +35,7 @@ class Sample:
         costs: MACs, params and activation bytes of each valid one.
         refused: why the others do not compile -> how many.
         mended: the draws that broke a narrow relation and were given values near to theirs that keep it.
-        within: how many of the valid ones keep the budget's limits; a limit on the latency is not measured.
+        within: how many of the valid ones keep the budget's limits on these costs.
     """
 
     drawn: int = 0
@@ -66,7 +65,7 @@ def sample_costs(space: Spec, number: int, seed: int, budget: Budget) -> Sample:
     Raises: SpecError if none of them is valid.
     """
     rng, found = random.Random(seed), Sample()
-    limits = dataclasses.replace(budget, latency_ms=None, device=None)
+    limits = Budget(**budget.limits)
     errors: list[SpecError] = []
     for _ in range(number):
         found.drawn += 1

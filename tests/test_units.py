@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from blockforge.errors import BudgetError
 from blockforge.units import Budget, format_bytes, format_count, parse_budget
 
+ADAMW = {"batch": 64, "optimizer": "adamw", "checkpointing": False}
+
 
 @pytest.mark.parametrize(
     ("text", "limits"),
@@ -43,17 +45,36 @@ def test_a_budget_is_read(text: str, limits: dict[str, int]) -> None:
         ("250us", {"latency_ms": 0.25, "device": "cpu"}),
         ("flops=5G macs,20ms@cuda", {"macs": 5 * 10**9, "latency_ms": 20.0, "device": "cuda"}),
         (["5GFLOPs", "params = 30Mparams"], {"macs": 5 * 10**9, "params": 30 * 10**6}),
+        ("4GB:train", {"training_bytes": 4 * 10**9, **ADAMW}),
+        ("train=4GB", {"training_bytes": 4 * 10**9, **ADAMW}),
+        ("4 GiB : Train", {"training_bytes": 2**32, **ADAMW}),
+        ("train=500MB:train, batch = 1", {"training_bytes": 5 * 10**8, **ADAMW, "batch": 1}),
+        (["batch=32", "4GB:train"], {"training_bytes": 4 * 10**9, **ADAMW, "batch": 32}),
+        ("4GB:train,optimizer=plain_sgd", {"training_bytes": 4 * 10**9, **ADAMW, "optimizer": "plain_sgd"}),
+        ("4GB:train,checkpointing=false", {"training_bytes": 4 * 10**9, **ADAMW}),
+        (
+            "5GFLOPs,4GB:train,batch=96,SGD,checkpointing,200MB",
+            {
+                "macs": 5 * 10**9,
+                "activation_bytes": 2 * 10**8,
+                "training_bytes": 4 * 10**9,
+                "batch": 96,
+                "optimizer": "sgd",
+                "checkpointing": True,
+            },
+        ),
     ],
 )
-def test_latencies_names_and_several_texts(text: str | list[str], known: dict[str, object]) -> None:
+def test_latencies_training_names_and_several_texts(text: str | list[str], known: dict[str, object]) -> None:
     budget = parse_budget(text)
     assert budget.as_dict() == known
     assert Budget(**known) == budget  # type: ignore[arg-type]
 
 
 def test_a_budget_in_words() -> None:
-    text = "5.00G MACs, 200 MB, 20 ms on cuda:0"
-    assert str(parse_budget("5GFLOPs,200MB,20ms@cuda:0")) == text
+    text = "5.00G MACs, 200 MB, 20 ms on cuda:0, 4.00 GB of training memory (1 image, SGD with momentum, checkpointing)"
+    assert str(parse_budget("5GFLOPs,200MB,20ms@cuda:0,4GB:train,batch=1,sgd,checkpointing")) == text
+    assert str(Budget(training_bytes=10**9)) == "1.00 GB of training memory (64 images, AdamW)"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +98,7 @@ def test_a_budget_in_words() -> None:
         ("20ms@tpu", 6, "no device is named 'tpu'"),
         ("5GFLOPs@cpu", 9, "only a latency is one of a device"),
         ("params=5GFLOPs", 1, "'params' is not what GFLOPs measure"),
-        ("time=5ms", 1, "limits are on flops, macs, params, memory, latency"),
+        ("time=5ms", 1, "limits are on flops, macs, params, memory, latency, train"),
         ("5ms@cpu,6ms@cuda", 9, "there is a limit on latency_ms already"),
         ("0ms", 1, "'0ms' leaves nothing"),
     ],
@@ -86,6 +107,45 @@ def test_what_cannot_be_read_is_pointed_at(text: str, column: int, message: str)
     with pytest.raises(BudgetError, match=rf"^budget:1:{column}: error\[budget\]: {message}") as e:
         parse_budget(text)
     assert "hint: 5GFLOPs or 5GMACs" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message", "hint"),
+    [
+        ("5GFLOPs:train", 8, "only memory is one of training", "5GFLOPs or"),
+        ("20ms:train@cpu", 5, "only memory is one of training", "5GFLOPs or"),
+        ("4GB:trian", 4, "':trian' is not known after a limit; there is :train", "5GFLOPs or"),
+        ("4GB:train batch=64", 4, "':train batch=64' is not known after a limit; there is :train", "5GFLOPs or"),
+        ("4GB:", 4, "':' is not known after a limit; there is :train", "5GFLOPs or"),
+        ("4:train", 1, "'4:train' has no unit", "5GFLOPs or"),
+        ("memory=4GB:train", 1, "'memory' is not what GB:train measure", "5GFLOPs or"),
+        ("train=5GFLOPs", 1, "'train' is not what GFLOPs measure", "5GFLOPs or"),
+        ("4GB:train@cuda", 11, "only a latency is one of a device", "5GFLOPs or"),
+        ("4GB:train,2GB:train", 11, "there is a limit on training_bytes already", "5GFLOPs or"),
+        ("4GB:train,batch=0", 17, "'0' is no number of images, 1 to 1000000", "5GFLOPs or"),
+        ("4GB:train,batch=-4", 17, "'-4' is no number of images", "5GFLOPs or"),
+        ("4GB:train,batch=", 11, "'' is no number of images", "5GFLOPs or"),
+        ("4GB:train,batch=6.5", 17, "'6.5' is no number of images", "5GFLOPs or"),
+        ("4GB:train,batch=1000001", 17, "'1000001' is no number of images", "5GFLOPs or"),
+        ("4GB:train,batch=1,batch=2", 19, "the batch of training is given already", "5GFLOPs or"),
+        ("4GB:train,sgd,adamw", 15, "the optimizer of training is given already", "5GFLOPs or"),
+        ("4GB:train,adam", 11, "'adam' is neither a limit nor an option of training", "did you mean 'adamw'"),
+        ("4GB:train,bathc=64", 11, "'bathc' is neither a limit nor an option of training", "did you mean 'batch'"),
+        ("train=4GB, checkpoint", 12, "'checkpoint' is neither a limit nor", "did you mean 'checkpointing'"),
+        ("4GB:train,optimizer=adam", 21, "'adam' is no optimizer of training", "did you mean 'adamw'"),
+        ("4GB:train,checkpointing=on", 25, "'on' is no checkpointing of training", "known: false, true"),
+        ("200MB,batch=64", 7, "'batch=64' is of training memory, on which there is no limit", "4GB:train,batch=64"),
+        ("sgd", 1, "'sgd' is of training memory, on which there is no limit", "4GB:train,sgd"),
+    ],
+)
+def test_what_is_wrong_with_a_limit_on_training_memory(text: str, column: int, message: str, hint: str) -> None:
+    with pytest.raises(BudgetError, match=rf"^budget:1:{column}: error\[budget\]: {message}") as e:
+        parse_budget(text)
+    assert f"hint: {hint}" in str(e.value)
+
+
+def test_other_budgets_say_nothing_of_training() -> None:
+    assert Budget(macs=5).as_dict() == {"macs": 5}  # a study of an earlier version has the same identity
 
 
 def test_a_long_text_is_refused() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from blockforge.bench.truth import Run
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError, BudgetError
-from blockforge.search.budget import as_budget
+from blockforge.search.budget import as_budget, over
 from blockforge.search.fit import fit
 from blockforge.text_table import Label, Number, TextTable
 
@@ -55,6 +55,8 @@ def fitted(specs: Sequence[str], budget: str, share: float, overrides: Sequence[
             raise CompareError(f"two specs are called '{name}'\n  hint: rename one file, each name is a row")
         try:
             found[name] = fit(compile_spec(spec, list(overrides)), limits, share)
+            if beyond := over(found[name], limits):  # a limit that widths are not fitted to
+                misfits.append(f"'{name}', fitted, costs {beyond}")
         except BudgetError as e:
             misfits.append(str(e).rpartition("\n  hint:")[0] or str(e))
     if misfits:

@@ -38,7 +38,7 @@ def search(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs or 5GFLOPs,30Mparams,200MB."),
+        typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs,30Mparams,200MB or 4GB:train,batch=64."),
     ] = None,
     fit: Annotated[
         float | None,
@@ -113,6 +113,7 @@ def search(
     Examples:
       blockforge search --budget 5GFLOPs
       blockforge search --budget 2GFLOPs,12Mparams --trials 200 --workers 4 --out runs/small
+      blockforge search --budget 5GFLOPs,8GB:train,batch=128,sgd,checkpointing
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +18,11 @@ from torch import Tensor
 from blockforge.errors import did_you_mean
 from blockforge.kernels.costs import CostError, rehearsal
 from blockforge.live import LiveStorages
+from blockforge.optimizers import OPTIMIZERS
 from blockforge.units import format_bytes
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
-
-
-class Kept(NamedTuple):
-    """What an optimiser keeps: so many tensors of each parameter's size."""
-
-    tensors: int
-    title: str
-
-
-OPTIMIZERS = {"adamw": Kept(2, "AdamW"), "sgd": Kept(1, "SGD with momentum"), "plain_sgd": Kept(0, "SGD")}
 
 
 @dataclass(frozen=True)
