@@ -41,9 +41,11 @@ class Computed(nn.Module):
 
     def held(self, name: str, like: Tensor) -> Tensor:
         """The buffer `name`. One that was left on the meta device is first computed where `like` is."""
-        if self.get_buffer(name).is_meta and not like.is_meta:
+        found: Tensor = getattr(self, name)  # `get_buffer` takes many times as long, and this is asked at every call
+        if found.is_meta and not like.is_meta:
             self._compute(name, like.device)
-        return self.get_buffer(name)
+            found = getattr(self, name)
+        return found
 
     def _compute(self, name: str, device: torch.device) -> None:
         held, value = self.get_buffer(name), self.computed(device)[name]

@@ -92,7 +92,8 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> Tensor:  # fmt: skip
         """The sum of the scans, in x's type."""
-        y, into = empty(x.shape, x), self._into if is_unseen(x) else self.into
+        y = empty(x.shape, x)
+        into: Any = self._into if is_unseen(x) else self.into
         with as_given(x):
             for k, direction in enumerate(directions):
                 steps = dt[..., k, :].float() @ dt_weight[k].float().mT
@@ -105,7 +106,8 @@ class CrossScan:
         dt_bias: Tensor | None, directions: list[int], window: int,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The gradient of every tensor; where there is no D or no bias, what it would be."""
-        dx, found, back = empty(x.shape, x), [], self._back if is_unseen(x) else self.back
+        dx, found = empty(x.shape, x), []
+        back: Any = self._back if is_unseen(x) else self.back
         with as_given(x):
             for k, direction in enumerate(directions):
                 dt_k, weight = dt[..., k, :].float(), dt_weight[k].float()
