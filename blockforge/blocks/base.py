@@ -17,7 +17,7 @@ norm, a convolution) takes what its class takes, and `layout` says so.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
@@ -47,6 +47,21 @@ class Shape(NamedTuple):
         return f"{self.dim}x{self.height}x{self.width}"
 
 
+class Scratch(Protocol):
+    """What an operation holds for itself while it runs, such as a copy of its weights. Hashable.
+
+    Attributes:
+        alive: elements of one image that are alive in the block meanwhile, the operation's result included; None: as
+            many as there are at most (`Op.workspace`).
+    """
+
+    @property
+    def alive(self) -> int | None: ...
+
+    def held(self, images: int) -> int:
+        """Bytes for so many images at once, in float32 on a CPU."""
+
+
 class Cost(NamedTuple):
     """Exact cost of one block for one image. Adds up with `+`.
 
@@ -54,16 +69,19 @@ class Cost(NamedTuple):
         params: learnt parameters (buffers aside).
         macs: multiply-adds, scans included.
         scan: the part of `macs` that no operator counter sees (closed form of a scan).
+        scratch: of its operations, which run one after the other: at once there is the largest.
     """
 
     params: int = 0
     macs: int = 0
     scan: int = 0
+    scratch: frozenset[Scratch] = frozenset()
 
     def __add__(self, other: object) -> Cost:
         if not isinstance(other, Cost):
             return NotImplemented
-        return Cost(self.params + other.params, self.macs + other.macs, self.scan + other.scan)
+        scratch = self.scratch | other.scratch
+        return Cost(self.params + other.params, self.macs + other.macs, self.scan + other.scan, scratch)
 
 
 class Op(BaseModel):

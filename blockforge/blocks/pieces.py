@@ -30,7 +30,12 @@ def outweighs(weight: Tensor, x: Tensor) -> bool:
     """Whether a kernel is so much larger than the map that `by_pieces` pays."""
     here = x.device.type == "cpu" and x.dtype == torch.float32
     captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return here and not captured and weight.numel() > max(LARGE, OUTWEIGHS * x.numel()) and is_plain(x, weight)
+    return here and not captured and is_outweighed(x.numel(), weight.numel()) and is_plain(x, weight)
+
+
+def is_outweighed(elements: int, weights: int) -> bool:
+    """The sizes at which `by_pieces` pays: the map's elements, of all images, and the kernel's weights."""
+    return weights > max(LARGE, OUTWEIGHS * elements)
 
 
 def by_pieces(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sides, padding: _Sides) -> Tensor:
@@ -42,7 +47,7 @@ def by_pieces(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Side
 class _ByPieces(torch.autograd.Function):
     @staticmethod
     def forward(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sides, padding: _Sides) -> Tensor:
-        x_BCHW, channels = _nchw(x_BHWC), _at_once(weight, PIECE)
+        x_BCHW, channels = _nchw(x_BHWC), channels_at_once(weight[0].numel(), PIECE)
         weights = weight.split(channels)
         biases = [None] * len(weights) if bias is None else bias.split(channels)
         maps = [F.conv2d(x_BCHW, w, b, stride, padding) for w, b in zip(weights, biases, strict=True)]
@@ -67,7 +72,7 @@ class _ByPieces(torch.autograd.Function):
 
 
 def _of_weight(x_BCHW: Tensor, weight: Tensor, dy_BCHW: Tensor, stride: _Sides, padding: _Sides) -> Tensor:
-    dw, channels = torch.empty_like(weight), _at_once(weight, PIECE_OF_GRADIENT)
+    dw, channels = torch.empty_like(weight), channels_at_once(weight[0].numel(), PIECE_OF_GRADIENT)
     how = (stride, padding, (1, 1), False, (0, 0), 1)  # not dilated, nor transposed, one group
     for first in range(0, len(weight), channels):
         part = slice(first, first + channels)
@@ -81,6 +86,6 @@ def _nchw(x_BHWC: Tensor) -> Tensor:
     return x_BHWC.permute(0, 3, 1, 2).contiguous()
 
 
-def _at_once(weight: Tensor, most: int) -> int:
-    """Output channels that have so many weights."""
-    return max(1, most // weight[0].numel() // LANES) * LANES
+def channels_at_once(weights: int, most: int) -> int:
+    """Output channels, of so many weights each, that have at most so many."""
+    return max(1, most // weights // LANES) * LANES

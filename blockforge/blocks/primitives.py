@@ -6,19 +6,42 @@ These agree with half of what torch's FlopCounterMode counts, operation by opera
 from __future__ import annotations
 
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.scratch import ConvScratch, LinearScratch
+from blockforge.kernels.costs import costed
 
 
-def linear(in_chs: int, out_chs: int, positions: int, *, bias: bool = True) -> Cost:
-    """A linear layer, or a 1x1 convolution, at each of `positions`."""
-    return Cost(in_chs * out_chs + bias * out_chs, in_chs * out_chs * positions)
+def linear(
+    in_chs: int, out_chs: int, positions: int, *, bias: bool = True, on_map: bool = True, alive: int | None = None
+) -> Cost:
+    """A linear layer, or a 1x1 convolution, at each of `positions`.
+
+    Args:
+        on_map: whether these are a map's (B, H, W).
+        alive: see `Scratch`.
+    """
+    by_onednn = (LinearScratch(positions, in_chs, out_chs, on_map, alive),) if costed() != "torch" else ()
+    return Cost(in_chs * out_chs + bias * out_chs, in_chs * out_chs * positions, 0, frozenset(by_onednn))
 
 
 def conv(
-    in_chs: int, out_chs: int, kernel: tuple[int, int], positions: int, *, groups: int = 1, bias: bool = True
+    in_chs: int,
+    out_chs: int,
+    kernel: tuple[int, int],
+    positions: int,
+    *,
+    read: int | None = None,
+    groups: int = 1,
+    bias: bool = True,
+    alive: int | None = None,
 ) -> Cost:
-    """A 2D convolution that gives `positions` outputs."""
+    """A 2D convolution that gives `positions` outputs, of a map of `read` positions (default: as many). `alive`: see
+    `Scratch`."""
+    if kernel == (1, 1) and groups == 1 and read in (None, positions):
+        return linear(in_chs, out_chs, positions, bias=bias, alive=alive)
     weights = in_chs // groups * out_chs * kernel[0] * kernel[1]
-    return Cost(weights + bias * out_chs, weights * positions)
+    dense = ConvScratch(positions if read is None else read, positions, in_chs, out_chs, kernel, alive)
+    scratch = frozenset((dense,) if groups == 1 else ())  # the kernels of groups are small
+    return Cost(weights + bias * out_chs, weights * positions, 0, scratch)
 
 
 def dwconv(dim: int, kernel: tuple[int, int], positions: int, *, bias: bool = True) -> Cost:

@@ -64,17 +64,46 @@ def bench_models(
     import dataclasses
 
     from blockforge.bench.models import compare_all, comparisons_table
-    from blockforge.errors import BlockforgeError
-    from blockforge.units import count_of
 
-    batches = [count_of(b) or 0 for b in batch.split(",")]
-    if not all(batches):
-        raise BlockforgeError(f"'{batch}' is not a list of batch sizes\n  hint: --batch 1,8")
+    batches = _counts(batch, "batch sizes", "--batch 1,8")
     found = compare_all(specs, against, batches, size=size, runs=runs, threads=threads, train=train)
     if json:
         print_json([dataclasses.asdict(c) for c in found])
     else:
         console().print(comparisons_table(found, train))
+
+
+@bench.command("memory")
+def bench_memory(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
+    size: Annotated[str, typer.Option(help="Sides of the images, separated by commas.")] = "224",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,4",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Hold the predicted peak of inference against what torch allocates on the CPU, one network after the other.
+
+    \b
+    Examples:
+      blockforge bench memory deit_s
+      blockforge bench memory smt_t my_net.yaml --size 224,384 --batch 1,4,16 --json
+    """
+    import torch
+
+    from blockforge.bench import peaks
+
+    sizes, batches = _counts(size, "sizes", "--size 224,384"), _counts(batch, "batch sizes", "--batch 1,8")
+    if threads:
+        torch.set_num_threads(threads)
+    found = []
+    for spec in specs:
+        for peak in peaks.measure(spec, sizes, batches):
+            print(f"{peak.name}, {peak.size} px, batch {peak.batch}: {peak.ratio:.3f}", file=sys.stderr, flush=True)
+            found.append(peak)
+    if json:
+        print_json([peak.as_dict() for peak in found])
+    else:
+        console().print(peaks.table(found))
 
 
 @bench.command("kernels")
@@ -283,3 +312,14 @@ def bench_search(
         return
     console().print(regret.table(found, rows))
     console().print(regret.summary(found, rows))
+
+
+def _counts(text: str, what: str, hint: str) -> list[int]:
+    """Whole numbers above 0, separated by commas. Raises: BlockforgeError."""
+    from blockforge.errors import BlockforgeError
+    from blockforge.units import count_of
+
+    counts = [count_of(part) or 0 for part in text.split(",")]
+    if not all(counts):
+        raise BlockforgeError(f"'{text}' is not a list of {what}\n  hint: {hint}")
+    return counts

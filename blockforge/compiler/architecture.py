@@ -13,7 +13,7 @@ import networkx as nx
 from blockforge.blocks.base import Shape, Tokens
 from blockforge.compiler import canonical
 from blockforge.compiler.cost import add_costs
-from blockforge.compiler.liveness import live_bytes
+from blockforge.compiler.liveness import live_bytes, peak_bytes
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
@@ -42,7 +42,7 @@ class Architecture:
             its parameters), `inputs` (nodes read, in order), `stage`, `layer`, `in_shape`, `out_shape`
             (height, width, dim of one image or one window), `windows`, `reduction` (pixels of the image along a side
             for one position), `params`, `macs`, `scan`,
-            `activation_bytes`, `workspace_bytes`, `path` and `loc` (where it is written). Edges carry `role`
+            `activation_bytes`, `workspace_bytes`, `scratch`, `path` and `loc` (where it is written). Edges carry `role`
             (main, intra, inter, skip) and `shape`.
         source: the spec it was compiled from; `spec` is the same with its holes filled.
         warnings: findings that did not stop the compiler.
@@ -86,7 +86,8 @@ class Architecture:
 
     @property
     def activation_bytes(self) -> int:
-        """Peak bytes of live activations in inference, one float32 image, on `backend`."""
+        """Peak bytes of live activations in inference, one float32 image, on `backend`. What each image of a batch
+        adds; what is allocated for a batch is `peak_activation_bytes`."""
         return self._peak[0]
 
     def on(self, backend: str) -> Architecture:
@@ -107,8 +108,11 @@ class Architecture:
         return self._peak[1]
 
     def peak_activation_bytes(self, batch: int = 1, dtype: str = "float32") -> int:
-        """Peak bytes of live activations in inference, for a batch in a dtype."""
-        return self._peak[0] // 4 * _BYTES[dtype] * batch
+        """Peak bytes that inference allocates for a batch: live activations and, in float32, what an operation on the
+        CPU holds beside them, such as copies of its weights."""
+        if dtype == "float32":
+            return peak_bytes(self.graph, self._live, batch)
+        return self.activation_bytes // 4 * _BYTES[dtype] * batch
 
     def training_memory(self, batch: int = 64, optimizer: str = "adamw", checkpointing: bool = False) -> TrainingMemory:
         """What training in float32 holds, found by a step on the meta device: no memory, about a second.
@@ -124,10 +128,13 @@ class Architecture:
         return training_memory(self, batch, optimizer, checkpointing)
 
     @functools.cached_property
+    def _live(self) -> dict[str, int]:
+        return live_bytes(self.graph)
+
+    @functools.cached_property
     def _peak(self) -> tuple[int, str]:
-        live = live_bytes(self.graph)
-        at = max(live, key=live.__getitem__)
-        return live[at], at
+        at = max(self._live, key=self._live.__getitem__)
+        return self._live[at], at
 
     @functools.cached_property
     def hash(self) -> str:

@@ -30,6 +30,18 @@ def live_bytes(graph: nx.DiGraph) -> dict[str, int]:
     return _sweep(nodes, order, last_use)
 
 
+def peak_bytes(graph: nx.DiGraph, live: dict[str, int], images: int) -> int:
+    """Most bytes at once for a batch of float32 images: what is alive, and what an operation holds beside it, whose
+    weights do not grow with the batch. `live`: as `live_bytes` gives it."""
+    most = 0
+    for name, node in graph.nodes.items():
+        maps = images * node["windows"]
+        most = max(most, images * live[name])
+        for scratch, less in node["scratch"]:
+            most = max(most, images * (live[name] - less) + scratch.held(maps))
+    return most
+
+
 def _sweep(nodes: dict[str, dict[str, Any]], order: dict[str, int], last_use: dict[str, int]) -> dict[str, int]:
     dies: dict[int, int] = {}
     for name, end in last_use.items():

@@ -13,24 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, library
 
 from blockforge.kernels.derivatives import is_asked_for_more
+from blockforge.kernels.linear.ways import is_convolved, is_small
 from blockforge.kernels.plain import dilation_of_1x1
-
-LEAST_WORK = 2**21
-"""Multiply-adds from which oneDNN makes up for the 20 microseconds that its call takes longer."""
-
-MANY = 2**13
-"""Positions, of all images together, from which the weights are worth copying into oneDNN's own order, as a
-convolution does on every call."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """See the package's `linear`."""
-    if x.ndim == 1 or x.numel() * weight.shape[0] < LEAST_WORK:
+    if x.ndim == 1 or is_small(x.numel() * weight.shape[0]):
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
         y: Tensor = _as_one_node(x, weight, bias)
         return y
-    if x.ndim == 4 and x[..., 0].numel() >= MANY:
+    if x.ndim == 4 and is_convolved(x[..., 0].numel()):
         y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias, dilation=dilation_of_1x1(x))
         return y.permute(0, 2, 3, 1)
     if torch.is_grad_enabled():

@@ -35,6 +35,7 @@ COMMANDS = {
     "space": ["space", "tiny", "--draws", "20"],
     "bench compile": ["bench", "compile", "specs/narrow/swin.yaml", "--runs", "3"],
     "bench kernels": ["bench", "kernels", "--op", "linear", "--runs", "3"],
+    "bench memory": ["bench", "memory", "specs/narrow/convnext.yaml", "--size", "32", "--batch", "1"],
     "bench proxies": ["bench", "proxies", "--truth", "own"],
     "bench search": [
         "bench", "search", "--runs", "search/data/search_runs.csv", "--strategies", "random,tpe", "--trials", "20",
@@ -121,6 +122,7 @@ def test_tables_print_at_every_width(name: str, printed: list[Any], monkeypatch:
 MADE_BY = {
     "summary": "show", "tables": "activations", "report": "search", "space_report": "space", "regret": "bench search",
     "kernels": "bench kernels", "compile": "bench compile", "proxies": "bench proxies",
+    "peaks": "bench memory",
 }  # fmt: skip
 """Modules that make a table -> the case that prints it, where that has another name."""
 

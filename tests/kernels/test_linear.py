@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels import backend
-from blockforge.kernels.linear import OPERATOR, linear, onednn_impl
+from blockforge.kernels.linear import OPERATOR, linear, ways
 
 BY_ONEDNN = partial(linear, backend="onednn")
 DEFINITION = partial(linear, backend="reference")
@@ -20,8 +20,8 @@ DEFINITION = partial(linear, backend="reference")
 @pytest.fixture(autouse=True)
 def any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small operands take the ways of large ones."""
-    monkeypatch.setattr(onednn_impl, "LEAST_WORK", 0)
-    monkeypatch.setattr(onednn_impl, "MANY", 100)
+    monkeypatch.setattr(ways, "LEAST_WORK", 0)
+    monkeypatch.setattr(ways, "MANY", 100)
 
 
 def operands(*shape: int, width: int = 7, bias: bool = True) -> tuple[Tensor, ...]:

@@ -54,7 +54,9 @@ class BottleneckDownsample(Downsample):
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
         cost = bottleneck_cost(shape, out, self.inside(dim), self.kernel_size, self.groups)
-        return cost + primitives.linear(shape.dim, dim, out.positions, bias=False) + primitives.norm(dim)
+        held = {"read": shape.positions, "alive": 2 * out.elements}
+        cost += primitives.conv(shape.dim, dim, (1, 1), out.positions, bias=False, **held)
+        return cost + primitives.norm(dim)
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)

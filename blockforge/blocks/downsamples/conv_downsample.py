@@ -49,7 +49,9 @@ class ConvDownsample(Downsample):
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
         kernel = (self.kernel_size, self.kernel_size)
-        cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=self.has_bias)
+        cost = primitives.conv(
+            shape.dim, dim, kernel, out.positions, read=shape.positions, alive=out.elements, bias=self.has_bias
+        )
         return cost + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:

@@ -43,7 +43,9 @@ class PatchDownsample(Downsample):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
-        cost = primitives.conv(shape.dim, dim, (self.patch, self.patch), out.positions, bias=self.bias)
+        alive = out.elements + (shape.elements if self.pre_norm is not None else 0)
+        held, kernel = {"read": shape.positions, "alive": alive}, (self.patch, self.patch)
+        cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=self.bias, **held)
         if self.norm is not None:
             cost += self.norm.cost(out)
         return cost + (self.pre_norm.cost(shape) if self.pre_norm is not None else Cost())

@@ -71,10 +71,12 @@ def bottleneck(in_dim: int, dim: int, inside: int, kernel_size: int, groups: int
 
 def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, groups: int) -> Cost:
     """Cost of `bottleneck` from a map of `shape` to one of `out`."""
-    kernel = (kernel_size, kernel_size)
-    cost = primitives.linear(shape.dim, inside, shape.positions, bias=False) + primitives.norm(inside)
-    cost += primitives.conv(inside, inside, kernel, out.positions, groups=groups, bias=False)
-    cost += primitives.norm(inside) + primitives.linear(inside, out.dim, out.positions, bias=False)
+    kernel, before, after = (kernel_size, kernel_size), inside * shape.positions, inside * out.positions
+    held = {"read": shape.positions, "alive": before + after}
+    last = after + out.elements
+    cost = primitives.linear(shape.dim, inside, shape.positions, bias=False, alive=before) + primitives.norm(inside)
+    cost += primitives.conv(inside, inside, kernel, out.positions, groups=groups, bias=False, **held)
+    cost += primitives.norm(inside) + primitives.linear(inside, out.dim, out.positions, bias=False, alive=last)
     return cost + primitives.norm(out.dim)
 
 

@@ -32,7 +32,8 @@ class TokenMLP(Mixer):
 
     def cost(self, shape: Shape) -> Cost:
         hidden, length = self.hidden(shape.dim), shape.positions
-        return primitives.linear(length, hidden, shape.dim) + primitives.linear(hidden, length, shape.dim)
+        cost = primitives.linear(length, hidden, shape.dim, on_map=False)
+        return cost + primitives.linear(hidden, length, shape.dim, on_map=False)
 
     def workspace(self, shape: Shape) -> int:
         hidden = self.hidden(shape.dim) * shape.dim

@@ -35,9 +35,9 @@ class ConvPoolStem(Stem):
         return conv_shape(self.half(shape, dim), dim, 3, 2)
 
     def cost(self, shape: Shape, dim: int) -> Cost:
-        kernel = (self.kernel_size, self.kernel_size)
-        cost = primitives.conv(shape.dim, dim, kernel, self.half(shape, dim).positions, bias=False)
-        return cost + primitives.norm(dim)
+        kernel, half = (self.kernel_size, self.kernel_size), self.half(shape, dim)
+        held = {"read": shape.positions, "alive": half.elements}
+        return primitives.conv(shape.dim, dim, kernel, half.positions, bias=False, **held) + primitives.norm(dim)
 
     def workspace(self, shape: Shape, dim: int) -> int:
         return 2 * self.half(shape, dim).elements

@@ -36,8 +36,10 @@ class ConvStem(Stem):
     def cost(self, shape: Shape, dim: int) -> Cost:
         half, out = self.half(shape, dim), self.out_shape(shape, dim)
         kernel = (self.kernel_size, self.kernel_size)
-        cost = primitives.conv(shape.dim, dim, kernel, half.positions, bias=False) + primitives.norm(dim)
-        return cost + primitives.conv(dim, dim, (2, 2), out.positions) + primitives.norm(dim)
+        first = {"read": shape.positions, "alive": half.elements}
+        second = {"read": half.positions, "alive": half.elements + out.elements}
+        cost = primitives.conv(shape.dim, dim, kernel, half.positions, bias=False, **first) + primitives.norm(dim)
+        return cost + primitives.conv(dim, dim, (2, 2), out.positions, bias=True, **second) + primitives.norm(dim)
 
     def workspace(self, shape: Shape, dim: int) -> int:
         return 2 * self.half(shape, dim).elements

@@ -61,13 +61,14 @@ class ConvStem2(Stem):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
-        cost = self._step(shape.dim, mid) + self._step(mid.dim, out)
+        cost = self._step(shape, mid, mid.elements) + self._step(mid, out, mid.elements + out.elements)
         for _ in range(self.extra):
-            cost += self._step(mid.dim, mid)
+            cost += self._step(mid, mid, 2 * mid.elements)
         return cost
 
-    def _step(self, in_chs: int, out: Shape) -> Cost:
-        cost = primitives.conv(in_chs, out.dim, (3, 3), out.positions, bias=self.has_bias)
+    def _step(self, x: Shape, out: Shape, alive: int) -> Cost:
+        held = {"read": x.positions, "alive": alive}
+        cost = primitives.conv(x.dim, out.dim, (3, 3), out.positions, bias=self.has_bias, **held)
         return cost + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:

@@ -50,7 +50,9 @@ class OverlapEmbed(Stem):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         out, kernel = self.out_shape(shape, dim), (self.kernel_size, self.kernel_size)
-        cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=self.bias)
+        cost = primitives.conv(
+            shape.dim, dim, kernel, out.positions, read=shape.positions, alive=out.elements, bias=self.bias
+        )
         return cost + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:

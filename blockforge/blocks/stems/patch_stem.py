@@ -38,7 +38,8 @@ class PatchStem(Stem):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
-        cost = primitives.conv(shape.dim, dim, (self.patch, self.patch), out.positions, bias=False)
+        held, kernel = {"read": shape.positions, "alive": out.elements}, (self.patch, self.patch)
+        cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=False, **held)
         return cost + primitives.norm(dim) + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:

@@ -51,9 +51,12 @@ class ResidualStem(Stem):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         half, hidden = self.half(shape, dim), self.hidden(shape, dim)
-        cost = Cost()
-        for in_chs, out in ((shape.dim, half), (half.dim, half), (half.dim, half), (half.dim, hidden)):
-            cost += primitives.conv(in_chs, out.dim, KERNEL, out.positions, bias=False) + primitives.norm(out.dim)
+        one, cost = half.elements, Cost()
+        # The map at half size lives beside what its branch reads and gives.
+        branch = ((half, half, 2 * one), (half, half, 3 * one))
+        for x, out, alive in ((shape, half, one), *branch, (half, hidden, one + hidden.elements)):
+            cost += primitives.conv(x.dim, out.dim, KERNEL, out.positions, read=x.positions, bias=False, alive=alive)
+            cost += primitives.norm(out.dim)
         cost += primitives.linear(hidden.dim, dim, hidden.positions, bias=False)
         return cost + primitives.norm(dim)
 

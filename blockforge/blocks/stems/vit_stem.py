@@ -57,7 +57,9 @@ class ViTStem(Stem):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         patches, out = self.patches(shape, dim), self.out_shape(shape, dim)
-        cost = primitives.conv(shape.dim, dim, (self.patch, self.patch), patches.positions)
+        cost = primitives.conv(
+            shape.dim, dim, (self.patch, self.patch), patches.positions, read=shape.positions, alive=patches.elements
+        )
         return cost + Cost(params=dim * self.class_token + out.elements * self.pos_embed)
 
     def workspace(self, shape: Shape, dim: int) -> int:

@@ -1,0 +1,85 @@
+"""What linear layers and convolutions hold for themselves while they run in inference, in float32 on a CPU: copies of
+weights above all, which do not grow with the batch. The rules are those of the code that runs: `kernels.linear.ways`,
+`blocks.pieces` and torch's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blockforge.blocks.pieces import LANES, PIECE, channels_at_once, is_outweighed
+from blockforge.kernels.linear import ways
+
+BYTES = 4
+FEW = 20_480
+"""A map's elements up to which torch has its own way for one image."""
+
+
+@dataclass(frozen=True)
+class LinearScratch:
+    """Of a linear layer by oneDNN; the BLAS holds nothing.
+
+    Attributes:
+        on_map: whether the positions are a map's; only a map is convolved.
+        alive: see `base.Scratch`.
+    """
+
+    positions: int
+    in_chs: int
+    out_chs: int
+    on_map: bool
+    alive: int | None
+
+    def held(self, images: int) -> int:
+        return ways.scratch(images * self.positions, self.in_chs, self.out_chs, on_map=self.on_map)
+
+
+@dataclass(frozen=True)
+class ConvScratch:
+    """Of a dense convolution of a channels-last map, as `layers.Conv2d` computes it.
+
+    Attributes:
+        read, given: positions of the map and of the result, of one image.
+        alive: see `base.Scratch`.
+    """
+
+    read: int
+    given: int
+    in_chs: int
+    out_chs: int
+    kernel: tuple[int, int]
+    alive: int | None
+
+    @property
+    def piece(self) -> int:
+        """Weights of an output channel."""
+        return self.in_chs * self.kernel[0] * self.kernel[1]
+
+    def held(self, images: int) -> int:
+        if self.kernel == (1, 1):  # strided: what it reads is copied, see `layers.Conv2d`
+            read = images * self.given * self.in_chs
+            return BYTES * (read + self._reordered(images, self.out_chs, read))
+        read = images * self.read * self.in_chs
+        if is_outweighed(read, self.piece * self.out_chs):
+            return BYTES * self._by_pieces(images, read)
+        by_torch = self.piece * self.out_chs if self.in_chs > 1 else 0  # channels-last; of one channel either layout is
+        return BYTES * (by_torch + self._reordered(images, self.out_chs, read))
+
+    def _for_onednn(self, images: int, read: int) -> bool:
+        """Whether torch hands it to oneDNN, by ATen's `ConvParams::use_mkldnn`."""
+        return images > 1 or read > FEW or min(self.kernel) > 3
+
+    def _reordered(self, images: int, channels: int, read: int) -> int:
+        """Elements of the weights in oneDNN's order, or of the columns that torch's own way makes of the map."""
+        return (channels if self._for_onednn(images, read) else images * self.given) * self.piece
+
+    def _by_pieces(self, images: int, read: int) -> int:
+        """See `pieces.by_pieces`: beside the result there are the map in NCHW and, piece by piece, what torch holds."""
+        at_once, given = channels_at_once(self.piece, PIECE), images * self.given
+        # oneDNN wants the map in an order of its own too, but for few channels
+        own_map = read if self._for_onednn(images, read) and self.in_chs >= LANES else 0
+        most = given * self.out_chs  # in the end the pieces stand beside the result
+        for first in range(0, self.out_chs, at_once):
+            channels = min(at_once, self.out_chs - first)
+            missing = given * (self.out_chs - first - channels)  # of the result, which counts as there
+            most = max(most, own_map + self._reordered(images, channels, read) - missing)
+        return read + most
