@@ -31,7 +31,9 @@ def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
 
 
 def format_of(path: Path) -> str:
-    """`png`, `svg` or `pdf`. Raises: BlockforgeError for a name that ends otherwise."""
+    """`png`, `svg` or `pdf`; a pipe or a device gets a PNG. Raises: BlockforgeError for a name that ends otherwise."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return FORMATS[0]
     if (suffix := path.suffix.lower()[1:]) in FORMATS:
         return suffix
     raise BlockforgeError(f"cannot tell what to draw into '{path}'\n  hint: end its name in .png, .svg or .pdf")

@@ -117,10 +117,12 @@ class TextTable:
         spare = room - _EDGES - _GAP * (len(shown) - 1) - sum(widths.values())
         if spare < 0:
             return None
-        wanting = sorted(shrinking, key=lambda i: natural[i] - widths[i])
-        for at, i in enumerate(wanting):  # what wants little gets all of it, the others share the rest
-            more = min(natural[i] - widths[i], spare // (len(wanting) - at))
-            widths[i], spare = widths[i] + more, spare - more
+        labels = [i for i in shrinking if isinstance(self.columns[i], Label)]  # first: what wraps loses nothing
+        for group in (labels, [i for i in shrinking if i not in labels]):
+            wanting = sorted(group, key=lambda i: natural[i] - widths[i])
+            for at, i in enumerate(wanting):  # what wants little gets all of it, the others share the rest
+                more = min(natural[i] - widths[i], spare // (len(wanting) - at))
+                widths[i], spare = widths[i] + more, spare - more
         return widths
 
     def _lines(self, i: int) -> Iterator[str]:

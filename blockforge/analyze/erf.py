@@ -82,7 +82,7 @@ def _centre(model: Backbone, stage: int) -> tuple[int, tuple[float, float]]:
     row, column = laid.height // 2, laid.width // 2
     height, width = model.arch.plan.input.size
     pixel = ((row + 0.5) * height / laid.height - 0.5, (column + 0.5) * width / laid.width - 0.5)
-    return laid.before + row * laid.width + column, pixel
+    return row * laid.width + column, pixel
 
 
 def squares(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ def held(run: Callable[[], Any]) -> int:
 def _allocated_on_cpu(run: Callable[[], Any]) -> tuple[int, int]:
     """Most bytes at once, and bytes at the end, while the result lives."""
     os.environ.setdefault("KINETO_LOG_LEVEL", _SILENT)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
+    with _no_collection(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
         result = run()
     assert records.profiler is not None
     assert records.profiler.kineto_results is not None
@@ -47,3 +49,15 @@ def _allocated_on_cpu(run: Callable[[], Any]) -> tuple[int, int]:
             peak = max(peak, now)
     del result
     return peak, now
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage from before that is collected meanwhile would be taken for memory that `run` gave back."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import blockforge as bf
+from blockforge.blocks.leaves import on_nchw
 from blockforge.compiler.backbone import Backbone
 from blockforge.testing import check_spec, randomise
 
@@ -37,7 +38,7 @@ def test_formula(scale: Any, post_act: str) -> None:
     own = dict(branch.named_parameters())
     x = torch.randn(2, 3, 5, 8)
     with torch.no_grad():
-        y = own.get("scale", torch.ones(8)) * branch.get_submodule("op")(branch.get_submodule("norm")(x))
+        y = own.get("scale", torch.ones(8)) * on_nchw(branch.get_submodule("op"), branch.get_submodule("norm")(x))
         y = own.get("skip_scale", torch.ones(8)) * x + own.get("skip_bias", torch.zeros(8)) + y
         expected = {"relu": torch.relu, "gelu": torch.nn.functional.gelu}.get(post_act, lambda t: t)(y)
         torch.testing.assert_close(branch(x), expected)

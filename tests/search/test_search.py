@@ -167,7 +167,7 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     assert len(scored) == len(set(scored))
 
 
-def _wait_until(condition, seconds: float = 60.0) -> None:
+def _wait_until(condition, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
