@@ -178,8 +178,20 @@ def _temporary(folder: Path | None, name: str) -> Iterator[Path]:
 def _stream(path: Path, write: Callable[[Path], object]) -> None:
     with _temporary(None, path.name) as file:
         _fill(path, file, write)
-        with file.open("rb") as source, path.open("ab") as sink:
+        with file.open("rb") as source, open(path, "ab", opener=_with_reader) as sink:
             shutil.copyfileobj(source, sink)
+
+
+def _with_reader(path: str, flags: int) -> int:
+    """Open a stream; a pipe that nobody reads is refused, where an ordinary open would wait for ever."""
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as e:
+        if e.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OutputError.of(Path(path), f"nobody reads this pipe\n  hint: cat {path} > FILE & first") from None
+        raise
+    os.set_blocking(handle, True)
+    return handle
 
 
 def _is_stream(path: Path) -> bool:

@@ -116,6 +116,8 @@ def _measure(objective: Callable[[Architecture], Any], text: str, by_text: bool)
     if direction not in get_args(Direction):
         raise SearchError(f"the direction of {text} is '{direction}'\n  hint: maximize or minimize")
     name, cost = getattr(objective, "name", own), getattr(objective, "cost", 1.0)
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost):
+        raise SearchError(f"the cost of {text} is {cost!r}\n  hint: roughly how many seconds a candidate takes")
     about, source = str(getattr(objective, "about", text)), user_code.origin(objective)
     ours = source is None or Path(source).is_relative_to(Path(objectives.__path__[0]).parent)
     return Measure(
@@ -178,7 +180,13 @@ def _from_factory(name: str, factory: Callable[..., Any], text: str, seed: int) 
             raise SearchError(f"'{name}' has no option '{key}'\n  hint: {did_you_mean(key, taken, 'options')}")
     if "seed" in taken:
         options.setdefault("seed", seed)
-    return factory(**options)
+    for key, parameter in taken.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise SearchError(f"'{name}' needs the option '{key}'\n  hint: {name}:{key}=...")
+    try:
+        return factory(**options)
+    except (TypeError, ValueError) as e:  # a text where a number belongs
+        raise SearchError(f"'{name}:{text}' cannot be made: {e}\n  hint: options: {', '.join(taken)}") from None
 
 
 def _options(name: str, text: str) -> dict[str, Any]:

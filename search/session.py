@@ -246,8 +246,8 @@ class Session:
             return {"state": "interrupted", "reason": "it was stopped"}
         except Overtime:
             return self._late() | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
-        except Exception as e:
-            outcome = {"state": "failed", "reason": f"{type(e).__name__}: {e}"[:300]}
+        except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
+            outcome = {"state": "failed", "reason": _told(e)[:300]}
             return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
         values = self.plan.values([measured[m.name] for m in measures])
         seconds = round(time.perf_counter() - started, 3)
@@ -332,6 +332,14 @@ class Session:
             )
             raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {too_small(budget)}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")
+
+
+def _told(error: BaseException) -> str:
+    """What an exception says, also one that cannot say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as e:
+        return f"{type(error).__name__}, whose text raises {type(e).__name__}"
 
 
 def _stacks() -> list[str]:

@@ -60,7 +60,7 @@ def load(ref: Reference, options: Mapping[str, Any]) -> Callable[..., Any]:
             found = getattr(found, part)
     except SearchError:
         raise
-    except Exception as e:  # whatever the user's module raises while it is imported
+    except (Exception, SystemExit) as e:  # whatever the user's module raises while it is imported
         kind = "" if isinstance(e, ImportError | AttributeError) else f"{type(e).__name__}: "
         raise SearchError(f"the objective {ref.text} cannot be imported: {kind}{e}") from e
     if not callable(found):

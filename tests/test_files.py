@@ -8,6 +8,8 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,28 @@ def test_devices_pipes_and_links_stay_what_they_are(tmp_path: Path) -> None:
         "from pathlib import Path\nfrom blockforge.files import write_text\nwrite_text(Path('/dev/stdout'), 'piped')"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "piped"
+
+
+def test_a_pipe_that_nobody_reads_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    imports = "import sys\nfrom pathlib import Path\nfrom blockforge.files import write_text\n"
+    program = f"{imports}write_text(Path(sys.argv[1]), 'text')"
+    done = subprocess.run([sys.executable, "-c", program, pipe], capture_output=True, text=True, timeout=300)
+    assert f"cannot write {pipe}: nobody reads this pipe\n  hint: cat {pipe} > FILE & first" in done.stderr
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    for _ in range(1000):
+        try:
+            write_text(pipe, "x" * 200_000)
+        except OutputError:  # the reader has not opened it yet
+            time.sleep(0.01)
+            continue
+        break
+    reader.join()
+    assert read == ["x" * 200_000]
 
 
 def test_rows_that_do_not_fit_are_taken_back(tmp_path: Path, full_disk: None) -> None:

@@ -88,6 +88,22 @@ ONE: dict[str, Callable[[State], Any]] = {
     "both": lambda s: {"model": other(s), "model_ema": s},
     "both, inside": lambda s: {"models": {"model": other(s), "ema": pre("module.", s)}},
     "averaged": lambda s: {"state_dict": other(s), "averaged_state_dict": s},
+    "SWA beside, with its counter": lambda s: {
+        "state_dict": {**pre("model.", other(s)), **pre("swa.module.", s), "swa.n_averaged": torch.tensor(3)}
+    },
+    "both, ema_pytorch": lambda s: {
+        "model": other(s),
+        "ema": {**pre("ema_model.", s), **pre("online_model.", other(s)), "step": torch.ones(())},
+    },
+    "both, in a callback": lambda s: {
+        "state_dict": pre("model.", other(s)),
+        "callbacks": {"EMA{'decay': 0.9}": {"ema_state_dict": pre("model.", s)}},
+    },
+    "both, deep inside": lambda s: {
+        "state": {"model": pre("module.", other(s)), "algorithms": [("EMA", {"ema_model": {"named": {"all": s}}})]}
+    },
+    "both, polyak": lambda s: {"model": other(s), "polyak": s},
+    "both, avg": lambda s: {"weights": other(s), "weights_avg": s},
 }
 
 
@@ -105,6 +121,18 @@ def test_the_right_weights_are_found(model: nn.Module, form: str, tmp_path: Path
     if any(word in form.lower() for word in ("beside", "both", "dino", "mmengine", "ema_pytorch")):
         assert "c.pth: took the moving average (--" in said[0]
         assert ", not the raw weights (" in said[0]
+
+
+@pytest.mark.parametrize("place", ["ema.shadow_params", "callbacks.EMA.ema_weights"])
+def test_an_average_without_names_is_told(model: nn.Module, place: str, tmp_path: Path, capsys: Any) -> None:
+    kept: Any = list(other(model.state_dict()).values())
+    for key in reversed(place.split(".")):
+        kept = {key: kept}
+    torch.save({"state_dict": model.state_dict(), **kept}, tmp_path / "c.pth")
+    bf.load_weights(fresh := bf.build(SPEC, seed=1), tmp_path / "c.pth")
+    assert torch.equal(fresh.state_dict()[NAME], model.state_dict()[NAME])
+    said = capsys.readouterr().err
+    assert f"took the raw weights: the moving average at the key {place} is a list of tensors without names" in said
 
 
 def test_an_averaged_model_of_torch(model: nn.Module, tmp_path: Path, capsys: Any) -> None:
@@ -174,6 +202,8 @@ WRONG: dict[str, tuple[Callable[[State], Any], dict[str, str], str]] = {
         rf"{NAME} is quantised \(qint8\)",
     ),
     "meta": (lambda s: {**s, NAME: s[NAME].to("meta")}, {}, rf"{NAME} is on the meta device"),
+    "nested": (lambda s: {**s, NAME: torch.nested.nested_tensor([s[NAME][0], s[NAME][1]])}, {}, rf"{NAME} is nested"),
+    "too large": (lambda s: {**s, NAME: s[NAME].double() + 1e300}, {}, rf"{NAME}: \d+ .* values are beyond float32"),
 }
 
 

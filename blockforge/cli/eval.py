@@ -60,7 +60,7 @@ def eval(
     from blockforge.train import evaluate, open_data
     from blockforge.train.launch import leave
 
-    opened = open_data(data, skip_broken=skip_broken, progress=True)
+    opened = open_data(data, skip_broken=skip_broken, progress=True, least=1)
     found = evaluate(
         spec,
         opened,

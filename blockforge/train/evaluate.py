@@ -52,7 +52,7 @@ def evaluate(
     """
     need("train", "accelerate")
     accelerator = join()
-    opened = open_data(data)
+    opened = open_data(data, least=1)
     network = make_evaluated(model, opened, overrides=overrides, weights=weights).to(accelerator.device)
     known, who = (
         known_classes(network, weights, class_map),

@@ -35,17 +35,18 @@ def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Calla
     return add
 
 
-def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False) -> Data:
+def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False, least: int = 2) -> Data:
     """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
 
     Args:
         skip_broken: read every image once, and leave out what is broken or has no label; also as `?skip_broken=true`.
         progress: show that on standard error.
+        least: classes that there must be; a network that knows more can be measured on one.
     Raises: DataError if there is no such source, nothing that can be used in it, or something wrong in it.
     """
     from blockforge.train.check import without_broken
 
-    found, skips = (data, False) if isinstance(data, Data) else _found(data)
+    found, skips = (data, False) if isinstance(data, Data) else _found(data, least)
     if isinstance(data, str):
         for line in found.notes:
             note(f"{found.name}: {line}")
@@ -82,7 +83,7 @@ def look(name: str) -> Data:
     return _found(name)[0]
 
 
-def _found(data: str) -> tuple[Data, bool]:
+def _found(data: str, least: int = 2) -> tuple[Data, bool]:
     """Data by name, and whether their options want what is broken left out."""
     for home in _HOMES:
         importlib.import_module(f"blockforge.train.{home}")
@@ -100,7 +101,7 @@ def _found(data: str) -> tuple[Data, bool]:
             raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
     skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
     found = opener(rest, options)
-    if len(found.classes) < 2:
+    if len(found.classes) < least:
         raise DataError(f"{data} has {len(found.classes)} class; a classifier needs two or more")
     for split, what in ((found.train, "train on"), (found.val, "evaluate on")):
         if not len(split):

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import warnings
@@ -56,7 +57,7 @@ def read_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow: what matters is raised
-            with Image.open(path) as image:
+            with Image.open(path, formats=_formats()) as image:
                 return as_meant(image)
     except Image.UnidentifiedImageError:
         hint = "remove or replace it"
@@ -67,6 +68,13 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path} is not an image that can be read\n  hint: {hint}") from None
     except Exception as e:  # decoders raise a dozen kinds for a broken file, struct.error and IndexError among them
         raise DataError(f"cannot read {path}: {first_line(e)}\n  hint: remove or replace it") from None
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """What Pillow reads by itself: PostScript is a program, and another one would run it."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def not_a_file(path: Path) -> str | None:

@@ -28,6 +28,10 @@ def check_value(name: str, tensor: Tensor, own: Tensor) -> None:
     if bad := int(tensor.numel() - tensor.isfinite().sum()):
         what = "NaN" if bool(tensor.isnan().any()) else "infinite"
         hint = "its run diverged; an earlier checkpoint of it may be whole"
+    elif bad := int(tensor.numel() - tensor.to(own.dtype).isfinite().sum()):
+        what = f"beyond {str(own.dtype).removeprefix('torch.')}"
+        hint = "load them in a wider type"
+    if bad:
         raise WeightsError(f"{name[:200]}: {bad} of its {tensor.numel()} values are {what}\n  hint: {hint}")
 
 
@@ -37,6 +41,8 @@ def _kind(tensor: Tensor) -> tuple[str, str] | None:
         return "on the meta device, without values", "save the checkpoint after the weights were loaded"
     if tensor.is_quantized:
         return f"quantised ({str(tensor.dtype).removeprefix('torch.')})", "dequantise the model before it is saved"
+    if tensor.is_nested:
+        return "nested", "weights have one shape"
     if tensor.layout != torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"sparse ({layout})", "tensor.to_dense() before it is saved"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,19 @@ _WRAPPERS = (
 )  # fmt: skip
 """Keys and prefixes of the weights as they are trained, the likelier first."""
 _AVERAGE = re.compile(
-    r"(.*[_.-])?(ema|averaged?|swa|teacher|target|momentum|key_encoder|encoder_k)([_.-].*)?|ema.*", re.I
+    r"(.*[_.-])?(ema|averaged?|averaging|avg|swa|polyak|shadow|teacher|target|momentum|key_encoder|encoder_k)([_.-].*)?"
+    r"|ema.*",
+    re.I,
 )
 """Keys and prefixes of a moving average: what the published accuracy is of."""
-_OTHER = re.compile(r"(optim|opt$|lr_|sched|scaler|grad_|amp$|rng|callback|loops?$|hyper|criterion|loss)", re.I)
+_OTHER = re.compile(r"(optim|opt$|lr_|sched|scaler|grad_|amp$|rng|loops?$|hyper|criterion|loss)", re.I)
 """Keys of what is no network."""
 _INFIXES = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"})
 """Parts of names that DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers put in, at any depth."""
 _DEPTH = 5
-"""Keys on the way to the tensors, and parts of a prefix, at most."""
+"""Parts of a prefix, at most."""
+_KEYS = 8
+"""Keys on the way to the tensors, at most: plug-ins of a trainer keep averages deep inside."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,12 @@ class Part:
 
     @property
     def average(self) -> bool:
-        return any(_AVERAGE.fullmatch(part) for part in (*self.key, *self.prefix.split(".")))
+        return self.average_by_prefix or _is_average(self.key)
+
+    @property
+    def average_by_prefix(self) -> bool:
+        """Among the names of one state dict it is the average."""
+        return _is_average(self.prefix.split("."))
 
     @property
     def rank(self) -> int:
@@ -97,7 +106,11 @@ def unwrap(
     if not parts:
         return _unknown(plain), []
     chosen = _chosen(parts)
-    return chosen.tensors, _said(chosen, [p for p in parts if p is not chosen])
+    said = _said(chosen, [p for p in parts if p is not chosen])
+    if not chosen.average and (lists := [place for place in _nameless(checkpoint) if _is_average(place)]):
+        place = ".".join(lists[0])
+        said.append(f"took the raw weights: the moving average at the key {place} is a list of tensors without names")
+    return chosen.tensors, said
 
 
 def _below(checkpoint: Any, key: str | None) -> Any:
@@ -132,10 +145,24 @@ def _dicts(
         tensors = {k: v for k, v in children.items() if isinstance(v, Tensor)}
         if tensors:
             yield place, tensors
-    if depth < _DEPTH:
+    if depth < _KEYS:
         for name, child in children.items():
             if not isinstance(child, Tensor) and not _OTHER.match(name) and id(child) not in seen:
                 yield from _dicts(child, (*place, name), seen, depth + 1)
+
+
+def _nameless(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where a checkpoint holds lists of tensors."""
+    if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(v, Tensor) for v in value):
+        yield place
+    elif len(place) < _KEYS:
+        for name, child in _children(value).items():
+            if not _OTHER.match(name):
+                yield from _nameless(child, (*place, name))
+
+
+def _is_average(parts: Iterable[str]) -> bool:
+    return any(_AVERAGE.fullmatch(part) for part in parts)
 
 
 def _without_infixes(place: tuple[str, ...], tensors: dict[str, Tensor], prefix: str | None) -> Part:
@@ -152,9 +179,14 @@ def _without_infixes(place: tuple[str, ...], tensors: dict[str, Tensor], prefix:
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what wrappers put in, if they stay different, and without an average's own counter."""
-    tensors = {name: v for name, v in tensors.items() if v.ndim or "." in name} or tensors
+    tensors = _without_counters(tensors) or tensors
     plain = {".".join(p for p in name.split(".") if p not in _INFIXES): v for name, v in tensors.items()}
     return plain if len(plain) == len(tensors) else tensors
+
+
+def _without_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without numbers that belong to no layer, such as the `n_averaged` of an average."""
+    return {name: v for name, v in tensors.items() if v.ndim or "." in name}
 
 
 def _networks(part: Part, known: Known) -> list[Part]:
@@ -173,13 +205,14 @@ def _networks(part: Part, known: Known) -> list[Part]:
             continue
         rest = (n for n, v in part.tensors.items() if v.ndim and not n.startswith(tuple(p for p in prefixes if p)))
         others = tuple(rest) if "" not in prefixes else ()  # whose they are else is known
-        found.append(Part(part.key, part.prefix + prefix, own, others))
+        found.append(Part(part.key, part.prefix + prefix, _without_counters(own), others))
     return found
 
 
 def _chosen(parts: list[Part]) -> Part:
     """The moving average, where there is one; else the likeliest. Raises: WeightsError if that is not one."""
-    averages = [p for p in parts if p.average]
+    told_apart = {p.key for p in parts if p.average_by_prefix}
+    averages = [p for p in parts if (p.average_by_prefix if p.key in told_apart else p.average)]
     candidates = averages or parts
     best = min(p.rank for p in candidates)
     first = [p for p in candidates if p.rank == best]

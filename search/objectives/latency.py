@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from blockforge.api import build
 from blockforge.bench.profile import Setting, measure, pick_device
 from blockforge.compiler import Architecture
+from blockforge.search.errors import SearchError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Latency:
     batch: int = 1
     dtype: str = "fp32"
     seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not self.seconds > 0:
+            raise SearchError("latency measures no images\n  hint: latency:batch=1,seconds=1")
 
     @property
     def about(self) -> str:

@@ -22,6 +22,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "beside_one.py").write_text("def twice(x):\n    return 2.0 * x\n")
+    (folder / "ends.py").write_text("raise SystemExit(3)")
     (folder / "beside_two.py").write_text("ONE = 1.0\n")
     (folder / "own_score.py").write_text(
         "from pathlib import Path\nfrom beside_one import twice\n"
@@ -33,6 +34,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "class Made:\n"
         "    def __init__(self, factor=1.0):\n        self.factor = factor\n"
         "    def __call__(self, arch):\n        return self.factor * arch.depth\n"
+        "def ends(arch):\n    raise SystemExit(3)\n"
+        "class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError\n"
+        "def mute(arch):\n    raise Mute\n"
+        "def priced(arch):\n    return 1.0\npriced.cost = 'dear'\n"
         "def broken(arch):\n    raise RuntimeError(f'no depth {arch.depth}')\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -77,6 +82,13 @@ def test_reading_a_study_imports_nothing(place: Path, capsys) -> None:
         ("code/own_score.py:nothing", "cannot be imported: .*nothing"),
         ("code/nowhere.py:score", r"there is no file code/nowhere.py\n  hint: "),
         ("no_such_module_here:score", "the objective no_such_module_here:score cannot be imported"),
+        ("code/ends.py:score", r"code/ends.py:score cannot be imported: SystemExit: 3"),
+        ("./code:score", r"no objective named './code'\n  hint: .*file\.py:function"),
+        ("code/own_score.py:priced", r"the cost of code/own_score.py:priced is 'dear'\n  hint: "),
+        ("macs:cost=nan", r"the cost of macs:cost=nan is nan"),
+        ("train:recipe=micro", r"'train' needs the option 'data'\n  hint: train:data="),
+        ("micro:seconds=abc", r"'micro:seconds=abc' cannot be made: .*\n  hint: options: .*seconds"),
+        ("latency:batch=0", r"latency measures no images"),
         ("expresivity", r"did you mean 'expressivity'.*file\.py:function"),
     ],
 )
@@ -118,6 +130,14 @@ def test_a_search_without_a_score_is_no_success(place: Path, capsys) -> None:
     assert "error: no candidate has a score: first failure (trial 0): RuntimeError: no depth" in told.err
     assert "traces of all: run/failures.txt" in told.err
     assert (Path("run") / "failures.txt").read_text().count("Traceback") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("ends", "SystemExit: 3"), ("mute", "Mute, whose text raises RuntimeError")]
+)
+def test_whatever_an_objective_raises_is_kept_with_the_trial(place: Path, name: str, reason: str, capsys) -> None:
+    assert main(["search", str(TINY), "--objective", f"code/own_score.py:{name}", "--trials", "2", "--out", "run"]) == 1
+    assert f"error: no candidate has a score: first failure (trial 0): {reason}" in capsys.readouterr().err
 
 
 def test_starts_that_do_not_fit_are_named(place: Path, capsys) -> None:

@@ -195,6 +195,8 @@ def _floats(values: Any) -> Save:
     return _image(values.astype(np.float32))
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+"""What Pillow would hand to Ghostscript."""
 REFUSED: dict[str, tuple[str, Save, str]] = {
     "32 bits": ("x.tif", _image(WORDS.astype(np.int32)), r"whole numbers from 0 to 65535 in 32 bits have no"),
     "floats of 0 to 255": ("x.tif", _floats(RAMP * 255), r"floats from 0 to 255; .* read from 0 to 1"),
@@ -203,6 +205,7 @@ REFUSED: dict[str, tuple[str, Save, str]] = {
     "infinite": ("x.tif", _floats(np.where(RAMP < 1, RAMP, np.inf)), r"1 of 4096 values are NaN or inf"),
     "nothing": ("x.jpg", lambda path: path.write_bytes(b"") and None, r"x\.jpg is empty"),
     "text": ("x.jpg", lambda path: path.write_text("no image") and None, r"x\.jpg is not an image that can be read"),
+    "a program": ("x.jpg", lambda path: path.write_bytes(POSTSCRIPT) and None, r"x\.jpg is not an image"),
     "a pipe": ("x.jpg", lambda path: os.mkfifo(path), r"x\.jpg is a pipe, not a file"),
     "a folder": ("x.jpg", lambda path: path.mkdir(), r"x\.jpg is a folder, not a file"),
     "a link to nothing": ("x.jpg", lambda path: path.symlink_to("nowhere"), r"x\.jpg is a link to nothing"),
