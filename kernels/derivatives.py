@@ -28,8 +28,9 @@ def of_plain(function: Callable[..., Tensor], dy: Tensor, *given: Tensor | None)
     with torch.enable_grad():
         own: list[Any] = [t.view_as(t) if t is not None and t.requires_grad else t for t in given]  # one may come twice
         wanted = [i for i, t in enumerate(own) if t is not None and t.requires_grad]
-        found = torch.autograd.grad(function(*own), [own[i] for i in wanted], dy, create_graph=again)
+        y, read = function(*own), [own[i] for i in wanted]  # a scan of one step does not read its decays
+        found = torch.autograd.grad(y, read, dy, create_graph=again, allow_unused=True, materialize_grads=True)
     grads: list[Tensor | None] = [None] * len(given)
-    for i, grad in zip(wanted, found, strict=True):
-        grads[i] = grad
+    for i, one in zip(wanted, found, strict=True):
+        grads[i] = one
     return tuple(grads)

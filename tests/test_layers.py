@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from blockforge.blocks import pieces
-from blockforge.blocks.layers import Conv2d
-from blockforge.compiler.modules import image_map
+from blockforge.blocks.layers import Conv2d, DWConv
+from blockforge.compiler.modules import Branch, image_map
 
 
 def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
@@ -69,3 +69,21 @@ def test_an_image_is_copied_in_inference_alone(channels: int) -> None:
     assert torch.equal(copied, kept)
     assert kept.data_ptr() == image.data_ptr()
     assert copied.is_contiguous()
+
+
+@pytest.mark.parametrize("aggregated", [False, True], ids=["at once", "fed"])
+def test_what_stands_around_a_block_is_called(aggregated: bool) -> None:
+    """Each alone, though nothing may have to be computed there: a hook fires, and what is put there is used."""
+    branch = Branch(DWConv(4, 3), None, None, 4, drop_path=0.0)
+    x = torch.randn(2, 5, 6, 4)
+    given = (x, torch.randn(2, 5, 6, 4)) if aggregated else (x,)
+    before = branch(*given)
+    for name in ("norm", "drop_path"):
+        fired: list[str] = []
+        hook = branch.get_submodule(name).register_forward_hook(lambda _m, _x, _y, fired=fired: fired.append("yes"))  # type: ignore[misc]
+        torch.testing.assert_close(branch(*given), before)
+        assert fired, name
+        hook.remove()
+        branch.set_submodule(name, nn.Hardtanh(-0.1, 0.1))
+        assert not torch.allclose(branch(*given), before), name
+        branch.set_submodule(name, nn.Identity())

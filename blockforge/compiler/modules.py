@@ -59,17 +59,22 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
         """`fed`: what an aggregator gives in place of the branch's own input."""
-        if self.at_once and fed is None and untouched(self.op, self.made):
+        if self.at_once and fed is None and self._is_as_made():
             op: Any = self.op
             y = on_map(op.residual, x, self.layout)
             return self.post_act(y) if self.post_act is not None else y
-        y = on_map(self.op, on_map(self.norm, x, self.norm_layout) if fed is None else fed, self.layout)
+        y = on_map(self.op, on_map(self.norm, x if fed is None else fed, self.norm_layout), self.layout)
         if self.scale is not None:
             y = y * self.scale
         if self.skip_scale is not None and self.skip_bias is not None:
             x = channel_affine(x, self.skip_scale, self.skip_bias)
         y = x + self.drop_path(y)
         return self.post_act(y) if self.post_act is not None else y
+
+    def _is_as_made(self) -> bool:
+        """Whether nobody would miss a call of what stands around the block."""
+        around = (self.norm, self.drop_path)
+        return untouched(self.op, self.made) and all(untouched(leaf, nn.Identity) for leaf in around)
 
     def no_weight_decay(self) -> set[str]:
         return {n for n in ("scale", "skip_scale", "skip_bias") if getattr(self, n) is not None}

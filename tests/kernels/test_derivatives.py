@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+import blockforge as bf
 from blockforge import kernels
 
+SPECS = Path(__file__).parents[1] / "specs"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),  # torch's own, in jvp
     pytest.mark.filterwarnings("ignore:There is a performance drop because:UserWarning"),
@@ -66,7 +69,40 @@ def test_one_tensor_given_twice() -> None:
             torch.testing.assert_close(found, exact)
 
 
+@pytest.mark.parametrize("backend", backends("selective_scan", torch.empty(0)))
+def test_what_is_not_read_has_derivatives_of_zero(backend: str) -> None:
+    """The decays of a scan of one step."""
+    u, A, B = torch.randn(1, 2, 1), -torch.ones(2, 3), torch.randn(1, 1, 3, 1)
+    tensors = [t.requires_grad_() for t in (u, A, B)]
+
+    def first_and_second() -> list[Tensor]:
+        y = kernels.selective_scan.selective_scan(u, u, A, B, B, delta_softplus=True, backend=backend)  # type: ignore[attr-defined]
+        first = torch.autograd.grad(y.square().sum(), tensors, create_graph=True, materialize_grads=True)
+        second = torch.autograd.grad(first[0].sum(), tensors, materialize_grads=True)
+        return [*first, *second]
+
+    found = first_and_second()
+    assert not found[1].any()
+    assert not found[4].any()
+    assert found[3].any()
+
+
 # --- torch.func
+
+
+@pytest.mark.parametrize("name", ["attention", "dmca", "vit_stem"])
+def test_products_of_hessians_and_vectors(name: str) -> None:
+    """Of whole networks, with attention and with group norms on maps that lie channels-last."""
+    model = bf.build(SPECS / f"{name}.yaml", {"drop_path": 0}, seed=0).eval().double()
+    size = model.arch.plan.input
+    image, along = (torch.randn(size.channels, *size.size, dtype=torch.float64) for _ in range(2))
+
+    def gradient(image: Tensor) -> Tensor:
+        return torch.func.grad(lambda t: model(t[None]).square().sum())(image)
+
+    _, found = torch.func.jvp(gradient, (image,), (along,))
+    expected = (gradient(image + 1e-5 * along) - gradient(image - 1e-5 * along)) / 2e-5
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
 def _wish(how: str, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., Tensor], Any]:

@@ -12,15 +12,17 @@ from blockforge.blocks.base import Cost, Layout, Norm, Shape, divisible
 from blockforge.blocks.fields import Count, Eps
 from blockforge.blocks.registry import norm
 from blockforge.kernels.costs import rehearsing
+from blockforge.kernels.plain import is_transformed
 
 
 class GroupNorm2d(nn.GroupNorm):
     """torch's GroupNorm of x_BCHW."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not x.requires_grad:
-            # Behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13). A map of one position
-            # counts as contiguous whatever its strides say: a copy has others.
+        if (torch.is_grad_enabled() and not x.requires_grad) or is_transformed():
+            # Behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13), and forward mode over
+            # it wants views that there are not. A map of one position counts as contiguous whatever its strides say:
+            # a copy has others.
             x = x.clone(memory_format=torch.contiguous_format)
         if x.is_meta and rehearsing():
             y: Tensor = _Rehearsed.apply(x, self.weight, self.bias, self.num_groups)  # type: ignore[no-untyped-call]
