@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ _METADATA: dict[str, dict[str, Any]] = {
 }
 """Format -> what to leave out, so that equal figures are equal files."""
 FORMATS = tuple(_METADATA)
+_REMARK_POINTS = 7.5
+_LETTERS_AN_INCH = 15
+"""Of a remark; matplotlib breaks no lines, and cuts off what is wider than the figure."""
 
 
 def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
@@ -28,6 +32,12 @@ def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def write_remark(figure: Figure, remark: str) -> None:
+    """A line below the figure, or as many as its width asks for."""
+    across = int(_LETTERS_AN_INCH * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(remark, across), fontsize=_REMARK_POINTS, color="#b02a30")
 
 
 def format_of(path: Path) -> str:

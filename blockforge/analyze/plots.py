@@ -78,7 +78,7 @@ def draw_receptive_fields(found: Mapping[str, ReceptiveField]) -> Figure:
     """Fields beside each other on one logarithmic scale, with the squares that hold parts of them."""
     across = min(len(found), 4)
     down = math.ceil(len(found) / across)
-    figure = new_figure(3.2 * across + 1.0, 3.75 * down)
+    figure = new_figure(3.2 * across + 1.0, 3.75 * down + 0.35)
     grid = figure.subplots(down, across, squeeze=False)
     shown = None
     for axes, (label, field) in zip(grid.flat, found.items(), strict=False):
@@ -118,7 +118,7 @@ def draw_reaches(found: Mapping[str, Sequence[Reach]]) -> Figure:
         )  # fmt: skip
         axes.plot(layers, [r.uniform for r in reaches], color=colour, linestyle=":", linewidth=1.0)
     axes.plot([], [], color="#888888", linestyle=":", label="the whole map, evenly")
-    axes.set_ylim(0, None)
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])  # the highest point is no part of the frame
     axes.set_xlabel("layer, through all stages")
     axes.set_ylabel("relative receptive field")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,8 +1,9 @@
 """The command line. Every module here without a leading underscore is a command: it holds a function, or a
 typer app, of its own name.
 
-Exit codes: 0 done, 1 the spec, budget or file is wrong, 2 the command line is wrong, 130 interrupted. Only
-`BlockforgeError` is caught, and what the system says of a file or disk; anything else is a bug and keeps its traceback.
+Exit codes: 0 done, 1 the spec, budget or file is wrong, 2 the command line is wrong, 130 or 143 ended by
+Ctrl-C or SIGTERM. Only `BlockforgeError` is caught, and what the system says of a file or disk; anything else is a bug
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import io
 import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -77,15 +79,20 @@ def make_app() -> typer.Typer:
         if isinstance(what, typer.Typer):
             app.add_typer(_group(what), name=found.name)
         else:
-            purpose = (what.__doc__ or "").partition("\n")[0]  # in full: typer would cut it
-            app.command(found.name, short_help=purpose)(command(what))
+            app.command(found.name, short_help=_purpose(what))(command(what))
     return app
+
+
+def _purpose(function: Callable[..., object]) -> str:
+    """The first line of its docstring in full, for lists of commands; typer would cut it."""
+    return (function.__doc__ or "").partition("\n")[0]
 
 
 def _group(app: typer.Typer) -> typer.Typer:
     """A group of commands, each made as those that stand alone are."""
     for each in app.registered_commands:
         if each.callback is not None and not hasattr(each.callback, "__wrapped__"):
+            each.short_help = _purpose(each.callback)
             each.callback = command(each.callback)
     return app
 

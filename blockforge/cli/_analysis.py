@@ -36,7 +36,11 @@ ImagesOption = Annotated[int, typer.Option("--images", min=1, max=100_000, metav
 BatchOption = Annotated[int, typer.Option("--batch", min=1, max=4096, metavar="N", help="Images at a time.")]
 WeightsOption = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE", help="Weights; once for each network, in their order.", show_default="initialisation"),
+    typer.Option(
+        metavar="FILE",
+        help="Weights; of several networks, once for each in their order.",
+        show_default="initialisation",
+    ),
 ]
 VariantOption = Annotated[
     list[str] | None,
@@ -120,7 +124,7 @@ def finish(
         whole: the JSON, if it is not the table.
     """
     from blockforge.analyze.tables import shown
-    from blockforge.figures import write_figure
+    from blockforge.figures import write_figure, write_remark
     from blockforge.tables import to_csv
 
     chosen = _formats(formats)
@@ -129,7 +133,7 @@ def finish(
     write_text(folder / f"{command}.csv", to_csv(csv or table))
     remark = caution(cases)
     if remark:
-        figure.supxlabel(remark, fontsize=7.5, color="#b02a30")
+        write_remark(figure, remark)
     for format in chosen:
         write_figure(folder / f"{command}.{format}", figure)
     if json:

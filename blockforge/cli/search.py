@@ -95,7 +95,8 @@ def search(
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker, stopped or hung, for dead after.")
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead."),
     ] = 60.0,
     overrides: SetOption = None,
     size: Annotated[

@@ -69,7 +69,7 @@ def train(
     from blockforge.train import fit, open_data
     from blockforge.train.launch import leave
 
-    refuse_recipe_keys(overrides)
+    refuse_swapped_keys(overrides, recipe_overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
     opened = open_data(data, skip_broken=True, progress=True) if skip_broken else data
     try:
@@ -108,12 +108,18 @@ def default_folder(spec: str, data: str, recipe: str, seed: int) -> Path:
     return RUNS / "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
 
 
-def refuse_recipe_keys(overrides: list[str] | None) -> None:
-    """Say which option a key of the recipe belongs to, before the spec says that it has no such key."""
+def refuse_swapped_keys(overrides: list[str] | None, of_recipe: list[str] | None = None) -> None:
+    """Say which option a key of the other one belongs to, before spec or recipe says that it has no such key."""
     from blockforge.spec.model import Spec
     from blockforge.train.recipe import Recipe
 
-    for text in overrides or ():
-        key = text.partition("=")[0].strip().partition(".")[0]
-        if key in Recipe.model_fields and key not in Spec.model_fields:
-            raise typer.BadParameter(f"{key} is the recipe's: --recipe-set {text}", param_hint="--set")
+    spec, recipe = Spec.model_fields, Recipe.model_fields
+    for given, own, other, whose in (
+        (overrides, "--set", "--recipe-set", recipe.keys() - spec.keys()),
+        (of_recipe, "--recipe-set", "--set", spec.keys() - recipe.keys()),
+    ):
+        for text in given or ():
+            key = text.partition("=")[0].strip().partition(".")[0]
+            if key in whose:
+                owner = "recipe" if other == "--recipe-set" else "spec"
+                raise typer.BadParameter(f"{key} is the {owner}'s: {other} {text}", param_hint=own)

@@ -14,7 +14,8 @@ def worker(
     ],
     study: Annotated[str, typer.Option(metavar="NAME", help="The study's name in a database.")] = "search",
     lease: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Take a silent worker, stopped or hung, for dead after.")
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead."),
     ] = 60.0,
 ) -> None:
     """Help with a search: evaluate candidates of its study until it has as many as it wants.
@@ -29,10 +30,13 @@ def worker(
     """
     from rich.console import Console
 
+    from blockforge.search.errors import SearchError
     from blockforge.search.files import read_place
     from blockforge.search.progress import make_reporter
     from blockforge.search.worker import work
 
+    if "://" not in storage and not Path(storage).exists():
+        raise SearchError(f"there is no study in {storage}\n  hint: blockforge search --out {storage} starts one")
     place = read_place(Path(storage)) if "://" not in storage else {}
     reporter = make_reporter(True, Console(stderr=True))
     reason, received = work(place.get("storage", storage), place.get("study", study), reporter=reporter, lease=lease)

@@ -87,8 +87,17 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Base:
         raise SpecError([Diagnostic("file", text)])
     text = os.fsdecode(source)
     if not isinstance(source, str) or _is_path(text):
+        _refuse_zoo_file(text)
         return Base(real_path(text), load_file(text))
     return _zoo(text)
+
+
+def _refuse_zoo_file(text: str) -> None:
+    """A zoo name with a suffix, where there is no such file, is a slip that has a hint of its own."""
+    name, suffix = os.path.splitext(text)
+    if suffix in _SUFFIXES and name in list_specs() and not os.path.lexists(text):
+        hint = f"{name}, without {suffix}, is in the zoo"
+        raise SpecError([Diagnostic("file", f"cannot read {text}: no such file or directory", hint=hint)])
 
 
 def _is_path(text: str) -> bool:

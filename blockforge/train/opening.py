@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -91,7 +92,10 @@ def _found(data: str, least: int = 2) -> tuple[Data, bool]:
     prefix, colon, rest = name.partition(":")
     forms = ", ".join(form for _, form, _ in _SOURCES.values())
     if prefix not in _SOURCES:
-        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {did_you_mean(prefix, _SOURCES)}; as in {forms}")
+        hint = did_you_mean(prefix, _SOURCES)
+        if not colon and os.path.isdir(prefix):
+            hint = f"for a folder of images imagefolder:{prefix}"
+        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {hint}; as in {forms}")
     opener, form, known = _SOURCES[prefix]
     if bool(rest) != (":" in form) or bool(colon) != bool(rest):
         raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
@@ -97,6 +98,25 @@ def test_purposes_fit_on_one_line(run: Run) -> None:
     listed = run("--help").out.partition("Commands:\n")[2]
     assert listed.count("\n") == len(COMMANDS)
     assert "..." not in listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_of_a_figure_is_cut_off(
+    run: Run, command: str, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("blockforge.figures.write_figure", lambda path, figure: drawn.append(figure))
+    extra = ["--image", image] if command == "cam" else []
+    assert run(command, *COMMANDS[command], *extra, "-o", str(tmp_path)).code == 0
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    labels = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    for text in (*figure.texts, *labels):
+        box = text.get_window_extent()
+        if text.get_text():
+            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+            assert inside, f"{text.get_text()!r} at {box}, on {width} x {height}"
 
 
 def test_between_two_networks(run: Run, tmp_path: Path) -> None:

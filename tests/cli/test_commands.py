@@ -60,6 +60,19 @@ def test_purposes_fit_on_one_line(run: Run) -> None:
     assert "..." not in commands
 
 
+@pytest.mark.parametrize("group", ["analyze", "bench", "data"])
+def test_purposes_in_groups_are_whole(run: Run, group: str) -> None:
+    assert "..." not in run(group, "--help").out.split("Commands:\n")[1]
+
+
+def test_a_zoo_name_with_a_suffix(run: Run) -> None:
+    result = run("show", "smt_t.yaml")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "error[file]: cannot read smt_t.yaml: no such file or directory\n  hint: smt_t, without .yaml, is in the zoo\n"
+    )
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"blockforge {bf.__version__}\n", "")
 

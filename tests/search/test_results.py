@@ -207,7 +207,8 @@ def test_report_and_resume_by_the_command_line(
     assert (Path("run") / "report.html").exists()
     assert main(["report", "nowhere"]) == 1
     assert main(["search", "--resume", "nowhere"]) == 1
-    assert capsys.readouterr().err.count("there is no study in nowhere") == 2
+    assert main(["worker", "--storage", "nowhere"]) == 1
+    assert capsys.readouterr().err.count("there is no study in nowhere") == 3
 
 
 def test_the_package_is_its_function(tiny: Spec) -> None:

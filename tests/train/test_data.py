@@ -181,6 +181,11 @@ def test_names_that_are_no_data(name: str, message: str) -> None:
         open_data(name)
 
 
+def test_a_folder_alone_is_told_its_source(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"hint: for a folder of images imagefolder:{tmp_path}"):
+        open_data(str(tmp_path))
+
+
 def test_folders_without_images(folder: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty has no folders; a class is a folder of images"):

@@ -55,6 +55,7 @@ def test_train_then_eval(given: list[str], tmp_path: Path, capsys: pytest.Captur
     [
         (["--recipe", "mirco"], 1, "no recipe named 'mirco'"),
         (["--set", "lr=0.1"], 2, "lr is the recipe's: --recipe-set lr=0.1"),
+        (["--recipe-set", "drop_path=0.1"], 2, "drop_path is the spec's: --set drop_path=0.1"),
         (["--set", "num_classes=9"], 1, "the spec says num_classes 9"),
         (["--weights", "nowhere.pth"], 1, "no weights at nowhere.pth"),
         (["--recipe-set", "lr=1e30", "--recipe-set", "optimizer=sgd"], 1, "loss became nan"),
