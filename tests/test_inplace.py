@@ -75,3 +75,18 @@ def test_full_backward_hooks_behind_an_activation_that_overwrites() -> None:
     row[0].register_full_backward_hook(lambda _m, _dx, dy: seen.append(dy))
     row(torch.randn(2, 5, 6, 4, requires_grad=True)).sum().backward()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("name", ["0", "1"])
+def test_hooks_of_the_backward_pass_on_either_side(name: str) -> None:
+    """torch hands a module with such hooks a view, which it must not overwrite."""
+    row, x = Maps(Conv2d(4, 4, 3), nn.ReLU(inplace=True)), torch.randn(2, 5, 6, 4)
+    with torch.no_grad():
+        before = row(x)
+    seen: list[str] = []
+    row.get_submodule(name).register_full_backward_hook(lambda _m, _dx, _dy: seen.append(name))
+    y = row(x.clone().requires_grad_())
+    y.sum().backward()
+    assert seen == [name]
+    torch.testing.assert_close(y.detach(), before)
+    assert row[1].inplace

@@ -31,8 +31,15 @@ def activate(act: nn.Module, x: Tensor, own: bool) -> Tensor:
     """
     if own and may_overwrite() and type(act) in _INPLACE and untouched(act, type(act)):
         return _INPLACE[type(act)](act, x)
-    y: Tensor = act(x if own or not getattr(act, "inplace", False) else x.clone())
-    return y
+    if not getattr(act, "inplace", False):
+        return act(x)  # type: ignore[no-any-return]
+    if untouched(act, type(act)):
+        return act(x if own else x.clone())  # type: ignore[no-any-return]
+    act.inplace = False  # type: ignore[assignment]  # hooks of the backward pass hand it a view, not to be overwritten
+    try:
+        return act(x)  # type: ignore[no-any-return]
+    finally:
+        act.inplace = True  # type: ignore[assignment]
 
 
 def may_overwrite() -> bool:
