@@ -173,7 +173,7 @@ class _Place:
         """Raise SearchError where the folder holds what a study left, and the study itself is gone."""
         folder = self.folder
         left = [n for n in (files.SPACE, files.TRIALS) if folder is not None and (folder / n).exists()]
-        begun = files.has_study(folder) or bool(files.read_place(folder))
+        begun = files.has_study(folder) or bool(files.read_place(folder)) or files.TRIALS in left
         if left and begun and IDENTITY not in (attributes or {}):
             where = shown_url(self.storage) if self.storage else f"{folder}/{JOURNAL}"
             text = f"{where} holds no study, but {folder} holds what one has left: {', '.join(left)}"

@@ -94,6 +94,8 @@ def _by_url(url: str, patience: Patience) -> BaseStorage:
         return _grpc(rest, patience)
     options: dict[str, Any] = {"pool_pre_ping": True}
     if scheme == "sqlite":
+        if rest in ("", "/") or ":memory:" in rest:
+            raise SearchError(f"the storage {url} is gone when its process ends\n  hint: sqlite:///FILE")
         options = {"connect_args": {"timeout": _SQLITE_WAIT}}
     elif scheme.startswith("postgresql"):
         need("postgresql", "psycopg")

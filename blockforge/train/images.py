@@ -191,7 +191,19 @@ def collated(samples: list[Decoded]) -> Batch | DataError:
 
 
 def _checked(loader: Iterable[Batch | DataError]) -> Iterator[Batch]:
-    for batch in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as e:
+            if "DataLoader worker" not in str(e):
+                raise
+            hint = "fewer of them (workers=0 in the recipe: none), or more shared memory (docker run --shm-size)"
+            raise DataError(
+                f"a process that reads images died, most often for want of memory\n  hint: {hint}"
+            ) from None
         if isinstance(batch, DataError):
             raise batch
         yield batch

@@ -102,6 +102,9 @@ def test_mistakes(tiny: Spec, tmp_path: Path) -> None:
         search(tiny, trials=1, storage="oracle://host/db")
     with pytest.raises(SearchError, match=r"the storage sqlite:////nowhere/at/all\.db cannot be opened"):
         search(tiny, trials=1, storage="sqlite:////nowhere/at/all.db")
+    for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
+        with pytest.raises(SearchError, match=rf"the storage {url} is gone when .*\n  hint: sqlite:///FILE"):
+            search(tiny, trials=1, storage=url)
     with pytest.raises(SearchError, match=r"there is no study in sqlite:///.*\n.*--study"):
         open_result(f"sqlite:///{tmp_path}/empty.db", "one")
     assert shown_url("postgresql+psycopg://me:secret@host:5432/db") == "postgresql+psycopg://me@host:5432/db"

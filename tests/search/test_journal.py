@@ -150,10 +150,14 @@ def test_the_command_says_the_line_and_salvages(whole, tmp_path: Path, capsys) -
 def test_an_empty_journal_is_no_new_search(whole, tmp_path: Path, capsys) -> None:
     folder = damaged(whole, tmp_path, lambda text: b"")
     assert main(["search", "tiny", "--trials", "2", "--out", str(folder)]) == 1
-    err = capsys.readouterr().err
-    assert f"{JOURNAL} holds no study, but {folder} holds what one has left: space.yaml, trials.csv" in err
-    assert "hint: bring it back from a copy, or start anew in another folder" in err
+    message = f"{JOURNAL} holds no study, but {folder} holds what one has left: space.yaml, trials.csv"
+    assert message in capsys.readouterr().err
     assert (folder / JOURNAL).read_bytes() == b""
+    (folder / JOURNAL).unlink()
+    assert main(["search", "tiny", "--trials", "2", "--out", str(folder)]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "hint: bring it back from a copy, or start anew in another folder" in err
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / JOURNAL).write_bytes(b"")  # a search that died before its first line
     assert search(TINY, trials=1, objective="depth", out=tmp_path / "new").evaluated == 1

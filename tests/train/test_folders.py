@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from blockforge.analyze import open_images
 from blockforge.train import Data, DataError, check_data, open_data
-from blockforge.train.images import ImageSplit
+from blockforge.train.data import Want
+from blockforge.train.images import ImageSplit, Reader
 
 
 @pytest.fixture
@@ -193,3 +195,28 @@ def test_a_class_of_broken_images_alone(root: Path) -> None:
         (root / "train" / "b" / f"{k}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"no image of a split can be read; the first: .*a/0\.png: is empty"):
         _open(root, skip_broken=True)
+
+
+class _Dies:
+    """Images whose reading ends the process, as the system does where memory is short."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __call__(self, index: int) -> tuple[Image.Image, int]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def digest(self) -> str:
+        return ""
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def only(self, rows: Any) -> Reader:
+        return self
+
+
+def test_a_reading_process_that_dies_is_told() -> None:
+    with pytest.raises(DataError, match=r"a process that reads images died.*\n  hint: .*workers=0.*--shm-size"):
+        list(ImageSplit(_Dies()).batches(Want((8, 8), 3, 2, workers=1)))
