@@ -153,7 +153,7 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     rng, journal = random.Random(0), tmp_path / JOURNAL
     finished = 0
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(TINY), str(tmp_path)])
+        process = subprocess.Popen([sys.executable, "-P", "-c", RUN, str(TINY), str(tmp_path)])
         _wait_until(lambda n=finished: journal.exists() and journal.read_bytes().count(b'"outcome"') >= n + 3)
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
