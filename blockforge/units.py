@@ -107,6 +107,11 @@ class Budget:
         return {name: limit for name, limit in found.items() if limit is not None}
 
     @property
+    def compiled(self) -> Budget:
+        """The same budget with nothing but `limits`."""
+        return Budget(self.macs, self.params, self.activation_bytes)
+
+    @property
     def step(self) -> dict[str, Any]:
         """The training step that `training_bytes` is of, as `Architecture.training_memory` takes it."""
         return {name: default if (own := getattr(self, name)) is None else own for name, default in STEP.items()}

@@ -101,7 +101,7 @@ def check_budget(space: Spec, budget: Budget, share: float | None = None) -> Arc
     Raises: BudgetError that says what the smallest candidate costs, SpecError if no candidate compiles.
     """
     if share is not None:  # widths may then be below those of the space
-        return smallest_candidate(space, Budget(**budget.limits), enough=True).arch
+        return smallest_candidate(space, budget.compiled, enough=True).arch
     smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None).arch
     if not _kept(shares := excess(smallest, budget)):
         costs = ", ".join(_cost(smallest, name, budget) for name in (*_COSTS, *(m for m in _MEASURED if m in shares)))

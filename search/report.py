@@ -82,7 +82,7 @@ def _table(result: SearchResult) -> TextTable:
         trial = by_number[number]
         table.add_row(
             f"{places[number]}{'*' if number in front else ''}", *(f"{v:.5g}" for v in trial.values or ()),
-            *([str(trial.rung)] if several else []), *_costs(trial, training), trial.hash,
+            *([str(trial.rung)] if several else []), *_costs(trial, training), trial.hash or "",
             name if result.folder else str(number),
         )  # fmt: skip
     return table

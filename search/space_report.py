@@ -101,7 +101,7 @@ def _sample_lines(sample: Sample, budget: Budget) -> list[str]:
         lines.append(f"  {len(sample.mended)} broke narrow relations and took the nearest values found that keep them")
     lines += [f"  {count} refused: {why}" for why, count in sample.refused.most_common(5)]
     if budget.limits:
-        known = Budget(**budget.limits)
+        known = budget.compiled
         lines.append(f"  {sample.within} of the valid ones ({sample.within / sample.valid:.1%}) lie within {known}")
     if budget.latency_ms is not None:
         lines.append("  the latency is not measured here")

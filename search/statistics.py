@@ -65,7 +65,7 @@ def sample_costs(space: Spec, number: int, seed: int, budget: Budget) -> Sample:
     Raises: SpecError if none of them is valid.
     """
     rng, found = random.Random(seed), Sample()
-    limits = Budget(**budget.limits)
+    limits = budget.compiled
     errors: list[SpecError] = []
     for _ in range(number):
         found.drawn += 1
