@@ -19,8 +19,8 @@ MEASURED = re.compile(
     r"\b\d[\d.,]*(?= ?(?:ms|s|minutes|images/s|threads|KB/s)\b)"  # times and speeds
     r"|(?<=\()\d+(?= images/s\))"
 )
-PROGRESS = re.compile(r"^\d+/\d+ evaluated, .*\n", re.MULTILINE)
-"""Lines of a search under way come by the clock: no page shows them."""
+PROGRESS = re.compile(r"^(?:\d+/\d+ evaluated, .*|[\w ]+: \d+ of \d+(?: [\w ]+)?)\n", re.MULTILINE)
+"""Lines of long work under way come by the clock: no page shows them."""
 _NEAR = 0.1
 """How much the decimals of a training or a score may differ from machine to machine, of themselves."""
 
