@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blockforge.cli._output import console, print_json
+from blockforge.cli._output import console, listed, print_json
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
@@ -54,9 +54,21 @@ OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Folder of the figure and the CSV.", show_default=f"{RUNS}/..."),
 ]
+
+
+def _formats(text: str) -> list[str]:
+    from blockforge.figures import FORMATS
+
+    return listed(text.lower(), FORMATS, "--format") or [FORMATS[0]]
+
+
 FormatOption = Annotated[
-    str, typer.Option("--format", metavar="png,svg,pdf", help="What the figure is written as, one or several.")
-]
+    str,
+    typer.Option(
+        "--format", metavar="png,svg,pdf", help="What the figure is written as, one or several.",
+        callback=lambda text: _formats(text) and text,  # before anything is computed
+    ),
+]  # fmt: skip
 
 
 def named(weights: Sequence[Path] | None, key: str | None, prefix: str | None) -> list[Weights]:
@@ -127,14 +139,13 @@ def finish(
     from blockforge.figures import write_figure, write_remark
     from blockforge.tables import to_csv
 
-    chosen = _formats(formats)
     folder = output if output is not None else default_folder(command, [case.label for case in cases])
     make_folder(folder)
     write_text(folder / f"{command}.csv", to_csv(csv or table))
     remark = caution(cases)
     if remark:
         write_remark(figure, remark)
-    for format in chosen:
+    for format in _formats(formats):
         write_figure(folder / f"{command}.{format}", figure)
     if json:
         print_json(whole or table)
@@ -143,17 +154,6 @@ def finish(
     if remark:
         console().print(remark)
     console().print(f"written to {folder}", soft_wrap=True)
-
-
-def _formats(text: str) -> list[str]:
-    from blockforge.errors import did_you_mean
-    from blockforge.figures import FORMATS
-
-    chosen = [part.strip().lower() for part in text.split(",") if part.strip()]
-    for part in chosen:
-        if part not in FORMATS:
-            raise typer.BadParameter(did_you_mean(part, FORMATS), param_hint="--format")
-    return chosen or ["png"]
 
 
 def caution(cases: Sequence[Case]) -> str:

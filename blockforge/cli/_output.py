@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.prose import Prose
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
     return Whole(width=width, highlight=False, markup=False, emoji=False)
+
+
+def listed(text: str, known: Sequence[str], option: str) -> list[str]:
+    """`a, b` -> the words of an option that takes several. Raises: typer.BadParameter for one that is not known."""
+    words = [word for part in text.split(",") if (word := part.strip())]
+    for word in words:
+        if word not in known:
+            raise typer.BadParameter(did_you_mean(word, known), param_hint=option)
+    return words
 
 
 def print_json(value: Any) -> None:

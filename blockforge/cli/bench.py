@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from blockforge.cli._output import JsonOption, SetOption, console, print_json
-from blockforge.figures import write_figure
+from blockforge.figures import format_of, write_figure
 from blockforge.files import write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
@@ -141,6 +141,9 @@ def bench_kernels(
         raise BlockforgeError("--out draws what --scaling measures\n  hint: add --scaling")
     if scaling:
         from blockforge.bench import scaling as growth
+
+        if out is not None:
+            format_of(out)  # else a name that cannot be drawn to is told when all is measured
 
         points = growth.measure(backward=backward, runs=runs, threads=threads, device=device)
         if out is not None:
@@ -299,6 +302,8 @@ def bench_search(
     from blockforge.bench import regret
     from blockforge.bench import search as compared
 
+    if plot is not None:
+        format_of(plot)
     setting = compared.Setting(space, budget, fit, data, recipe, steps, trials)
     named = compared.parse_strategies(strategies, steps)
     if (signal := compared.run_all(setting, named, seeds, runs, workers)) is not None:

@@ -15,9 +15,9 @@ from blockforge.cli._output import (
     SpecArgument,
     chosen,
     console,
+    listed,
     print_json,
 )
-from blockforge.errors import did_you_mean
 from blockforge.files import write_atomically
 
 if TYPE_CHECKING:
@@ -99,11 +99,8 @@ def export(
 
 def _axes(text: str) -> tuple[Axis, ...]:
     known: tuple[Axis, ...] = ("batch", "hw")
-    chosen = [a.strip() for a in text.split(",") if a.strip() not in ("", "none")]
-    for axis in chosen:
-        if axis not in known:
-            raise typer.BadParameter(f"{did_you_mean(axis, (*known, 'none'))}", param_hint="--dynamic")
-    return tuple(a for a in known if a in chosen)
+    words = listed(text, (*known, "none"), "--dynamic")
+    return tuple(a for a in known if a in words)
 
 
 def _stages(text: str | None) -> tuple[int, ...] | None:

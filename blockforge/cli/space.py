@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blockforge.cli._output import JsonOption, SetOption, console, print_json
-from blockforge.figures import write_figure
+from blockforge.figures import format_of, write_figure
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def space(
         text = f"{found.name}: {len(networks)} different networks; {invalid} combinations of holes are invalid"
         console().print(text if out is None else f"{text}\n{_write(networks, out)} specs in {out}")
         return
+    if out is not None:
+        format_of(out)
     size, drawn = count(found), sample_costs(found, draws, seed, limits)
     if json:
         print_json(as_json(found, size, drawn, limits))

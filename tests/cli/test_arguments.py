@@ -115,3 +115,23 @@ def test_what_the_system_says_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("blockforge.compiler.probe.probe", full)
     assert main(["check", "smt_t"]) == 1
     assert capsys.readouterr().err == "error: cannot use runs/a: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["bench", "kernels", "--scaling", "--out", "x.bmp"],
+        ["bench", "search", "--runs", "runs.csv", "--plot", "x.bmp"],
+        ["space", "tiny", "-o", "x.bmp"],
+    ],
+    ids=lambda argv: " ".join(argv[:2]),
+)
+def test_a_figure_that_cannot_be_drawn_is_told_before_anything_is_measured(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 1
+    said = capsys.readouterr()
+    assert "end its name in .png, .svg or .pdf" in said.err
+    assert not said.out
+    assert not list(tmp_path.iterdir())
