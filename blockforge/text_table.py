@@ -87,7 +87,9 @@ class TextTable:
         if layout is None:
             yield from self._paragraphs(options.max_width)
             return
+        yield copied("")
         yield self._table(layout)
+        yield copied("")
         yield from self._below(layout)
         if left := [_flat(self.columns[i].title) for i in self._leaving() if i not in layout]:
             yield Prose(f"no room at this width for: {', '.join(filter(None, left)) or 'bars'}", "dim")
@@ -144,7 +146,8 @@ class TextTable:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        # With pad_edge=False versions of rich differ in the width of a table: lines above and below are ours instead.
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         for i, width in layout.items():
             column = self.columns[i]
             justify: Literal["left", "right"] = "right" if isinstance(column, Number) else "left"
