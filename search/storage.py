@@ -113,13 +113,13 @@ def _by_url(url: str, patience: Patience) -> BaseStorage:
 
 
 def _database(url: str, options: dict[str, Any]) -> BaseStorage:
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
     for left in reversed(range(_MEETINGS)):
         try:
             return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
-        except SQLAlchemyError as e:  # another process makes the same tables at this moment
-            if not left or not any(sign in str(e) for sign in ("already exists", "duplicate key", "Duplicate entry")):
+        except SQLAlchemyError as e:  # another process makes the same tables, or their first rows, at this moment
+            if not left or not (isinstance(e, IntegrityError) or "already exists" in str(e)):
                 raise
             time.sleep(0.2)
     raise AssertionError

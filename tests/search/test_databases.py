@@ -6,9 +6,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 import blockforge as bf
 from blockforge.cli import main
@@ -95,6 +97,32 @@ def test_optuna_and_its_dashboard_read_the_study(tiny: Spec, tmp_path: Path) -> 
         best = {t.number for t in study.best_trials}
     assert best == {t.number for t in found.pareto}
     assert len(study.trials) == len(found.trials)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed: alembic_version.version_num")),
+        OperationalError("CREATE TABLE", {}, Exception("table studies already exists")),
+    ],
+    ids=["row", "table"],
+)
+def test_another_process_may_make_the_tables_at_this_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    calls: list[str] = []
+
+    class Beaten(optuna.storages.RDBStorage):
+        def __init__(self, url: str, **kwargs: Any) -> None:
+            calls.append(url)
+            if len(calls) == 1:
+                raise lost
+            super().__init__(url, **kwargs)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Beaten)
+    with opened(f"sqlite:///{tmp_path}/study.db") as storage:
+        assert storage.get_all_studies() == []
+    assert len(calls) == 2
 
 
 def test_mistakes(tiny: Spec, tmp_path: Path) -> None:
