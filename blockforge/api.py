@@ -12,8 +12,8 @@ from torch import Tensor
 
 from blockforge.capacity import need
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.backbone import Backbone, stage_indices
-from blockforge.compiler.out_norms import OutNorm
+from blockforge.compiler.lowering.backbone import Backbone, stage_indices
+from blockforge.compiler.lowering.out_norms import OutNorm
 from blockforge.spec import Spec, SpecLike, load
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from blockforge.text_table import Label, TextTable, Words
+from blockforge.console.text_table import Label, TextTable, Words
 
 
 class Finding(NamedTuple):

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Op
-from blockforge.compiler.connect import RULES
+from blockforge.compiler.graph.connect import RULES
 from blockforge.spec.fields import Both, Open, OrNone
 from blockforge.spec.model import BranchSpec, ConnectSpec, OpSpec, Spec
 

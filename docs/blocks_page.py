@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Norm
 from blockforge.blocks.fields import OddKernel
-from blockforge.compiler.connect import RULES
+from blockforge.compiler.graph.connect import RULES
 
 HEAD = """# Building blocks
 

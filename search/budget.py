@@ -15,9 +15,9 @@ from typing import Any
 from blockforge.compiler import Architecture
 from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
-from blockforge.search.space import values
+from blockforge.search.space.load import values
 from blockforge.spec import Hole, Spec
-from blockforge.spec.relations import relations_of
+from blockforge.spec.relations.solve import relations_of
 from blockforge.units import LATENCY, TRAINING, Budget, figure, parse_budget, step_in_words
 
 _TRIES = 200
@@ -84,7 +84,7 @@ def measured_latency(arch: Architecture, device: str | None) -> float:
     Raises: BudgetError if the device is not there.
     """
     from blockforge.api import build
-    from blockforge.bench.profile import ProfileError, Setting, measure, pick_device
+    from blockforge.measure.profile import ProfileError, Setting, measure, pick_device
 
     try:
         place = pick_device(device or "cpu")

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from rich.console import Console
 
-from blockforge import progress
-from blockforge.search.records import EVALUATED, LABELS, TrialRecord, Verdict
+from blockforge.console import progress
+from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord, Verdict
 
 
 class Reporter(Protocol):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockforge.search.plan import Plan
-from blockforge.search.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
+from blockforge.search.study.settings import Plan
+from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
 from blockforge.search.score import size_correlations
-from blockforge.search.space import candidate
+from blockforge.search.space.load import candidate
 from blockforge.spec import Spec, load
 from blockforge.units import Budget
 
@@ -123,26 +123,26 @@ class SearchResult:
         need("notebook", "pandas")
         import pandas as pd
 
-        from blockforge.search.files import rows
+        from blockforge.search.report.files import rows
 
         header, *lines = rows(self)
         return pd.DataFrame(lines, columns=header).set_index("number")
 
     def plot(self) -> plotly.graph_objects.Figure:
         """The candidates and their front, to be shown in a notebook. Needs the extra `notebook`."""
-        from blockforge.search.notebook import scatter
+        from blockforge.search.report.notebook import scatter
 
         return scatter(self)
 
     def plot_history(self) -> plotly.graph_objects.Figure:
         """Values in the order in which they came, with the best so far. Needs the extra `notebook`."""
-        from blockforge.search.notebook import history
+        from blockforge.search.report.notebook import history
 
         return history(self)
 
     def report(self, file: str | os.PathLike[str]) -> None:
         """Write the report as one HTML file that needs no network."""
         from blockforge.files import write_text
-        from blockforge.search.html import page
+        from blockforge.search.report.html import page
 
         write_text(Path(file), page(self))

@@ -15,24 +15,24 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from blockforge.compiler import Architecture
-from blockforge.search import files
+from blockforge.search.report import files
 from blockforge.search.budget import check_budget
-from blockforge.search.crew import run_crew
+from blockforge.search.workers.supervisor import run_crew
 from blockforge.search.errors import SearchError
-from blockforge.search.history import History
-from blockforge.search.interrupts import Interrupts
-from blockforge.search.journal import JOURNAL, working_in
-from blockforge.search.launcher import Crew, Launcher
-from blockforge.search.lease import LEASE, Lease
+from blockforge.search.study.history import History
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.study.journal import JOURNAL, working_in
+from blockforge.search.workers.launcher import Crew, Launcher
+from blockforge.search.study.lease import LEASE, Lease
 from blockforge.search.objective import Measure, check_remakable, is_remakable
-from blockforge.search.plan import IDENTITY, Objectives, Plan, announce, read_plan
+from blockforge.search.study.settings import IDENTITY, Objectives, Plan, announce, read_plan
 from blockforge.search.progress import Reporter, make_reporter
 from blockforge.search.result import SearchResult
-from blockforge.search.sampling import check_sampler, quiet_optuna
-from blockforge.search.session import MAX_IDLE, Session
-from blockforge.search.settle import Given, Overrides, settle
-from blockforge.search.space import differences
-from blockforge.search.storage import (
+from blockforge.search.samplers.sampling import check_sampler, quiet_optuna
+from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.study.defaults import Given, Overrides, settle
+from blockforge.search.space.load import differences
+from blockforge.search.study.storage import (
     STUDY,
     join_study,
     open_study,

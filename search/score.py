@@ -15,7 +15,7 @@ import numpy as np
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives._network import ScoreError as ScoreError
-from blockforge.search.records import COSTS, TrialRecord
+from blockforge.search.study.records import COSTS, TrialRecord
 
 Objective = Callable[[Architecture], Any]
 """Gives a candidate's score, larger is better. Called only for candidates within the budget; what it raises

@@ -26,7 +26,7 @@ def giant(layers: int) -> dict[str, Any]:
 
 def test_parameters_beyond_the_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr("blockforge.compiler.backbone.build_modules", lambda *a, **k: made.append(a))
+    monkeypatch.setattr("blockforge.compiler.lowering.backbone.build_modules", lambda *a, **k: made.append(a))
     with pytest.raises(CapacityError, match=r"giant has 10\dG parameters: 4\d\d GB, and this machine has .*\n.*=False"):
         bf.build(giant(50))
     with pytest.raises(CapacityError):

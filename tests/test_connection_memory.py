@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import blockforge as bf
-from blockforge.bench.memory import allocated_peak
+from blockforge.measure.memory import allocated_peak
 from blockforge.cli import main
 from blockforge.units import format_bytes
 

@@ -18,7 +18,7 @@ from test_export import SMALL
 
 import blockforge as bf
 from blockforge.cli import main
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.eject import check, eject
 from blockforge.eject.facts import Facts
 from blockforge.eject.layout import WIDTH, Call, Items, Leaf, layout

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import pieces
 from blockforge.blocks.layers import Conv2d, DWConv
-from blockforge.compiler.modules import Branch, image_map
+from blockforge.compiler.lowering.modules import Branch, image_map
 
 
 def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import blockforge as bf
 import blockforge.specs
 from blockforge.blocks.computed import Computed
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 SPECS = Path(__file__).parent / "specs"
 ZOO = Path(blockforge.specs.__file__).parent

@@ -11,8 +11,8 @@ from model_cases import MODELS, build, close, image
 from torch import nn
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.modules import Layer
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.modules import Layer
 
 
 @pytest.fixture(params=MODELS)

@@ -11,7 +11,7 @@ from model_cases import MODELS, SMT, SPECS, build, close, image
 from torch import Tensor, nn
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 
 @pytest.fixture(params=MODELS)

@@ -15,7 +15,7 @@ import torch
 from reference import FOLDER, GRAD_INPUT, GRAD_NORMS, LOGITS, LOGITS64, Fixture, fill, filled, noise, rel
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.weights.official import convert, family_of
 
 SPECS = Path(__file__).parent / "parity"

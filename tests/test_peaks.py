@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import blockforge as bf
 from blockforge import specs
-from blockforge.bench import peaks
-from blockforge.bench.memory import allocated_peak
+from blockforge.measure import peaks
+from blockforge.measure.memory import allocated_peak
 from blockforge.blocks import pieces, primitives, registry
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import Conv2d, Linear
 from blockforge.cli import main
-from blockforge.compiler.cost import BYTES
+from blockforge.compiler.costs.cost import BYTES
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
 from blockforge.testing import build_on_maps, example_inputs

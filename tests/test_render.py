@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.draw import DrawError, writer
-from blockforge.compiler.layout import Box, lay_out
-from blockforge.compiler.liveness import live_bytes
-from blockforge.compiler.summary import CONVENTION, compact
-from blockforge.compiler.svg import to_svg
+from blockforge.draw.picture import DrawError, writer
+from blockforge.draw.layout import Box, lay_out
+from blockforge.compiler.costs.liveness import live_bytes
+from blockforge.draw.summary import CONVENTION, compact
+from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -157,7 +157,7 @@ def test_dot_and_mermaid_hold_every_node_and_edge(arch: Architecture) -> None:
 
 
 def test_dot_quotes_names() -> None:
-    from blockforge.compiler.render import to_dot
+    from blockforge.draw.dot_mermaid import to_dot
 
     assert r'digraph "a \"b\" \\"' in to_dot(compile_spec("smt_t").graph, 'a "b" \\')
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.files import write_atomically
 
 SPECS = Path(__file__).parent / "specs"

@@ -13,11 +13,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from blockforge.blocks import registry
-from blockforge.compiler.connect import RULES
+from blockforge.compiler.graph.connect import RULES
 from blockforge.schema import _SLOTS, json_schema, schema_text
-from blockforge.search.space import list_spaces, load_space
+from blockforge.search.space.load import list_spaces, load_space
 from blockforge.spec import list_specs
-from blockforge.spec.loader import load_file, load_text
+from blockforge.spec.yaml.loader import load_file, load_text
 
 HEADER = "# yaml-language-server: $schema="
 TESTS = Path(__file__).parent

@@ -12,7 +12,7 @@ from timm_models import load_timm, peer
 from torch import Tensor
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.weights.official import families
 
 NAMES = {

@@ -11,8 +11,8 @@ from torch import fx
 
 import blockforge as bf
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.modules import image_map
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.modules import image_map
 from blockforge.testing import (
     check_costs,
     check_memory,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blockforge.analyze.record import run
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 HALF_MAX = 65504.0
 """The largest number of float16."""

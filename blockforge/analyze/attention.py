@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Grid, Place, place_of, reading
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import Grid, Intercepted, grid, units
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
 

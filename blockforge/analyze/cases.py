@@ -11,7 +11,7 @@ from torch import Tensor
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.inputs import NOISE, Images, estimate_statistics, open_images
 from blockforge.analyze.subjects import Subject, subjects
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import run, units
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 FEWEST = 4
 """Images of a batch below which the estimator does not exist."""

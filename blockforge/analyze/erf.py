@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import grid
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 SHARES = (0.2, 0.3, 0.5, 0.99)
 

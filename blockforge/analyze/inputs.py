@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from blockforge.analyze.errors import AnalysisError
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 if TYPE_CHECKING:
     from blockforge.train.data import Want

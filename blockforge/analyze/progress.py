@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from blockforge.progress import counting
+from blockforge.console.progress import counting
 
 
 @contextmanager

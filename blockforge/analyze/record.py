@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.lower import is_leaf_on_nchw
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 
 Visit = Callable[[str, Tensor], None]
 

@@ -11,7 +11,7 @@ from typing import Any
 from blockforge import ablation
 from blockforge.analyze.errors import AnalysisError
 from blockforge.api import build
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.spec import Spec, list_specs, load
 from blockforge.units import count_of
 

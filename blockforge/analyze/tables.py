@@ -76,8 +76,8 @@ def shown(rows: Sequence[Row], title: str) -> Group:
     """Rows below a title, to be printed by rich. What all rows share as `network` goes into the title."""
     from rich.console import Group
 
-    from blockforge.prose import Prose
-    from blockforge.text_table import Label, Number, TextTable
+    from blockforge.console.prose import Prose
+    from blockforge.console.text_table import Label, Number, TextTable
 
     networks = {row.get("network") for row in rows}
     left_out = "network" if len(rows) > 1 and len(networks) == 1 and None not in networks else None

@@ -19,7 +19,7 @@ from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Place, place_of, reading
 from blockforge.blocks.windows import join_windows
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from blockforge.files import append_text
 from blockforge.search import data
 from blockforge.search.objective import as_measure
 from blockforge.search.score import BASELINES, baselines
-from blockforge.tables import to_csv
-from blockforge.text_table import Label, Number, TextTable
+from blockforge.console.tables import to_csv
+from blockforge.console.text_table import Label, Number, TextTable
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")

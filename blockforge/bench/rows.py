@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from blockforge.errors import BlockforgeError
 from blockforge.files import append_text
-from blockforge.tables import to_csv
+from blockforge.console.tables import to_csv
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

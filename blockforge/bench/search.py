@@ -28,8 +28,8 @@ from blockforge.errors import BlockforgeError
 from blockforge.search import SearchError, search
 from blockforge.search.objectives._network import ScoreError, one_thread, open_cached
 from blockforge.search.objectives.micro import Micro
-from blockforge.search.sampling import check_sampler
-from blockforge.search.space import load_space
+from blockforge.search.samplers.sampling import check_sampler
+from blockforge.search.space.load import load_space
 from blockforge.train import DivergedError, load_recipe
 
 BASELINE = "random"

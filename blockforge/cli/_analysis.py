@@ -92,7 +92,7 @@ def opened(
 ) -> list[Case]:
     """The networks that the options name, and their images."""
     from blockforge.analyze import cases
-    from blockforge.bench.profile import pick_device
+    from blockforge.measure.profile import pick_device
 
     return cases(
         specs,
@@ -137,7 +137,7 @@ def finish(
     """
     from blockforge.analyze.tables import shown
     from blockforge.figures import write_figure, write_remark
-    from blockforge.tables import to_csv
+    from blockforge.console.tables import to_csv
 
     folder = output if output is not None else default_folder(command, [case.label for case in cases])
     make_folder(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blockforge.errors import BlockforgeError, did_you_mean
-from blockforge.prose import Prose
+from blockforge.console.prose import Prose
 
 if TYPE_CHECKING:
     from rich.console import Console

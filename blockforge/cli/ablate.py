@@ -31,7 +31,7 @@ def ablate(
     """
     from blockforge import ablation
     from blockforge.errors import BlockforgeError
-    from blockforge.tables import to_csv
+    from blockforge.console.tables import to_csv
 
     if name is None:
         print("\n".join(ablation.list_ablations()))
@@ -51,15 +51,15 @@ def ablate(
 def _latency_ms(arch: Architecture) -> float:
     """Median of the forward passes of one image in half a second, seven at least."""
     import blockforge as bf
-    from blockforge.bench.profile import Setting, measure
+    from blockforge.measure.profile import Setting, measure
 
     return measure(bf.build(arch, seed=0), Setting(1, "fp32"), seconds=0.5).p50_ms
 
 
 def _print(heading: str, cells: list[dict[str, object]], notes: list[str | None]) -> None:
     from blockforge.ablation import shown, title
-    from blockforge.tables import columns
-    from blockforge.text_table import Number, TextTable, Words
+    from blockforge.console.tables import columns
+    from blockforge.console.text_table import Number, TextTable, Words
 
     names = columns(cells)
     order = {column: i for i, column in enumerate(("activation_bytes", "latency_ms"), 1)}

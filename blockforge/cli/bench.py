@@ -28,7 +28,7 @@ def bench_compile(
       blockforge bench compile
       blockforge bench compile smt_l --runs 100
     """
-    from blockforge.bench.compile import measure, table
+    from blockforge.measure.compile import measure, table
 
     timings = measure(spec, runs)
     if json:
@@ -63,7 +63,7 @@ def bench_models(
     """
     import dataclasses
 
-    from blockforge.bench.models import compare_all, comparisons_table
+    from blockforge.measure.models import compare_all, comparisons_table
 
     batches = _counts(batch, "batch sizes", "--batch 1,8")
     found = compare_all(specs, against, batches, size=size, runs=runs, threads=threads, train=train)
@@ -90,7 +90,7 @@ def bench_memory(
     """
     import torch
 
-    from blockforge.bench import peaks
+    from blockforge.measure import peaks
 
     sizes, batches = _counts(size, "sizes", "--size 224,384"), _counts(batch, "batch sizes", "--batch 1,8")
     if threads:
@@ -140,7 +140,7 @@ def bench_kernels(
     if out is not None and not scaling:
         raise BlockforgeError("--out draws what --scaling measures\n  hint: add --scaling")
     if scaling:
-        from blockforge.bench import scaling as growth
+        from blockforge.measure import scaling as growth
 
         if out is not None:
             format_of(out)  # else a name that cannot be drawn to is told when all is measured
@@ -151,7 +151,7 @@ def bench_kernels(
         shown: Any = growth.table(points, backward, device, threads)
         found: list[Any] = points
     else:
-        from blockforge.bench import kernels
+        from blockforge.measure import kernels
 
         found = list(kernels.measure(op, backward=backward, runs=runs, threads=threads, device=device))
         shown = kernels.table(found, backward, device, threads)

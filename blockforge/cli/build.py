@@ -54,8 +54,8 @@ def build(
       blockforge build smt_b --batch 128 --optimizer sgd
     """
     import blockforge as bf
-    from blockforge.bench.forward import prove
-    from blockforge.compiler.training import check_optimizer, in_words
+    from blockforge.measure.forward import prove
+    from blockforge.compiler.costs.training import check_optimizer, in_words
     from blockforge.kernels.costs import CostError
 
     if output is not None and output.exists() and not output.is_dir():

@@ -24,7 +24,7 @@ def check(
       blockforge check my_net.yaml
       blockforge check specs/*.yaml spaces/*.yaml
     """
-    from blockforge.compiler.probe import probe
+    from blockforge.compiler.check import probe
 
     failed = 0
     for source in specs:

@@ -10,7 +10,7 @@ from blockforge.cli._output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
     from blockforge.compiler.diff import Change
-    from blockforge.text_table import TextTable
+    from blockforge.console.text_table import TextTable
 
 
 def diff(
@@ -44,7 +44,7 @@ def diff(
 
 
 def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> TextTable:
-    from blockforge.text_table import Label, Number, TextTable
+    from blockforge.console.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes, format_count
 
     table = TextTable(Label(""), Number(a), Number(b), Number("ratio", leaves=1))
@@ -55,7 +55,7 @@ def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> TextTable
 
 
 def _changes_table(a: str, b: str, found: list[Change]) -> TextTable:
-    from blockforge.text_table import Label, Number, TextTable, Words
+    from blockforge.console.text_table import Label, Number, TextTable, Words
     from blockforge.units import format_count
 
     table = TextTable(Label(""), Words(a), Words(b), Number("params"), Number("MACs"))

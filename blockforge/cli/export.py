@@ -116,7 +116,7 @@ def _stages(text: str | None) -> tuple[int, ...] | None:
 
 
 def _print(made: Exported, file: Path, trained: bool) -> None:
-    from blockforge.text_table import Label, Number, TextTable
+    from blockforge.console.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes
 
     out = console()

@@ -46,7 +46,7 @@ def graph(
       blockforge graph my_net.yaml --set stages.2.depth=8 -o my_net.png
     """
     import blockforge as bf
-    from blockforge.compiler.draw import writer
+    from blockforge.draw.picture import writer
 
     write = writer(output.suffix, engine.value)
     arch = bf.compile(spec, overrides)

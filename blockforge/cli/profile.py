@@ -11,10 +11,10 @@ from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console,
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from blockforge.bench.nodes import NodeTime
-    from blockforge.bench.profile import Latency, Setting
+    from blockforge.measure.nodes import NodeTime
+    from blockforge.measure.profile import Latency, Setting
     from blockforge.compiler import Architecture
-    from blockforge.text_table import TextTable
+    from blockforge.console.text_table import TextTable
 
 _BAR = 30
 
@@ -49,8 +49,8 @@ def profile(
     import torch
 
     import blockforge as bf
-    from blockforge.bench.nodes import node_times
-    from blockforge.bench.profile import measure, pick_device, settings
+    from blockforge.measure.nodes import node_times
+    from blockforge.measure.profile import measure, pick_device, settings
 
     asked, device = settings(batch, dtype, train, compiled), pick_device(device)
     if threads:
@@ -75,7 +75,7 @@ def profile(
 
 
 def _latency_table(title: str, found: list[Latency]) -> TextTable:
-    from blockforge.text_table import Number, TextTable, Words
+    from blockforge.console.text_table import Number, TextTable, Words
     from blockforge.units import format_bytes
 
     leaving = {"p10": 2, "p90": 4, "p99": 3, "runs": 1}
@@ -89,7 +89,7 @@ def _latency_table(title: str, found: list[Latency]) -> TextTable:
 
 
 def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable:
-    from blockforge.text_table import Label, Number, TextTable, Words
+    from blockforge.console.text_table import Label, Number, TextTable, Words
 
     ordered = sorted(nodes, key=lambda n: -n.share)
     title = f"forward time of each node ({setting.batch} images, {setting.dtype}, eager)"
@@ -107,8 +107,8 @@ def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable
 
 
 def _write(folder: Path, arch: Architecture, found: list[Latency], nodes: list[NodeTime]) -> None:
-    from blockforge.compiler.svg import to_svg
-    from blockforge.tables import to_csv
+    from blockforge.draw.svg import to_svg
+    from blockforge.console.tables import to_csv
 
     make_folder(folder)
     write_text(folder / "latency.csv", to_csv([f.as_dict() for f in found]))

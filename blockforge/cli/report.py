@@ -36,11 +36,11 @@ def report(
 
     from blockforge.files import make_folder
     from blockforge.search import open_result
-    from blockforge.search.files import write_results
-    from blockforge.search.report import report as rendered
+    from blockforge.search.report.files import write_results
+    from blockforge.search.report.summary import report as rendered
 
     if salvage is not None:
-        from blockforge.search.salvage import salvage as copied
+        from blockforge.search.study.salvage import salvage as copied
 
         print(f"{copied(Path(source), salvage)}\n  go on: blockforge search --resume {salvage}")
         source = str(salvage)

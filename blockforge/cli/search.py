@@ -122,8 +122,8 @@ def search(
     """
     from blockforge.search import search as run
     from blockforge.search.errors import SearchError
-    from blockforge.search.files import has_study, read_place
-    from blockforge.search.report import first_failure, report
+    from blockforge.search.report.files import has_study, read_place
+    from blockforge.search.report.summary import first_failure, report
 
     if resume is not None:
         if out is not None:

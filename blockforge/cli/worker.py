@@ -31,9 +31,9 @@ def worker(
     from rich.console import Console
 
     from blockforge.search.errors import SearchError
-    from blockforge.search.files import read_place
+    from blockforge.search.report.files import read_place
     from blockforge.search.progress import make_reporter
-    from blockforge.search.worker import work
+    from blockforge.search.workers.worker import work
 
     if "://" not in storage and not Path(storage).exists():
         raise SearchError(f"there is no study in {storage}\n  hint: blockforge search --out {storage} starts one")

@@ -23,7 +23,7 @@ def zoo(
       blockforge zoo 'smt*'
     """
     import blockforge as bf
-    from blockforge.compiler.summary import overview, overview_table
+    from blockforge.draw.summary import overview, overview_table
 
     rows = [overview(bf.compile(name)) for name in bf.list_specs(pattern)]
     if json:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from blockforge.blocks.base import Shape, Tokens
-from blockforge.compiler import canonical
-from blockforge.compiler.cost import add_costs
-from blockforge.compiler.liveness import live_bytes, peak_bytes
+from blockforge.compiler.graph import canonical
+from blockforge.compiler.costs.cost import add_costs
+from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
@@ -23,7 +23,7 @@ from blockforge.spec.plan import Plan
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from blockforge.compiler.training import TrainingMemory
+    from blockforge.compiler.costs.training import TrainingMemory
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _SHOWN = (
@@ -123,7 +123,7 @@ class Architecture:
             checkpointing: with every layer computed anew in the backward pass (`set_grad_checkpointing`).
         Raises: CostError if there is no such optimiser, or a block does not run on the meta device.
         """
-        from blockforge.compiler.training import training_memory
+        from blockforge.compiler.costs.training import training_memory
 
         return training_memory(self, batch, optimizer, checkpointing)
 
@@ -156,7 +156,7 @@ class Architecture:
 
     def summary(self, layers: bool = True) -> Group:
         """A table a stage, and one a layer, to be printed by rich."""
-        from blockforge.compiler.summary import summary
+        from blockforge.draw.summary import summary
 
         return summary(self, layers)
 
@@ -209,13 +209,13 @@ class Architecture:
 
     def to_dot(self) -> str:
         """The graph in graphviz's language."""
-        from blockforge.compiler.render import to_dot
+        from blockforge.draw.dot_mermaid import to_dot
 
         return to_dot(self.graph, self.name)
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from blockforge.compiler.render import to_mermaid
+        from blockforge.draw.dot_mermaid import to_mermaid
 
         return to_mermaid(self.graph)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lower import Unit, units
+from blockforge.compiler.lowering.lower import Unit, units
 
 _IDENTITY = ("impl", "norm", "scale", "post_act", "in_shape", "out_shape", "windows")
 TOTALS = ("params", "macs", "activation_bytes", "depth")

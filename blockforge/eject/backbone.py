@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lower import Unit, is_leaf_on_nchw, units
+from blockforge.compiler.lowering.lower import Unit, is_leaf_on_nchw, units
 from blockforge.compiler.maps import least_image
 from blockforge.eject.layout import Call, Each, Expr, Items, Leaf, layout, render
 from blockforge.eject.network import Kind, block

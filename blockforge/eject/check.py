@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.eject.file import CLASS, eject
 from blockforge.errors import BlockforgeError
 from blockforge.kernels import backend

@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.lower import build_modules
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import build_modules
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.lower import is_leaf_on_nchw
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.eject.backbone import BackboneText
 from blockforge.eject.collect import Closure
 from blockforge.eject.facts import Facts
@@ -40,7 +40,7 @@ class Stage(nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
 '''
-MODULES, MAPS = "blockforge.compiler.modules", "blockforge.compiler.maps"
+MODULES, MAPS = "blockforge.compiler.lowering.modules", "blockforge.compiler.maps"
 OWN = {External("torch", None, "torch"), External("torch", "Tensor", "Tensor"), External("torch", "nn", "nn")}
 CLASS = "Backbone"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from blockforge.blocks.base import Shape
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lower import Unit, units
+from blockforge.compiler.lowering.lower import Unit, units
 from blockforge.eject.layout import Call, Expr, Items, Leaf, Method, layout, render
 from blockforge.eject.members import quoted
 from blockforge.eject.values import Kept, expression, given

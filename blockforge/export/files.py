@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.export import onnx
 from blockforge.export.capture import BATCH, Axis, capture, evaluating, images, input_shape, other_sizes
 from blockforge.export.kinds import TOLERANCES, ExportError, as_list, output_names, value_type

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blockforge import __version__
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.out_norms import out_norm_values
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError
 from blockforge.extras import need
 from blockforge.files import make_folder, write_text

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.api import build
-from blockforge.compiler.out_norms import OutNorm
+from blockforge.compiler.lowering.out_norms import OutNorm
 from blockforge.errors import BlockforgeError
 from blockforge.extras import MissingExtraError
 from blockforge.saving import load_weights

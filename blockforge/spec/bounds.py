@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from blockforge.errors import Path
-from blockforge.spec.expressions import AbsentError, LookUp, Node, evaluate, names
+from blockforge.spec.relations.expressions import AbsentError, LookUp, Node, evaluate, names
 
 Open = Callable[[Path], list[Any]]
 """All values that a name may still have, of a range its ends."""

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from blockforge.spec.model import Spec
-from blockforge.spec.scalars import ScalarError, resolve
+from blockforge.spec.yaml.scalars import ScalarError, resolve
 
 SCHEMA_HEADER = "# yaml-language-server: $schema=schema.json\n"
 _ORDER = ("blockforge", "name", "about")

@@ -7,7 +7,7 @@ from typing import Any
 
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
-from blockforge.spec.loader import Document
+from blockforge.spec.yaml.loader import Document
 from blockforge.spec.model import Spec
 from blockforge.spec.values import Hole, Ref, plain, walk
 

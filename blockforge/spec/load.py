@@ -13,15 +13,15 @@ from pydantic import ValidationError
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.spec.layers import check_all_options
-from blockforge.spec.lift import lift
-from blockforge.spec.loader import Document, load_file, load_text
+from blockforge.spec.references import lift
+from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
 from blockforge.spec.names import check_names
 from blockforge.spec.override import Overrides, override
-from blockforge.spec.plain_data import plain_data
-from blockforge.spec.require import check_relations
-from blockforge.spec.scalars import shorten
+from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.spec.relations.require import check_relations
+from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.schema_errors import report_schema_errors
 
 SpecLike = Spec | str | os.PathLike[str] | Mapping[str, Any]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.errors import Diagnostic, Locs, Path, Report, SpecError, format_path
-from blockforge.spec.findings import stop_if_many
-from blockforge.spec.loader import Document
+from blockforge.spec.reporting import stop_if_many
+from blockforge.spec.yaml.loader import Document
 
 MAX_EXTENDS = 16
 _IDENTITY = ("op", "rule")

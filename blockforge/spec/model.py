@@ -26,7 +26,7 @@ from blockforge.spec.fields import (
     Rate,
     Side,
 )
-from blockforge.spec.lift import lift
+from blockforge.spec.references import lift
 from blockforge.spec.values import Hole, Ref, plain
 
 MAX_SKIPS = MAX_STAGES * (MAX_STAGES - 1) // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.findings import NOWHERE, report_at
+from blockforge.spec.reporting import NOWHERE, report_at
 from blockforge.spec.values import Ref, walk
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean
-from blockforge.spec.lift import lift
-from blockforge.spec.loader import Document, load_value
+from blockforge.spec.references import lift
+from blockforge.spec.yaml.loader import Document, load_value
 from blockforge.spec.merge import forget
 from blockforge.spec.model import Spec
-from blockforge.spec.plain_data import plain_data
-from blockforge.spec.scalars import shorten
+from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.values import plain
 
 MAX_PATH = 32

@@ -11,7 +11,7 @@ from typing import Any
 
 from blockforge.errors import Locs, Path
 from blockforge.spec.fields import Act
-from blockforge.spec.findings import Origins
+from blockforge.spec.reporting import Origins
 from blockforge.spec.model import ConnectSpec, InputSpec, OpSpec, ScaleSpec
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report
-from blockforge.spec.findings import Origins, report_at
+from blockforge.spec.reporting import Origins, report_at
 from blockforge.spec.layers import write_out
 from blockforge.spec.model import (
     Basics,
@@ -28,7 +28,7 @@ from blockforge.spec.model import (
     StemSpec,
 )
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
-from blockforge.spec.require import report_violations
+from blockforge.spec.relations.require import report_violations
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 

@@ -9,8 +9,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.findings import NOWHERE, Origins, report_at
-from blockforge.spec.scalars import shorten
+from blockforge.spec.reporting import NOWHERE, Origins, report_at
+from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.values import BROKEN, Hole, Ref
 
 _SAID = {

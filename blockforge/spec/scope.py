@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from blockforge.errors import Path, Report, did_you_mean, format_path
-from blockforge.spec.findings import NOWHERE, Origins, report_at
+from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.values import Hole, Ref
 
 Ask = Callable[[Hole], Any]

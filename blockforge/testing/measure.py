@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels.costs import COSTED
-from blockforge.live import LiveStorages
+from blockforge.console.live import LiveStorages
 
 _PACKAGES = ("numba",)
 """Backends that are a package to be installed."""

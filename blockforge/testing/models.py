@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.lower import is_leaf_on_nchw
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from blockforge.api import build
 from blockforge.compiler import compile_spec
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
 from blockforge.spec import SpecLike, list_specs, load

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import did_you_mean
 from blockforge.notes import warn
 from blockforge.saving import classes_in_header

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.extras import need
 from blockforge.spec import SpecLike
 from blockforge.train.augment import Normalize, normalization

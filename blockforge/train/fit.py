@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import OutputError
 from blockforge.extras import need
 from blockforge.saving import save_model

@@ -10,7 +10,7 @@ import torch
 
 from blockforge.api import build
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.notes import note
 from blockforge.saving import load_weights, unwrap_file
 from blockforge.spec import Spec, SpecLike, load

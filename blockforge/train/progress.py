@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from blockforge import progress
+from blockforge.console import progress
 from blockforge.train.result import EpochRecord
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from blockforge.tables import lines_csv, to_csv
+from blockforge.console.tables import lines_csv, to_csv
 
 if TYPE_CHECKING:
-    from blockforge.compiler.backbone import Backbone
+    from blockforge.compiler.lowering.backbone import Backbone
 
 
 @dataclass(frozen=True)

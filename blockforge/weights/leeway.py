@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from blockforge.compiler.out_norms import out_norm_path
+from blockforge.compiler.lowering.out_norms import out_norm_path
 
 if TYPE_CHECKING:
-    from blockforge.compiler.backbone import Backbone
+    from blockforge.compiler.lowering.backbone import Backbone
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

@@ -20,7 +20,7 @@ from blockforge.weights.resize import Resize, resized_to, resizers, said
 from blockforge.weights.values import check_kinds, check_value
 
 if TYPE_CHECKING:
-    from blockforge.compiler.backbone import Backbone
+    from blockforge.compiler.lowering.backbone import Backbone
 
 _COMPUTED = ("num_batches_tracked",)
 """Buffers that count for nothing in evaluation; a checkpoint may lack them."""

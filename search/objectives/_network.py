@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.modules import Branch
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.modules import Branch
 from blockforge.errors import BlockforgeError, SpecError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.modules import Layer
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.modules import Layer
 from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared, seen
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from blockforge.api import build
-from blockforge.bench.profile import Setting, measure, pick_device
+from blockforge.measure.profile import Setting, measure, pick_device
 from blockforge.compiler import Architecture
 from blockforge.search.errors import SearchError
 

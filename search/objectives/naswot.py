@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared, seen
 
 GATES = frozenset(("gelu", "silu", "relu", "leaky_relu", "elu", "mish", "hardswish", "hardtanh"))

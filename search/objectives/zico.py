@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockforge.compiler import Architecture
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.search.objectives._network import Batch, ScoreError, at_initialisation, one_thread, prepared, seen
 from blockforge.train.optim import decay_groups
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.testing import randomise
 
 SPECS = Path(__file__).parents[1] / "specs"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blockforge.analyze import activation_statistics
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 Small = Callable[..., Backbone]
 Noise = Callable[..., Tensor]

@@ -17,7 +17,7 @@ from blockforge.analyze.record import Grid
 from blockforge.blocks.base import Shape
 from blockforge.blocks.mixers.attention import Attention
 from blockforge.blocks.windows import cut_windows, join_windows
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.testing import randomise
 
 Small = Callable[..., Backbone]

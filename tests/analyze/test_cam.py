@@ -10,7 +10,7 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.analyze import AnalysisError, grad_cam
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.extras import MissingExtraError
 
 Small = Callable[..., Backbone]

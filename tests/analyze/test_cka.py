@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blockforge.analyze import AnalysisError, similarity
 from blockforge.analyze.cka import grams, hsic, layer_names
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 Small = Callable[..., Backbone]
 Noise = Callable[..., Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor
 import blockforge as bf
 from blockforge.analyze import AnalysisError, effective_receptive_field
 from blockforge.analyze.erf import SHARES, squares
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 Small = Callable[..., Backbone]
 Noise = Callable[..., Tensor]

@@ -16,7 +16,7 @@ import blockforge as bf
 from blockforge.ablation import load_ablation
 from blockforge.analyze import AnalysisError, cases, estimate_statistics, open_images, subjects
 from blockforge.analyze.cases import pair
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.train import DataError
 
 Small = Callable[..., Backbone]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blockforge.analyze import AnalysisError, token_weights
 from blockforge.blocks.mixers.nc_ssd import NCSSDModule
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 
 Small = Callable[..., Backbone]
 Noise = Callable[..., Tensor]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blockforge.cli import main
-from blockforge.compiler.probe import probe
+from blockforge.compiler.check import probe
 from blockforge.spec import load
 
 SPACE = {

@@ -13,10 +13,12 @@ import pytest
 from rich.console import Console
 
 import blockforge
-from blockforge.bench import compare, models, scaling
+from blockforge.bench import compare
+from blockforge.measure import models
+from blockforge.measure import scaling
 from blockforge.cli import main
 from blockforge.cli._output import console
-from blockforge.text_table import File, Label, Number, TextTable, Words, shortened
+from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
 
 WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent

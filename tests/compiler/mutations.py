@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.blocks import registry
-from blockforge.spec.loader import load_text
+from blockforge.spec.yaml.loader import load_text
 from blockforge.testing.examples import field_values
 
 ROOT = Path(__file__).parents[2]

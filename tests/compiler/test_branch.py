@@ -9,7 +9,7 @@ import torch
 
 import blockforge as bf
 from blockforge.blocks.leaves import on_nchw
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.testing import check_spec, randomise
 
 SPEC: dict[str, Any] = {

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockforge.compiler import compile_spec
-from blockforge.compiler.connect import STAGE_INPUT, Dense, Edges, SparX
+from blockforge.compiler.graph.connect import STAGE_INPUT, Dense, Edges, SparX
 from blockforge.errors import OpError
 from blockforge.spec import from_text, load, resolve
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blockforge as bf
-from blockforge.bench.memory import allocated_peak
+from blockforge.measure.memory import allocated_peak
 from blockforge.blocks.base import Shape
 from blockforge.blocks.mixers.dwconv import DepthwiseConv
 from blockforge.cli import main
-from blockforge.compiler.training import OPTIMIZERS
+from blockforge.compiler.costs.training import OPTIMIZERS
 from blockforge.kernels import backends, operators
 from blockforge.kernels.costs import CostError
 from blockforge.testing.checks import check_training_memory
@@ -104,7 +104,7 @@ def test_it_grows_with_the_batch_and_shrinks_with_checkpointing() -> None:
 
 def test_equal_networks_are_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = bf.compile("vssd_micro").training_memory(3)
-    monkeypatch.setattr("blockforge.compiler.training.rehearse", None)
+    monkeypatch.setattr("blockforge.compiler.costs.training.rehearse", None)
     assert bf.compile("vssd_micro").training_memory(3) == first
 
 

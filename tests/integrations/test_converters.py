@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import blockforge as bf
 import blockforge.specs
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.testing import randomise
 
 ZOO = Path(blockforge.specs.__file__).parent

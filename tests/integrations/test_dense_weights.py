@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.weights.official import families
 
 State = dict[str, Tensor]

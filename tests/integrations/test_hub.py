@@ -11,7 +11,7 @@ import torch
 from timm_models import load_timm
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.integrations import hub
 
 SPECS = Path(__file__).parents[1] / "specs"

@@ -15,8 +15,8 @@ from timm_models import load_timm
 from torch import Tensor, nn
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
-from blockforge.compiler.modules import Layer
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.modules import Layer
 
 SPEC = Path(__file__).parents[1] / "specs" / "patch_embed.yaml"
 

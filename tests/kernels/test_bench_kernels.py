@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from blockforge.bench import kernels, scaling
+from blockforge.measure import kernels
+from blockforge.measure import scaling
 from blockforge.cli import main
 from blockforge.kernels import operators
 from blockforge.kernels.cases import Case

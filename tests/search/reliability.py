@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.search import SearchError, SearchResult, open_result, search
-from blockforge.search.records import EVALUATED, TrialRecord
+from blockforge.search.study.records import EVALUATED, TrialRecord
 
 SPACE = "hybrid"
 SMALL = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"

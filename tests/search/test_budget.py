@@ -10,7 +10,7 @@ import pytest
 import blockforge as bf
 from blockforge.search import search
 from blockforge.search.budget import as_budget, check_budget, excess, over, smallest_candidate
-from blockforge.search.space import values
+from blockforge.search.space.load import values
 from blockforge.spec import Spec, holes
 from blockforge.units import Budget
 
@@ -80,7 +80,7 @@ def test_latency_is_measured_last_and_once(tiny: Spec, monkeypatch: pytest.Monke
         measured.append(device)
         return SimpleNamespace(p50_ms=3.0)
 
-    monkeypatch.setattr("blockforge.bench.profile.measure", measure)
+    monkeypatch.setattr("blockforge.measure.profile.measure", measure)
     too_many = Budget(macs=arch.macs - 1, latency_ms=2.0, device="cpu")
     assert list(excess(arch, too_many)) == ["macs"]
     assert measured == []

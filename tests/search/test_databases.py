@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.search import SearchError, open_result, search
-from blockforge.search.records import EVALUATED
-from blockforge.search.storage import opened, shown_url
+from blockforge.search.study.records import EVALUATED
+from blockforge.search.study.storage import opened, shown_url
 from blockforge.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -10,9 +10,9 @@ import pytest
 
 import blockforge as bf
 from blockforge.search import load_space
-from blockforge.search.fit import fit
-from blockforge.search.space import draw
-from blockforge.search.widths import Widths
+from blockforge.search.space.fit import fit
+from blockforge.search.space.load import draw
+from blockforge.search.space.widths import Widths
 from blockforge.spec import Spec
 from blockforge.units import Budget, parse_budget
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blockforge.search import SearchResult, search
-from blockforge.search.lease import Clock, Watch
+from blockforge.search.study.lease import Clock, Watch
 from blockforge.units import parse_duration
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"

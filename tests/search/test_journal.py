@@ -13,8 +13,8 @@ import pytest
 
 from blockforge.cli import main
 from blockforge.search import SearchError, SearchResult, open_result, search
-from blockforge.search.journal import JOURNAL
-from blockforge.search.salvage import salvage
+from blockforge.search.study.journal import JOURNAL
+from blockforge.search.study.salvage import salvage
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blockforge as bf
-from blockforge.compiler.backbone import Backbone
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.search.objective import make, names
 from blockforge.search.objectives._network import ScoreError, shrunk
 from blockforge.search.objectives.expressivity import Expressivity, expressivity_of, feature_entropy

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import blockforge as bf
-from blockforge.bench.profile import ProfileError
+from blockforge.measure.profile import ProfileError
 from blockforge.search.errors import SearchError
 from blockforge.search.objective import as_measure, make
 from blockforge.search.objectives import micro

@@ -17,10 +17,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
-from blockforge.search import open_result, patience, search
-from blockforge.search.patience import Patience, PatientStorage, StorageAwayError
-from blockforge.search.records import EVALUATED
-from blockforge.search.sampling import quiet_optuna
+from blockforge.search import open_result, search
+from blockforge.search.study import patience
+from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError
+from blockforge.search.study.records import EVALUATED
+from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -156,7 +157,7 @@ def test_a_restart_of_postgresql_ends_nothing(mode: str, tmp_path: Path, capfd: 
 def test_a_restart_of_the_grpc_server_ends_nothing(tiny: Spec, tmp_path: Path) -> None:
     from optuna.storages._grpc.server import make_server
 
-    from blockforge.search.storage import opened
+    from blockforge.search.study.storage import opened
 
     port = postgres._free_port()
     with opened(f"sqlite:///{tmp_path}/served.db") as storage:
@@ -175,7 +176,7 @@ def test_a_restart_of_the_grpc_server_ends_nothing(tiny: Spec, tmp_path: Path) -
 
 
 def test_a_locked_sqlite_file_ends_nothing(tiny: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blockforge.search import storage
+    from blockforge.search.study import storage
 
     monkeypatch.setattr(storage, "_SQLITE_WAIT", 0.1)
 
@@ -189,7 +190,7 @@ def test_a_locked_sqlite_file_ends_nothing(tiny: Spec, tmp_path: Path, monkeypat
 
 
 def test_a_journal_that_cannot_be_written_for_a_while(tiny: Spec, tmp_path: Path, monkeypatch, capsys) -> None:
-    from blockforge.search.journal import Journal
+    from blockforge.search.study.journal import Journal
 
     written, refused = Journal.append_logs, []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blockforge.search import search
-from blockforge.search.records import EVALUATED
+from blockforge.search.study.records import EVALUATED
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
 

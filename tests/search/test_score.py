@@ -7,7 +7,7 @@ import math
 import pytest
 
 from blockforge.search.objectives.expressivity import Expressivity
-from blockforge.search.records import TrialRecord, pareto_front, ranked
+from blockforge.search.study.records import TrialRecord, pareto_front, ranked
 from blockforge.search.score import (
     BASELINES,
     ScoreError,

@@ -14,7 +14,7 @@ import pytest
 
 import blockforge as bf
 from blockforge.search import SearchError, SearchResult, search
-from blockforge.search.journal import JOURNAL
+from blockforge.search.study.journal import JOURNAL
 from blockforge.spec import Spec, fill
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import blockforge as bf
-from blockforge.search.interrupts import Interrupts
-from blockforge.search.lease import Lease
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.study.lease import Lease
 from blockforge.search.objective import as_measure
-from blockforge.search.plan import Plan
-from blockforge.search.sampling import quiet_optuna
-from blockforge.search.session import Session, Task
-from blockforge.search.storage import open_study, opened
+from blockforge.search.study.settings import Plan
+from blockforge.search.samplers.sampling import quiet_optuna
+from blockforge.search.workers.session import Session, Task
+from blockforge.search.study.storage import open_study, opened
 from blockforge.spec import Spec
 from blockforge.units import Budget
 
@@ -64,7 +64,7 @@ def test_a_trial_that_another_worker_claims_while_it_is_written_is_given_up(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both look, then both write: only the order of the numbers decides."""
-    from blockforge.search import session as module
+    from blockforge.search.workers import session as module
 
     one, other, task = workers(lambda arch: 1.0), workers(lambda arch: 2.0), Task(GIVEN)
     written = module.make_trial
@@ -81,7 +81,7 @@ def test_a_trial_that_another_worker_claims_while_it_is_written_is_given_up(
 
 def test_a_worker_that_was_taken_for_dead_changes_nothing(workers: Workers) -> None:
     def slow(arch: bf.Architecture) -> float:
-        from blockforge.search.trials import recover
+        from blockforge.search.study.trials import recover
 
         recover(other.study, lambda workers: workers, {"reason": "it fell asleep"})
         other._next()

@@ -10,8 +10,8 @@ import pytest
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.search import SearchError, load_space
-from blockforge.search.size import count, enumerate_space
-from blockforge.search.statistics import distinct_networks, draw_specs, histogram, sample_costs
+from blockforge.search.space.size import count, enumerate_space
+from blockforge.search.space.statistics import distinct_networks, draw_specs, histogram, sample_costs
 from blockforge.spec import Spec
 from blockforge.units import Budget, parse_budget
 

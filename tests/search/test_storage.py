@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from blockforge.locks import KernelLock
-from blockforge.search import SearchError, patience, search
-from blockforge.search.journal import JOURNAL, labelled, mend_end, working_in
-from blockforge.search.records import MAX_RETRIES
+from blockforge.search import SearchError, search
+from blockforge.search.study import patience
+from blockforge.search.study.journal import JOURNAL, labelled, mend_end, working_in
+from blockforge.search.study.records import MAX_RETRIES
 from blockforge.spec import Spec, to_yaml
 
 LINE = {"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a": 1}}
@@ -95,7 +96,7 @@ def test_what_is_not_given_is_taken_from_the_study(few: Spec, tmp_path: Path) ->
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(few: Spec, tmp_path: Path, monkeypatch, capsys) -> None:
-    from blockforge.search.journal import Journal
+    from blockforge.search.study.journal import Journal
 
     written = Journal.append_logs
 

@@ -14,15 +14,15 @@ from rich.console import Console
 import blockforge as bf
 from blockforge.bench.compare import fitted
 from blockforge.cli import main
-from blockforge.compiler import training
+from blockforge.compiler.costs import training
 from blockforge.kernels.costs import CostError
 from blockforge.saving import spec_text
 from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.budget import check_budget, excess, over, smallest_candidate
-from blockforge.search.fit import fit
-from blockforge.search.html import page
-from blockforge.search.report import report
-from blockforge.search.statistics import draw_specs
+from blockforge.search.space.fit import fit
+from blockforge.search.report.html import page
+from blockforge.search.report.summary import report
+from blockforge.search.space.statistics import draw_specs
 from blockforge.spec import Spec
 from blockforge.units import Budget, format_bytes, parse_budget
 
@@ -94,7 +94,7 @@ def test_only_candidates_within_all_other_limits_are_rehearsed_once_each(
 
 def test_latency_stands_before_it(tiny: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     arch = smallest_candidate(tiny, Budget()).arch
-    monkeypatch.setattr("blockforge.bench.profile.measure", lambda *_: SimpleNamespace(p50_ms=3.0))
+    monkeypatch.setattr("blockforge.measure.profile.measure", lambda *_: SimpleNamespace(p50_ms=3.0))
     assert list(excess(arch, parse_budget("1GFLOPs,2ms,1GB:train"))) == ["macs", "latency_ms"]
     assert list(excess(arch, parse_budget("1GFLOPs,4ms,1GB:train"))) == ["macs", "latency_ms", "training_bytes"]
     assert over(arch, parse_budget("1KB:train,batch=2")).endswith("against 1.00 KB (2 images, AdamW)")

@@ -16,8 +16,8 @@ import pytest
 from blockforge.blocks import registry
 from blockforge.cli import main
 from blockforge.search import SearchError, open_result, search
-from blockforge.search.records import EVALUATED
-from blockforge.search.worker import work
+from blockforge.search.study.records import EVALUATED
+from blockforge.search.workers.worker import work
 from blockforge.spec import Spec
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from blockforge.spec import yaml_events
+from blockforge.spec.yaml import events as yaml_events
 
 PARSERS = [yaml_events.PythonParser] + ([yaml.CBaseLoader] if yaml.__with_libyaml__ else [])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from blockforge.errors import Locs, Report, SpecError
 from blockforge.spec import Hole, fill, from_text, holes, load, resolve
-from blockforge.spec.lift import lift
+from blockforge.spec.references import lift
 from blockforge.spec.values import plain
 
 Tiny = Callable[..., str]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from blockforge.errors import Loc, SpecError
-from blockforge.spec.loader import MAX_BYTES, load_file, load_text, load_value
+from blockforge.spec.yaml.loader import MAX_BYTES, load_file, load_text, load_value
 
 SPEC = """\
 blockforge: 1

@@ -10,11 +10,12 @@ import pytest
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.search import list_spaces, load_space, search
-from blockforge.search.statistics import sample_costs
-from blockforge.spec import Spec, expressions, from_text, holes, load
+from blockforge.search.space.statistics import sample_costs
+from blockforge.spec import Spec, from_text, holes, load
+from blockforge.spec.relations import expressions
 from blockforge.spec.bounds import possible, solve
-from blockforge.spec.relations import relations_of
-from blockforge.spec.require import violations
+from blockforge.spec.relations.solve import relations_of
+from blockforge.spec.relations.require import violations
 from blockforge.units import Budget
 
 TEXT = """

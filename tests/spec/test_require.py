@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blockforge as bf
-from blockforge.spec import Spec, expressions, fill
-from blockforge.spec.expressions import AbsentError, ExpressionError, evaluate, excess, parse
-from blockforge.spec.require import violations
+from blockforge.spec import Spec, fill
+from blockforge.spec.relations import expressions
+from blockforge.spec.relations.expressions import AbsentError, ExpressionError, evaluate, excess, parse
+from blockforge.spec.relations.require import violations
 
 VALUES: dict[Any, Any] = {("a",): 4, ("b",): 6, ("M",): "all", ("on",): True, ("stages", 1, "dim"): 96, ("x",): 0.5}
 

@@ -1,0 +1,1 @@
+"""What a graph costs: parameters, multiply-adds, memory in inference and in training."""

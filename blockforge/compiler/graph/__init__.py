@@ -1,0 +1,1 @@
+"""Plan -> graph with shapes: blocks made, nodes and edges in order, what each reads and gives."""

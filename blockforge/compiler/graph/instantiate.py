@@ -1,0 +1,110 @@
+"""Blocks and connection rules made from what a plan names. Everything wrong with them is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Kind, Mixer, Op
+from blockforge.blocks.plugins import said
+from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
+from blockforge.errors import OpError, Path, Report, did_you_mean
+from blockforge.spec.reporting import report_at
+from blockforge.spec.model import ConnectSpec
+from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
+from blockforge.spec.schema_errors import report_schema_errors
+
+
+class Maker:
+    """Makes each block once for each place it is written: many layers share one."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.ops: dict[int, Op] = {}  # by the PlannedOp's id
+
+    def make(self, op: PlannedOp) -> Op:
+        """A block that `check_all` found to be right."""
+        return self.ops[id(op)]
+
+    def check_all(self, plan: Plan) -> None:
+        """Make every block of the plan and report what is wrong with it."""
+        for op, kinds in _planned(plan):
+            if id(op) in self.ops:
+                continue
+            try:
+                self.ops[id(op)] = registry.make(op.spec.op, op.spec.params, *kinds)
+            except registry.ParamsError as errors:
+                self._params(op, errors, ())
+            except OpError as e:
+                place = (*op.path, "op")
+                report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+
+    def _hint(self, error: OpError, path: Path) -> str | None:
+        """An error's hint; of a block that is not known, what the file says of it comes first."""
+        is_block = error.code.startswith("unknown-") and error.code != "unknown-key"
+        return (said(str(error), self.report.locs, path) if is_block else None) or error.hint
+
+    def feeds(self, stage: Stage) -> Feeds:
+        """Receiving layer -> source layers, as the stage's rule says."""
+        if stage.connect is None:
+            return {}
+        path: Path = (*stage.path, "connect")
+        name = stage.connect.rule
+        try:
+            rule = make_rule(name, stage.connect.model_extra or {})
+            found = rule.sources(len(stage.layers), stage.index == 0)
+            self._check_fed(stage, dict(stage.layers[i] for i in found))
+            return found
+        except RuleError as errors:
+            for where, e in errors.errors:
+                report_at(self.report, stage.origins, e.code, str(e), (*path, *where), hint=e.hint)
+        except OpError as e:
+            report_at(self.report, stage.origins, e.code, str(e), (*path, "rule"), hint=e.hint)
+        except ValidationError as e:
+            report_schema_errors(e, RULES[name], self.report, path, stage.origins, ConnectSpec.model_fields)
+        return {}
+
+    def _params(self, op: PlannedOp, errors: registry.ParamsError, outer: Path) -> None:
+        """The parameters of a block that are wrong, those of blocks inside it included."""
+        for where, e in errors.errors:
+            path: Path = (*outer, *where)
+            if isinstance(e, registry.ParamsError):
+                self._params(op, e, path)
+                continue
+            unknown = e.code == "unknown-key"
+            hint = self._hint(e, op.path)
+            if unknown and len(path) == 1:  # a branch has keys of its own beside the op's
+                known = {**registry.get(op.spec.op).model_fields, **type(op.spec).model_fields}
+                hint = did_you_mean(str(path[0]), known, what="known here")
+            place = (*op.path, *path, "op") if e.param == "op" else (*op.path, *path)
+            report_at(self.report, op.origins, e.code, str(e), place, hint=hint, on_key=unknown)
+
+    def _check_fed(self, stage: Stage, receivers: dict[str, tuple[Branch, ...]]) -> None:
+        for name, branches in receivers.items():
+            made = [self.ops.get(id(b.op)) for b in branches]
+            if None not in made and not any(isinstance(op, Mixer) for op in made):
+                text = f"block '{name}' has no mixer for the aggregator to feed"
+                hint = "a layer that receives connections needs a mixer among its branches"
+                report_at(self.report, stage.origins, "connect", text, (*stage.path, "connect"), hint=hint)
+
+
+def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
+    """Every block that the plan names, with the kinds it may be of."""
+    yield plan.stem, ("stem",)
+    for stage in plan.stages:
+        if stage.downsample is not None:
+            yield stage.downsample, ("downsample",)
+        for branches in dict(stage.layers).values():
+            for branch in branches:
+                yield branch.op, ("mixer", "ffn")
+                if branch.norm is not None:
+                    yield branch.norm, ("norm",)
+        if stage.aggregate is not None:
+            yield stage.aggregate, ("aggregator",)
+    for skip in plan.skips:
+        yield skip.op, ("downsample",)
+    if plan.stage_norm is not None:
+        yield plan.stage_norm, ("norm",)
+    yield plan.head, ("head",)

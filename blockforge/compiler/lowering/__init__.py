@@ -1,0 +1,1 @@
+"""Graph -> module: the only passes that make tensors."""

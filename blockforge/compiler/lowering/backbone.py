@@ -1,0 +1,374 @@
+"""The built model: a `torch.fx.GraphModule` with the surface that timm's users expect."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from blockforge.blocks.base import Norm
+from blockforge.capacity import need
+from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.lowering.lower import build_modules, emit
+from blockforge.compiler.lowering.modules import Layer
+from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out_norm_op
+from blockforge.errors import BlockforgeError
+from blockforge.spec.model import Spec
+from blockforge.units import format_count
+
+
+class FeatureInfo(list[dict[str, Any]]):
+    """What the feature maps are: channels, reduction and module of each stage, with the methods of timm's class.
+    A list, because that is what timm takes for a whole model's."""
+
+    def __init__(self, info: list[dict[str, Any]], out_indices: Sequence[int]) -> None:
+        super().__init__(info)
+        self.out_indices = tuple(out_indices)
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Channels of map `idx`, or of all that are returned."""
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Stride of map `idx` to the image, or of all that are returned."""
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Path of the module that gives map `idx`, or of all that are returned."""
+        return self.get("module", idx)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """A value of map `idx`, of several, or of all that are returned."""
+        if isinstance(idx, int):
+            return self[idx][key]
+        return [self[i][key] for i in (self.out_indices if idx is None else idx)]
+
+    def get_dicts(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One mapping for each map that is returned."""
+        return [{k: v for k, v in self[i].items() if keys is None or k in keys} for i in self.out_indices]
+
+
+class Backbone(fx.GraphModule):
+    """An image classifier, or with `features_only` a list of feature maps.
+
+    `forward(x_BCHW)` gives logits_BK, or with `features_only` one map_BCHW for each of `out_indices`.
+    `print(model.code)` is the network as Python.
+
+    Attributes:
+        arch: the graph it was built from, with shapes and costs.
+        in_chans, num_classes, num_features: channels of the image, outputs of the classifier, channels of the last map.
+        feature_info: channels, reduction and module of each stage's map.
+        out_norm: the norm behind each map, the modules `out_norms.0` and so on; None: the maps are the stages' own.
+        classes: names of the classifier's outputs, if it was trained or loaded with some.
+        pooled: False after `reset_classifier(0, "")`: the model gives its last map in place of logits.
+
+    Further attributes that hold plain data (timm sets `pretrained_cfg`) are kept by copies and pickles.
+    """
+
+    arch: Architecture
+    in_chans: int
+    num_classes: int
+    out_indices: tuple[int, ...] | None
+    out_norm: Norm | None
+    pooled: bool
+    classes: tuple[str, ...] | None = None
+    head: Any  # what the head's block builds, see `blocks.base.Head`
+    _no_split_modules = (Layer.__name__,)  # what FSDP wraps, by the name that accelerate looks for
+    _of_its_own: frozenset[str]
+
+    @classmethod
+    def from_architecture(
+        cls,
+        arch: Architecture,
+        out_indices: int | Sequence[int] | None = None,
+        check_memory: bool = True,
+        out_norm: OutNorm = None,
+    ) -> Backbone:
+        """Build the modules of `arch`, freshly initialised.
+
+        Args:
+            out_indices: return these stages' maps instead of logits, and build no more than they need; negative ones
+                count from the last stage, and a number n means the last n.
+            check_memory: refuse parameters that the device can never hold.
+            out_norm: a norm behind each of these maps, as specs name one.
+        Raises: BlockforgeError for stages that there are not, and for what is no norm. CapacityError.
+        """
+        norm = out_norm_op(out_norm)
+        if norm is not None and out_indices is None:
+            raise BlockforgeError("out_norm is for feature maps\n  hint: features_only=True, or out_indices")
+        maps = stage_indices(out_indices, len(arch.plan.stages)) if out_indices is not None else None
+        num_stages = max(maps) + 1 if maps else None
+        if check_memory:
+            _check_memory(arch, maps is None, num_stages)
+        modules = build_modules(arch, with_head=maps is None, num_stages=num_stages)
+        return _assemble(arch, {**modules, **build_out_norms(arch, norm, maps or ())}, maps, out_norm=norm)
+
+    @property
+    def spec(self) -> Spec:
+        """The spec it was built from."""
+        return self.arch.spec
+
+    @property
+    def num_features(self) -> int:
+        return self.arch.stage_shapes()[-1].dim
+
+    head_hidden_size = num_features
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        info = [
+            {"num_chs": n["out_shape"].dim, "reduction": n["reduction"], "module": f"stages.{i}", "index": i}
+            for i, n in enumerate(self.arch.stage_ends())
+        ]
+        return FeatureInfo(info, range(len(info)) if self.out_indices is None else self.out_indices)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """x_BCHW -> the last stage's map_BCHW, before the head; with a class token the whole row of tokens, x_BC1L."""
+        self._needs_head("forward_features")
+        return self._view(None)(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map_BCHW -> logits_BK, or with `pre_logits` what the classifier reads."""
+        self._needs_head("forward_head")
+        return self.head(x.permute(0, 2, 3, 1), pre_logits=pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps_BCHW of some stages, and before them what `forward_features` gives unless `intermediates_only`.
+
+        Args:
+            indices: stages; a number n means the last n; None: all.
+            norm, output_fmt: as timm calls them; the maps come as NCHW, without the head's norm.
+            stop_early: the last map is that of the last stage asked for; no later one runs.
+        """
+        if norm or output_fmt != "NCHW":
+            raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
+        stages = len(self.arch.plan.stages)
+        maps = stage_indices(indices, stages)
+        if intermediates_only:
+            return self._view(maps)(x)
+        return self._view(maps, max(maps) if stop_early else stages - 1)(x)
+
+    def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
+        """A model with `features_only` made of this one's own modules, output norms included: of stages
+        `out_indices`, all by default."""
+        maps = stage_indices(out_indices, len(self.arch.plan.stages))
+        modules = _called(self, emit(self.arch, maps, logits=False, out_norm=self.out_norm))
+        return _assemble(self.arch, modules, maps, self.training, notes=self._notes(), out_norm=self.out_norm)
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer that gives the logits."""
+        self._needs_head("get_classifier")
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one; with 0 classes the model returns pooled features.
+
+        Args:
+            global_pool: another pooling; "": none, the model returns its last map_BCHW, before the head.
+        """
+        from blockforge.compiler import compile_spec
+
+        self._needs_head("reset_classifier")
+        pooled = bool(global_pool) if global_pool is not None else self.pooled
+        if num_classes and not pooled:
+            raise BlockforgeError(
+                f"{num_classes} classes need pooled features\n  hint: global_pool='avg', or 0 classes"
+            )
+        overrides: dict[str, Any] = {"num_classes": num_classes}
+        if global_pool:
+            overrides["head.pool"] = global_pool
+        arch = compile_spec(self.arch.spec, overrides)
+        _check_memory(arch, with_head=True)
+        self.arch = arch
+        if global_pool:
+            self.head.pool = global_pool
+        self.head.reset(num_classes)
+        self.num_classes, self.classes = num_classes, None
+        if pooled != self.pooled:
+            self.pooled, self.graph = pooled, emit(self.arch, logits=pooled)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay must spare, beyond norms and biases: as the blocks declare."""
+        found = set()
+        for name, module in self.named_modules():
+            declared: Any = getattr(module, "no_weight_decay", None)
+            if name and callable(declared):
+                found |= {f"{name}.{parameter}" for parameter in declared()}
+        return found
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters share a step of layer-wise learning rate decay, as timm reads it: the stem, each layer
+        with what leads to it, the head. `coarse`: each stage as a whole."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^skips\.\d+\.(\d+)", None)]}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.downsample", (0,)),
+                (r"^skips\.\d+\.(\d+)", (0,)),
+                (r"^stages\.(\d+)\.layers\.(\d+)", None),
+                (r"^stages\.(\d+)\.norm", (99999,)),  # timm's number for: as the group before
+            ],
+        }
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute again, in every module, the buffers that no file of weights holds: positions, masks, rotations.
+
+        `to`, `to_empty` and a first forward pass do so by themselves; timm and transformers call this after loading."""
+        for name, module in self.named_modules():
+            if name and callable(again := getattr(module, "init_non_persistent_buffers", None)):
+                again()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each layer in the backward pass instead of keeping what is inside it."""
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module.grad_checkpointing = enable
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> str | None:
+        """Write the folder of `save_model` with a `config.json` and a model card, as huggingface_hub's mixin does;
+        it also names the further arguments."""
+        from blockforge.integrations.hub import HubModel
+
+        return HubModel(self).save_pretrained(Path(save_directory), **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload what `save_pretrained` writes; the arguments are those of huggingface_hub's mixin."""
+        from blockforge.integrations.hub import HubModel
+
+        return HubModel(self).push_to_hub(repo_id, **kwargs)
+
+    @staticmethod
+    def from_pretrained(folder_or_repo: str | os.PathLike[str], **kwargs: Any) -> Backbone:
+        """See `blockforge.integrations.hub.from_pretrained`."""
+        from blockforge.integrations.hub import from_pretrained
+
+        return from_pretrained(folder_or_repo, **kwargs)
+
+    def _needs_head(self, what: str) -> None:
+        if self.out_indices is not None:
+            raise BlockforgeError(f"{what} needs a whole model; this one was built with features_only")
+
+    def _view(self, maps: tuple[int, ...] | None, features: int | None = None) -> fx.GraphModule:
+        """The same modules behind another graph: made once, never registered as a submodule."""
+        key = (maps, features)
+        views: dict[Any, fx.GraphModule] = self.__dict__.setdefault("_views", {})
+        if key not in views:
+            graph = emit(self.arch, maps, logits=False, features=features)
+            views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
+        views[key]._modules = self._modules  # what stands there now, should something have been replaced since
+        return views[key]
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """Every module by path, the head of a model that does not pool included."""
+        graph = emit(self.arch, self.out_indices, logits=self.out_indices is None, out_norm=self.out_norm)
+        return _called(self, graph)
+
+    def _notes(self) -> dict[str, Any]:
+        """The plain data that others have set on the model."""
+        return {k: v for k, v in vars(self).items() if k not in self._of_its_own and isinstance(v, _PLAIN)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        modules, notes = copy.deepcopy((self._parts(), self._notes()), memo)
+        return _assemble(self.arch, modules, self.out_indices, self.training, self.pooled, notes, self.out_norm)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        own = (self.arch, self._parts(), self.out_indices, self.training, self.pooled, self._notes(), self.out_norm)
+        return _assemble, own
+
+
+_PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
+
+
+def _assemble(
+    arch: Architecture,
+    modules: dict[str, nn.Module],
+    maps: tuple[int, ...] | None,
+    training: bool = True,
+    pooled: bool = True,
+    notes: Mapping[str, Any] | None = None,
+    out_norm: Norm | None = None,
+) -> Backbone:
+    """A model from modules by path; the graph follows from `arch`, so that it need not be stored."""
+    model = Backbone(modules, emit(arch, maps, logits=maps is None, out_norm=out_norm), class_name="Backbone")
+    model.arch, model.out_indices, model.out_norm, model.pooled = arch, maps, out_norm, pooled
+    model.in_chans = arch.plan.input.channels
+    model.num_classes = arch.plan.num_classes if maps is None else 0
+    model.training = training
+    if not pooled:
+        model.graph = emit(arch, logits=False)
+    model._of_its_own = frozenset(("_of_its_own", "_views", *vars(model)))
+    vars(model).update(notes or {})
+    return model
+
+
+def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
+    """The modules that a graph calls, by path. Raises: BlockforgeError if the model was built without one."""
+    names = [n.target for n in graph.nodes if n.op == "call_module"]
+    try:
+        return {name: model.get_submodule(name) for name in names}
+    except AttributeError:
+        held = {name for name, _ in model.named_modules()}
+        lacking = next(name for name in names if name not in held)
+        hint = "out_indices names its stages"
+        raise BlockforgeError(f"the model was built without {lacking}\n  hint: {hint}") from None
+
+
+def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:
+    """The stages that `out_indices` means, in its order: indices, negative ones from the end; a number n: the last n;
+    None: all.
+
+    Raises: BlockforgeError for anything else, and if no stage is named.
+    """
+    law = f"out_indices are 0 to {stages - 1}, or negative from the end; a number n means the last n"
+    if chosen is None:
+        return tuple(range(stages))
+    if (last := _index(chosen)) is not None:
+        if not 1 <= last <= stages:
+            raise BlockforgeError(f"out_indices={last} of {stages} stages\n  hint: {law}")
+        return tuple(range(stages - last, stages))
+    if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
+        raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
+    found = []
+    for given in chosen:
+        if (index := _index(given)) is None:
+            raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
+        if not -stages <= index < stages:
+            raise BlockforgeError(f"there is no stage {index}; {law}")
+        found.append(index % stages)
+    if not found:
+        raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; None: all")
+    return tuple(found)
+
+
+def _index(value: Any) -> int | None:
+    """A whole number, numpy's and torch's included; None: it is something else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_memory(arch: Architecture, with_head: bool, num_stages: int | None = None) -> None:
+    """Refuse more parameters than the device holds. Raises: CapacityError."""
+    nodes = arch.graph.nodes.values()
+    wanted = [n for n in nodes if with_head or n["kind"] != "head"]
+    count = sum(n["params"] for n in wanted if num_stages is None or (n["stage"] or 0) < num_stages)
+    hint = f"blockforge show {arch.name} says where they are; check_memory=False builds it all the same"
+    need(f"{arch.name} has {format_count(count)} parameters", count, hint)

@@ -1,0 +1,273 @@
+"""A picture of an architecture as SVG, without other programs. `layout` says where things stand."""
+
+from __future__ import annotations
+
+import html
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from blockforge.draw.layout import (
+    CHAR,
+    MARGIN,
+    TITLE,
+    Box,
+    Column,
+    Layout,
+    bulge,
+    label,
+    lay_out,
+    received,
+)
+from blockforge.draw.dot_mermaid import COLOURS, EDGES
+from blockforge.draw.summary import compact, totals
+from blockforge.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blockforge.compiler.architecture import Architecture
+
+_FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+_KINDS = {
+    "stem": "stem, downsample, head",
+    "mixer": "mixer",
+    "ffn": "ffn",
+    "aggregator": "aggregator",
+    "norm": "norm",
+    "window_in": "windows",
+    "skip": "long skip",
+}
+_ROLES = {"intra": "from an earlier layer", "inter": "from the stage's input", "skip": "long skip"}
+_HEAT = "#e8933a"
+_WORK = "MACs of the layer"
+_BEND = 8.0
+_GREY = 'fill="#555"'
+
+
+def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None) -> str:
+    """Stages from left to right, their layers from top to bottom. Equal architectures give equal pictures.
+
+    Args:
+        heat: node -> share of something, such as time; blocks are then coloured by it, not by their kind.
+    """
+    layout = lay_out(arch.graph, {stage.index: _titles(arch, stage.index) for stage in arch.plan.stages})
+    drawing = _Drawing(arch, layout, heat)
+    legend, right = drawing.legend()
+    parts = [
+        *drawing.header(),
+        *drawing.boxes(),
+        *drawing.flow(),
+        *drawing.long_edges(),
+        *drawing.chips(),
+        *legend,
+    ]
+    width = max(layout.width, right, 2 * MARGIN + len(totals(arch)) * CHAR * 1.1)
+    page = Box(0, 0, round(width), round(layout.height + 2 * MARGIN))
+    size = f'width="{page.width}" height="{page.height}" viewBox="0 0 {page.width} {page.height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONT}" font-size="11">'
+    return "\n".join([head, _markers(), _rect(page, 'fill="#ffffff"'), *parts, "</svg>", ""])
+
+
+def _titles(arch: Architecture, stage: int) -> tuple[str, ...]:
+    nodes = [n for n in arch.graph.nodes.values() if n["stage"] == stage]
+    params, macs = (format_count(sum(n[key] for n in nodes)) for key in ("params", "macs"))
+    pattern = compact([name for name, _ in arch.plan.stages[stage].layers])
+    return f"stage {stage}: {nodes[-1]['out_shape']}", pattern, f"{params} params, {macs} MACs"
+
+
+class _Drawing:
+    """Writes the parts of one picture."""
+
+    def __init__(self, arch: Architecture, layout: Layout, heat: Mapping[str, float] | None) -> None:
+        self.arch, self.nodes, self.layout, self.heat = arch, arch.graph.nodes, layout, heat
+
+    def header(self) -> list[str]:
+        """What the picture shows, and what it costs."""
+        size = self.arch.plan.input
+        image = f"image {size.channels}x{size.size[0]}x{size.size[1]}"
+        return [
+            _text(MARGIN, MARGIN + 14, self.arch.name, 'font-size="18" font-weight="bold"'),
+            _text(MARGIN, MARGIN + 32, totals(self.arch), 'font-size="12"'),
+            _text(MARGIN, MARGIN + 48, f"{image}; 1 MAC = 1 multiply-add, the FLOPs of papers", _GREY),
+        ]
+
+    def boxes(self) -> list[str]:
+        """Stages and layers; a bar compares the layers' work."""
+        parts = []
+        for column in self.layout.columns:
+            box = column.box
+            parts.append(_rect(box, 'rx="8" fill="#fafafa" stroke="#b5b5b5"'))
+            parts.append(f'<path d="{_way("M", box.x, box.y + TITLE, "H", box.right)}" stroke="#dcdcdc"/>')
+            for i, title in enumerate(column.titles):
+                style = 'font-size="12" font-weight="bold"' if i == 0 else _GREY
+                parts.append(_text(box.x + 10, box.y + 18 + 15 * i, title, style))
+        macs = self._layer_macs()
+        most = max(macs.values()) or 1
+        for (stage, layer), frame in self.layout.frames.items():
+            parts.append(_rect(frame, 'rx="5" fill="#ffffff" stroke="#c8c8c8"'))
+            parts.append(_text(frame.x + 5, frame.cy + 4, str(layer), 'fill="#888" font-size="10"'))
+            width = (frame.width - 8) * macs[stage, layer] / most
+            parts.append(_rect(Box(frame.x + 4, frame.bottom - 3, width, 2), f'fill="{_HEAT}"'))
+        return parts
+
+    def _layer_macs(self) -> dict[tuple[int, int], int]:
+        found: dict[tuple[int, int], int] = {}
+        for node in self.nodes.values():
+            if node["layer"] is not None:
+                key = (node["stage"], node["layer"])
+                found[key] = found.get(key, 0) + node["macs"]
+        return found
+
+    def flow(self) -> list[str]:
+        """The main path: down each column, and from its end to the head of the next."""
+        parts = []
+        for column in self.layout.columns:
+            title = Box(column.box.x, column.box.y, column.box.width, TITLE)  # path ends there, goes on below
+            head = [*(self._anchor(row) for row in self._main(column)), title]
+            below = [title, *(self._anchor(row) for row in (*column.rows, *column.tail))]
+            for a, b in (*pairwise(head), *pairwise(below)):
+                parts.append(_path(_way("M", a.cx, a.bottom, "V", b.y - 1), "main"))
+            parts += [self._inside(a, b) for row in column.chain for a, b in pairwise(row)]
+        for before, after in pairwise(self.layout.columns):
+            start = self._anchor(before.rows[-1])
+            end = self._anchor(self._main(after)[0]) if self._main(after) else after.box
+            between = after.box.x - MARGIN - 6
+            parts.append(_path(_around(start, before.box.bottom + 14, between, end), "main"))
+            shape = str(self.nodes[before.rows[-1][-1]]["out_shape"])
+            parts.append(_text(between + 10, end.y - 19, shape, f'{_GREY} font-size="10"'))
+        return parts
+
+    def long_edges(self) -> list[str]:
+        """Edges that pass layers or stages by."""
+        parts = []
+        for column in self.layout.columns:
+            parts += [self._beside(source, target) for target, source in received(self.arch.graph, column.stage)]
+        for name, node in self.nodes(data=True):
+            if node["kind"] == "skip":
+                parts.append(self._across(node["inputs"][0], name))
+            if node["kind"] == "aggregator":
+                outside = [s for s in node["inputs"][1:] if self.nodes[s]["layer"] is None]
+                parts += [self._from_input(s, name) for s in outside]
+        return parts
+
+    def chips(self) -> list[str]:
+        """The blocks. Pointing at one shows its parameters and cost."""
+        return [self._chip(name, box) for name, box in self.layout.chips.items()]
+
+    def legend(self) -> tuple[list[str], float]:
+        """What the colours mean, of those that occur; and where that ends on the right."""
+        x, y = MARGIN, self.layout.height
+        parts = []
+        kinds = {node["kind"] for node in self.nodes.values()}
+        for kind, text in _KINDS.items():
+            if kind in kinds and self.heat is None:
+                parts.append(_rect(Box(x, y, 14, 14), f'rx="3" fill="{COLOURS[kind]}" stroke="#999"'))
+                parts.append(_text(x + 20, y + 11, text, _GREY))
+                x += 34 + len(text) * CHAR
+        parts += [_rect(Box(x, y + 6, 16, 2), f'fill="{_HEAT}"'), _text(x + 22, y + 11, _WORK, _GREY)]
+        x += 36 + len(_WORK) * CHAR
+        roles = {edge["role"] for _, _, edge in self.arch.graph.edges(data=True)}
+        for role, text in _ROLES.items():
+            if role in roles:
+                parts += [_path(_way("M", x, y + 7, "H", x + 22), role), _text(x + 30, y + 11, text, _GREY)]
+                x += 44 + len(text) * CHAR
+        return parts, x + MARGIN
+
+    # --- pieces
+
+    def _frame(self, name: str) -> Box:
+        """The layer that a node is part of."""
+        return self.layout.frames[self.nodes[name]["stage"], self.nodes[name]["layer"]]
+
+    def _anchor(self, row: list[str]) -> Box:
+        """What the main path joins: a layer's frame, or the chip that stands in the column's middle."""
+        return self._frame(row[0]) if self.nodes[row[0]]["layer"] is not None else self.layout.chips[row[-1]]
+
+    def _main(self, column: Column) -> list[list[str]]:
+        """The rows above a column's box, without long skips that only pass through."""
+        return [row for row in column.head if self.nodes[row[-1]]["kind"] != "skip"]
+
+    def _inside(self, a: str, b: str) -> str:
+        start, end = self.layout.chips[a], self.layout.chips[b]
+        role = "skip" if self.nodes[a]["kind"] == "skip" else "main"
+        return _path(_way("M", start.right, start.cy, "H", end.x - 1), role)
+
+    def _beside(self, source: str, target: str) -> str:
+        """A curve at the right of the column, from a layer to a later one."""
+        start, end = self._frame(source), self._frame(target)
+        x, leaves, arrives = start.right + bulge(self.arch.graph, source, target), start.cy + 5, end.cy - 5
+        curve = ("C", x, leaves, x, arrives, end.right + 2, arrives)
+        return _path(_way("M", start.right, leaves, *curve), "intra")
+
+    def _from_input(self, source: str, target: str) -> str:
+        """A line at the left of the column, from the stage's input to a layer."""
+        start, end, r = self.layout.chips[source], self._frame(target), _BEND
+        x = self.layout.columns[self.nodes[target]["stage"]].box.x - 10
+        down = ("H", x + r, "Q", x, start.cy, x, start.cy + r, "V", end.cy - r)
+        return _path(_way("M", start.x, start.cy, *down, "Q", x, end.cy, x + r, end.cy, "H", end.x - 2), "inter")
+
+    def _across(self, source: str, target: str) -> str:
+        """A long skip, from one column's head to the next; under the sum beside a skip's chip."""
+        start, end = self.layout.chips[source], self.layout.chips[target]
+        x, y, way = start.right, start.cy, _way("M", start.right, start.cy)
+        if self.nodes[source]["kind"] == "skip":
+            x, y = start.right + 4 * _BEND, start.bottom + 5
+            edge = start.right - 10
+            way = _way("M", edge, start.bottom, "Q", edge, y, start.right, y, "H", x)
+        middle = (x + end.x) / 2
+        return _path(way + _way("C", middle, y, middle, end.cy, end.x - 1, end.cy), "skip")
+
+    def _chip(self, name: str, box: Box) -> str:
+        node = self.nodes[name]
+        values = ", ".join(f"{k}={v}" for k, v in node["parameters"].items())
+        about = (
+            f"{name}\n{node['op']}({values})\n{node['in_shape']} -> {node['out_shape']}\n"
+            f"{format_count(node['params'])} params, {format_count(node['macs'])} MACs, "
+            f"{format_bytes(node['activation_bytes'])} output"
+        )
+        fill = COLOURS[node["kind"]]
+        if self.heat is not None:
+            share = self.heat.get(name, 0.0)  # the image has none
+            about += f"\n{share:.1%} of the time"
+            fill = _warm(share / max(self.heat.values()))
+        shape = _rect(box, f'rx="4" fill="{fill}" stroke="#888"')
+        text = _text(box.cx, box.bottom - 6, label(node), 'text-anchor="middle"')
+        return f"<g><title>{html.escape(about)}</title>{shape}{text}</g>"
+
+
+def _warm(share: float) -> str:
+    """From white to red."""
+    return f"#ff{round(255 - 165 * share):02x}{round(255 - 205 * share):02x}"
+
+
+def _around(start: Box, below: float, between: float, end: Box) -> str:
+    """From the foot of one column, up between the columns, into the head of the next."""
+    r, above, x, to = _BEND, end.y - 15, start.cx, end.cx
+    foot = ("M", x, start.bottom, "V", below - r, "Q", x, below, x + r, below, "H", between - r)
+    up = ("Q", between, below, between, below - r, "V", above + r, "Q", between, above, between + r, above)
+    return _way(*foot, *up, "H", to - r, "Q", to, above, to, above + r, "V", end.y - 1)
+
+
+def _way(*parts: Any) -> str:
+    """A path's data: commands and coordinates, to a tenth."""
+    return " ".join(part if isinstance(part, str) else f"{part:.1f}" for part in parts)
+
+
+def _path(way: str, role: str) -> str:
+    style = 'stroke-width="1.2"' if role == "main" else 'stroke-width="1.3" stroke-opacity="0.8"'
+    return f'<path d="{way}" fill="none" stroke="{EDGES[role]}" {style} marker-end="url(#{role})"/>'
+
+
+def _rect(box: Box, style: str) -> str:
+    place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
+    return f"<rect {place} {style}/>"
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{html.escape(text)}</text>'
+
+
+def _markers() -> str:
+    shape = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto"'
+    tips = (f'<marker id="{r}" {shape}><path d="M0 0L8 4L0 8z" fill="{c}"/></marker>' for r, c in EDGES.items())
+    return f"<defs>{''.join(tips)}</defs>"

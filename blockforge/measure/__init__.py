@@ -1,0 +1,1 @@
+"""Measurements that users make: latency, memory, kernels, ours beside another implementation."""

@@ -1,0 +1,1 @@
+"""Relations between the values of a spec: read, checked, solved."""

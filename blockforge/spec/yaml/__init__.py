@@ -1,0 +1,1 @@
+"""YAML text -> a plain tree and the place of everything in it."""

@@ -1,0 +1,1 @@
+"""What a search shows: tables, figures, the report, files in its folder."""

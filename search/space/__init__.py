@@ -1,0 +1,1 @@
+"""Search spaces: loaded, counted, sampled, and where a spec lies in one."""

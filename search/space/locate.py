@@ -1,0 +1,220 @@
+"""Where a spec lies in a space: the answers that make this spec of it, or the reasons why none do.
+
+The space's tree, holes and all, is matched with the resolved spec: blocks by their parameters with defaults,
+patterns by the layers they give, connections by which layer feeds which. What is found is verified: the space
+with these answers must compile to the spec's hash.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.graph.connect import Feeds, make_rule
+from blockforge.errors import OpError, SpecError
+from blockforge.search.errors import SearchError
+from blockforge.search.space.matching import Bindings, Lets, Part, block, branch, fills, in_turn, match, options
+from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
+from blockforge.spec.plan import Stage
+from blockforge.spec.values import plain
+
+RECIPE = ("input", "num_classes", "drop_path")
+"""What a spec takes from the space that it is looked for in: image, classes and drop path are not structure."""
+_MAX_FOUND = 200
+_MAX_REASONS = 8
+
+
+class NotInSpaceError(SearchError):
+    """A spec that is no point of a space; `reasons` say where it leaves it."""
+
+    def __init__(self, message: str, reasons: list[str]) -> None:
+        super().__init__("\n".join([message, *(f"  {r}" for r in reasons)]))
+        self.reasons = reasons
+
+
+def locate(space: Spec, source: SpecLike) -> dict[str, Any]:
+    """The answers that make the network of a spec out of a space, with the space's image size, classes and drop path.
+
+    Args:
+        space: a spec with holes.
+        source: a spec without, by name, path or mapping.
+    Raises: NotInSpaceError with the reasons. SpecError if the spec is wrong.
+    """
+    spec = load(source)
+    target = compile_spec(spec)
+    message = f"'{spec.name}' is no point of '{space.name}'"
+    if (ours := len(space.lifted["stages"])) != (theirs := len(target.plan.stages)):
+        raise NotInSpaceError(message, [f"stages: the spec has {theirs}, the space {ours}"])
+    parts = _parts(space.lifted, target)
+    failed: str | None = None
+    for tried, known in enumerate(in_turn(list(parts.values()), {})):
+        if tried == _MAX_FOUND:
+            break
+        try:
+            found = compile_spec(space, ask=functools.partial(_answer, known))
+        except SpecError as e:
+            failed = failed or e.diagnostics[0].message
+            continue
+        filled = fill(space, found.plan.answers).tree
+        recipe = {key: filled[key] for key in RECIPE if key in filled}
+        if "drop_path" not in recipe:
+            recipe["drop_path"] = 0.0
+        if compile_spec(spec, recipe).hash == found.hash:
+            return dict(found.plan.answers)
+        failed = failed or "its blocks match, but the network that they make differs"
+    raise NotInSpaceError(message, [failed] if failed else _reasons(space.lifted, parts, target))
+
+
+def _answer(known: Bindings, hole: Hole) -> Any:
+    return known.get(hole.name, hole.labels[0] if hole.labels else hole.low)
+
+
+def _parts(tree: Mapping[str, Any], target: Architecture) -> dict[str, Part]:
+    """Each part of the space's tree as a function that matches it with the spec's."""
+    plan, lets = target.plan, (tree.get("let", {}),)
+    stem = {"dim": plan.stem_dim} if plan.stem.spec.dim is not None else {}  # type: ignore[attr-defined]
+    parts: dict[str, Part] = {"stem": functools.partial(_stem, tree["stem"], plan.stem, stem.get("dim"), lets)}
+    for stage in plan.stages:
+        parts |= _stage_parts(tree, stage, lets)
+    parts["skips"] = functools.partial(_skips, tree.get("skips", []), target, lets)
+    parts["stage_norm"] = functools.partial(block, tree.get("stage_norm", "none"), plan.stage_norm, lets)
+    parts["head"] = functools.partial(block, tree["head"], plan.head, lets)
+    return parts
+
+
+def _stem(tree: Any, target: Any, dim: int | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    for option, found in options(tree, lets, known):
+        own = option if isinstance(option, dict) else {"op": option}
+        rest = {k: v for k, v in own.items() if k != "dim"}
+        yield from in_turn(
+            [functools.partial(block, rest, target, lets), functools.partial(match, own.get("dim", "none"), dim, lets)],
+            found,
+        )
+
+
+def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str, Part]:
+    name = f"stages.{stage.index}"
+    value = tree["stages"][stage.index]
+
+    def part(of: Callable[[dict[str, Any], Lets, Bindings], Iterator[Bindings]]) -> Part:
+        def run(known: Bindings) -> Iterator[Bindings]:
+            for own, found in options(value, lets, known):
+                yield from of(own, (own.get("let", {}), *lets), found)
+
+        return run
+
+    def downsample(own: dict[str, Any], near: Lets, known: Bindings) -> Iterator[Bindings]:
+        shared = tree.get("downsample", "none") if stage.index else "none"
+        return block(own.get("downsample", shared), stage.downsample, near, known)
+
+    return {
+        f"{name}.dim": part(lambda own, near, known: match(own["dim"], stage.dim, near, known)),
+        f"{name}.depth": part(lambda own, near, known: match(own["depth"], len(stage.layers), near, known)),
+        f"{name}.window": part(lambda own, near, known: match(own.get("window", "none"), stage.window, near, known)),
+        f"{name}.downsample": part(downsample),
+        f"{name}.connect": part(lambda own, near, known: _connect(own.get("connect", "none"), stage, near, known)),
+        f"{name}.layers": part(lambda own, near, known: _layers(tree, own["layers"], stage, near, known)),
+    }
+
+
+def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """Patterns that give layers whose blocks match, whatever they are called."""
+    for pattern, found in options(value, lets, known):
+        try:
+            names = patterns.expand(pattern, len(stage.layers))
+        except patterns.PatternError:
+            continue
+        wanted = {(ours, id(branches)): branches for ours, (_, branches) in zip(names, stage.layers, strict=True)}
+        parts: list[Part] = [
+            functools.partial(_layer, tree, ours, branches, lets) for (ours, _), branches in wanted.items()
+        ]
+        yield from in_turn(parts, found)
+
+
+def _layer(tree: Mapping[str, Any], name: str, branches: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    for defaults, bound in options(tree.get("defaults", {}), lets, known):
+        for trees, found in options(tree["blocks"][name], lets, bound):
+            if len(trees) != len(branches):
+                continue
+            pairs = zip(trees, branches, strict=True)
+            yield from in_turn([functools.partial(branch, t, b, defaults, lets) for t, b in pairs], found)
+
+
+def _connect(value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """Rules that connect the same layers, by an aggregator that matches."""
+    wanted = _feeds(stage.connect.model_dump(exclude={"aggregate"}), stage) if stage.connect is not None else {}
+    for option, found in options(value, lets, known):
+        if option is None or option == "none":
+            if not wanted:
+                yield found
+            continue
+        rule = {k: v for k, v in option.items() if k != "aggregate"}
+        for filled, bound in fills(rule, lets, found):
+            if _feeds(filled, stage) != wanted:
+                continue
+            if wanted:
+                yield from block(option["aggregate"], stage.aggregate, lets, bound)
+            else:  # nothing is fed: any aggregator does
+                yield from (last for _, last in fills(option["aggregate"], lets, bound))
+
+
+def _feeds(rule: dict[str, Any], stage: Stage) -> Feeds | None:
+    try:
+        made = make_rule(rule["rule"], {k: v for k, v in rule.items() if k != "rule"})
+        return made.sources(len(stage.layers), stage.index == 0)
+    except (OpError, ValidationError):
+        return None
+
+
+def _skips(value: Any, target: Architecture, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    wanted = target.plan.skips
+    for trees, found in options(value, lets, known):
+        if len(trees) == len(wanted):
+            pairs = zip(trees, wanted, strict=True)
+            yield from in_turn([functools.partial(_skip, tree, skip, lets) for tree, skip in pairs], found)
+
+
+def _skip(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    for tree, found in options(value, lets, known):
+        ends: list[Part] = [
+            functools.partial(match, tree["from"], target.source, lets),
+            functools.partial(match, tree["to"], list(target.targets), lets),
+            functools.partial(block, tree["op"], target.op, lets),
+        ]
+        yield from in_turn(ends, found)
+
+
+def _reasons(tree: Mapping[str, Any], parts: dict[str, Part], target: Architecture) -> list[str]:
+    """The parts that cannot match, whatever the others are."""
+    found = [f"{name}: {_compared(tree, name, target)}" for name, part in parts.items() if next(part({}), None) is None]
+    if not found:
+        return ["each part of it lies in the space, but not all with one value for each hole that they share"]
+    more = len(found) - _MAX_REASONS
+    return [*found[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _compared(tree: Mapping[str, Any], name: str, target: Architecture) -> str:
+    """What the spec has at a place, and what the space."""
+    path, has, at = name.split("."), target.spec.tree, tree
+    ours: Any = at
+    for key in path:
+        step = int(key) if key.isdigit() else key
+        has = _below(has, step)
+        ours = _below(ours, step)
+    offered = ours.values() if isinstance(ours, Hole) else plain(ours)
+    return f"the spec has {_short(has)}, the space {_short(offered)}"
+
+
+def _below(value: Any, key: str | int) -> Any:
+    if isinstance(value, list) and isinstance(key, int):
+        return value[key]
+    return value.get(key, "none") if isinstance(value, dict) else "none"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,167 @@
+"""The widths of a compiled network: which there are, which values its blocks accept, and what others would cost.
+
+Stages without a downsample between them have one width together, and so have the stem and the first stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Op, Shape
+from blockforge.compiler import Architecture
+from blockforge.compiler.graph.assemble import assemble
+from blockforge.compiler.costs.cost import add_costs
+from blockforge.compiler.graph.infer import infer
+from blockforge.errors import Diagnostic, OpError, Report, SpecError
+from blockforge.spec.fields import MAX_DIM
+from blockforge.spec.plan import Plan
+from blockforge.spec.relations.require import violations
+
+_STEM = -1
+_SCANNED = 1024
+"""Widths that are looked at for the next one that a stage's blocks accept."""
+
+
+class Widths:
+    """The widths of `arch`, one for each group of stages, in order."""
+
+    def __init__(self, arch: Architecture) -> None:
+        self.arch, self.name = arch, arch.name
+        self.groups = _groups(arch.plan)
+        self.start = tuple(_dim(arch.plan, group[0]) for group in self.groups)
+        self.places = [list(dict.fromkeys(_places(arch, group))) for group in self.groups]
+        self._accepted: dict[tuple[int, int], bool] = {}
+
+    def overrides(self, dims: tuple[int, ...]) -> dict[str, Any]:
+        """The values by path that make these the widths of the spec."""
+        found: dict[str, Any] = {}
+        for group, dim in zip(self.groups, dims, strict=True):
+            for member in group:
+                if member != _STEM:
+                    found[f"stages.{member}.dim"] = dim
+                elif _own_stem_dim(self.arch.plan) is not None:
+                    found["stem.dim"] = dim
+        return found
+
+    def costs(self, dims: tuple[int, ...], names: Mapping[str, Any]) -> dict[str, int]:
+        """MACs, params or memory with these widths. Raises: SpecError if such a network does not compile, or breaks a
+        relation of its space."""
+        plan, report = self._plan(dims), Report(self.arch.plan.locs)
+        self._check_relations(dims)
+        graph = assemble(plan, report)
+        infer(graph, plan, report)
+        add_costs(graph)
+        found = Architecture(graph, self.arch.source, plan)
+        return {name: getattr(found, name) for name in names}
+
+    def scaled(self, factor: float, step: int, tied: bool = False) -> tuple[int, ...]:
+        """All widths times a factor, each the nearest multiple of `step` that its blocks accept.
+
+        Args:
+            tied: a width that is a multiple of the one before stays the same multiple of it.
+        """
+        found: list[int] = []
+        for i, dim in enumerate(self.start):
+            times, rest = divmod(dim, self.start[i - 1]) if tied and found else (0, 1)
+            follows = rest == 0 and self.accepts(i, times * found[-1])
+            found.append(times * found[-1] if follows else self.nearest(i, dim * factor, step))
+        return tuple(found)
+
+    def nearest(self, group: int, wanted: float, step: int) -> int:
+        """The width closest to `wanted` that a group's blocks accept."""
+        middle = max(1, min(MAX_DIM // step, round(wanted / step)))
+        for distance in range(_SCANNED):
+            for k in sorted({middle - distance, middle + distance}, key=lambda k: abs(k * step - wanted)):
+                if 1 <= k * step <= MAX_DIM and self.accepts(group, k * step):
+                    return k * step
+        return self.start[group]
+
+    def ladder(self, group: int, dim: int, step: int, reach: int) -> list[int]:
+        """A width with up to `reach` accepted ones below and above it."""
+        below, above = self._next(group, dim, -step), self._next(group, dim, step)
+        taken = [dim for _, dim in zip(range(reach), below, strict=False)]
+        return [*reversed(taken), dim, *(d for _, d in zip(range(reach), above, strict=False))]
+
+    def _next(self, group: int, dim: int, step: int) -> Iterator[int]:
+        first = dim + step if dim % step == 0 else dim // abs(step) * abs(step) + (step if step > 0 else 0)
+        for k in range(_SCANNED):
+            if not 1 <= (other := first + k * step) <= MAX_DIM:
+                return
+            if self.accepts(group, other):
+                yield other
+
+    def accepts(self, group: int, dim: int) -> bool:
+        """Whether each block of a group can stand at a width: heads, groups and patches decide."""
+        if (group, dim) not in self._accepted:
+            self._accepted[group, dim] = all(_stands(op, kind, shape, dim) for op, kind, shape in self.places[group])
+        return self._accepted[group, dim]
+
+    def _plan(self, dims: tuple[int, ...]) -> Plan:
+        by_member = {m: dim for group, dim in zip(self.groups, dims, strict=True) for m in group}
+        plan = self.arch.plan
+        stages = tuple(dataclasses.replace(s, dim=by_member[s.index]) for s in plan.stages)
+        return dataclasses.replace(plan, stem_dim=by_member[_STEM], stages=stages)
+
+    def _check_relations(self, dims: tuple[int, ...]) -> None:
+        """Relations of the space that speak of widths hold for the new ones too."""
+        tree = self.arch.source.lifted
+        if "require" not in tree:
+            return
+        by_member = {m: dim for group, dim in zip(self.groups, dims, strict=True) for m in group}
+        stages = [{**s, "dim": by_member[i]} if isinstance(s, dict) else s for i, s in enumerate(tree["stages"])]
+        if broken := violations({**tree, "stages": stages}, self.arch.plan.answers):
+            raise SpecError([Diagnostic("require", f"{v.text} does not hold: {v.values}") for v in broken])
+
+
+def _own_stem_dim(plan: Plan) -> int | None:
+    dim: int | None = getattr(plan.stem.spec, "dim", None)
+    return dim
+
+
+def _groups(plan: Plan) -> list[list[int]]:
+    groups: list[list[int]] = [[_STEM]]
+    for stage in plan.stages:
+        joined = stage.downsample is None or (stage.index == 0 and _own_stem_dim(plan) is None)
+        groups = [*groups[:-1], [*groups[-1], stage.index]] if joined else [*groups, [stage.index]]
+    return groups
+
+
+def _dim(plan: Plan, member: int) -> int:
+    return plan.stem_dim if member == _STEM else plan.stages[member].dim
+
+
+def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[Op, str, Shape]]:
+    """The blocks that work at a group's width, and the maps they read."""
+    for node in arch.graph.nodes.values():
+        if node["kind"] not in ("mixer", "ffn", "norm", "aggregator", "stem", "downsample"):
+            continue
+        if (_STEM if node["kind"] == "stem" else node["stage"]) not in group:
+            continue
+        shape = node["in_shape"]
+        # as it is written: a mixer that an aggregator feeds has changed its form
+        yield _written(node["planned"].spec.op, node["planned"]), node["kind"], shape
+        if node["norm"] is not None:
+            yield node["norm"], "norm", shape
+
+
+def _written(name: str, planned: Any) -> Op:
+    return registry.make(name, planned.spec.params)
+
+
+@functools.lru_cache(65_536)
+def _stands(op: Op, kind: str, shape: Shape, dim: int) -> bool:
+    own = shape._replace(dim=dim)
+    try:
+        if kind in ("stem", "downsample"):
+            op.check(shape, dim)
+        elif kind == "aggregator":
+            op.check(own, (dim,), dim)
+        else:
+            op.check(own)
+    except OpError:
+        return False
+    return True

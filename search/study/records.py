@@ -1,0 +1,182 @@
+"""What is known of a trial: its candidate, what it costs, what became of it.
+
+Optuna keeps a trial's number, state, values and hole values; the rest stands in user attributes that are written
+once each: `arch` and what the candidate comes from when the trial is made, `outcome` when it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from blockforge.compiler import Architecture
+from blockforge.search.samplers import pareto
+from blockforge.search.samplers.sampling import label_of
+from blockforge.spec import Hole
+from blockforge.units import TRAINING
+
+Verdict = Literal[
+    "scored", "duplicate", "refused", "unfitted", "excluded", "invalid", "failed", "interrupted", "running"
+]
+"""`scored`: evaluated. `duplicate`: the network of an earlier trial, whose values it takes. `refused`: over the
+budget. `unfitted`: no widths of it cost what `fit` wants. `excluded`: against a relation of the space. `invalid`: does
+not compile. `failed`: its evaluation raised, or its process died too often. `interrupted`: to be tried again."""
+
+LABELS: dict[Verdict, str] = {
+    "refused": "over budget",
+    "unfitted": "not to be fitted",
+    "excluded": "against require",
+    "duplicate": "duplicate",
+    "invalid": "invalid",
+    "failed": "failed",
+    "interrupted": "interrupted",
+}
+"""What became of candidates that have no score, in words, in the order in which they are told."""
+
+EVALUATED: tuple[Verdict, ...] = ("scored", "failed")
+"""What counts towards `--trials`."""
+
+UNBUILT: tuple[Verdict, ...] = ("refused", "unfitted", "excluded", "invalid")
+"""What nothing was built for."""
+
+MAX_RETRIES = 2
+"""How often a candidate is tried again whose evaluation ended with the process."""
+
+COSTS = ("macs", "params", "activation_bytes", "depth")
+OUTCOME, ARCH, WORKER, DEATH = "outcome", "arch", "worker", "death"
+ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from")
+"""Attributes that say where a candidate comes from."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search. Costs are None where the candidate did not compile.
+
+    Attributes:
+        score: the value that ranks the candidate; None where there are several.
+        values: all values that the study ranks by, in order.
+        figures: everything that objectives reported, by name.
+        training_bytes: where the budget limits it, and it was asked: of candidates that keep all other limits.
+        widths: values by path that were scaled to fit the budget.
+        rung: 0, or how often the candidate has gone up since.
+        start: the name of the spec it was, where the search was given one to start from.
+    """
+
+    number: int
+    state: Verdict
+    holes: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
+    values: tuple[float, ...] | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    macs: int | None = None
+    params: int | None = None
+    activation_bytes: int | None = None
+    depth: int | None = None
+    hash: str | None = None
+    training_bytes: int | None = None
+    widths: dict[str, Any] = field(default_factory=dict)
+    duplicate_of: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+    trace: str | None = None
+    start: str | None = None
+    retry_of: int | None = None
+    retries: int = 0
+    rung: int = 0
+    promoted_from: int | None = None
+    worker: str | None = None
+
+    @property
+    def key(self) -> tuple[str | None, int]:
+        """What is evaluated once: a network on a rung."""
+        return self.hash, self.rung
+
+
+def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None) -> dict[str, Any]:
+    """What is kept of a candidate before its evaluation."""
+    found = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    if training_bytes is not None:
+        found[TRAINING] = training_bytes
+    return {**found, "widths": dict(widths)} if widths else found
+
+
+def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
+    """The record of a stored trial."""
+    outcome: dict[str, Any] = {"state": "running"}
+    if trial.state.is_finished():
+        outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
+    if outcome["state"] == "refused":  # studies of earlier versions tell the reason in the constraints alone
+        kinds = {name.partition("[")[0] for name, by in trial.constraints.items() if by > 0}
+        outcome["state"] = "excluded" if "require" in kinds else "unfitted" if "fit" in kinds else "refused"
+    values = outcome.pop("values", None)
+    if values is not None:
+        outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
+    answers = {name: label_of(holes[name], value) for name, value in trial.params.items() if name in holes}
+    origin = {k: v for k, v in trial.user_attrs.items() if k in (*ORIGIN, WORKER)}
+    return TrialRecord(trial.number, holes=answers, **trial.user_attrs.get(ARCH, {}), **origin, **outcome)
+
+
+def final_state(outcome: Mapping[str, Any]) -> TrialState:
+    """What Optuna is told of a trial with this outcome."""
+    if outcome.get("values") is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if outcome["state"] in UNBUILT else TrialState.FAIL
+
+
+def _cut_off(trial: FrozenTrial) -> dict[str, Any]:
+    """The outcome of a trial whose process died before it could write one."""
+    tries = trial.user_attrs.get("retries", 0) + 1
+    death = trial.user_attrs.get(DEATH, {})
+    reason = f"{death.get('reason', 'its process died')} (attempt {tries})"
+    state: Verdict = "failed" if tries > MAX_RETRIES else "interrupted"
+    return {"state": state, "reason": reason, "trace": death.get("trace")}
+
+
+def losses(records: Sequence[TrialRecord], signs: Sequence[float]) -> pareto.Losses:
+    """Values as losses, a row a record. `signs`: 1 where larger is better, -1 where smaller is."""
+    rows = [r.values if r.values is not None else (r.score,) for r in records]
+    return -np.asarray(rows, float).reshape(len(rows), len(signs)) * np.asarray(signs)
+
+
+def ranked(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> list[TrialRecord]:
+    """Scored candidates, the best first, each by its highest rung: those of higher rungs stand before the others.
+
+    With one value equal ones go by smaller MACs; with several they go by non-dominated rank, the least crowded
+    first.
+    """
+    highest: dict[str | int, TrialRecord] = {}
+    for r in sorted((r for r in records if r.state == "scored"), key=lambda r: (r.rung, r.number)):
+        highest[r.hash or r.number] = r
+    found: list[TrialRecord] = []
+    for rung in sorted({r.rung for r in highest.values()}, reverse=True):
+        level = sorted((r for r in highest.values() if r.rung == rung), key=lambda r: (_number(r.macs), r.number))
+        found += [level[i] for i in pareto.order(losses(level, signs))]
+    return found
+
+
+def pareto_front(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> list[TrialRecord]:
+    """Scored candidates of the highest rung that no other beats, the smallest first.
+
+    With one value, the MACs are the second one.
+    """
+    best = ranked(records, signs)
+    level = sorted((r for r in best if r.rung == best[0].rung), key=lambda r: _number(r.macs))
+    if not level:
+        return []
+    rows = losses(level, signs)
+    if len(signs) == 1:
+        rows = np.column_stack([rows, [_number(r.macs) for r in level]])
+    front = [r for r, rank in zip(level, pareto.ranks(rows), strict=True) if rank == 0]
+    distinct = {
+        (*(r.values or (_number(r.score),)), _number(r.macs)): r for r in reversed(front)
+    }  # of equal ones the first
+    return [r for r in front if r in distinct.values()]
+
+
+def _number(value: float | None) -> float:
+    assert value is not None
+    return value

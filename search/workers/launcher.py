@@ -1,0 +1,208 @@
+"""What starts workers: processes on this machine, or tasks on a Ray cluster. Both run `worker.work`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from blockforge.blocks import registry
+from blockforge.errors import BlockforgeError
+from blockforge.extras import need
+from blockforge.search.errors import SearchError
+from blockforge.search.study.lease import LEASE
+from blockforge.search.workers.watchdog import OVERTIME
+
+Launcher = Literal["local", "ray"]
+_TAIL = 4000
+
+
+@dataclass
+class Crew:
+    """What all workers of a search are told.
+
+    Attributes:
+        storage: a URL, or the folder of the journal, as workers see it.
+        logs: a folder for what workers print; None: one that goes away.
+        lease: see `worker.work`.
+        plugins: files of blocks, which must be there where a worker is.
+    """
+
+    storage: str
+    study: str
+    workers: int
+    max_idle: int
+    logs: Path | None = None
+    lease: float = LEASE
+    plugins: list[str] = field(default_factory=registry.plugins)
+
+    def arguments(self, stream: int, worker: str, parent: int | None = None) -> dict[str, Any]:
+        """Of `worker.work`."""
+        return {
+            "storage": self.storage, "study": self.study, "stream": stream, "worker": worker,
+            "max_idle": self.max_idle, "lease": self.lease, "plugins": self.plugins,
+            "parent": parent,
+        }  # fmt: skip
+
+
+class Handle(Protocol):
+    """A worker under way.
+
+    Attributes:
+        mistake: what of the user's made it end, once it has.
+    """
+
+    worker: str
+    mistake: str | None
+
+    def ended(self) -> str | None:
+        """None while it works; "" if it ended by itself, else how it died."""
+
+    def trace(self) -> str:
+        """The end of what it printed."""
+
+    def stop(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """Make it end."""
+
+
+Starter = Callable[[int, str], Handle]
+"""Starts the worker of a slot, under a name."""
+
+
+@contextlib.contextmanager
+def starter(crew: Crew, launcher: Launcher, address: str | None) -> Iterator[Starter]:
+    """What starts workers, for as long as they are wanted."""
+    if launcher == "ray":
+        with _ray(crew, address) as start:
+            yield start
+        return
+    with contextlib.ExitStack() as stack:
+        logs = crew.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        logs.mkdir(parents=True, exist_ok=True)
+
+        def start(stream: int, worker: str) -> Handle:
+            return _Process(crew.arguments(stream, worker, os.getpid()), logs / f"worker{stream}.log", crew.workers)
+
+        yield start
+
+
+class _Process:
+    """A worker in a process of its own."""
+
+    def __init__(self, arguments: dict[str, Any], log: Path, workers: int) -> None:
+        self.worker, self.log = arguments["worker"], log
+        self.mistake: str | None = None
+        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        env = {
+            "OMP_NUM_THREADS": threads,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+        }
+        command = [sys.executable, "-m", "blockforge.search.workers.worker", json.dumps(arguments)]
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+            )
+
+    def ended(self) -> str | None:
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+            return ""
+        if code == 1 and "error: " in (printed := self.trace()):
+            self.mistake = printed.rpartition("error: ")[2].strip()
+        if code == OVERTIME:
+            return "its evaluation did not end when its time was over"
+        if code < 0:
+            number = -code
+            known = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+            hint = ", as the kernel does where memory is short" if number == signal.SIGKILL else ""
+            return f"its process was killed by {known}{hint}"
+        return f"its process ended with exit code {code}"
+
+    def trace(self) -> str:
+        with open(self.log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            return file.read().decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def _ray(crew: Crew, address: str | None) -> Iterator[Starter]:
+    need("ray", "ray")
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except (ConnectionError, ValueError) as e:
+            raise SearchError(f"no Ray cluster answers at {address}: {e}") from None
+
+    @ray.remote(max_retries=0)
+    def work(arguments: dict[str, Any]) -> Any:
+        from blockforge.search.workers import worker
+
+        return worker.work(**arguments)
+
+    def start(stream: int, name: str) -> Handle:
+        return _RayTask(ray, name, work.remote(crew.arguments(stream, name)))
+
+    try:
+        yield start
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@dataclass
+class _RayTask:
+    """A worker that is a Ray task."""
+
+    ray: Any
+    worker: str
+    task: Any
+    error: str = ""
+    mistake: str | None = None
+
+    def ended(self) -> str | None:
+        ready, _ = self.ray.wait([self.task], timeout=0)
+        if not ready:
+            return None
+        try:
+            self.ray.get(self.task)
+        except self.ray.exceptions.RayTaskError as e:
+            self.mistake = str(e.cause) if isinstance(e.cause, BlockforgeError) else None
+            self.error = str(e)
+            return f"its Ray task failed: {type(e.cause).__name__}"
+        except self.ray.exceptions.RayError as e:
+            self.error = str(e)
+            return f"its Ray worker died: {type(e).__name__}"
+        return ""
+
+    def trace(self) -> str:
+        return self.error[-_TAIL:]
+
+    def stop(self) -> None:
+        self.ray.cancel(self.task, force=False)
+
+    def kill(self) -> None:
+        self.ray.cancel(self.task, force=True)

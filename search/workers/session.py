@@ -1,0 +1,348 @@
+"""A worker at a study: it proposes a candidate, checks it on the compiled graph, evaluates it, tells the outcome.
+
+Every worker runs this, alone or beside others, on whatever storage. They share nothing but the study:
+
+- A candidate is compiled before the storage hears of it. It is then written at once, with its network's hash and
+  its worker's name: trials have their numbers from the storage, so of two that evaluate one network the lower number
+  goes on, and the other becomes a duplicate. Whatever the storage, that needs no lock of ours.
+- What is to be done next follows from the trials alone: first what was interrupted, then the candidates to start
+  from, then promotions, then fresh proposals. There is no queue that a crash could leave half written.
+- A trial's end is one user attribute, `outcome`, with its values inside. If the process dies before the state
+  follows, recovery tells it.
+
+See `objective` for what is measured, `plan` for the settings, `lease` for who is alive.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.candidates import compile_candidate
+from blockforge.errors import BudgetError, SpecError
+from blockforge.kernels.costs import CostError
+from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
+from blockforge.search.errors import SearchError
+from blockforge.search.space.fit import fit
+from blockforge.search.study.history import History
+from blockforge.search.workers.interrupts import Interrupts, Overtime, Stopped
+from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.objective import Measure
+from blockforge.search.study.settings import Plan
+from blockforge.search.progress import Reporter
+from blockforge.search.study.records import (
+    ARCH,
+    EVALUATED,
+    LABELS,
+    OUTCOME,
+    WORKER,
+    TrialRecord,
+    arch_attributes,
+    final_state,
+)
+from blockforge.search.samplers.rungs import next_promotion
+from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
+from blockforge.search.study.trials import close_trial, flush, make_trial, recover
+from blockforge.search.space.widths import Widths
+from blockforge.spec import fill, holes
+from blockforge.spec.relations.require import violations
+from blockforge.units import TRAINING
+
+MAX_IDLE = 500
+_STUCK = 10
+"""After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
+_SCARCE, _HOPELESS = 30, 150
+"""So many candidates without one to evaluate, and proposals begin at the smallest one; so many at the start, and a
+search ends."""
+_MAX_TRACE = 4000
+_LOOK, _WAIT = 2.0, 0.05
+"""Seconds between looks for dead workers, and while others finish what there is."""
+
+
+@dataclass
+class Task:
+    """Where the next candidate comes from: given values, or none for a fresh one."""
+
+    params: Mapping[str, Any] | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rung(self) -> int:
+        return self.origin.get("rung", 0)
+
+
+class Session:
+    """A worker of a study.
+
+    Args:
+        stream: tells workers of one seed apart; 0 is the only one, or the first.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        lease: Lease,
+        interrupts: Interrupts,
+        stream: int = 0,
+    ) -> None:
+        self.plan, self.study, self.lease = plan, study, lease
+        self.interrupts, self.stream = interrupts, stream
+        self.holes = holes(plan.space)
+        self.history = History(study, self.holes, plan.signs, len(plan.levels))
+        self.watch = Watch(study, lease.seconds, lease.steady)
+        self._under_way: int | None = None
+        self._smallest: dict[str, Any] | None = None
+        self._looked = float("-inf")
+        self.recover()
+        self.history.sync()
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Finished trials by number."""
+        return [r for _, r in sorted(self.history.records.items())]
+
+    def run(self, reporter: Reporter, max_idle: int = MAX_IDLE) -> str | None:
+        """Go on until the plan's target is reached; why it ended before, if it did.
+
+        Raises: BudgetError or SearchError if not a single candidate could be evaluated.
+        """
+        idle: list[TrialRecord] = []
+        while self.interrupts.received is None:
+            task = self._next()
+            if task is None:
+                if not self.history.running:
+                    left = self.history.evaluated < self.plan.target
+                    return "every candidate of the space was proposed" if left else None
+                time.sleep(_WAIT)  # what others evaluate may come back, or go up
+                continue
+            record = self.step(task)
+            if record is None:
+                continue
+            reporter.update(record)
+            idle = [] if record.state in EVALUATED else [*idle, record]
+            if len(idle) >= (max_idle if self.history.evaluated else min(max_idle, _HOPELESS)):
+                return self._exhausted(idle)
+        return "it was interrupted"
+
+    def recover(self) -> None:
+        """Free the trials of dead workers, every now and then."""
+        if time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            recover(self.study, self.watch.dead)
+
+    def _next(self) -> Task | None:
+        """What to do now; None: nothing, or nothing before others have finished."""
+        self.recover()
+        self.history.sync()
+        if self.history.retries:
+            return self._retry(min(self.history.retries))
+        for name, params in (self.plan.starts or {}).items():
+            if name not in self.history.started:
+                return Task(params, {"start": name})
+        fresh = self.history.evaluated < self.plan.target and not self.history.tree.exhausted
+        if self.plan.rungs and (best := next_promotion(self.history, self.plan.eta, last=not fresh)):
+            return Task(self.history.params(best), {"rung": best.rung + 1, "promoted_from": best.number})
+        under_way = sum(t.user_attrs.get("rung", 0) == 0 for t in self.history.running.values())
+        return Task() if fresh and self.history.evaluated + under_way < self.plan.target else None
+
+    def _retry(self, number: int) -> Task:
+        """To try an interrupted candidate again."""
+        trial, kept = self.history.retries[number], ("start", "rung", "promoted_from")
+        died = OUTCOME not in trial.user_attrs
+        origin = {k: v for k, v in trial.user_attrs.items() if k in kept}
+        return Task(trial.params, origin | {"retry_of": number, "retries": self.history.records[number].retries + died})
+
+    def step(self, task: Task) -> TrialRecord | None:
+        """One trial, from the proposal to its outcome; None if another worker took it over."""
+        draft = Draft(self._chooser(task))
+        try:
+            arch, widths = self._compile(draft)
+        except SpecError as e:
+            constraints, outcome = self._against(e, draft)
+            return self._make(draft, task, outcome, constraints=constraints)
+        except BudgetError as e:  # no widths of it lie within the budget
+            outcome = {"state": "unfitted", "reason": str(e).partition("\n")[0]}
+            return self._make(draft, task, outcome, constraints={"fit": 1.0})
+        try:
+            shares = excess(arch, self.plan.budget)
+        except CostError as e:  # a block that does not run on the meta device
+            outcome = {"state": "invalid", "reason": str(e).partition("\n")[0]}
+            return self._make(draft, task, outcome, {ARCH: arch_attributes(arch, widths)}, {TRAINING: 1.0})
+        training = training_bytes(arch, self.plan.budget) if TRAINING in shares else None
+        attrs = {ARCH: arch_attributes(arch, widths, training)}
+        if any(share > 0 for share in shares.values()):
+            outcome = {"state": "refused", "reason": over(arch, self.plan.budget)}
+            return self._make(draft, task, outcome, attrs, shares)
+        if self.history.running:
+            self.history.sync()
+        key = (arch.hash, task.rung)
+        if (first := self.history.claimed(key)) is not None:
+            return self._make(draft, task, self._duplicate(first), attrs, shares)
+        for waiting in self.history.retries if "retry_of" not in task.origin else ():
+            if self.history.records[waiting].key == key:  # proposed anew: that counts as the next attempt
+                task = self._retry(waiting)
+                break
+        number = make_trial(
+            self.study,
+            draft.trial(
+                TrialState.RUNNING, user_attrs={**attrs, WORKER: self.lease.id, **task.origin}, constraints=shares
+            ),
+        )
+        self.history.sync()
+        if (first := self.history.claimed(key, before=number)) is not None:
+            return self._close(number, self._duplicate(first))
+        self._under_way = number
+        return self._close(number, self._evaluate(arch, self.plan.levels[task.rung]), evaluated=True)
+
+    def _compile(self, draft: Draft) -> tuple[Architecture, dict[str, Any]]:
+        """The network of a draft, fitted to the budget if that is wanted, and the widths that this changed."""
+        if self.plan.sampler == "brute":  # which goes through all combinations, right or not
+            arch = compile_spec(self.plan.space, ask=draft.ask)
+        else:
+            arch = compile_candidate(self.plan.space, draft.ask, mended=draft.mend)
+        if self.plan.fit is None:
+            return arch, {}
+        own = compile_spec(fill(self.plan.space, draft.answers))
+        fitted = fit(own, self.plan.budget, self.plan.fit)
+        before, after = Widths(own).overrides(Widths(own).start), Widths(own).overrides(Widths(fitted).start)
+        return fitted, {path: width for path, width in after.items() if before[path] != width}
+
+    def _against(self, error: SpecError, draft: Draft) -> tuple[dict[str, float], dict[str, Any]]:
+        """How far a candidate that does not compile breaks which relation, and what is told of it."""
+        first = error.diagnostics[0]
+        reason = str(first.message)
+        if all(d.code == "require" for d in error.diagnostics):
+            broken = violations(self.plan.space.lifted, draft.answers)
+            return {f"require[{v.index}]": v.by for v in broken}, {"state": "excluded", "reason": reason}
+        return {"spec": 1.0}, {"state": "invalid", "reason": reason}
+
+    def _duplicate(self, first: int) -> dict[str, Any]:
+        outcome: dict[str, Any] = {"state": "duplicate", "duplicate_of": first}
+        known = self.history.records.get(first)
+        return outcome | ({"values": list(known.values)} if known is not None and known.values is not None else {})
+
+    def _evaluate(self, arch: Architecture, measures: tuple[Measure, ...]) -> dict[str, Any]:
+        started = time.perf_counter()
+        measured: dict[str, float] = {}
+        figures: dict[str, float] = {}
+        try:
+            with self.interrupts.evaluation(self.plan.trial_timeout):
+                for measure in sorted(measures, key=lambda m: m.cost):
+                    measured[measure.name], more = measure(arch)
+                    figures |= more
+        except Stopped:
+            return {"state": "interrupted", "reason": "it was stopped"}
+        except Overtime:
+            return self._late() | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
+        except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
+            outcome = {"state": "failed", "reason": _told(e)[:300]}
+            return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
+        values = self.plan.values([measured[m.name] for m in measures])
+        seconds = round(time.perf_counter() - started, 3)
+        return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
+
+    def _late(self) -> dict[str, Any]:
+        return {"state": "failed", "reason": f"it took longer than --trial-timeout {self.plan.trial_timeout:g}s"}
+
+    def overtime(self) -> None:
+        """Keep the trial under way as failed: its evaluation does not end, and this process will."""
+        if self._under_way is not None:
+            trace = "".join(f"{line}\n" for line in _stacks())
+            close_trial(self.study, self._under_way, self._late() | {"trace": trace[-_MAX_TRACE:]})
+
+    def _make(
+        self,
+        draft: Draft,
+        task: Task,
+        outcome: dict[str, Any],
+        attrs: Mapping[str, Any] | None = None,
+        constraints: dict[str, float] | None = None,
+    ) -> TrialRecord | None:
+        """Write a trial that has ended before anything was evaluated."""
+        own = {**(attrs or {}), OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
+        trial = draft.trial(
+            final_state(outcome), values=outcome.get("values"), user_attrs=own, constraints=constraints or {}
+        )
+        return self._ended(make_trial(self.study, trial))
+
+    def _close(self, number: int, outcome: dict[str, Any], evaluated: bool = False) -> TrialRecord | None:
+        """Write the outcome of a trial, and bring what it cost to find to the disk."""
+        if not close_trial(self.study, number, outcome):
+            return None
+        if evaluated:
+            flush(self.study)
+        return self._ended(number)
+
+    def _ended(self, number: int) -> TrialRecord | None:
+        self.history.sync()
+        return self.history.records.get(number)
+
+    def _chooser(self, task: Task) -> Choose:
+        """Interrupted trials do not count: what comes after them is as it would be without the stop."""
+        log = self.history.log
+        seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
+        if task.params is not None:
+            return fixed(task.params, uniform(np.random.default_rng(seeds)))
+        if self._scarce(log[-_SCARCE:]) and self.plan.sampler != "brute":
+            return self._near_the_smallest(seeds)
+        stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
+        sampler = "random" if stuck and self.plan.sampler != "brute" else self.plan.sampler
+        return chooser(sampler, self.history, seeds)
+
+    @staticmethod
+    def _scarce(latest: list[TrialRecord]) -> bool:
+        """Whether the budget refuses so many that proposals need a place to begin at."""
+        idle = all(r.state not in EVALUATED for r in latest)
+        return idle and len(latest) == _SCARCE and any(r.state == "refused" for r in latest)
+
+    def _near_the_smallest(self, seeds: list[int]) -> Choose:
+        """Where hardly any candidate keeps the budget: the smallest one, in a few holes like a random one."""
+        rng = np.random.default_rng(seeds)
+        if self._smallest is None:
+            found = smallest_candidate(self.plan.space, self.plan.budget)
+            self._smallest = {name: scalar_of(self.holes[name], value) for name, value in found.answers.items()}
+        share = rng.choice([0.0, 0.1, 0.3])
+        kept = {name: value for name, value in self._smallest.items() if rng.random() >= share}
+        return fixed(kept, uniform(rng))
+
+    def _exhausted(self, idle: list[TrialRecord]) -> str:
+        counts = Counter(r.state for r in idle)
+        text = f"{len(idle)} proposals in a row brought nothing new to evaluate"
+        text += f" ({', '.join(f'{counts[s]} {label}' for s, label in LABELS.items() if counts[s])})"
+        if self.history.evaluated:
+            return text
+        over = [r for r in idle if r.state == "refused" and r.macs is not None]
+        if over:
+            budget = self.plan.budget
+            limits = budget.limits | ({TRAINING: budget.training_bytes} if budget.training_bytes else {})
+            nearest = min(
+                over, key=lambda r: max(((getattr(r, n) or 0) / limit for n, limit in limits.items()), default=0.0)
+            )
+            raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {too_small(budget)}")
+        raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")
+
+
+def _told(error: BaseException) -> str:
+    """What an exception says, also one that cannot say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as e:
+        return f"{type(error).__name__}, whose text raises {type(e).__name__}"
+
+
+def _stacks() -> list[str]:
+    """Where the main thread is."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return [line.rstrip() for line in traceback.format_stack(frame)] if frame is not None else []

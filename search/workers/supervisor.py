@@ -1,0 +1,119 @@
+"""Several workers of one search: started, started again when they die, followed until all have ended."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from optuna.study import Study
+
+from blockforge.search.errors import SearchError
+from blockforge.search.study.history import History
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.workers.launcher import Crew, Handle, Launcher, Starter, starter
+from blockforge.search.study.lease import Clock, Watch
+from blockforge.search.progress import Reporter
+from blockforge.search.study.trials import recover
+
+_EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
+_GRACE = 30.0
+_HOPELESS = 5
+"""So many deaths a worker without a trial that ends in between, and none is started again."""
+
+
+@dataclass
+class _Slot:
+    """A place for a worker."""
+
+    stream: int
+    handle: Handle
+    over: bool = False
+    why: str | None = None
+    """It was made to end, if it was."""
+
+
+def run_crew(
+    crew: Crew, study: Study, history: History, reporter: Reporter, interrupts: Interrupts,
+    launcher: Launcher = "local", address: str | None = None,
+) -> str | None:  # fmt: skip
+    """Start workers, start those again that die, and follow the study until all have ended.
+
+    Returns: why the search ended before its target, if it did.
+    Raises: SearchError if a worker cannot work.
+    """
+    clock = Clock(_UNSTEADY)
+    watch = Watch(study, crew.lease, lambda: clock.steady)
+    with starter(crew, launcher, address) as start:
+        slots, deaths = [_Slot(i, start(i, _name())) for i in range(crew.workers)], 0
+        looked = time.monotonic()
+        try:
+            while not all(slot.over for slot in slots):
+                if interrupts.received is not None:
+                    _stop(slots)
+                clock.tick()
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    _end_silent(slots, watch)
+                died = sum(_look_after(slot, study, start, interrupts) for slot in slots)
+                for record in (ended := history.sync()):
+                    reporter.update(record)
+                deaths = deaths + died if not ended else 0
+                if deaths >= _HOPELESS * crew.workers:
+                    raise SearchError(f"workers die before they finish a trial\n{slots[0].handle.trace()}")
+                time.sleep(_EVERY)
+        finally:
+            _stop(slots)
+        for record in history.sync():
+            reporter.update(record)
+    if interrupts.received is not None:
+        return "it was interrupted"
+    return _reason(study, slots)
+
+
+def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: Interrupts) -> bool:
+    """Free the trial of a worker that died and start another in its place; whether one died."""
+    if slot.over or (how := slot.handle.ended()) is None:
+        return False
+    if slot.handle.mistake is not None:
+        raise SearchError(slot.handle.mistake)
+    if how:
+        worker = slot.handle.worker
+        how = slot.why or how
+        recover(study, lambda workers: workers & {worker}, {"reason": how, "trace": slot.handle.trace()})
+    if not how or interrupts.received is not None:
+        slot.over = True
+        return False
+    slot.handle, slot.why = start(slot.stream, _name()), None
+    return True
+
+
+def _end_silent(slots: list[_Slot], watch: Watch) -> None:
+    """Make workers end that are stopped or hang: they say nothing, and hold a trial."""
+    live = {s.handle.worker: s for s in slots if not s.over}
+    for worker in watch.silent(set(live)):
+        live[worker].why = f"it gave no sign of life for {watch.seconds:g} s"
+        live[worker].handle.kill()
+
+
+def _stop(slots: list[_Slot]) -> None:
+    """Let workers end in order; after a while, make them."""
+    live = [s.handle for s in slots if s.handle.ended() is None]
+    for handle in live:
+        handle.stop()
+    end = time.monotonic() + _GRACE
+    while any(h.ended() is None for h in live) and time.monotonic() < end:
+        time.sleep(0.05)
+    for handle in live:
+        if handle.ended() is None:
+            handle.kill()
+
+
+def _reason(study: Study, slots: list[_Slot]) -> str | None:
+    lives = Watch(study).lives()
+    reasons = [lives.get(s.handle.worker, {}).get("ended") for s in slots]
+    return next((r for r in reasons if r not in (None, "done")), None)
+
+
+def _name() -> str:
+    return uuid.uuid4().hex[:12]

@@ -1,0 +1,99 @@
+"""A worker: a process that joins a study and works on it until its target is reached.
+
+    python -m blockforge.search.workers.worker '{"storage": "runs/a", "study": "search", "stream": 1}'
+
+is what launchers start; `blockforge worker` is the same for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import random
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from blockforge.blocks import registry
+from blockforge.errors import BlockforgeError
+from blockforge.search.errors import SearchError
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.study.lease import LEASE, Lease
+from blockforge.search.study.settings import announce, read_plan
+from blockforge.search.progress import Reporter, Silent
+from blockforge.search.samplers.sampling import quiet_optuna
+from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.study.storage import STUDY, join_study, opened, shown_url
+from blockforge.search.workers.watchdog import Watchdog
+
+
+def work(
+    storage: str,
+    study: str = STUDY,
+    *,
+    stream: int | None = None,
+    worker: str | None = None,
+    reporter: Reporter | None = None,
+    max_idle: int = MAX_IDLE,
+    lease: float = LEASE,
+    plugins: Sequence[str] = (),
+    parent: int | None = None,
+) -> tuple[str | None, int | None]:
+    """Work on a study until it is done.
+
+    Args:
+        storage: a URL, or a folder or file with a journal.
+        stream: tells workers of one seed apart; by default it is drawn.
+        worker: the name that the study knows this worker by, if a launcher gave it one; by default it is drawn.
+        lease: seconds without a sign of life after which others take a worker for dead.
+        plugins: files of blocks to load first.
+        parent: the process that started this one for itself: when that is gone, the worker ends.
+    Returns: why it ended before the study's target was reached, and the signal that ended it.
+    Raises: SearchError if there is no such study, or it cannot be worked on. PluginError.
+    """
+    registry.load_plugins(plugins)
+    drawn = random.SystemRandom().getrandbits(48) if stream is None else stream
+    with quiet_optuna(), Interrupts() as interrupts, Watchdog(interrupts, parent) as watchdog:
+        try:
+            with contextlib.ExitStack() as stack:
+                known = stack.enter_context(opened(storage, interrupts.stopped, waits=worker is not None))
+                found = join_study(known, study)
+                plan = read_plan(found.user_attrs)
+                if reporter is not None:
+                    announce(plan)
+                own = stack.enter_context(Lease(found, lease, worker))
+                session = Session(plan, found, own, interrupts, drawn)
+                watchdog.overtime = session.overtime
+                reason = _run(session, own, reporter or Silent(), max_idle)
+        except OSError as e:  # what an objective raises is kept with its trial: this is the journal
+            raise SearchError(f"cannot write in {shown_url(storage)}: {e.strerror or e}") from e
+        return reason, interrupts.received
+
+
+def _run(session: Session, lease: Lease, reporter: Reporter, max_idle: int) -> str | None:
+    reporter.start(session.plan.target, session.records, session.plan.signs)
+    try:
+        reason = session.run(reporter, max_idle)
+    except BlockforgeError as e:
+        lease.end(str(e))
+        raise
+    finally:
+        reporter.stop()
+    lease.end(reason)
+    return reason
+
+
+def main(arguments: dict[str, Any]) -> int:
+    """A worker that a launcher started; its standard error is kept."""
+    faulthandler.enable()
+    try:
+        _, received = work(**arguments)
+    except BlockforgeError as e:
+        print(f"error: {e}", file=sys.stderr, flush=True)
+        return e.exit_code
+    return 128 + received if received is not None else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
