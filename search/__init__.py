@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from blockforge.search.errors import SearchError
-from blockforge.search.study.records import TrialRecord
 from blockforge.search.result import SearchResult
 from blockforge.search.run import open_result, search
 from blockforge.search.space.load import list_spaces, load_space
+from blockforge.search.study.records import TrialRecord
 
 __all__ = ["SearchError", "SearchResult", "TrialRecord", "list_spaces", "load_space", "open_result", "search"]
 

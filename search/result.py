@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockforge.search.study.settings import Plan
-from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
 from blockforge.search.score import size_correlations
 from blockforge.search.space.load import candidate
+from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
+from blockforge.search.study.settings import Plan
 from blockforge.spec import Spec, load
 from blockforge.units import Budget
 

@@ -15,23 +15,19 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from blockforge.compiler import Architecture
-from blockforge.search.report import files
 from blockforge.search.budget import check_budget
-from blockforge.search.workers.supervisor import run_crew
 from blockforge.search.errors import SearchError
-from blockforge.search.study.history import History
-from blockforge.search.workers.interrupts import Interrupts
-from blockforge.search.study.journal import JOURNAL, working_in
-from blockforge.search.workers.launcher import Crew, Launcher
-from blockforge.search.study.lease import LEASE, Lease
 from blockforge.search.objective import Measure, check_remakable, is_remakable
-from blockforge.search.study.settings import IDENTITY, Objectives, Plan, announce, read_plan
 from blockforge.search.progress import Reporter, make_reporter
+from blockforge.search.report import files
 from blockforge.search.result import SearchResult
 from blockforge.search.samplers.sampling import check_sampler, quiet_optuna
-from blockforge.search.workers.session import MAX_IDLE, Session
-from blockforge.search.study.defaults import Given, Overrides, settle
 from blockforge.search.space.load import differences
+from blockforge.search.study.defaults import Given, Overrides, settle
+from blockforge.search.study.history import History
+from blockforge.search.study.journal import JOURNAL, working_in
+from blockforge.search.study.lease import LEASE, Lease
+from blockforge.search.study.settings import IDENTITY, Objectives, Plan, announce, read_plan
 from blockforge.search.study.storage import (
     STUDY,
     join_study,
@@ -40,6 +36,10 @@ from blockforge.search.study.storage import (
     read_attributes,
     shown_url,
 )
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.workers.launcher import Crew, Launcher
+from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.workers.supervisor import run_crew
 from blockforge.spec import SpecLike, holes
 from blockforge.units import Budget, parse_duration
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import blockforge as bf
-from blockforge.measure.memory import allocated_peak
 from blockforge.cli import main
+from blockforge.measure.memory import allocated_peak
 from blockforge.units import format_bytes
 
 NET: dict[str, Any] = {

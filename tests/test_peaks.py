@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 import blockforge as bf
 from blockforge import specs
-from blockforge.measure import peaks
-from blockforge.measure.memory import allocated_peak
 from blockforge.blocks import pieces, primitives, registry
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import Conv2d, Linear
@@ -22,6 +20,8 @@ from blockforge.cli import main
 from blockforge.compiler.costs.cost import BYTES
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
+from blockforge.measure import peaks
+from blockforge.measure.memory import allocated_peak
 from blockforge.testing import build_on_maps, example_inputs
 
 TOLERANCE = 0.05

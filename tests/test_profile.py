@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import blockforge as bf
+from blockforge.cli import main
 from blockforge.measure.memory import allocated_peak
 from blockforge.measure.nodes import node_times
 from blockforge.measure.profile import ProfileError, Setting, measure, pick_device, settings
-from blockforge.cli import main
 
 SMALL: dict[str, Any] = {"input.size": 32, **{f"stages.{i}.depth": 1 for i in range(4)}, "stages.2.layers": "sam"}
 ARGUMENTS = [f"--set={k}={v}" for k, v in SMALL.items()]

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.layout import Box, lay_out
 from blockforge.compiler.costs.liveness import live_bytes
+from blockforge.draw.layout import Box, lay_out
+from blockforge.draw.picture import DrawError, writer
 from blockforge.draw.summary import CONVENTION, compact
 from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count

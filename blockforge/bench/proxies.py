@@ -22,13 +22,13 @@ from blockforge.bench import truth as own
 from blockforge.bench.published import Point, read_points
 from blockforge.bench.ranking import Estimate, Rankings, estimate
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.console.tables import to_csv
+from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.files import append_text
 from blockforge.search import data
 from blockforge.search.objective import as_measure
 from blockforge.search.score import BASELINES, baselines
-from blockforge.console.tables import to_csv
-from blockforge.console.text_table import Label, Number, TextTable
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")

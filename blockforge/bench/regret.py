@@ -17,8 +17,8 @@ import numpy as np
 
 from blockforge.bench.ranking import LEVEL, RESAMPLES, Estimate, estimate
 from blockforge.bench.search import BASELINE, Setting, Strategy, Trial
-from blockforge.figures import new_figure
 from blockforge.console.text_table import Label, Number, TextTable
+from blockforge.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

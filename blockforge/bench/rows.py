@@ -9,9 +9,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from blockforge.console.tables import to_csv
 from blockforge.errors import BlockforgeError
 from blockforge.files import append_text
-from blockforge.console.tables import to_csv
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

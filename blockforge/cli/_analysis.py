@@ -136,8 +136,8 @@ def finish(
         whole: the JSON, if it is not the table.
     """
     from blockforge.analyze.tables import shown
-    from blockforge.figures import write_figure, write_remark
     from blockforge.console.tables import to_csv
+    from blockforge.figures import write_figure, write_remark
 
     folder = output if output is not None else default_folder(command, [case.label for case in cases])
     make_folder(folder)

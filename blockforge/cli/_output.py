@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.console.prose import Prose
+from blockforge.errors import BlockforgeError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console

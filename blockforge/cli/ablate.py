@@ -30,8 +30,8 @@ def ablate(
       blockforge ablate my_table.yaml --latency -o table.md
     """
     from blockforge import ablation
-    from blockforge.errors import BlockforgeError
     from blockforge.console.tables import to_csv
+    from blockforge.errors import BlockforgeError
 
     if name is None:
         print("\n".join(ablation.list_ablations()))

@@ -54,9 +54,9 @@ def build(
       blockforge build smt_b --batch 128 --optimizer sgd
     """
     import blockforge as bf
-    from blockforge.measure.forward import prove
     from blockforge.compiler.costs.training import check_optimizer, in_words
     from blockforge.kernels.costs import CostError
+    from blockforge.measure.forward import prove
 
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError.to(output, "it is not a folder")

@@ -11,10 +11,10 @@ from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console,
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from blockforge.measure.nodes import NodeTime
-    from blockforge.measure.profile import Latency, Setting
     from blockforge.compiler import Architecture
     from blockforge.console.text_table import TextTable
+    from blockforge.measure.nodes import NodeTime
+    from blockforge.measure.profile import Latency, Setting
 
 _BAR = 30
 
@@ -107,8 +107,8 @@ def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable
 
 
 def _write(folder: Path, arch: Architecture, found: list[Latency], nodes: list[NodeTime]) -> None:
-    from blockforge.draw.svg import to_svg
     from blockforge.console.tables import to_csv
+    from blockforge.draw.svg import to_svg
 
     make_folder(folder)
     write_text(folder / "latency.csv", to_csv([f.as_dict() for f in found]))

@@ -56,9 +56,9 @@ def space(
       blockforge space my_space.yaml --enumerate
     """
     from blockforge.search.budget import as_budget
-    from blockforge.search.space.size import count
-    from blockforge.search.space.load import load_space
     from blockforge.search.report.space import as_json, describe_space, plot_histograms
+    from blockforge.search.space.load import load_space
+    from blockforge.search.space.size import count
     from blockforge.search.space.statistics import distinct_networks, draw_specs, sample_costs
 
     found, limits = load_space(source, overrides), as_budget(budget)

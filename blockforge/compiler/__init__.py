@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.graph.assemble import assemble
 from blockforge.compiler.costs.cost import add_costs
 from blockforge.compiler.finish import finish
+from blockforge.compiler.graph.assemble import assemble
 from blockforge.compiler.graph.infer import infer
 from blockforge.errors import Report
 from blockforge.kernels.costs import DEFAULT, check_backend

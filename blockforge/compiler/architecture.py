@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from blockforge.blocks.base import Shape, Tokens
-from blockforge.compiler.graph import canonical
 from blockforge.compiler.costs.cost import add_costs
 from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
+from blockforge.compiler.graph import canonical
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from blockforge.compiler.costs.liveness import live_bytes
-from blockforge.kernels.costs import DEFAULT
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import html
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from blockforge.draw.dot_mermaid import COLOURS, EDGES
 from blockforge.draw.layout import (
     CHAR,
     MARGIN,
@@ -18,7 +19,6 @@ from blockforge.draw.layout import (
     lay_out,
     received,
 )
-from blockforge.draw.dot_mermaid import COLOURS, EDGES
 from blockforge.draw.summary import compact, totals
 from blockforge.units import format_bytes, format_count
 

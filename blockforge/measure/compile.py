@@ -16,8 +16,8 @@ from blockforge.api import build, proof
 from blockforge.blocks.registry import load_blocks
 from blockforge.compiler import compile_spec
 from blockforge.console.prose import Prose
-from blockforge.spec import Hole, Spec, from_text, load, to_yaml
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.spec import Hole, Spec, from_text, load, to_yaml
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -13,11 +13,11 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from blockforge.measure.memory import allocated_peak
+from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import backend, operators
 from blockforge.kernels.cases import Case
-from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.measure.memory import allocated_peak
 
 _WARM_UP = 2
 _READING = 0.01

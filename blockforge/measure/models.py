@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from blockforge.console.text_table import Label, Number, TextTable
+from blockforge.errors import WeightsError
 from blockforge.measure.memory import allocated_peak
 from blockforge.measure.profile import inference_step, training_step
-from blockforge.errors import WeightsError
-from blockforge.console.text_table import Label, Number, TextTable
 
 
 @dataclass(frozen=True)

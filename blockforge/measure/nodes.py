@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from blockforge.measure.profile import Setting, make_step, synchronize
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.measure.profile import Setting, make_step, synchronize
 
 _WARM_UP = 2
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from blockforge.api import build
-from blockforge.measure.memory import allocated_peak
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.spec import SpecLike
 from blockforge.console.text_table import Label, Number, TextTable
+from blockforge.measure.memory import allocated_peak
+from blockforge.spec import SpecLike
 from blockforge.units import format_bytes
 
 

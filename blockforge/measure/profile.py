@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockforge.measure.memory import allocated_peak
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.measure.memory import allocated_peak
 from blockforge.units import count_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

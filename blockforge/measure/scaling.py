@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blockforge.measure.kernels import backends_of, in_turn, timed_call
-from blockforge.figures import new_figure
-from blockforge.kernels.cross_scan import bench as cross_scan
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.figures import new_figure
+from blockforge.kernels.cross_scan import bench as cross_scan
+from blockforge.measure.kernels import backends_of, in_turn, timed_call
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from typing import Any
 
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
-from blockforge.spec.yaml.loader import Document
 from blockforge.spec.model import Spec
 from blockforge.spec.values import Hole, Ref, plain, walk
+from blockforge.spec.yaml.loader import Document
 
 
 def holes(spec: Spec) -> dict[str, Hole]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec import patterns
-from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
 from blockforge.spec.model import StageSpec
+from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
 from blockforge.spec.scope import FailedError
 from blockforge.spec.values import Hole
 

@@ -13,16 +13,16 @@ from pydantic import ValidationError
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.spec.layers import check_all_options
-from blockforge.spec.references import lift
-from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
 from blockforge.spec.names import check_names
 from blockforge.spec.override import Overrides, override
-from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.spec.references import lift
 from blockforge.spec.relations.require import check_relations
-from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.yaml.loader import Document, load_file, load_text
+from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.spec.yaml.scalars import shorten
 
 SpecLike = Spec | str | os.PathLike[str] | Mapping[str, Any]
 _SUFFIXES = (".yaml", ".yml")

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean
-from blockforge.spec.references import lift
-from blockforge.spec.yaml.loader import Document, load_value
 from blockforge.spec.merge import forget
 from blockforge.spec.model import Spec
+from blockforge.spec.references import lift
+from blockforge.spec.values import plain
+from blockforge.spec.yaml.loader import Document, load_value
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.yaml.scalars import shorten
-from blockforge.spec.values import plain
 
 MAX_PATH = 32
 _EXAMPLE = "as in --set stages.2.depth=12"

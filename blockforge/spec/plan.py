@@ -11,8 +11,8 @@ from typing import Any
 
 from blockforge.errors import Locs, Path
 from blockforge.spec.fields import Act
-from blockforge.spec.reporting import Origins
 from blockforge.spec.model import ConnectSpec, InputSpec, OpSpec, ScaleSpec
+from blockforge.spec.reporting import Origins
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.values import BROKEN, Hole, HoleKind, Ref, plain, walk
+from blockforge.spec.yaml.scalars import shorten
 
 MAX_CHOICES = 1000
 MAX_KEYS = 256

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report
-from blockforge.spec.reporting import Origins, report_at
 from blockforge.spec.layers import write_out
 from blockforge.spec.model import (
     Basics,
@@ -29,6 +28,7 @@ from blockforge.spec.model import (
 )
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.relations.require import report_violations
+from blockforge.spec.reporting import Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 

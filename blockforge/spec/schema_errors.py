@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
-from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.values import BROKEN, Hole, Ref
+from blockforge.spec.yaml.scalars import shorten
 
 _SAID = {
     "int_type": "a whole number",

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from blockforge.kernels.costs import COSTED
 from blockforge.console.live import LiveStorages
+from blockforge.kernels.costs import COSTED
 
 _PACKAGES = ("numba",)
 """Backends that are a package to be installed."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from blockforge.measure.memory import held
 from blockforge.blocks.base import Op
+from blockforge.console.live import LiveStorages
 from blockforge.kernels import backend
 from blockforge.kernels.costs import rehearsal
-from blockforge.console.live import LiveStorages
+from blockforge.measure.memory import held
 from blockforge.testing.examples import build_on_maps, example_inputs
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from blockforge.notes import warn
 from blockforge.console.progress import counting
+from blockforge.notes import warn
 from blockforge.train.arrays import ArraySplit
 from blockforge.train.data import Data, Problem, Split, TensorSplit, Want, digest_of
 from blockforge.train.errors import DataError

@@ -12,11 +12,11 @@ from pydantic import Field, ValidationError
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.spec.fields import OrNone
-from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Model
-from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
+from blockforge.spec.yaml.plain_data import plain_data
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from blockforge.api import build
-from blockforge.measure.profile import Setting, measure, pick_device
 from blockforge.compiler import Architecture
+from blockforge.measure.profile import Setting, measure, pick_device
 from blockforge.search.errors import SearchError
 
 

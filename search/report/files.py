@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from blockforge.console.tables import lines_csv
 from blockforge.errors import BlockforgeError
 from blockforge.figures import write_figure
 from blockforge.files import make_folder, write_text
 from blockforge.saving import spec_text
+from blockforge.search.result import SearchResult
 from blockforge.search.study.journal import JOURNAL
 from blockforge.search.study.records import COSTS, TrialRecord
-from blockforge.search.result import SearchResult
 from blockforge.spec import Spec, holes, load
-from blockforge.console.tables import lines_csv
 from blockforge.units import TRAINING, format_count
 
 SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"

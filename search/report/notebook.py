@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockforge.extras import need
-from blockforge.search.study.records import TrialRecord
 from blockforge.search.result import SearchResult
+from blockforge.search.study.records import TrialRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -8,13 +8,13 @@ from rich.columns import Columns
 from rich.console import Group
 from rich.text import Text
 
-from blockforge.figures import new_figure
 from blockforge.console.prose import Prose
-from blockforge.search.space.size import Size
+from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.figures import new_figure
 from blockforge.search.space.load import number_of_values
+from blockforge.search.space.size import Size
 from blockforge.search.space.statistics import COSTS, Sample, histogram
 from blockforge.spec import Hole, Spec, holes
-from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.units import Budget, figure, format_bytes, format_count
 
 if TYPE_CHECKING:

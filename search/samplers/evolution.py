@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from blockforge.search.study.history import History
 from blockforge.search.samplers.sampling import Choose, count, fixed, index_of, nth, uniform
+from blockforge.search.study.history import History
 
 POPULATION, TOURNAMENT = 48, 8
 _NEAR = 0.5

@@ -165,9 +165,7 @@ def chooser(sampler: str, history: History, seeds: list[int]) -> Choose:
         seeds: of this proposal alone. A search that was stopped and goes on then proposes what it would have
             proposed without the stop; a sampler keeps nothing of its own in between.
     """
-    from blockforge.search.samplers import brute
-    from blockforge.search.samplers import evolution
-    from blockforge.search.samplers import tpe
+    from blockforge.search.samplers import brute, evolution, tpe
 
     rng = np.random.default_rng(seeds)
     if sampler == "evolution":

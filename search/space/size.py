@@ -15,8 +15,8 @@ from typing import Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SpecError
 from blockforge.search.errors import SearchError
-from blockforge.search.space.matching import Lets, fills, options
 from blockforge.search.space.load import number_of_values
+from blockforge.search.space.matching import Lets, fills, options
 from blockforge.spec import Hole, Spec, holes, patterns
 from blockforge.spec.model import Basics
 from blockforge.spec.values import Ref, walk

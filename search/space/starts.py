@@ -7,8 +7,8 @@ from typing import Any
 
 from blockforge.errors import BlockforgeError
 from blockforge.search.errors import SearchError
-from blockforge.search.space.locate import locate
 from blockforge.search.samplers.sampling import scalar_of
+from blockforge.search.space.locate import locate
 from blockforge.spec import Spec, SpecLike, holes, load
 
 

@@ -16,8 +16,8 @@ from blockforge.errors import BudgetError, SpecError
 from blockforge.search.budget import excess, none_valid
 from blockforge.search.errors import SearchError
 from blockforge.search.space.fit import fit
-from blockforge.search.space.size import enumerate_space
 from blockforge.search.space.load import draw
+from blockforge.search.space.size import enumerate_space
 from blockforge.spec import Spec
 from blockforge.units import Budget
 

@@ -13,8 +13,8 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.blocks.base import Op, Shape
 from blockforge.compiler import Architecture
-from blockforge.compiler.graph.assemble import assemble
 from blockforge.compiler.costs.cost import add_costs
+from blockforge.compiler.graph.assemble import assemble
 from blockforge.compiler.graph.infer import infer
 from blockforge.errors import Diagnostic, OpError, Report, SpecError
 from blockforge.spec.fields import MAX_DIM

@@ -10,9 +10,9 @@ from typing import Any
 from blockforge.search.budget import as_budget
 from blockforge.search.errors import SearchError
 from blockforge.search.objective import as_measure
-from blockforge.search.study.settings import IDENTITY, SETTINGS, Objectives, Plan, read_plan
 from blockforge.search.space.load import DEFAULT_SPACE, load_space
 from blockforge.search.space.starts import find_starts
+from blockforge.search.study.settings import IDENTITY, SETTINGS, Objectives, Plan, read_plan
 from blockforge.spec import SpecLike
 from blockforge.units import Budget
 

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.search.samplers import pareto
 from blockforge.search.samplers.brute import Tree
-from blockforge.search.study.records import EVALUATED, TrialRecord, losses, read_trial
 from blockforge.search.samplers.tpe import Groups, Seen, see
+from blockforge.search.study.records import EVALUATED, TrialRecord, losses, read_trial
 from blockforge.spec import Hole
 
 ELITE = 48

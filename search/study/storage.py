@@ -15,10 +15,10 @@ from optuna.study import Study
 
 from blockforge.errors import did_you_mean
 from blockforge.extras import need
-from blockforge.search.study import patience
 from blockforge.search.errors import SearchError
-from blockforge.search.study.journal import JOURNAL, Journal
 from blockforge.search.objective import Direction
+from blockforge.search.study import patience
+from blockforge.search.study.journal import JOURNAL, Journal
 from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError, said
 from blockforge.search.study.settings import IDENTITY, SETTINGS
 

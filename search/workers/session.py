@@ -34,13 +34,14 @@ from blockforge.errors import BudgetError, SpecError
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
 from blockforge.search.errors import SearchError
-from blockforge.search.space.fit import fit
-from blockforge.search.study.history import History
-from blockforge.search.workers.interrupts import Interrupts, Overtime, Stopped
-from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.objective import Measure
-from blockforge.search.study.settings import Plan
 from blockforge.search.progress import Reporter
+from blockforge.search.samplers.rungs import next_promotion
+from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
+from blockforge.search.space.fit import fit
+from blockforge.search.space.widths import Widths
+from blockforge.search.study.history import History
+from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.study.records import (
     ARCH,
     EVALUATED,
@@ -51,10 +52,9 @@ from blockforge.search.study.records import (
     arch_attributes,
     final_state,
 )
-from blockforge.search.samplers.rungs import next_promotion
-from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
+from blockforge.search.study.settings import Plan
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
-from blockforge.search.space.widths import Widths
+from blockforge.search.workers.interrupts import Interrupts, Overtime, Stopped
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
 from blockforge.units import TRAINING

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from optuna.study import Study
 
 from blockforge.search.errors import SearchError
+from blockforge.search.progress import Reporter
 from blockforge.search.study.history import History
+from blockforge.search.study.lease import Clock, Watch
+from blockforge.search.study.trials import recover
 from blockforge.search.workers.interrupts import Interrupts
 from blockforge.search.workers.launcher import Crew, Handle, Launcher, Starter, starter
-from blockforge.search.study.lease import Clock, Watch
-from blockforge.search.progress import Reporter
-from blockforge.search.study.trials import recover
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
 _GRACE = 30.0

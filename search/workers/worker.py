@@ -18,13 +18,13 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.errors import BlockforgeError
 from blockforge.search.errors import SearchError
-from blockforge.search.workers.interrupts import Interrupts
-from blockforge.search.study.lease import LEASE, Lease
-from blockforge.search.study.settings import announce, read_plan
 from blockforge.search.progress import Reporter, Silent
 from blockforge.search.samplers.sampling import quiet_optuna
-from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.study.lease import LEASE, Lease
+from blockforge.search.study.settings import announce, read_plan
 from blockforge.search.study.storage import STUDY, join_study, opened, shown_url
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.workers.session import MAX_IDLE, Session
 from blockforge.search.workers.watchdog import Watchdog
 
 

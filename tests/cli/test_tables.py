@@ -13,10 +13,10 @@ from timm_models import load_timm
 
 import blockforge as bf
 from blockforge.ablation import list_ablations, run
-from blockforge.measure.peers import load_peer
 from blockforge.cli import main
 from blockforge.compiler.diff import changes
 from blockforge.kernels.selective_scan import selective_scan
+from blockforge.measure.peers import load_peer
 
 SMALL = """\
 blockforge: 1

@@ -14,11 +14,10 @@ from rich.console import Console
 
 import blockforge
 from blockforge.bench import compare
-from blockforge.measure import models
-from blockforge.measure import scaling
 from blockforge.cli import main
 from blockforge.cli._output import console
 from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
+from blockforge.measure import models, scaling
 
 WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent

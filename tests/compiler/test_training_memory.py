@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blockforge as bf
-from blockforge.measure.memory import allocated_peak
 from blockforge.blocks.base import Shape
 from blockforge.blocks.mixers.dwconv import DepthwiseConv
 from blockforge.cli import main
 from blockforge.compiler.costs.training import OPTIMIZERS
 from blockforge.kernels import backends, operators
 from blockforge.kernels.costs import CostError
+from blockforge.measure.memory import allocated_peak
 from blockforge.testing.checks import check_training_memory
 from blockforge.testing.measure import runnable_backends
 from blockforge.units import format_bytes

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from blockforge.measure import kernels
-from blockforge.measure import scaling
 from blockforge.cli import main
 from blockforge.kernels import operators
 from blockforge.kernels.cases import Case
 from blockforge.kernels.cross_scan import bench as cross_scan
+from blockforge.measure import kernels, scaling
 
 
 @pytest.fixture

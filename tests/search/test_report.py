@@ -13,8 +13,8 @@ from rich.console import Console
 import blockforge as bf
 from blockforge.search import SearchResult, search
 from blockforge.search.progress import Bar, Lines, make_reporter
-from blockforge.search.study.records import TrialRecord
 from blockforge.search.report.summary import report
+from blockforge.search.study.records import TrialRecord
 from blockforge.spec import Spec, holes
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.search import SearchError, SearchResult, open_result, search
-from blockforge.search.report.html import importances, page
 from blockforge.search.objective import as_measure, make
+from blockforge.search.report.html import importances, page
 from blockforge.search.report.summary import report
 from blockforge.search.score import ScoreError
 from blockforge.spec import Spec, fill, to_yaml

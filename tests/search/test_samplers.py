@@ -14,9 +14,9 @@ from optuna.samplers import TPESampler
 import blockforge as bf
 from blockforge.search import SearchError, search
 from blockforge.search.samplers.evolution import mutated
-from blockforge.search.study.history import History
 from blockforge.search.samplers.pareto import crowding, order, ranks
 from blockforge.search.samplers.sampling import SAMPLERS, Draft, chooser, count, index_of, nth
+from blockforge.search.study.history import History
 from blockforge.spec import Spec, holes
 
 

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from blockforge.search.objectives.expressivity import Expressivity
-from blockforge.search.study.records import TrialRecord, pareto_front, ranked
 from blockforge.search.score import (
     BASELINES,
     ScoreError,
@@ -18,6 +17,7 @@ from blockforge.search.score import (
     rank,
     size_correlations,
 )
+from blockforge.search.study.records import TrialRecord, pareto_front, ranked
 
 
 def test_what_is_not_finite_is_an_error() -> None:

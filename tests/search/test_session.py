@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import blockforge as bf
-from blockforge.search.workers.interrupts import Interrupts
-from blockforge.search.study.lease import Lease
 from blockforge.search.objective import as_measure
-from blockforge.search.study.settings import Plan
 from blockforge.search.samplers.sampling import quiet_optuna
-from blockforge.search.workers.session import Session, Task
+from blockforge.search.study.lease import Lease
+from blockforge.search.study.settings import Plan
 from blockforge.search.study.storage import open_study, opened
+from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.workers.session import Session, Task
 from blockforge.spec import Spec
 from blockforge.units import Budget
 

@@ -19,9 +19,9 @@ from blockforge.kernels.costs import CostError
 from blockforge.saving import spec_text
 from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.budget import check_budget, excess, over, smallest_candidate
-from blockforge.search.space.fit import fit
 from blockforge.search.report.html import page
 from blockforge.search.report.summary import report
+from blockforge.search.space.fit import fit
 from blockforge.search.space.statistics import draw_specs
 from blockforge.spec import Spec
 from blockforge.units import Budget, format_bytes, parse_budget

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from blockforge.errors import Loc, SpecError
 from blockforge.spec.yaml import events as yaml_events
-from blockforge.spec.yaml.loader import MAX_BYTES, Document, load_file, load_text, load_value
 from blockforge.spec.yaml.builder import MAX_SCALAR
+from blockforge.spec.yaml.loader import MAX_BYTES, Document, load_file, load_text, load_value
 from blockforge.spec.yaml.tree import MAX_DEPTH, MAX_NODES
 
 PARSERS = [yaml_events.PythonParser] + ([yaml.CBaseLoader] if yaml.__with_libyaml__ else [])

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from blockforge.errors import SpecError
-from blockforge.spec.yaml.loader import Document, load_text, load_value
 from blockforge.spec.yaml.builder import MAX_ERRORS
+from blockforge.spec.yaml.loader import Document, load_text, load_value
 
 
 def refusal(text: str, load: Callable[[str, str], Document] = load_text) -> str:

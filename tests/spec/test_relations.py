@@ -12,10 +12,10 @@ from blockforge.cli import main
 from blockforge.search import list_spaces, load_space, search
 from blockforge.search.space.statistics import sample_costs
 from blockforge.spec import Spec, from_text, holes, load
-from blockforge.spec.relations import expressions
 from blockforge.spec.bounds import possible, solve
-from blockforge.spec.relations.solve import relations_of
+from blockforge.spec.relations import expressions
 from blockforge.spec.relations.require import violations
+from blockforge.spec.relations.solve import relations_of
 from blockforge.units import Budget
 
 TEXT = """

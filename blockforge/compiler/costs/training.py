@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.console.live import LiveStorages
 from blockforge.errors import did_you_mean
 from blockforge.kernels.costs import CostError, rehearsal
-from blockforge.console.live import LiveStorages
 from blockforge.optimizers import OPTIMIZERS
 from blockforge.units import format_bytes
 

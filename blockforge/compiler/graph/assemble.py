@@ -14,8 +14,8 @@ from blockforge.blocks.base import Mixer
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
 from blockforge.compiler.graph.instantiate import Maker
 from blockforge.errors import Report
-from blockforge.spec.reporting import NOWHERE, report_at
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
+from blockforge.spec.reporting import NOWHERE, report_at
 
 INPUT = "input"
 MAX_NODES = 20_000

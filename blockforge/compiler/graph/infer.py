@@ -17,8 +17,8 @@ from blockforge.blocks.base import Cost, Op, Reducing, Shape
 from blockforge.compiler.maps import fitted, rounding
 from blockforge.errors import Loc, OpError, Path, Report
 from blockforge.kernels.costs import DEFAULT, costs_of
-from blockforge.spec.reporting import NOWHERE, report_at
 from blockforge.spec.plan import Plan, PlannedOp
+from blockforge.spec.reporting import NOWHERE, report_at
 
 MAX_ELEMENTS = 2**40
 

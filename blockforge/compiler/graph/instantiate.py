@@ -11,9 +11,9 @@ from blockforge.blocks.base import Kind, Mixer, Op
 from blockforge.blocks.plugins import said
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
-from blockforge.spec.reporting import report_at
 from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
+from blockforge.spec.reporting import report_at
 from blockforge.spec.schema_errors import report_schema_errors
 
 

@@ -16,9 +16,9 @@ from torch import fx, nn
 
 from blockforge.blocks.base import Norm, Tokens
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.maps import fit_map, least_image, token_map
 from blockforge.compiler.lowering.modules import Branch, Fuse, Layer, WindowIn, WindowOut, image_map
 from blockforge.compiler.lowering.out_norms import out_norm_path
+from blockforge.compiler.maps import fit_map, least_image, token_map
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
+from blockforge.spec.references import label_of
 from blockforge.spec.relations import expressions
 from blockforge.spec.relations.expressions import AbsentError, ExpressionError, LookUp, Node
 from blockforge.spec.reporting import NOWHERE, inside, report_at
-from blockforge.spec.references import label_of
 from blockforge.spec.values import Hole, Ref, walk
 
 _Options = Callable[[Hole], list[Any]]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from blockforge.errors import Path
-from blockforge.spec.relations import expressions
 from blockforge.spec.bounds import UnknownError, possible, solve
-from blockforge.spec.relations.expressions import AbsentError, ExpressionError, Node
 from blockforge.spec.holes import holes
-from blockforge.spec.references import label_of
 from blockforge.spec.model import Spec
+from blockforge.spec.references import label_of
+from blockforge.spec.relations import expressions
+from blockforge.spec.relations.expressions import AbsentError, ExpressionError, Node
 from blockforge.spec.relations.require import at, value_at, violations
 from blockforge.spec.values import Hole
 

@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 import yaml
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source
+from blockforge.spec.yaml.events import Mark, events, mark_at
 from blockforge.spec.yaml.scalars import Scalar, ScalarError, resolve, shorten
 from blockforge.spec.yaml.syntax_errors import explain, question_mark, quoted, span, special_start, tag
-from blockforge.spec.yaml.events import Mark, events, mark_at
 from blockforge.spec.yaml.tree import Anchor, Frame, Key, Tree, stop
 
 MAX_SCALAR = 10_000

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import yaml
 
 from blockforge.errors import Diagnostic, Loc, Path, Source
-from blockforge.spec.yaml.scalars import shorten
 from blockforge.spec.yaml.events import Mark
+from blockforge.spec.yaml.scalars import shorten
 
 
 def span(source: Source, start: Mark, end: Mark) -> Loc:
