@@ -173,6 +173,22 @@ class WeightsError(BlockforgeError, ValueError):
     """A checkpoint that does not fit the model, or cannot be read safely."""
 
 
+class DataError(BlockforgeError, ValueError):
+    """Images or labels that are missing, cannot be read, or do not fit."""
+
+
+class RunError(BlockforgeError, ValueError):
+    """A folder that holds another training run, or a setting that cannot work."""
+
+
+class SearchError(BlockforgeError, ValueError):
+    """A search that cannot start or go on: nothing to fill, another study in the folder, a folder in use."""
+
+
+class AnalysisError(BlockforgeError, ValueError):
+    """A network, images or options that an analysis cannot work with."""
+
+
 def _source_order(d: Diagnostic) -> tuple[str, int, int]:
     return (d.loc.source.name, d.loc.line, d.loc.column) if d.loc else ("", 0, 0)
 

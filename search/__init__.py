@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError
 from blockforge.search.result import SearchResult
 from blockforge.search.run import open_result, search
 from blockforge.search.space.load import list_spaces, load_space

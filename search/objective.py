@@ -38,9 +38,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from blockforge.compiler import Architecture
-from blockforge.errors import did_you_mean
+from blockforge.errors import SearchError, did_you_mean
 from blockforge.search import objectives, score, user_code
-from blockforge.search.errors import SearchError
 
 Direction = Literal["maximize", "minimize"]
 _COSTS = ("macs", "params", "activation_bytes", "depth")

@@ -15,8 +15,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from blockforge.compiler import Architecture
+from blockforge.errors import SearchError
 from blockforge.search.budget import check_budget
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import Measure, check_remakable, is_remakable
 from blockforge.search.progress import Reporter, make_reporter
 from blockforge.search.report import files

@@ -19,8 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from blockforge.errors import did_you_mean
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError, did_you_mean
 
 _TEXT = re.compile(r"(?P<module>.+?\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?::(?P<options>.*))?", re.DOTALL)
 

@@ -9,10 +9,10 @@ from blockforge.analyze.cam import ClassMap, grad_cam
 from blockforge.analyze.cases import Case, cases
 from blockforge.analyze.cka import Similarity, similarity
 from blockforge.analyze.erf import ReceptiveField, effective_receptive_field
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.inputs import Images, estimate_statistics, open_images
 from blockforge.analyze.subjects import Subject, subjects
 from blockforge.analyze.token_weights import TokenWeights, token_weights
+from blockforge.errors import AnalysisError
 
 __all__ = [
     "AnalysisError",

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Grid, Place, place_of, reading
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import Grid, Intercepted, grid, units
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.errors import did_you_mean
+from blockforge.errors import AnalysisError, did_you_mean
 from blockforge.extras import need
 
 TOP = 5

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.inputs import NOISE, Images, estimate_statistics, open_images
 from blockforge.analyze.subjects import Subject, subjects
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import run, units
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 
 FEWEST = 4
 """Images of a batch below which the estimator does not exist."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.analyze.record import grid
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 
 SHARES = (0.2, 0.3, 0.5, 0.99)
 

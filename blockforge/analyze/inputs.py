@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from blockforge.analyze.errors import AnalysisError
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 
 if TYPE_CHECKING:
     from blockforge.train.data import Want

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from blockforge import ablation
-from blockforge.analyze.errors import AnalysisError
 from blockforge.api import build
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import AnalysisError
 from blockforge.spec import Spec, list_specs, load
 from blockforge.units import count_of
 

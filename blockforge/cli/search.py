@@ -120,8 +120,8 @@ def search(
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
       blockforge search my_space.yaml --set stages.2.depth=12
     """
+    from blockforge.errors import SearchError
     from blockforge.search import search as run
-    from blockforge.search.errors import SearchError
     from blockforge.search.report.files import has_study, read_place
     from blockforge.search.report.summary import first_failure, report
 

@@ -30,7 +30,7 @@ def worker(
     """
     from rich.console import Console
 
-    from blockforge.search.errors import SearchError
+    from blockforge.errors import SearchError
     from blockforge.search.progress import make_reporter
     from blockforge.search.report.files import read_place
     from blockforge.search.workers.worker import work

@@ -1,14 +1,14 @@
 """Training and evaluation: recipes as YAML, data by name, a loop that survives `kill -9`."""
 
+from blockforge.errors import DataError, RunError
 from blockforge.train.check import DataReport, check_data
 from blockforge.train.data import Data
-from blockforge.train.errors import DataError, DivergedError, RunError
 from blockforge.train.evaluate import evaluate
 from blockforge.train.fit import fit
 from blockforge.train.opening import open_data
 from blockforge.train.progress import Reporter
 from blockforge.train.recipe import Recipe, list_recipes, load_recipe
-from blockforge.train.result import EpochRecord, Evaluation, TrainResult
+from blockforge.train.result import DivergedError, EpochRecord, Evaluation, TrainResult
 
 __all__ = [
     "Data",

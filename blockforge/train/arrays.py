@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blockforge.errors import DataError
 from blockforge.train.data import Batch, TensorSplit, Want, misfit
-from blockforge.train.errors import DataError
 from blockforge.train.pixels import in_unit, with_channels
 
 FEW = 4

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
+from blockforge.errors import RunError
 from blockforge.train.data import IMAGENET_MEAN, IMAGENET_STD, Data
-from blockforge.train.errors import RunError
 from blockforge.train.recipe import Recipe
 
 

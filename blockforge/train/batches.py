@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import DataError, RunError
 from blockforge.notes import note
 from blockforge.train.data import Data
-from blockforge.train.errors import DataError, RunError
 from blockforge.train.recipe import Recipe
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from blockforge.console.progress import counting
+from blockforge.errors import DataError
 from blockforge.notes import warn
 from blockforge.train.arrays import ArraySplit
 from blockforge.train.data import Data, Problem, Split, TensorSplit, Want, digest_of
-from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, Reader, StreamSplit
 from blockforge.train.opening import FIRST, look
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.errors import did_you_mean
+from blockforge.errors import DataError, did_you_mean
 from blockforge.notes import warn
 from blockforge.saving import classes_in_header
 from blockforge.train.data import Data
-from blockforge.train.errors import DataError
 from blockforge.train.logs import RUN
 from blockforge.train.pixels import not_a_file
 

@@ -12,7 +12,7 @@ import torch
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.errors import OutputError
+from blockforge.errors import OutputError, RunError
 from blockforge.extras import need
 from blockforge.saving import save_model
 from blockforge.spec import SpecLike
@@ -20,7 +20,6 @@ from blockforge.train.augment import normalization
 from blockforge.train.batches import check_batches, plan_batches, tell_batches
 from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import Data, Want
-from blockforge.train.errors import DivergedError, RunError
 from blockforge.train.identity import compare, identity, tell_changes
 from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
@@ -29,7 +28,7 @@ from blockforge.train.opening import open_data
 from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.progress import Reporter, make_reporter
 from blockforge.train.recipe import Recipe, load_recipe
-from blockforge.train.result import TrainResult
+from blockforge.train.result import DivergedError, TrainResult
 from blockforge.weights.files import Weights
 
 

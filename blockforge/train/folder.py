@@ -7,9 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from blockforge.errors import did_you_mean
+from blockforge.errors import DataError, did_you_mean
 from blockforge.train.data import Opened, digest_of, hold_out
-from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit
 from blockforge.train.opening import Options, source, val_share
 from blockforge.train.pixels import read_image

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blockforge.errors import did_you_mean
+from blockforge.errors import DataError, did_you_mean
 from blockforge.extras import need
 from blockforge.train.arrays import as_values
 from blockforge.train.data import Opened, Problem, Want, digest_of, hold_out, mixed
-from blockforge.train.errors import DataError
 from blockforge.train.images import ImageSplit, StreamSplit
 from blockforge.train.labels import MOST_CLASSES, not_a_class, wrong_labels
 from blockforge.train.opening import Options, source, val_share

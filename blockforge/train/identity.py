@@ -12,9 +12,9 @@ import torch
 import blockforge
 from blockforge.blocks.base import Op
 from blockforge.compiler import Architecture
+from blockforge.errors import RunError
 from blockforge.notes import note
 from blockforge.train.data import Data, digest_of
-from blockforge.train.errors import RunError
 from blockforge.train.optim import lr_factor
 from blockforge.train.recipe import Recipe
 from blockforge.weights.files import Weights

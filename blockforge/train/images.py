@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from blockforge.errors import DataError
 from blockforge.train.arrays import as_bands
 from blockforge.train.data import Batch, Want, digest_of, epoch_order, mixed
-from blockforge.train.errors import DataError
 from blockforge.train.pixels import with_channels
 
 Sample = tuple[Tensor, int]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blockforge.errors import BlockforgeError
-from blockforge.train.errors import RunError
+from blockforge.errors import BlockforgeError, RunError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.errors import OutputError
+from blockforge.errors import OutputError, RunError
 from blockforge.figures import write_figure
 from blockforge.files import make_folder, telling, write_text
 from blockforge.locks import KernelLock
 from blockforge.saving import save_weights
-from blockforge.train.errors import RunError
 from blockforge.train.result import EpochRecord, history_csv
 
 RUN, LOG, CURVES, BEST, EVENTS = "run.json", "log.csv", "curves.png", "best.safetensors", "tensorboard"

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import DataError
 from blockforge.train import checkpoint
 from blockforge.train.augment import Augment, Normalize
 from blockforge.train.batches import Batches
 from blockforge.train.checkpoint import Parts, Position
 from blockforge.train.data import Batch, Data, Want, mixed
-from blockforge.train.errors import DataError
 from blockforge.train.evaluate import measure
 from blockforge.train.interrupts import Interrupts
 from blockforge.train.logs import Folder

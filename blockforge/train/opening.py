@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
-from blockforge.errors import did_you_mean
+from blockforge.errors import DataError, did_you_mean
 from blockforge.notes import note
 from blockforge.train.data import Data, Opened, Problem
-from blockforge.train.errors import DataError
 from blockforge.train.labels import wrong_labels
 
 Options = Mapping[str, str]

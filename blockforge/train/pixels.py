@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blockforge.train.errors import DataError
+from blockforge.errors import DataError
 
 _FIRST_OF_16 = ("PNG", "PPM")
 """Formats whose whole numbers of mode `I` are of 16 bits."""

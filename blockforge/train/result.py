@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blockforge.console.tables import lines_csv, to_csv
+from blockforge.errors import BlockforgeError
 
 if TYPE_CHECKING:
     from blockforge.compiler.lowering.backbone import Backbone
@@ -109,3 +110,15 @@ class Evaluation:
         classes = classes if classes is not None else self.classes
         rows = zip(classes, self.confusion.tolist(), strict=True)
         return lines_csv([("true \\ predicted", *classes), *((name, *counts) for name, counts in rows)])
+
+
+class DivergedError(BlockforgeError, ArithmeticError):
+    """The loss became infinite or NaN.
+
+    Args:
+        result: the run up to its last whole epoch; its weights are the last good ones.
+    """
+
+    def __init__(self, message: str, result: TrainResult) -> None:
+        super().__init__(message)
+        self.result = result

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blockforge.errors import DataError
 from blockforge.train.data import Problem
-from blockforge.train.errors import DataError
 from blockforge.train.pixels import not_a_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")

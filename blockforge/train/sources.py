@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from blockforge.errors import DataError
 from blockforge.extras import need
 from blockforge.train.arrays import as_split, read_values
 from blockforge.train.data import Opened, Problem, hold_out
-from blockforge.train.errors import DataError
 from blockforge.train.labels import MOST_CLASSES, wrong_labels
 from blockforge.train.opening import Options, source, val_share
 from blockforge.train.pixels import not_a_file

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from blockforge.api import build
 from blockforge.compiler import Architecture
+from blockforge.errors import SearchError
 from blockforge.measure.profile import Setting, measure, pick_device
-from blockforge.search.errors import SearchError
 
 
 @dataclass(frozen=True)

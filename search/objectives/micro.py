@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import ClassVar
 
 from blockforge.compiler import Architecture
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError
 from blockforge.search.objectives._network import open_cached, shrunk
 from blockforge.train import EpochRecord, fit, load_recipe
 from blockforge.train.data import Batch, Split, Want

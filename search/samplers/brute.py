@@ -8,7 +8,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError
 from blockforge.search.samplers.sampling import Choose, count, index_of, nth
 
 

@@ -22,8 +22,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from blockforge.errors import did_you_mean
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError, did_you_mean
 from blockforge.spec import Hole
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
-from blockforge.errors import Diagnostic, Path, SpecError, did_you_mean, format_path
-from blockforge.search.errors import SearchError
+from blockforge.errors import Diagnostic, Path, SearchError, SpecError, did_you_mean, format_path
 from blockforge.spec import Hole, Spec, SpecLike, fill, from_text, holes, list_specs, load
 from blockforge.spec.relations.expressions import ExpressionError
 from blockforge.spec.relations.require import violations

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.connect import Feeds, make_rule
-from blockforge.errors import OpError, SpecError
-from blockforge.search.errors import SearchError
+from blockforge.errors import OpError, SearchError, SpecError
 from blockforge.search.space.matching import Bindings, Lets, Part, block, branch, fills, in_turn, match, options
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
 from blockforge.spec.plan import Stage

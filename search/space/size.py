@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.errors import SpecError
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError, SpecError
 from blockforge.search.space.load import number_of_values
 from blockforge.search.space.matching import Lets, fills, options
 from blockforge.spec import Hole, Spec, holes, patterns

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from blockforge.errors import BlockforgeError
-from blockforge.search.errors import SearchError
+from blockforge.errors import BlockforgeError, SearchError
 from blockforge.search.samplers.sampling import scalar_of
 from blockforge.search.space.locate import locate
 from blockforge.spec import Spec, SpecLike, holes, load

@@ -12,9 +12,8 @@ import numpy as np
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.candidates import Ask, compile_candidate
-from blockforge.errors import BudgetError, SpecError
+from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.search.budget import excess, none_valid
-from blockforge.search.errors import SearchError
 from blockforge.search.space.fit import fit
 from blockforge.search.space.load import draw
 from blockforge.search.space.size import enumerate_space

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from blockforge.errors import SearchError
 from blockforge.search.budget import as_budget
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import as_measure
 from blockforge.search.space.load import DEFAULT_SPACE, load_space
 from blockforge.search.space.starts import find_starts

@@ -19,8 +19,8 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
+from blockforge.errors import SearchError
 from blockforge.locks import KernelLock
-from blockforge.search.errors import SearchError
 
 JOURNAL = "study.journal"
 

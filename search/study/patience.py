@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError
 
 DATABASE, FILE = 600.0, 60.0
 """Seconds for which a database, and a file, may be away."""

@@ -15,9 +15,9 @@ from blockforge import __version__
 from blockforge.blocks.plugins import Source, needed, plugins, sources
 from blockforge.compiler import Architecture
 from blockforge.compiler.graph import canonical
+from blockforge.errors import SearchError
 from blockforge.kernels import costs
 from blockforge.saving import spec_text
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import Direction, Measure, as_measure, as_read, is_packaged
 from blockforge.search.samplers.sampling import check_sampler
 from blockforge.search.space.load import fingerprint

@@ -13,9 +13,8 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.study import Study
 
-from blockforge.errors import did_you_mean
+from blockforge.errors import SearchError, did_you_mean
 from blockforge.extras import need
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import Direction
 from blockforge.search.study import patience
 from blockforge.search.study.journal import JOURNAL, Journal

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from blockforge.blocks import registry
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, SearchError
 from blockforge.extras import need
-from blockforge.search.errors import SearchError
 from blockforge.search.study.lease import LEASE
 from blockforge.search.workers.watchdog import OVERTIME
 

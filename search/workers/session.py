@@ -30,10 +30,9 @@ from optuna.trial import TrialState
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.candidates import compile_candidate
-from blockforge.errors import BudgetError, SpecError
+from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import Measure
 from blockforge.search.progress import Reporter
 from blockforge.search.samplers.rungs import next_promotion

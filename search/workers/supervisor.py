@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optuna.study import Study
 
-from blockforge.search.errors import SearchError
+from blockforge.errors import SearchError
 from blockforge.search.progress import Reporter
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch

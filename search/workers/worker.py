@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockforge.blocks import registry
-from blockforge.errors import BlockforgeError
-from blockforge.search.errors import SearchError
+from blockforge.errors import BlockforgeError, SearchError
 from blockforge.search.progress import Reporter, Silent
 from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import LEASE, Lease

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import blockforge as bf
+from blockforge.errors import SearchError
 from blockforge.measure.profile import ProfileError
-from blockforge.search.errors import SearchError
 from blockforge.search.objective import as_measure, make
 from blockforge.search.objectives import micro
 from blockforge.search.objectives.micro import Micro
