@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.console.tables import columns
+from blockforge.console.csv_text import columns
 from blockforge.errors import BlockforgeError, Report, did_you_mean
 from blockforge.spec.model import Model
 from blockforge.spec.schema_errors import report_schema_errors

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from blockforge.console.tables import lines_csv, to_csv
+from blockforge.console.csv_text import lines_csv, to_csv
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1+1"])

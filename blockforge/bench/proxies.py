@@ -22,7 +22,7 @@ from blockforge.bench import truth as own
 from blockforge.bench.published import Point, read_points
 from blockforge.bench.ranking import Estimate, Rankings, estimate
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.console.tables import to_csv
+from blockforge.console.csv_text import to_csv
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.files import append_text

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blockforge.console.tables import to_csv
+from blockforge.console.csv_text import to_csv
 from blockforge.errors import BlockforgeError
 from blockforge.files import append_text
 

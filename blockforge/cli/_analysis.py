@@ -135,8 +135,8 @@ def finish(
         table: what is printed, and written unless `csv` says more.
         whole: the JSON, if it is not the table.
     """
-    from blockforge.analyze.tables import shown
-    from blockforge.console.tables import to_csv
+    from blockforge.analyze.result_rows import shown
+    from blockforge.console.csv_text import to_csv
     from blockforge.figures import write_figure, write_remark
 
     folder = output if output is not None else default_folder(command, [case.label for case in cases])

@@ -30,7 +30,7 @@ def ablate(
       blockforge ablate my_table.yaml --latency -o table.md
     """
     from blockforge import ablation
-    from blockforge.console.tables import to_csv
+    from blockforge.console.csv_text import to_csv
     from blockforge.errors import BlockforgeError
 
     if name is None:
@@ -58,7 +58,7 @@ def _latency_ms(arch: Architecture) -> float:
 
 def _print(heading: str, cells: list[dict[str, object]], notes: list[str | None]) -> None:
     from blockforge.ablation import shown, title
-    from blockforge.console.tables import columns
+    from blockforge.console.csv_text import columns
     from blockforge.console.text_table import Number, TextTable, Words
 
     names = columns(cells)

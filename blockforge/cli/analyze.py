@@ -61,7 +61,7 @@ def analyze_cka(
     from blockforge.analyze import similarity
     from blockforge.analyze.cases import pair
     from blockforge.analyze.plots import draw_similarity
-    from blockforge.analyze.tables import similarity_rows, summary_rows
+    from blockforge.analyze.result_rows import similarity_rows, summary_rows
 
     found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     groups = [pair(found)] if between else [(case, case) for case in found]
@@ -107,7 +107,7 @@ def analyze_erf(
     """
     from blockforge.analyze import effective_receptive_field
     from blockforge.analyze.plots import draw_receptive_fields
-    from blockforge.analyze.tables import field_rows
+    from blockforge.analyze.result_rows import field_rows
 
     found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("erf", found) as advance:
@@ -144,7 +144,7 @@ def analyze_rf(
     """
     from blockforge.analyze import relative_receptive_fields
     from blockforge.analyze.plots import draw_reaches
-    from blockforge.analyze.tables import labelled
+    from blockforge.analyze.result_rows import labelled
 
     found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("rf", found) as advance:
@@ -179,7 +179,7 @@ def analyze_m(
     """
     from blockforge.analyze import token_weights
     from blockforge.analyze.plots import draw_token_weights
-    from blockforge.analyze.tables import labelled, token_rows
+    from blockforge.analyze.result_rows import labelled, token_rows
 
     (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, data, images, images)
     layers = token_weights(case.model, case.batches)
@@ -219,7 +219,7 @@ def analyze_cam(
     """
     from blockforge.analyze import AnalysisError, grad_cam
     from blockforge.analyze.plots import draw_class_map
-    from blockforge.analyze.tables import top_rows
+    from blockforge.analyze.result_rows import top_rows
 
     if not image.is_file():
         raise AnalysisError(f"there is no image {image}")
@@ -260,7 +260,7 @@ def analyze_activations(
     """
     from blockforge.analyze import activation_statistics
     from blockforge.analyze.plots import draw_activations
-    from blockforge.analyze.tables import labelled
+    from blockforge.analyze.result_rows import labelled
 
     found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
     with watched("activations", found) as advance:

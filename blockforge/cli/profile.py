@@ -107,7 +107,7 @@ def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable
 
 
 def _write(folder: Path, arch: Architecture, found: list[Latency], nodes: list[NodeTime]) -> None:
-    from blockforge.console.tables import to_csv
+    from blockforge.console.csv_text import to_csv
     from blockforge.draw.svg import to_svg
 
     make_folder(folder)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from blockforge.console.live import LiveStorages
+from blockforge.compiler.costs.live_storages import LiveStorages
 from blockforge.kernels.costs import COSTED
 
 _PACKAGES = ("numba",)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks.base import Op
-from blockforge.console.live import LiveStorages
+from blockforge.compiler.costs.live_storages import LiveStorages
 from blockforge.kernels import backend
 from blockforge.kernels.costs import rehearsal
 from blockforge.measure.memory import held

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from blockforge.console.tables import lines_csv, to_csv
+from blockforge.console.csv_text import lines_csv, to_csv
 from blockforge.errors import BlockforgeError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import Names, by_table, in_layers
+from blockforge.weights.tensor_names import Names, by_table, in_layers
 
 
 def _rows(stem: str, stage: str, norm: str, scale: str, head: str) -> dict[str, Names]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table
+from blockforge.weights.tensor_names import by_table
 
 _ROWS = {
     "stem.0": "stem.proj",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blockforge.weights import vmamba
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tensor_names import by_table, in_layers
 
 _LAYER = {
     **vmamba.SS2D,

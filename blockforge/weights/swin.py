@@ -7,7 +7,7 @@ import re
 from torch import Tensor
 
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tensor_names import by_table, in_layers
 
 _LAYER = {
     "attention.norm": "norm1",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from blockforge.weights.mlla import AROUND_LAYERS
 from blockforge.weights.official import Family, register
-from blockforge.weights.tables import by_table, in_layers
+from blockforge.weights.tensor_names import by_table, in_layers
 
 _MIXER = {
     "op.gate": "attn.gate",

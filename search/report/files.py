@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockforge.console.tables import lines_csv
+from blockforge.console.csv_text import lines_csv
 from blockforge.errors import BlockforgeError
 from blockforge.figures import write_figure
 from blockforge.files import make_folder, write_text

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.console.live import LiveStorages
+from blockforge.compiler.costs.live_storages import LiveStorages
 from blockforge.errors import did_you_mean
 from blockforge.kernels.costs import CostError, rehearsal
 from blockforge.optimizers import OPTIMIZERS
