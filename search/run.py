@@ -16,9 +16,9 @@ from optuna.study import Study
 
 from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
+from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import check_budget
 from blockforge.search.objective import Measure, check_remakable, is_remakable
-from blockforge.search.progress import Reporter, make_reporter
 from blockforge.search.report import files
 from blockforge.search.result import SearchResult
 from blockforge.search.samplers.sampling import check_sampler, quiet_optuna
@@ -36,7 +36,7 @@ from blockforge.search.study.storage import (
     read_attributes,
     shown_url,
 )
-from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.trial_progress import Reporter, reporter
 from blockforge.search.workers.launcher import Crew, Launcher
 from blockforge.search.workers.session import MAX_IDLE, Session
 from blockforge.search.workers.supervisor import run_crew
@@ -132,10 +132,10 @@ def search(
             stack.enter_context(working_in(folder))
         if progress:
             announce(plan)
-        interrupts = stack.enter_context(Interrupts())
+        interrupts = stack.enter_context(EvaluationInterrupts())
         try:
             opened_storage = stack.enter_context(opened(place.where, interrupts.stopped))
-            run = _Run(plan, place, opened_storage, make_reporter(progress), max_idle, lease, interrupts)
+            run = _Run(plan, place, opened_storage, reporter(progress), max_idle, lease, interrupts)
             alone = workers == 1 and launcher == "local" and not _needs_a_process(plan, place)
             return run.alone() if alone else run.crew(workers, launcher, address)
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
@@ -201,7 +201,7 @@ class _Run:
     reporter: Reporter
     max_idle: int
     lease: float
-    interrupts: Interrupts
+    interrupts: EvaluationInterrupts
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()

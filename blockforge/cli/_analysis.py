@@ -109,9 +109,9 @@ def opened(
 
 def watched(what: str, cases: Sequence[Case]) -> AbstractContextManager[Callable[[], None]]:
     """Shows progress over the batches of all cases."""
-    from blockforge.analyze.progress import progress
+    from blockforge.console.progress import counting
 
-    return progress(what, sum(len(case.batches) for case in cases))
+    return counting(what, sum(len(case.batches) for case in cases))
 
 
 def finish(

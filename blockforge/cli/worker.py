@@ -31,15 +31,15 @@ def worker(
     from rich.console import Console
 
     from blockforge.errors import SearchError
-    from blockforge.search.progress import make_reporter
     from blockforge.search.report.files import read_place
+    from blockforge.search.trial_progress import reporter
     from blockforge.search.workers.worker import work
 
     if "://" not in storage and not Path(storage).exists():
         raise SearchError(f"there is no study in {storage}\n  hint: blockforge search --out {storage} starts one")
     place = read_place(Path(storage)) if "://" not in storage else {}
-    reporter = make_reporter(True, Console(stderr=True))
-    reason, received = work(place.get("storage", storage), place.get("study", study), reporter=reporter, lease=lease)
+    known = place.get("storage", storage), place.get("study", study)
+    reason, received = work(*known, reporter=reporter(True, Console(stderr=True)), lease=lease)
     if reason is not None:
         print(f"ended early: {reason}")
     if received is not None:

@@ -20,13 +20,13 @@ from blockforge.train.augment import normalization
 from blockforge.train.batches import check_batches, plan_batches, tell_batches
 from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import Data, Want
+from blockforge.train.epoch_progress import Reporter, reporter
 from blockforge.train.identity import compare, identity, tell_changes
 from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
 from blockforge.train.opening import open_data
 from blockforge.train.prepare import Overrides, make_model, workers_for
-from blockforge.train.progress import Reporter, make_reporter
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import DivergedError, TrainResult
 from blockforge.weights.files import Weights
@@ -98,7 +98,7 @@ def _fit(
     shown = progress if accelerator.is_main_process or not isinstance(progress, bool) else False
     trainer = Trainer(
         network, data, recipe, normalize, want, batches, accelerator,
-        folder=folder, settings=settings, reporter=make_reporter(shown),
+        folder=folder, settings=settings, reporter=reporter(shown),
     )  # fmt: skip
     if accelerator.is_main_process:
         tell_batches(batches, recipe, data, want.world)

@@ -16,16 +16,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import DataError
+from blockforge.interrupts import Interrupts
 from blockforge.train import checkpoint
 from blockforge.train.augment import Augment, Normalize
 from blockforge.train.batches import Batches
 from blockforge.train.checkpoint import Parts, Position
 from blockforge.train.data import Batch, Data, Want, mixed
+from blockforge.train.epoch_progress import Reporter
 from blockforge.train.evaluate import measure
-from blockforge.train.interrupts import Interrupts
 from blockforge.train.logs import Folder
 from blockforge.train.optim import clip_gradients, lr_factor, make_average, make_optimizer
-from blockforge.train.progress import Reporter
 from blockforge.train.recipe import Recipe
 from blockforge.train.result import EpochRecord, Evaluation
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from optuna.study import Study
 
 from blockforge.errors import SearchError
-from blockforge.search.progress import Reporter
+from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch
 from blockforge.search.study.trials import recover
-from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.trial_progress import Reporter
 from blockforge.search.workers.launcher import Crew, Handle, Launcher, Starter, starter
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
@@ -34,7 +34,7 @@ class _Slot:
 
 
 def run_crew(
-    crew: Crew, study: Study, history: History, reporter: Reporter, interrupts: Interrupts,
+    crew: Crew, study: Study, history: History, reporter: Reporter, interrupts: EvaluationInterrupts,
     launcher: Launcher = "local", address: str | None = None,
 ) -> str | None:  # fmt: skip
     """Start workers, start those again that die, and follow the study until all have ended.
@@ -71,7 +71,7 @@ def run_crew(
     return _reason(study, slots)
 
 
-def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: Interrupts) -> bool:
+def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: EvaluationInterrupts) -> bool:
     """Free the trial of a worker that died and start another in its place; whether one died."""
     if slot.over or (how := slot.handle.ended()) is None:
         return False

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from blockforge.search.workers.interrupts import Interrupts
+from blockforge.interrupts import EvaluationInterrupts
 
 OVERTIME = 75
 """Exit code of a worker whose evaluation did not end when its time was over."""
@@ -28,7 +28,7 @@ class Watchdog:
         overtime: called with the seconds before an evaluation that does not end takes the process with it.
     """
 
-    def __init__(self, interrupts: Interrupts, parent: int | None) -> None:
+    def __init__(self, interrupts: EvaluationInterrupts, parent: int | None) -> None:
         self.interrupts, self.parent = interrupts, parent
         self.overtime: Callable[[], None] = lambda: None
         self._over = threading.Event()

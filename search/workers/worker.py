@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockforge.blocks import registry
+from blockforge.console.progress import Display
 from blockforge.errors import BlockforgeError, SearchError
-from blockforge.search.progress import Reporter, Silent
+from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import LEASE, Lease
 from blockforge.search.study.settings import announce, read_plan
 from blockforge.search.study.storage import STUDY, join_study, opened, shown_url
-from blockforge.search.workers.interrupts import Interrupts
+from blockforge.search.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.session import MAX_IDLE, Session
 from blockforge.search.workers.watchdog import Watchdog
 
@@ -53,7 +54,7 @@ def work(
     """
     registry.load_plugins(plugins)
     drawn = random.SystemRandom().getrandbits(48) if stream is None else stream
-    with quiet_optuna(), Interrupts() as interrupts, Watchdog(interrupts, parent) as watchdog:
+    with quiet_optuna(), EvaluationInterrupts() as interrupts, Watchdog(interrupts, parent) as watchdog:
         try:
             with contextlib.ExitStack() as stack:
                 known = stack.enter_context(opened(storage, interrupts.stopped, waits=worker is not None))
@@ -64,7 +65,7 @@ def work(
                 own = stack.enter_context(Lease(found, lease, worker))
                 session = Session(plan, found, own, interrupts, drawn)
                 watchdog.overtime = session.overtime
-                reason = _run(session, own, reporter or Silent(), max_idle)
+                reason = _run(session, own, reporter or TrialProgress(Display()), max_idle)
         except OSError as e:  # what an objective raises is kept with its trial: this is the journal
             raise SearchError(f"cannot write in {shown_url(storage)}: {e.strerror or e}") from e
         return reason, interrupts.received

@@ -11,10 +11,12 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import blockforge as bf
+from blockforge.console.progress import Bar, Lines
 from blockforge.search import SearchResult, search
-from blockforge.search.progress import Bar, Lines, make_reporter
 from blockforge.search.report.summary import report
 from blockforge.search.study.records import TrialRecord
+from blockforge.search.trial_progress import TrialProgress
+from blockforge.search.trial_progress import reporter as fitting_reporter
 from blockforge.spec import Spec, holes
 
 
@@ -104,9 +106,10 @@ def _trials() -> list[TrialRecord]:
 
 def test_lines_show_counts_where_there_is_no_terminal() -> None:
     text = io.StringIO()
-    reporter = make_reporter(True, Console(file=text))
-    assert isinstance(reporter, Lines)
-    reporter.seconds = 0
+    reporter = fitting_reporter(True, Console(file=text))
+    assert isinstance(reporter, TrialProgress)
+    assert isinstance(reporter.shown, Lines)
+    reporter.shown.seconds = 0
     reporter.start(10, [])
     for trial in _trials():
         reporter.update(trial)
@@ -119,8 +122,9 @@ def test_lines_show_counts_where_there_is_no_terminal() -> None:
 
 def test_a_terminal_gets_a_bar() -> None:
     text = io.StringIO()
-    reporter = make_reporter(True, Console(file=text, force_terminal=True, width=120))
-    assert isinstance(reporter, Bar)
+    reporter = fitting_reporter(True, Console(file=text, force_terminal=True, width=120))
+    assert isinstance(reporter, TrialProgress)
+    assert isinstance(reporter.shown, Bar)
     reporter.start(5, _trials()[:2])
     for trial in _trials()[2:]:
         reporter.update(trial)

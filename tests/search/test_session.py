@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import blockforge as bf
+from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.objective import as_measure
 from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import Lease
 from blockforge.search.study.settings import Plan
 from blockforge.search.study.storage import open_study, opened
-from blockforge.search.workers.interrupts import Interrupts
 from blockforge.search.workers.session import Session, Task
 from blockforge.spec import Spec
 from blockforge.units import Budget
@@ -35,7 +35,7 @@ def workers(request: pytest.FixtureRequest, few: Spec, tmp_path: Path) -> Iterat
             storage = stack.enter_context(opened(where))
             study = open_study(storage, {}, settings=plan.settings())
             lease = stack.enter_context(Lease(study))
-            return Session(plan, study, lease, Interrupts())
+            return Session(plan, study, lease, EvaluationInterrupts())
 
         yield worker
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from blockforge.cli import main
 from blockforge.train import Data, EpochRecord, fit, load_recipe, loop
 from blockforge.train.checkpoint import CHECKPOINT
-from blockforge.train.progress import Silent
+from blockforge.train.epoch_progress import EpochProgress
 
 RECIPE = {"epochs": 3, "batch_size": 64, "lr": 0.01, "ema": 0.9, "save_seconds": 0.0, "flip": 0.5, "mixup": 0.2}
 PROGRAM = """
@@ -36,8 +36,9 @@ class _PowerError(Exception):
     """The lights go out."""
 
 
-class _OutAt(Silent):
+class _OutAt(EpochProgress):
     def __init__(self, step: int) -> None:
+        super().__init__()
         self.at = step
 
     def step(self, done: int, loss: float, lr: float) -> None:
@@ -149,7 +150,7 @@ def test_ctrl_c_saves_and_exits_130(
 
 
 def test_the_log_of_a_resumed_run_has_every_epoch_once(net: Any, data: Data, fast: Any, tmp_path: Path) -> None:
-    class OutAfterEpoch(Silent):
+    class OutAfterEpoch(EpochProgress):
         def epoch(self, record: EpochRecord) -> None:
             raise _PowerError("after an epoch")
 

@@ -22,9 +22,9 @@ from blockforge.locks import KernelLock
 from blockforge.train import Data, RunError, fit, loop
 from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import TensorSplit
+from blockforge.train.epoch_progress import EpochProgress
 from blockforge.train.logs import LOCK, RUN
 from blockforge.train.optim import lr_factor
-from blockforge.train.progress import Silent
 from blockforge.train.recipe import load_recipe
 
 
@@ -32,10 +32,11 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
-class _Meanwhile(Silent):
+class _Meanwhile(EpochProgress):
     """Does something after the first step of a run."""
 
     def __init__(self, do: Callable[[], object]) -> None:
+        super().__init__()
         self.do = do
 
     def step(self, done: int, loss: float, lr: float) -> None:
@@ -186,7 +187,7 @@ def test_more_epochs_go_on(
 ) -> None:
     recipe = {**fast, "schedule": schedule}
 
-    class Off(Silent):
+    class Off(EpochProgress):
         def step(self, done: int, loss: float, lr: float) -> None:
             if done > stopped_at:
                 raise KeyboardInterrupt

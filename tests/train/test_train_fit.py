@@ -13,8 +13,8 @@ import torch
 import blockforge as bf
 from blockforge.train import Data, DataError, DivergedError, EpochRecord, RunError, evaluate, fit, loop
 from blockforge.train.checkpoint import CHECKPOINT
+from blockforge.train.epoch_progress import EpochProgress
 from blockforge.train.optim import clip_gradients
-from blockforge.train.progress import Silent
 
 
 def test_a_network_learns_and_the_figures_are_its_own(net: Any, data: Data, fast: Any) -> None:
@@ -168,7 +168,7 @@ class _StopError(Exception):
     """What a caller ends a run with."""
 
 
-class _FirstEpoch(Silent):
+class _FirstEpoch(EpochProgress):
     def epoch(self, record: EpochRecord) -> None:
         raise _StopError(f"{record.top1}")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from blockforge.console import progress
+from blockforge.console.progress import Display, display
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord, Verdict
 
 
@@ -29,16 +29,6 @@ class Reporter(Protocol):
 
     def stop(self) -> None:
         """The search ended."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None: ...
-
-    def update(self, record: TrialRecord) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 class Tally:
@@ -81,54 +71,30 @@ class Tally:
         minutes, seconds = divmod(round((self.target - self.evaluated) / self.rate), 60)
         return f"{minutes}:{seconds:02d}"
 
+    def line(self) -> str:
+        return f"{self.evaluated}/{self.target} evaluated, {self.text()}, {self.remaining()} left"
 
-class Bar:
-    """A live bar. It redraws itself while a candidate is being evaluated."""
 
-    def __init__(self, console: Console) -> None:
-        self.progress = progress.bar("search", console)
+class TrialProgress:
+    """Shows how many candidates were evaluated. A bar redraws itself while one is."""
+
+    def __init__(self, shown: Display) -> None:
+        self.shown = shown
 
     def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
         self.tally = Tally(target, earlier, signs)
-        self.task = self.progress.add_task("search", total=target, completed=self.tally.evaluated, text="")
-        self.progress.start()
+        self.shown.start(target, self.tally.evaluated, self.tally.line, resumed=bool(earlier))
 
     def update(self, record: TrialRecord) -> None:
         self.tally.add(record)
-        self.progress.update(self.task, completed=self.tally.evaluated, text=self.tally.text())
+        self.shown.update(self.tally.evaluated, self.tally.text(), self.tally.line)
 
     def stop(self) -> None:
-        self.progress.stop()
+        self.shown.stop()
 
 
-class Lines:
-    """A plain line every `seconds`, for logs and pipes."""
-
-    def __init__(self, console: Console, seconds: float = 5.0) -> None:
-        self.console, self.seconds = console, seconds
-
-    def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
-        self.tally, self.shown, self.news = Tally(target, earlier, signs), time.monotonic(), True
-        if earlier:
-            self.line()
-
-    def update(self, record: TrialRecord) -> None:
-        self.tally.add(record)
-        self.news = True
-        if time.monotonic() - self.shown >= self.seconds:
-            self.line()
-
-    def line(self) -> None:
-        self.shown, self.news = time.monotonic(), False
-        tally = self.tally
-        text = f"{tally.evaluated}/{tally.target} evaluated, {tally.text()}, {tally.remaining()} left"
-        progress.line(self.console, text)
-
-    def stop(self) -> None:
-        if self.news:
-            self.line()
-
-
-def make_reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
+def reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
     """The reporter that fits the terminal, or the one given."""
-    return progress.fitting(show, Silent, Bar, Lines, console)
+    if not isinstance(show, bool):
+        return show
+    return TrialProgress(display("search", show, console, seconds=5.0, to_the_end=True))

@@ -1,4 +1,4 @@
-"""Signals that stop a search between two steps, or in the middle of an evaluation, and never in a write; and the time
+"""Signals that stop a long run between two steps, or in the middle of an evaluation, and never in a write; and the time
 that an evaluation may take."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,30 +21,47 @@ class Overtime(BaseException):
 
 
 class Interrupts:
-    """While it is entered, SIGINT and SIGTERM only set `received`; inside `evaluation` they raise `Stopped`.
+    """While it is entered, the first SIGINT or SIGTERM only sets `received`; the next one acts as usual.
 
     In another thread than the main one Python delivers no signals, and it does nothing.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._evaluating = False
-        self._until: float | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
 
     def stopped(self) -> bool:
         """Whether a signal was received."""
         return self.received is not None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self.__exit__()
+
+
+class EvaluationInterrupts(Interrupts):
+    """While it is entered, every SIGINT or SIGTERM sets `received`; inside `evaluation` it raises `Stopped`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._evaluating = False
+        self._until: float | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._before:
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
+        return self
 
     def evaluation(self, seconds: float | None = None) -> _Evaluation:
         """A block of code that a signal may cut short, or the end of its time with `Overtime`."""
@@ -67,7 +84,7 @@ class Interrupts:
 
 
 class _Evaluation:
-    def __init__(self, interrupts: Interrupts, seconds: float | None) -> None:
+    def __init__(self, interrupts: EvaluationInterrupts, seconds: float | None) -> None:
         self.interrupts, self.seconds = interrupts, seconds
 
     def __enter__(self) -> None:
