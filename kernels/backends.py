@@ -34,7 +34,7 @@ from torch import Tensor
 
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import costs
-from blockforge.kernels.plain import in_transform
+from blockforge.kernels.observers import in_transform
 
 Refusal = Callable[..., str | None]
 """`refuses(x, **facts)`: why a backend cannot run the operator on `x`; None: it can."""
@@ -153,6 +153,17 @@ def needs_numba(x: Tensor, **facts: Any) -> str | None:
     if x.device.type != "cpu":
         return f"numba runs on the CPU, the tensor is on {x.device.type}"
     return None if _installed("numba") else "numba is not installed (pip install 'blockforge[jit]')"
+
+
+def needs_onednn(x: Tensor, *, plain: bool = True, **facts: Any) -> str | None:
+    """Refuses what is not float32 in the CPU's memory, and what somebody looks into."""
+    if x.device.type != "cpu":
+        return f"oneDNN runs on the CPU, the tensor is on {x.device.type}"
+    if x.dtype != torch.float32:
+        return f"for {str(x.dtype).removeprefix('torch.')} torch's own way is as fast"
+    if not torch.backends.mkldnn.is_available():
+        return "this torch was built without oneDNN"
+    return None if plain else "autocast, a counter, a transform or a compiler looks at the operators"
 
 
 def needs_triton(x: Tensor, **facts: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockforge.kernels.plain import is_transformed
+from blockforge.kernels.observers import is_transformed
 
 
 def is_asked_for_more(dy: Tensor) -> bool:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from blockforge.blocks.base import Shape
 from blockforge.blocks.ffns.mlp import MLP
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, activation
 from blockforge.blocks.maps import Maps
+from blockforge.kernels.cpu import activate
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu"])

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockforge.blocks import pieces
 from blockforge.blocks.layers import Conv2d, DWConv
 from blockforge.compiler.lowering.modules import Branch, image_map
+from blockforge.kernels.cpu import channel_blocks
 
 
 def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
@@ -24,22 +24,22 @@ def run(conv: Conv2d, x: Tensor, plain: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 2), (1, (1, 5))])
-def test_a_kernel_that_outweighs_its_map_runs_by_pieces(
+def test_a_kernel_that_outweighs_its_map_runs_by_channel_blocks(
     stride: int, kernel: int | tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE", 5000)
-    monkeypatch.setattr(pieces, "LARGE", 0)
+    monkeypatch.setattr(channel_blocks, "BLOCK", 5000)
+    monkeypatch.setattr(channel_blocks, "LARGE", 0)
     torch.manual_seed(0)
     conv = Conv2d(24, 100, kernel, stride=stride, bias=bias)
     x = torch.randn(1, 24, 6, 5).to(memory_format=torch.channels_last).requires_grad_()
-    assert pieces.outweighs(conv.weight, x)
+    assert channel_blocks.outweighs(conv.weight, x)
     for ours, torchs in zip(run(conv, x, plain=False), run(conv, x, plain=True), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-3)
 
 
 def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "LARGE", 0)
-    monkeypatch.setattr(pieces, "PIECE", 5000)
+    monkeypatch.setattr(channel_blocks, "LARGE", 0)
+    monkeypatch.setattr(channel_blocks, "BLOCK", 5000)
     conv, x = Conv2d(8, 40, 3), torch.randn(1, 8, 3, 3, requires_grad=True)
     conv.weight.requires_grad_(False)
     conv(x).sum().backward()
@@ -47,7 +47,7 @@ def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytes
     conv.weight.requires_grad_(True)
 
     def of_gradients(outweighs: int) -> tuple[Tensor, ...]:
-        monkeypatch.setattr(pieces, "OUTWEIGHS", outweighs)
+        monkeypatch.setattr(channel_blocks, "OUTWEIGHS", outweighs)
         dx, dw = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight], create_graph=True)
         return torch.autograd.grad(dx.square().sum() + dw.square().sum(), [x, conv.weight])
 
@@ -56,7 +56,7 @@ def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytes
 
 
 def test_a_small_kernel_does_not() -> None:
-    assert not pieces.outweighs(Conv2d(8, 8, 3).weight, torch.randn(1, 14, 14, 8))
+    assert not channel_blocks.outweighs(Conv2d(8, 8, 3).weight, torch.randn(1, 14, 14, 8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

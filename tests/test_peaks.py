@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 import blockforge as bf
 from blockforge import specs
-from blockforge.blocks import pieces, primitives, registry
+from blockforge.blocks import primitives, registry
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import Conv2d, Linear
 from blockforge.cli import main
 from blockforge.compiler.costs.cost import BYTES
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
+from blockforge.kernels.cpu import channel_blocks
 from blockforge.measure import peaks
 from blockforge.measure.memory import allocated_peak
 from blockforge.testing import build_on_maps, example_inputs
@@ -30,7 +31,7 @@ NOISE = 40_000
 ZOO = sorted(file.stem for file in Path(specs.__file__).parent.glob("*.yaml"))
 SMALL = {
     "deit_s": 224,  # a stem whose weights, copied twice, outweigh the maps
-    "mambavision_t": 224,  # a downsample by pieces
+    "mambavision_t": 224,  # a downsample by blocks of channels
     "mlp_mixer_b16": 224,  # rows of a product, copied
     "convnext_t": 224,  # a linear layer that becomes a convolution at batch 4
     "vssd_micro": 224,  # convolutions of a stem, where less is alive than at its peak
@@ -73,9 +74,9 @@ CONVS = {  # in, out, kernel, stride, side
     "columns of a smaller map": (64, 128, 3, 2, 16),
     "two taps": (96, 192, 2, 2, 14),
     "a wide map": (64, 64, 3, 1, 56),
-    "pieces, the last one smaller": (320, 640, 3, 2, 14),
-    "pieces, one after the other": (512, 1024, 3, 1, 4),
-    "a piece of few channels": (4, 384, 8, 8, 96),
+    "blocks of channels, the last one smaller": (320, 640, 3, 2, 14),
+    "blocks of channels, one after the other": (512, 1024, 3, 1, 4),
+    "a block of few channels": (4, 384, 8, 8, 96),
     "a strided pointwise one": (256, 1024, 1, 2, 28),
     "a strided pointwise one of few positions": (1024, 2048, 1, 2, 4),
     "one piece": (256, 256, 3, 1, 6),
@@ -123,14 +124,14 @@ def test_operations_share_what_they_hold() -> None:
 
 
 def test_the_path_of_a_convolution_is_that_of_its_costs() -> None:
-    """By pieces exactly where costs say so, at the edge of the sizes too."""
+    """By blocks of channels exactly where costs say so, at the edge of the sizes too."""
     weight = torch.zeros(64, 64, 6, 6)
     for side in (33, 34):
-        assert pieces.outweighs(weight, torch.zeros(1, 64, side, side)) == pieces.is_outweighed(
+        assert channel_blocks.outweighs(weight, torch.zeros(1, 64, side, side)) == channel_blocks.is_outweighed(
             64 * side * side, weight.numel()
         )
-    assert pieces.is_outweighed(64 * 33 * 33, weight.numel())
-    assert not pieces.is_outweighed(64 * 34 * 34, weight.numel())
+    assert channel_blocks.is_outweighed(64 * 33 * 33, weight.numel())
+    assert not channel_blocks.is_outweighed(64 * 34 * 34, weight.numel())
 
 
 PLACES = {

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockforge.blocks.leaves import on_nchw, untouched
-from blockforge.blocks.pieces import by_pieces, outweighs
+from blockforge.blocks.leaves import on_nchw
 from blockforge.errors import OpError
+from blockforge.kernels.cpu import add_dwconv, conv2d, untouched
 from blockforge.kernels.dwconv import dwconv
 from blockforge.kernels.linear import linear
-from blockforge.kernels.plain import dilation_of_1x1
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
@@ -84,35 +82,7 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation, stride, padding = 1, self.stride, self.padding
-        if self.kernel_size == (1, 1) and not torch.compiler.is_exporting():
-            # What a strided 1x1 kernel reads, taken out first: oneDNN's backward of the strided one writes out
-            # of bounds on narrow channels-last maps (uxlfoundation/oneDNN#6035).
-            read = _read_by_1x1(x.permute(0, 2, 3, 1), stride, padding)  # type: ignore[arg-type]
-            if self.groups == 1 and read.is_contiguous():
-                return linear(read, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-            x, dilation, stride, padding = read.permute(0, 3, 1, 2), dilation_of_1x1(x), (1, 1), (0, 0)
-        elif self.groups == 1 and outweighs(self.weight, x):
-            how: Any = (self.stride, self.padding)
-            return by_pieces(x.permute(0, 2, 3, 1), self.weight, self.bias, *how).permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
-        if not torch.is_grad_enabled():
-            return y
-        return y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # an image stays NCHW then: see `image_map`
-
-
-def _read_by_1x1(x: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """The positions of x_BHWC that a 1x1 kernel reads, and zeros for those in the padding."""
-    if not any(padding):
-        return x if stride == (1, 1) else x[:, :: stride[0], :: stride[1]]
-    first = [-(-p // s) * s - p for p, s in zip(padding, stride, strict=True)]  # the first that is not padding
-    inner = x[:, first[0] :: stride[0], first[1] :: stride[1]]
-    pads: list[int] = []
-    for axis in (1, 0):  # F.pad counts from the last axis
-        step, pad = stride[axis], padding[axis]
-        before, read = -(-pad // step), (x.shape[1 + axis] + 2 * pad - 1) // step + 1
-        pads += [before, read - before - inner.shape[1 + axis]]
-    return F.pad(inner, (0, 0, *pads))
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups, self.kernel_size)  # type: ignore[arg-type]
 
 
 class DWConv(Conv2d):
@@ -129,18 +99,11 @@ class DWConv(Conv2d):
         return dwconv(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
     def residual(self, x: Tensor) -> Tensor:
-        """`x + self(x)` of x_BCHW, with the identity in the kernel's centre: one pass over the map in place of two.
-
-        In half precision the sum 1 + weight would round the weight away, so there it is two passes.
-        """
-        if x.dtype not in (torch.float32, torch.float64):
-            return x + self(x)
-        height, width = self.kernel_size
-        centre = F.pad(self.weight.new_ones(1, 1, 1, 1), (width // 2, width // 2, height // 2, height // 2))
-        return dwconv(x.permute(0, 2, 3, 1), self.weight + centre, self.bias).permute(0, 3, 1, 2)
+        """`x + self(x)` of x_BCHW, in one pass over the map where its type allows."""
+        return add_dwconv(self, x)
 
 
-def add_dwconv(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
+def residual_dwconv(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
     """`x + conv(x)` as y_BHWC, in one pass where the convolution may be computed around."""
     if untouched(conv, DWConv):
         return on_nchw(conv.residual, x_BHWC)  # type: ignore[arg-type]
@@ -205,6 +168,5 @@ def init_states(A_log: Tensor) -> None:
 
 def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """`x * scale + bias` of every channel, as the depth-wise 1x1 convolution that operator counters see."""
-    kernel, dilation = scale[:, None, None, None], dilation_of_1x1(x)
-    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, dilation=dilation, groups=x.shape[-1])
+    y = conv2d(x.permute(0, 3, 1, 2), scale[:, None, None, None], bias, (1, 1), (0, 0), x.shape[-1], (1, 1))
     return y.permute(0, 2, 3, 1)

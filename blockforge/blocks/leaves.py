@@ -6,7 +6,8 @@ as everywhere:
 - A leaf takes and gives what its class in torch takes and gives. Maps are x_BHWC, a convolution or a batch norm works
   on x_BCHW: who holds such a leaf permutes around the call, which copies nothing. The place of a leaf keeps its layout,
   whatever stands there later.
-- A leaf is called. Only one that is still as it was made, which nobody watches, may be computed around (`untouched`).
+- A leaf is called. Only one that is still as it was made, which nobody watches, may be computed around (`untouched`, of
+  `blockforge.kernels.cpu`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, pooling
-from torch.nn.modules.module import _has_any_global_hook
 
 from blockforge.blocks.base import Layout
 
@@ -37,19 +37,6 @@ def on_nchw(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor) -> Tensor:
 def on_map(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor, layout: Layout) -> Tensor:
     """What a leaf at a place of this layout makes of a map, as y_BHWC."""
     return on_nchw(leaf, x_BHWC) if layout == "NCHW" else leaf(x_BHWC)
-
-
-def untouched(leaf: nn.Module, made: type) -> bool:
-    """Whether a leaf is exactly of the class that it was made of, its parameters plain and its call watched by nobody:
-    then computing what it computes in another way is the same as calling it."""
-    if type(leaf) is not made or "forward" in leaf.__dict__ or _has_any_global_hook():
-        return False
-    if leaf._forward_hooks or leaf._forward_pre_hooks or leaf._backward_hooks or leaf._backward_pre_hooks:
-        return False
-    for p in leaf._parameters.values():  # asked at every call: no generator
-        if type(p) is not nn.Parameter and hasattr(p, "__tensor_flatten__"):
-            return False
-    return True
 
 
 def bias_of(linear: nn.Module, x: Tensor) -> Tensor | None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from blockforge.blocks.inplace import activate
-from blockforge.blocks.leaves import TAKE_NCHW, layout_of, untouched
+from blockforge.blocks.leaves import TAKE_NCHW, layout_of
+from blockforge.kernels.cpu import activate, untouched
 
 _ACTS = (nn.GELU, nn.ReLU, nn.SiLU)
 _GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW, *_ACTS)

@@ -6,8 +6,8 @@ These agree with half of what torch's FlopCounterMode counts, operation by opera
 from __future__ import annotations
 
 from blockforge.blocks.base import Cost, Shape
-from blockforge.blocks.scratch import ConvScratch, LinearScratch
 from blockforge.kernels.costs import costed
+from blockforge.kernels.cpu.memory import ConvScratch, LinearScratch
 
 
 def linear(

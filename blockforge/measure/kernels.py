@@ -16,7 +16,7 @@ from torch import Tensor
 from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import backend, operators
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.measure.memory import allocated_peak
 
 _WARM_UP = 2

@@ -13,7 +13,7 @@ from torch import Tensor, library
 from blockforge.kernels.buffers import address, empty
 from blockforge.kernels.channel_attention import numba_kernels, torch_impl
 from blockforge.kernels.channel_attention.derivative import backward, save
-from blockforge.kernels.jit import pieces, spread
+from blockforge.kernels.cpu.jit import pieces, spread
 
 
 def channel_attention(x_BLC: Tensor, q_BPC: Tensor, k_BPC: Tensor, v_BLC: Tensor, groups: int) -> Tensor:

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from blockforge.kernels.jit import ONE, ZERO, at, exp, jit, put
+from blockforge.kernels.cpu.jit import ONE, ZERO, at, exp, jit, put
 
 LANES = 16
 """Numbers of a vector. Narrower processors work on it in parts."""

@@ -15,8 +15,8 @@ from torch import Tensor, library
 from blockforge.kernels.buffers import empty
 from blockforge.kernels.channel_attention import torch_impl, triton_kernels
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.launch import start
-from blockforge.kernels.tiles import precision, tile
+from blockforge.kernels.gpu.launch import start
+from blockforge.kernels.gpu.tiles import precision, tile
 
 _ROWS, _SIDE = 64, 32
 """Most positions and channels of a tile: the largest at which no program of 4 warps runs out of registers (seen in

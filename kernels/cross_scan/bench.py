@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.cross_scan import DIRECTIONS, cross_scan
 from blockforge.kernels.selective_scan.bench import loop
 

@@ -16,7 +16,7 @@ from blockforge.kernels.buffers import empty
 from blockforge.kernels.cross_scan import captured
 from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, Order
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.plain import as_given, is_unseen
+from blockforge.kernels.observers import as_given, is_unseen
 
 _EIGHT = ", ".join(["Tensor"] * 8)
 _MAP = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockforge.kernels.backends import Operator, anywhere
-from blockforge.kernels.plain import is_plain, needs_onednn
+from blockforge.kernels.backends import Operator, anywhere, needs_onednn
+from blockforge.kernels.observers import is_plain
 
 __all__ = ["OPERATOR", "dwconv"]
 

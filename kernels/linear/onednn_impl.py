@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, library
 
+from blockforge.kernels.cpu.convolutions import dilation_of_1x1
 from blockforge.kernels.derivatives import is_asked_for_more
 from blockforge.kernels.linear.ways import is_convolved, is_small
-from blockforge.kernels.plain import dilation_of_1x1
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

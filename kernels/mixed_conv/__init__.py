@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere, needs_numba
-from blockforge.kernels.plain import is_watched
-from blockforge.kernels.tiles import needs_triton_in_float32
+from blockforge.kernels.gpu.tiles import needs_triton_in_float32
+from blockforge.kernels.observers import is_watched
 
 __all__ = ["LARGEST_SIDE", "MOST_HEADS", "MOST_OUTPUTS", "OPERATOR", "mixed_conv"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.mixed_conv import mixed_conv
 
 _SIDES = (3, 5, 7, 9)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockforge.kernels.buffers import address, empty, zeros
-from blockforge.kernels.jit import pieces, spread
+from blockforge.kernels.cpu.jit import pieces, spread
 from blockforge.kernels.mixed_conv import numba_kernels, operators
 from blockforge.kernels.mixed_conv.numba_kernels import LANES
 

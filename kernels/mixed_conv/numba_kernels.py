@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockforge.kernels.jit import ZERO, at, jit, put
+from blockforge.kernels.cpu.jit import ZERO, at, jit, put
 from blockforge.kernels.mixed_conv.numba_vectors import (
     LANES,
     POSITIONS,

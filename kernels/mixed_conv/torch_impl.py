@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.kernels.cpu.convolutions import dilation_of_1x1
+
 
 def mixed_conv(
     x_BHWC: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], mix: tuple[Tensor, Tensor] | None = None
@@ -18,10 +20,8 @@ def mixed_conv(
     x = x_BHWC.permute(0, 3, 1, 2)
     if mix is None:
         return _interleaved(x, weights, biases).permute(0, 2, 3, 1)
-    # A dilation is without effect on a 1x1 kernel; it keeps torch on a CPU from its own slow loops over the groups.
-    dilation = 2 if x.device.type == "cpu" and not torch.compiler.is_exporting() else 1
     groups = weights[0].shape[0]
-    y = F.conv2d(_interleaved(x, weights, biases), *mix, dilation=dilation, groups=groups)
+    y = F.conv2d(_interleaved(x, weights, biases), *mix, dilation=dilation_of_1x1(x), groups=groups)
     return y.permute(0, 2, 3, 1)
 
 

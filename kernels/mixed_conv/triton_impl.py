@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
 from blockforge.kernels.mixed_conv import operators, triton_kernels
 
 _CHANNELS = 32

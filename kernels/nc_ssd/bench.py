@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.nc_ssd import nc_ssd
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
+from blockforge.kernels.gpu.tiles import precision, tile
 from blockforge.kernels.nc_ssd import torch_impl, triton_kernels
-from blockforge.kernels.tiles import precision, tile
 
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 32
 """Most positions in a tile: as many as registers hold (seen in what the compiler gives, not timed)."""

@@ -9,7 +9,7 @@ last to the first, its states are computed again and the gradients with them.
 
 from __future__ import annotations
 
-from blockforge.kernels.jit import LN_2, LOG2_E, ONE, ZERO, at, exp, exp2, jit, put, scratch, sigmoid, softplus
+from blockforge.kernels.cpu.jit import LN_2, LOG2_E, ONE, ZERO, at, exp, exp2, jit, put, scratch, sigmoid, softplus
 from blockforge.kernels.selective_scan.numba_kernels import WIDTH, state, store
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.buffers import address, zeros
+from blockforge.kernels.cpu.jit import pieces, spread
 from blockforge.kernels.cross_scan.directions import Order
-from blockforge.kernels.jit import pieces, spread
 from blockforge.kernels.selective_scan import numba_backward, numba_kernels, operators
 
 Array = np.ndarray[Any, Any]

@@ -22,7 +22,7 @@ distance it does not know: loops are split along that line, and the bench shows 
 
 from __future__ import annotations
 
-from blockforge.kernels.jit import LOG2_E, ZERO, at, exp, exp2, jit, put, scratch, softplus
+from blockforge.kernels.cpu.jit import LOG2_E, ZERO, at, exp, exp2, jit, put, scratch, softplus
 
 WIDTH = 192
 """Most channels of a tile: wide enough for long vector loops, narrow enough for the fastest cache."""

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.plain import is_functional
+from blockforge.kernels.observers import is_functional
 from blockforge.kernels.selective_scan import captured
 
 _OVERHEAD = 16_000

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blockforge.kernels.buffers import zeros
 from blockforge.kernels.cross_scan.directions import Order
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
 from blockforge.kernels.selective_scan import operators, triton_kernels
 
 _CHUNK, _WIDTH, _WARPS = 64, 32, 8

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.ssd import ssd
 from blockforge.kernels.ssd.reference import ssd as loop
 

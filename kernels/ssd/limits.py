@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blockforge.kernels.tiles import needs_triton_in_float32, tile
+from blockforge.kernels.gpu.tiles import needs_triton_in_float32, tile
 
 _LARGEST_SIDE, _LARGEST_STATE = 128, 64 * 128
 

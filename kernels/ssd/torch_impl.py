@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from blockforge.kernels.plain import as_given, is_functional
+from blockforge.kernels.observers import as_given, is_functional
 from blockforge.kernels.ssd import captured
 from blockforge.kernels.ssd.operators import Gradients, differentiable
 

@@ -13,10 +13,10 @@ import torch
 import triton
 from torch import Tensor
 
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
+from blockforge.kernels.gpu.tiles import precision, tile
 from blockforge.kernels.ssd import triton_kernels
 from blockforge.kernels.ssd.operators import Gradients, derivative, differentiable
-from blockforge.kernels.tiles import precision, tile
 
 _FORWARD_CHUNK, _BACKWARD_CHUNK = 64, 32
 """Most positions in a chunk: as many as registers hold (seen in what the compiler gives, not timed)."""

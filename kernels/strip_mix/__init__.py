@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere
-from blockforge.kernels.tiles import needs_triton_in_float32
+from blockforge.kernels.gpu.tiles import needs_triton_in_float32
 
 __all__ = ["OPERATOR", "Axis", "strip_mix"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.strip_mix import strip_mix
 
 _STRIP, _PATCH = 3, 2

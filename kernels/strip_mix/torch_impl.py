@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.kernels.plain import dilation_of_1x1
+from blockforge.kernels.cpu.convolutions import dilation_of_1x1
 
 
 def strip_mix(

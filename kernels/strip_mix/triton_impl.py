@@ -14,9 +14,9 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from blockforge.kernels.derivatives import is_asked_for_more, of_plain
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
+from blockforge.kernels.gpu.tiles import precision, tile
 from blockforge.kernels.strip_mix import torch_impl, triton_kernels
-from blockforge.kernels.tiles import precision, tile
 
 _MOST_POSITIONS, _MOST_SUMMED = 64, 32
 """Positions of a tile, and those that one product sums over."""

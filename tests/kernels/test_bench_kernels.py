@@ -11,7 +11,7 @@ import torch
 
 from blockforge.cli import main
 from blockforge.kernels import operators
-from blockforge.kernels.cases import Case
+from blockforge.kernels.benchmark import Case
 from blockforge.kernels.cross_scan import bench as cross_scan
 from blockforge.measure import kernels, scaling
 

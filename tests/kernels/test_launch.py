@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import blockforge as bf
 from blockforge.kernels import KernelError
 from blockforge.kernels.cross_scan.directions import Order
-from blockforge.kernels.launch import start
+from blockforge.kernels.gpu.launch import start
 
 KERNELS = Path(bf.__file__).parents[1] / "kernels"
 
@@ -103,6 +103,8 @@ def test_precision_by_either_setting(setting: str) -> None:
     """In a process of its own: torch does not let one go back to the older setting."""
     if "fp32_precision" in setting and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this torch has the older setting alone")
-    code = f"import torch; {setting}\nfrom blockforge.kernels.tiles import precision\nprint(precision(torch.zeros(1)))"
+    code = (
+        f"import torch; {setting}\nfrom blockforge.kernels.gpu.tiles import precision\nprint(precision(torch.zeros(1)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == SETTINGS[setting], done.stderr

@@ -14,7 +14,7 @@ from blockforge.kernels.backends import KernelError
 
 pytest.importorskip("numba")
 
-from blockforge.kernels import jit
+from blockforge.kernels.cpu import jit
 from blockforge.kernels.mixed_conv import numba_impl
 
 SIDES = (3, 5, 7, 9)

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("numba")
 
-from blockforge.kernels import jit
+from blockforge.kernels.cpu import jit
 
 Array = np.ndarray[Any, Any]
 

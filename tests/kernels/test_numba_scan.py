@@ -13,7 +13,7 @@ from blockforge.kernels.selective_scan import reference, selective_scan, torch_i
 
 pytest.importorskip("numba")
 
-from blockforge.kernels import jit
+from blockforge.kernels.cpu import jit
 from blockforge.kernels.selective_scan import numba_impl
 
 Operands = list[Tensor]

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Aggregator, Cost, Shape, divisible
 from blockforge.blocks.fields import Count, NormParam
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
-from blockforge.blocks.leaves import layout_of, on_map, on_nchw, untouched
+from blockforge.blocks.leaves import layout_of, on_map, on_nchw
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.primitives import conv_shape
@@ -20,6 +19,7 @@ from blockforge.blocks.registry import aggregator
 from blockforge.errors import OpError
 from blockforge.kernels.channel_attention import channel_attention
 from blockforge.kernels.channel_attention import workspace as attention_workspace
+from blockforge.kernels.cpu import activate, untouched
 
 PARTS = 3
 """What is joined at last: the input, what it found in the sources, and the sources."""

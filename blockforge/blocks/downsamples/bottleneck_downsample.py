@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Downsample, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, activation
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
+from blockforge.kernels.cpu import activate
 
 
 @downsample("bottleneck_downsample")

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activate
-from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, add_dwconv
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, residual_dwconv
 from blockforge.blocks.registry import ffn
+from blockforge.kernels.cpu import activate
 
 
 @ffn("conv_mlp")
@@ -57,4 +57,4 @@ class ConvMLPModule(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(activate(self.act, add_dwconv(self.dwconv, self.fc1(x)), own=True))
+        return self.fc2(activate(self.act, residual_dwconv(self.dwconv, self.fc1(x)), own=True))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import DWConv, Linear, activation, default_init
-from blockforge.blocks.leaves import layout_of, on_map, untouched
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.registry import ffn
+from blockforge.kernels.cpu import activate, untouched
 
 EPS = 1e-6
 """Added to the mean response before the division."""

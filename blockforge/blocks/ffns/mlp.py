@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Linear, activation
-from blockforge.blocks.leaves import untouched
 from blockforge.blocks.registry import ffn
+from blockforge.kernels.cpu import activate, untouched
 
 
 @ffn("mlp")

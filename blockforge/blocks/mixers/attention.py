@@ -19,7 +19,7 @@ from blockforge.blocks.registry import mixer
 from blockforge.blocks.resize import bicubic, square_grid
 from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
-from blockforge.kernels.plain import attention
+from blockforge.kernels.attention import attention
 
 DEFAULT_HEAD_DIM = 32
 

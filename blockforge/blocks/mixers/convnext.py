@@ -8,11 +8,11 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.ffns.grn_mlp import GRN
 from blockforge.blocks.fields import Act, NormParam, OddKernel, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import DWConv, Linear, activation
-from blockforge.blocks.leaves import layout_of, on_map, on_nchw, untouched
+from blockforge.blocks.leaves import layout_of, on_map, on_nchw
 from blockforge.blocks.norms.layer_norm import LayerNorm
 from blockforge.blocks.registry import mixer
+from blockforge.kernels.cpu import activate, untouched
 
 
 @mixer("convnext")

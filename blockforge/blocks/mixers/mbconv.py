@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import DWConv, Linear, activation
-from blockforge.blocks.leaves import untouched
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
+from blockforge.kernels.cpu import activate, untouched
 
 
 @mixer("mbconv")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.fields import Count
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Conv2d, DWConv, Linear
-from blockforge.blocks.leaves import on_nchw, untouched
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
+from blockforge.kernels.cpu import activate, untouched
 from blockforge.kernels.mixed_conv import mixed_conv
 
 MAX_HEADS = 16

@@ -10,8 +10,9 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, activation, default_init, same_size
-from blockforge.blocks.leaves import on_nchw, untouched
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
+from blockforge.kernels.cpu import untouched
 
 
 @mixer("sparse_mlp")

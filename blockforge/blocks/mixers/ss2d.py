@@ -13,10 +13,11 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape
 from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
 from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init, init_states
-from blockforge.blocks.leaves import layout_of, on_map, untouched
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
+from blockforge.kernels.cpu import untouched
 from blockforge.kernels.cross_scan import Direction, cross_scan, workspace
 
 Directions = Annotated[

@@ -14,9 +14,10 @@ from blockforge.blocks.base import Cost, Mixer, Shape, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import OddKernel, Width
 from blockforge.blocks.layers import Conv2d, DWConv, Linear, default_init, same_size
-from blockforge.blocks.leaves import on_nchw, untouched
+from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.errors import OpError
+from blockforge.kernels.cpu import untouched
 from blockforge.kernels.strip_mix import Axis, strip_mix
 
 DEFAULT_PATCH = 2

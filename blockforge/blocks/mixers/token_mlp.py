@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.inplace import activate
 from blockforge.blocks.layers import Linear, activation, same_size
-from blockforge.blocks.leaves import untouched
 from blockforge.blocks.registry import mixer
+from blockforge.kernels.cpu import activate, untouched
 
 
 @mixer("token_mlp")

@@ -12,7 +12,7 @@ from blockforge.blocks.base import Cost, Layout, Norm, Shape, divisible
 from blockforge.blocks.fields import Count, Eps
 from blockforge.blocks.registry import norm
 from blockforge.kernels.costs import rehearsing
-from blockforge.kernels.plain import is_transformed
+from blockforge.kernels.observers import is_transformed
 
 
 class GroupNorm2d(nn.GroupNorm):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks.layers import DropPath, activation, channel_affine
-from blockforge.blocks.leaves import layout_of, on_map, untouched
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.recompute import checkpoint
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import InputError, OpError
+from blockforge.kernels.cpu import untouched
 from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 

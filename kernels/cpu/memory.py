@@ -1,12 +1,12 @@
 """What linear layers and convolutions hold for themselves while they run in inference, in float32 on a CPU: copies of
 weights above all, which do not grow with the batch. The rules are those of the code that runs: `kernels.linear.ways`,
-`blocks.pieces` and torch's own."""
+`kernels.cpu.channel_blocks` and torch's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blockforge.blocks.pieces import LANES, PIECE, channels_at_once, is_outweighed
+from blockforge.kernels.cpu.channel_blocks import BLOCK, LANES, channels_at_once, is_outweighed
 from blockforge.kernels.linear import ways
 
 BYTES = 4
@@ -35,7 +35,7 @@ class LinearScratch:
 
 @dataclass(frozen=True)
 class ConvScratch:
-    """Of a dense convolution of a channels-last map, as `layers.Conv2d` computes it.
+    """Of a dense convolution of a channels-last map, as `convolutions.conv2d` computes it.
 
     Attributes:
         read, given: positions of the map and of the result, of one image.
@@ -50,18 +50,20 @@ class ConvScratch:
     alive: int | None
 
     @property
-    def piece(self) -> int:
+    def weights_of_one(self) -> int:
         """Weights of an output channel."""
         return self.in_chs * self.kernel[0] * self.kernel[1]
 
     def held(self, images: int) -> int:
-        if self.kernel == (1, 1):  # strided: what it reads is copied, see `layers.Conv2d`
+        if self.kernel == (1, 1):  # strided: what it reads is copied, see `convolutions.conv2d`
             read = images * self.given * self.in_chs
             return BYTES * (read + self._reordered(images, self.out_chs, read))
         read = images * self.read * self.in_chs
-        if is_outweighed(read, self.piece * self.out_chs):
-            return BYTES * self._by_pieces(images, read)
-        by_torch = self.piece * self.out_chs if self.in_chs > 1 else 0  # channels-last; of one channel either layout is
+        if is_outweighed(read, self.weights_of_one * self.out_chs):
+            return BYTES * self._by_channel_blocks(images, read)
+        by_torch = (
+            self.weights_of_one * self.out_chs if self.in_chs > 1 else 0
+        )  # channels-last; of one channel either layout is
         return BYTES * (by_torch + self._reordered(images, self.out_chs, read))
 
     def _for_onednn(self, images: int, read: int) -> bool:
@@ -70,14 +72,14 @@ class ConvScratch:
 
     def _reordered(self, images: int, channels: int, read: int) -> int:
         """Elements of the weights in oneDNN's order, or of the columns that torch's own way makes of the map."""
-        return (channels if self._for_onednn(images, read) else images * self.given) * self.piece
+        return (channels if self._for_onednn(images, read) else images * self.given) * self.weights_of_one
 
-    def _by_pieces(self, images: int, read: int) -> int:
-        """See `pieces.by_pieces`: beside the result there are the map in NCHW and, piece by piece, what torch holds."""
-        at_once, given = channels_at_once(self.piece, PIECE), images * self.given
+    def _by_channel_blocks(self, images: int, read: int) -> int:
+        """See `channel_blocks`: beside the result there are the map in NCHW and, block by block, what torch holds."""
+        at_once, given = channels_at_once(self.weights_of_one, BLOCK), images * self.given
         # oneDNN wants the map in an order of its own too, but for few channels
         own_map = read if self._for_onednn(images, read) and self.in_chs >= LANES else 0
-        most = given * self.out_chs  # in the end the pieces stand beside the result
+        most = given * self.out_chs  # in the end the blocks stand beside the result
         for first in range(0, self.out_chs, at_once):
             channels = min(at_once, self.out_chs - first)
             missing = given * (self.out_chs - first - channels)  # of the result, which counts as there

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockforge.blocks.leaves import untouched
+from blockforge.kernels.observers import untouched
 
 _INPLACE: dict[type, Callable[[Any, Tensor], Tensor]] = {
     nn.GELU: lambda act, x: torch.ops.aten.gelu_.default(x, approximate=act.approximate),

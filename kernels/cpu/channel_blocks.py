@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import grad
 
-from blockforge.kernels.plain import is_plain
+from blockforge.kernels.observers import is_plain
 
 LARGE, OUTWEIGHS = 2**16, 2
 """The least weights of a kernel, and the least times the map's elements, that pay."""
 
-PIECE, PIECE_OF_GRADIENT, LANES = 2**20, 2**16, 16
+BLOCK, BLOCK_OF_GRADIENT, LANES = 2**20, 2**16, 16
 """Weights that oneDNN gets at once; of how many it makes gradients at once, which stand beside the maps and theirs; and
 the number that its output channels are a multiple of."""
 
@@ -27,27 +27,27 @@ _Sides = tuple[int, int]
 
 
 def outweighs(weight: Tensor, x: Tensor) -> bool:
-    """Whether a kernel is so much larger than the map that `by_pieces` pays."""
+    """Whether a kernel is so much larger than the map that `by_channel_blocks` pays."""
     here = x.device.type == "cpu" and x.dtype == torch.float32
     captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return here and not captured and is_outweighed(x.numel(), weight.numel()) and is_plain(x, weight)
 
 
 def is_outweighed(elements: int, weights: int) -> bool:
-    """The sizes at which `by_pieces` pays: the map's elements, of all images, and the kernel's weights."""
+    """The sizes at which `by_channel_blocks` pays: the map's elements, of all images, and the kernel's weights."""
     return weights > max(LARGE, OUTWEIGHS * elements)
 
 
-def by_pieces(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sides, padding: _Sides) -> Tensor:
+def by_channel_blocks(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sides, padding: _Sides) -> Tensor:
     """The convolution of a map -> y_BHWC. The backward pass keeps the map, not its copy."""
-    y: Tensor = _ByPieces.apply(x_BHWC, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    y: Tensor = _ByChannelBlocks.apply(x_BHWC, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return y
 
 
-class _ByPieces(torch.autograd.Function):
+class _ByChannelBlocks(torch.autograd.Function):
     @staticmethod
     def forward(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sides, padding: _Sides) -> Tensor:
-        x_BCHW, channels = _nchw(x_BHWC), channels_at_once(weight[0].numel(), PIECE)
+        x_BCHW, channels = _nchw(x_BHWC), channels_at_once(weight[0].numel(), BLOCK)
         weights = weight.split(channels)
         biases = [None] * len(weights) if bias is None else bias.split(channels)
         maps = [F.conv2d(x_BCHW, w, b, stride, padding) for w, b in zip(weights, biases, strict=True)]
@@ -72,13 +72,12 @@ class _ByPieces(torch.autograd.Function):
 
 
 def _of_weight(x_BCHW: Tensor, weight: Tensor, dy_BCHW: Tensor, stride: _Sides, padding: _Sides) -> Tensor:
-    dw, channels = torch.empty_like(weight), channels_at_once(weight[0].numel(), PIECE_OF_GRADIENT)
+    dw, channels = torch.empty_like(weight), channels_at_once(weight[0].numel(), BLOCK_OF_GRADIENT)
     how = (stride, padding, (1, 1), False, (0, 0), 1)  # not dilated, nor transposed, one group
     for first in range(0, len(weight), channels):
         part = slice(first, first + channels)
         dy = dy_BCHW[:, part].contiguous()
-        found = torch.ops.aten.convolution_backward(dy, x_BCHW, weight[part], None, *how, (False, True, False))
-        dw[part] = found[1]
+        _, dw[part], _ = torch.ops.aten.convolution_backward(dy, x_BCHW, weight[part], None, *how, (False, True, False))
     return dw
 
 

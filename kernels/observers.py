@@ -1,5 +1,5 @@
-"""When operators must be made of torch's own, and when they may run as code of their own on the CPU, which is for
-plain tensors that nobody looks into."""
+"""Who looks at a call: compilers, transforms, counters, profilers, hooks. For them operators are torch's own, and
+leaves are called. Code of our own is for plain tensors that nobody looks into."""
 
 from __future__ import annotations
 
@@ -7,26 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad, profiler
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from blockforge.kernels.costs import rehearsing
-
 _PLAIN = (Tensor, nn.Parameter)
-
-
-def needs_onednn(x: Tensor, *, plain: bool = True, **facts: object) -> str | None:
-    """Refuses what is not float32 in the CPU's memory, and what somebody looks into."""
-    if x.device.type != "cpu":
-        return f"oneDNN runs on the CPU, the tensor is on {x.device.type}"
-    if x.dtype != torch.float32:
-        return f"for {str(x.dtype).removeprefix('torch.')} torch's own way is as fast"
-    if not torch.backends.mkldnn.is_available():
-        return "this torch was built without oneDNN"
-    return None if plain else "autocast, a counter, a transform or a compiler looks at the operators"
 
 
 def is_captured() -> bool:
@@ -75,25 +61,19 @@ def is_watched() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
+def untouched(leaf: nn.Module, made: type) -> bool:
+    """Whether a leaf is exactly of the class that it was made of, its parameters plain and its call watched by nobody:
+    then computing what it computes in another way is the same as calling it."""
+    if type(leaf) is not made or "forward" in leaf.__dict__ or _has_any_global_hook():
+        return False
+    if leaf._forward_hooks or leaf._forward_pre_hooks or leaf._backward_hooks or leaf._backward_pre_hooks:
+        return False
+    for p in leaf._parameters.values():  # asked at every call: no generator
+        if type(p) is not nn.Parameter and hasattr(p, "__tensor_flatten__"):
+            return False
+    return True
+
+
 def as_given(x: Tensor) -> AbstractContextManager[Any]:
     """Inside, autocast changes no type. The meta device knows no autocast."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
-
-
-def attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None) -> Tensor:
-    """torch's `scaled_dot_product_attention`. Of the meta device torch wants plain products; while memory is counted
-    there (`costs.rehearsal`) it is fused as on a CPU: unless the mask is learnt. Fused, a CPU's has rules neither for
-    batches of vmap nor for forward mode nor for second derivatives: transforms get the products."""
-    if q_BNLD.is_meta and rehearsing() and not (mask is not None and mask.requires_grad):
-        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        y: Tensor = fused(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)[0]
-        return y
-    with sdpa_kernel(SDPBackend.MATH) if is_transformed() else nullcontext():
-        return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)
-
-
-def dilation_of_1x1(x: Tensor) -> int:
-    """A dilation is without effect on a 1x1 kernel; on a CPU it keeps torch from paths that are many times
-    slower, its BLAS with one thread and its own loops over the groups (measured: docs/performance.md). Others
-    that run an exported graph have no such paths."""
-    return 2 if x.device.type == "cpu" and not torch.compiler.is_exporting() else 1

@@ -1,0 +1,1 @@
+"""What every Triton kernel shares: how it is started, and the tiles of its products."""
