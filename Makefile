@@ -48,7 +48,7 @@ clean:  ## Remove the environment, caches and the demo's results
 	rm -rf $(VENV) build dist *.egg-info runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BASE): pyproject.toml constraints.txt
+$(BASE): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit($(TOO_OLD) % v if v < (3, 11) else 0)'
 	@echo "== installing into $(VENV) (once; a few minutes at most)"
 	@if [ "$(HEALTHY)" != yes ]; then $(PYTHON) -m venv --clear $(VENV); fi

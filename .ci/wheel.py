@@ -10,15 +10,26 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
+LINKED = ("kernels", "search", "specs")
 
 
 def copy(target: str) -> None:
     """Copy what a build needs to `target`."""
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("blockforge", "kernels", "search", "specs"):
-        shutil.copytree(REPO / name, Path(target) / name, ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("blockforge", *LINKED):
+        shutil.copytree(REPO / name, Path(target) / name, ignore=skip, symlinks=True)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPO / name, target)
+
+
+def unlink(target: str) -> None:
+    """Put text where the copy in `target` has links, as a checkout on Windows does, and forget what was built."""
+    for name in LINKED:
+        link = Path(target) / "blockforge" / name
+        text = link.readlink().as_posix()
+        link.unlink()
+        link.write_text(text, encoding="utf-8")
+    shutil.rmtree(Path(target) / "build", ignore_errors=True)
 
 
 def compare(wheel: str) -> None:
@@ -37,12 +48,11 @@ def compare(wheel: str) -> None:
 def tree() -> dict[str, Path]:
     """Name in the wheel -> file, for everything that should ship."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
-    setuptools = project["tool"]["setuptools"]
-    homes = {"blockforge": "blockforge", **setuptools["package-dir"]}
-    shipped = ["*.py", *setuptools["package-data"]["*"]]
+    shipped = ["*.py", *project["tool"]["setuptools"]["package-data"]["*"]]
+    homes = {"blockforge": "blockforge", **{f"blockforge/{name}": name for name in LINKED}}
     return {
-        f"{package.replace('.', '/')}/{file.relative_to(REPO / folder).as_posix()}": file
-        for package, folder in homes.items()
+        f"{place}/{file.relative_to(REPO / folder).as_posix()}": file
+        for place, folder in homes.items()
         for file in (REPO / folder).rglob("*")
         if any(fnmatch(file.name, pattern) for pattern in shipped)
     }
@@ -64,4 +74,4 @@ def installed(venv: str) -> None:
 
 
 if __name__ == "__main__":
-    {"copy": copy, "compare": compare, "installed": installed}[sys.argv[1]](sys.argv[2])
+    {"copy": copy, "unlink": unlink, "compare": compare, "installed": installed}[sys.argv[1]](sys.argv[2])

@@ -11,9 +11,14 @@ Everything is imported when it is first used, so that `import blockforge` costs 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if os.path.isfile(os.path.join(__path__[0], "kernels")):
+    # a checkout without links (Windows, some unpackers of zip files), where text stands for each: look beside us
+    __path__.append(os.path.dirname(__path__[0]))
 
 if TYPE_CHECKING:
     from blockforge.api import build, compile, from_official

@@ -1,6 +1,11 @@
 """Kernels and their twins: every operator runs everywhere, and fast where a faster way is at hand."""
 
-from blockforge.kernels.backends import Choice, KernelError, Operator, backend
+from __future__ import annotations
+
+from blockforge.one_tree import at_home
+
+if at_home(__name__, __file__):
+    from blockforge.kernels.backends import Choice, KernelError, Operator, backend
 
 __all__ = ["Choice", "KernelError", "Operator", "backend", "operators"]
 

@@ -5,15 +5,13 @@ found = bf.search("tiny", budget="20MFLOPs", objectives=["expressivity", "params
 found.dataframe()
 """
 
+from __future__ import annotations
+
 import sys
 from types import ModuleType
 from typing import Any
 
-from blockforge.errors import SearchError
-from blockforge.search.result import SearchResult
-from blockforge.search.run import open_result, search
-from blockforge.search.space.load import list_spaces, load_space
-from blockforge.search.study.records import TrialRecord
+from blockforge.one_tree import at_home
 
 __all__ = ["SearchError", "SearchResult", "TrialRecord", "list_spaces", "load_space", "open_result", "search"]
 
@@ -24,7 +22,13 @@ class _Callable(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> SearchResult:
         return search(*args, **kwargs)
 
-    __call__.__doc__ = search.__doc__
 
+if at_home(__name__, __file__):
+    from blockforge.errors import SearchError
+    from blockforge.search.result import SearchResult
+    from blockforge.search.run import open_result, search
+    from blockforge.search.space.load import list_spaces, load_space
+    from blockforge.search.study.records import TrialRecord
 
-sys.modules[__name__].__class__ = _Callable
+    _Callable.__call__.__doc__ = search.__doc__
+    sys.modules[__name__].__class__ = _Callable

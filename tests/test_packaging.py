@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 
 import blockforge
+from blockforge.one_tree import at_home
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
-HOMES = {"blockforge": "blockforge", **SETUPTOOLS["package-dir"]}
+LINKED = ("kernels", "search", "specs")
+HOMES = {"blockforge": "blockforge", **{f"blockforge.{name}": name for name in LINKED}}
 FOUND = [f for home in HOMES.values() for f in sorted((REPO / home).rglob("*")) if f.is_file()]
 PACKAGE_FILES = [f for f in FOUND if "__pycache__" not in f.parts]
 MODULES = [f for f in PACKAGE_FILES if f.suffix == ".py"]
@@ -32,11 +35,6 @@ def module_name(file: Path) -> str:
 
 
 # --- what ships
-
-
-def test_every_package_is_listed() -> None:
-    found = {module_name(f) for f in MODULES if f.name == "__init__.py"}
-    assert found == set(SETUPTOOLS["packages"])
 
 
 def test_every_folder_with_code_is_a_package() -> None:
@@ -103,6 +101,68 @@ def requirement_name(requirement: str) -> str:
     return requirement[:end].lower().replace("_", "-")
 
 
+# --- one tree
+
+
+def run(code: str, cwd: Path, *path: Path) -> str:
+    """What a fresh interpreter prints that runs `code` in `cwd`."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd, env=env)
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_packages_at_the_top_are_linked_into_the_package(name: str) -> None:
+    assert (REPO / "blockforge" / name).readlink() == Path("..", name), "relative, so that a clone may move"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_clone_that_is_not_installed_runs_its_own_code(links: bool, tmp_path: Path) -> None:
+    """Also where links came out as text, as on Windows, and whatever other clone is installed."""
+    (tmp_path / "blockforge").mkdir()
+    for file in (*(REPO / "blockforge").iterdir(), *(REPO / name for name in LINKED)):
+        place = tmp_path / file.relative_to(REPO)
+        if not file.is_symlink():
+            place.symlink_to(file)
+        elif links:
+            place.symlink_to(file.readlink())
+        else:
+            place.write_text(str(file.readlink()))
+    modules = "[m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'blockforge']"
+    code = f"import blockforge as bf, sys; bf.compile('smt_t'); bf.search.list_spaces(); print(*{modules}, sep='\\n')"
+    files = run(code, tmp_path).split()
+    assert len(files) > 50
+    assert not [f for f in files if tmp_path not in Path(f).parents]
+
+
+def test_mixed_trees_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match=r"^two trees are mixed: blockforge\.specs is in .*, blockforge in .*pip$"):
+        at_home("blockforge.specs", str(tmp_path / "specs" / "__init__.py"))
+
+
+def test_short_names_are_other_peoples(tmp_path: Path) -> None:
+    """Hugging Face has a package `kernels`, which transformers imports if it is there."""
+    for name in LINKED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("from .inside import ours")
+        (tmp_path / name / "inside.py").write_text("ours = False")
+    imports = f"import {', '.join(LINKED)}\nimport blockforge.kernels, blockforge.specs"
+    shown = f"print({', '.join(f'{n}.__file__, {n}.ours' for n in LINKED)}, blockforge.kernels.backend.__module__)"
+    others = [word for name in LINKED for word in (str(tmp_path / name / "__init__.py"), "False")]
+    assert run(f"{imports}\n{shown}", REPO, tmp_path).split() == [*others, "blockforge.kernels.backends"]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_short_names_that_nobody_has_are_refused(name: str) -> None:
+    code = f"try:\n    import {name}\nexcept ModuleNotFoundError as e:\n    print(e)"
+    assert run(code, REPO, REPO) == f"no package is named '{name}'; BlockForge's is blockforge.{name}\n"
+
+
+def test_only_the_long_names_are_installed(tmp_path: Path) -> None:
+    code = f"from importlib.util import find_spec; print(*map(find_spec, {LINKED}), find_spec('blockforge').name)"
+    assert run(code, tmp_path).split() == ["None", "None", "None", "blockforge"]
+
+
 # --- what is imported
 
 
@@ -112,8 +172,7 @@ HEAVY = {"optuna", "triton", "matplotlib"}
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules in a fresh interpreter after `statement`."""
     code = f"{statement}\nimport sys\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
-    return set(done.stdout.split())
+    return set(run(code, REPO).split())
 
 
 @pytest.mark.parametrize(
@@ -174,14 +233,13 @@ def test_imports_point_one_way(package: str) -> None:
     assert not wrong
 
 
-def test_moved_packages_are_imported_by_their_long_names() -> None:
-    """`import search` would load a second copy of `blockforge.search`."""
-    short = [home for home in HOMES.values() if home != "blockforge"]
+def test_linked_packages_are_imported_by_their_long_names() -> None:
+    """`import search` is refused by `blockforge.one_tree`, or gives somebody else's."""
     wrong = [
         f"{file.relative_to(REPO)} imports {name}"
         for file in MODULES + OTHER_SOURCES
         for name in imports(file)
-        if name.partition(".")[0] in short
+        if name.partition(".")[0] in LINKED
     ]
     assert not wrong
 
@@ -192,7 +250,7 @@ def test_moved_packages_are_imported_by_their_long_names() -> None:
 def texts() -> Iterator[tuple[Path, str]]:
     """Every text file of the project."""
     wanted = (".md", ".toml", ".txt", "Makefile", ".gitignore")
-    top = [f for f in REPO.iterdir() if f.name.endswith(wanted)]
+    top = [f for f in REPO.iterdir() if f.name.endswith((*wanted, "setup.py"))]
     folders = [REPO / name for name in (*HOMES.values(), "tests", "docs", ".ci")]
     below = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
     for file in (f for f in top + below if "__pycache__" not in f.parts):
