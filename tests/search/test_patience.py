@@ -103,16 +103,22 @@ def test_patience_ends_with_what_was_wrong_and_mistakes_end_it_at_once(capsys: p
     assert len(calls) == 1
 
 
-def interrupted(space: Any, url: str, folder: Path, away: Callable[[], None], workers: int = 1) -> None:
-    """A search during which the storage goes away, once some trials are done; every trial ends as it would have."""
-    over = threading.Event()
+def interrupted(
+    space: Any, url: str, folder: Path, away: Callable[[Callable[[], None]], None], workers: int = 1
+) -> None:
+    """A search during which the storage goes away, once some trials are done; every trial ends as it would have.
+
+    `away(gone)` takes the storage away and brings it back; it calls `gone` between. Evaluations wait for that, so
+    that the search is not over before, however slow the machine is.
+    """
+    over, gate = threading.Event(), folder.with_name("gate")
 
     def cut() -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end and not over.is_set():
             try:
                 if open_result(url, "s").evaluated >= 3:
-                    away()
+                    away(gate.touch)
                     return
             except Exception:
                 pass
@@ -121,13 +127,14 @@ def interrupted(space: Any, url: str, folder: Path, away: Callable[[], None], wo
     thread = threading.Thread(target=cut)
     thread.start()
     try:
-        objective = f"{Path(__file__).with_name('reliability.py')}:Slow_200"
+        objective = f"{Path(__file__).with_name('gated.py')}:Gated:file={gate}"
         found = search(
             space, trials=14, workers=workers, out=folder, storage=url, study="s", objective=objective, sampler="random"
         )
     finally:
         over.set()
         thread.join()
+    assert gate.exists(), "the storage was never away"
     done = [t.hash for t in found.trials if t.state in EVALUATED]
     assert 14 <= len(done) <= 14 + workers - 1
     assert len(done) == len(set(done))
@@ -141,17 +148,26 @@ def interrupted(space: Any, url: str, folder: Path, away: Callable[[], None], wo
 def test_a_restart_of_postgresql_ends_nothing(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if (reason := postgres.missing()) is not None:
         pytest.skip(reason)
+    errors: list[str] = []
+
+    def told() -> bool:
+        errors.append(capfd.readouterr().err)
+        logs = "".join(f.read_text() for f in (tmp_path / "run").rglob("*.log"))
+        return "trying again for 600 s" in "".join(errors) + logs
+
     with postgres.running() as server:
 
-        def restart() -> None:
+        def restart(gone: Callable[[], None]) -> None:
             server.stop(mode)
-            time.sleep(1.0)
+            gone()
+            end = time.monotonic() + 60
+            while not told() and time.monotonic() < end:
+                time.sleep(0.1)
             server.start()
 
         interrupted(TINY, server.url, tmp_path / "run", restart, workers=1 if mode == "fast" else 2)
-    logs = "".join(f.read_text() for f in (tmp_path / "run").rglob("*.log"))
-    assert "trying again for 600 s" in capfd.readouterr().err + logs
     gc.collect()  # the connections that the server cut are told of here, where that is expected, and in no other test
+    assert told()
 
 
 def test_a_restart_of_the_grpc_server_ends_nothing(tiny: Spec, tmp_path: Path) -> None:
@@ -164,8 +180,9 @@ def test_a_restart_of_the_grpc_server_ends_nothing(tiny: Spec, tmp_path: Path) -
         servers = [make_server(storage, "localhost", port)]
         servers[0].start()
 
-        def restart() -> None:
+        def restart(gone: Callable[[], None]) -> None:
             servers[0].stop(None).wait()
+            gone()
             time.sleep(0.5)
             servers.append(make_server(storage, "localhost", port))
             servers[1].start()
@@ -180,9 +197,10 @@ def test_a_locked_sqlite_file_ends_nothing(tiny: Spec, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(storage, "_SQLITE_WAIT", 0.1)
 
-    def lock() -> None:
+    def lock(gone: Callable[[], None]) -> None:
         with sqlite3.connect(tmp_path / "s.db", isolation_level=None, timeout=20) as connection:
             connection.execute("BEGIN EXCLUSIVE")
+            gone()
             time.sleep(1.0)
             connection.execute("ROLLBACK")
 
