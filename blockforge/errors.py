@@ -185,6 +185,10 @@ class SearchError(BlockforgeError, ValueError):
     """A search that cannot start or go on: nothing to fill, another study in the folder, a folder in use."""
 
 
+class ScoreError(BlockforgeError, ArithmeticError):
+    """A score that is not a number, or that a network has no part for."""
+
+
 class AnalysisError(BlockforgeError, ValueError):
     """A network, images or options that an analysis cannot work with."""
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockforge.search.score import size_correlations
+from blockforge.search.objectives.correlation import size_correlations
+from blockforge.search.objectives.costs import COSTS
 from blockforge.search.space.load import candidate
 from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
 from blockforge.search.study.settings import Plan
@@ -100,10 +101,9 @@ class SearchResult:
     @property
     def correlations(self) -> dict[str, float | None]:
         """Kendall's tau of the first value with each size baseline, on the lowest rung."""
-        import dataclasses
-
         first = [t for t in self.trials if t.state == "scored" and t.rung == 0 and t.values]
-        return size_correlations([dataclasses.replace(t, score=(t.values or (0.0,))[0]) for t in first])
+        costs = {cost: [getattr(t, cost) for t in first] for cost in COSTS}
+        return size_correlations([t.values[0] for t in first if t.values], costs)
 
     def spec(self, trial: TrialRecord) -> Spec:
         """The ordinary spec of a trial's candidate."""

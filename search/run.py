@@ -18,7 +18,7 @@ from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
 from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import check_budget
-from blockforge.search.objective import Measure, check_remakable, is_remakable
+from blockforge.search.objectives.measure import Measure, check_remakable, is_remakable
 from blockforge.search.report import files
 from blockforge.search.result import SearchResult
 from blockforge.search.samplers.sampling import check_sampler, quiet_optuna
@@ -36,10 +36,10 @@ from blockforge.search.study.storage import (
     read_attributes,
     shown_url,
 )
-from blockforge.search.trial_progress import Reporter, reporter
 from blockforge.search.workers.launcher import Crew, Launcher
 from blockforge.search.workers.session import MAX_IDLE, Session
 from blockforge.search.workers.supervisor import run_crew
+from blockforge.search.workers.trial_progress import Reporter, reporter
 from blockforge.spec import SpecLike, holes
 from blockforge.units import Budget, parse_duration
 
@@ -84,7 +84,7 @@ def search(
             reached in total, and what is not given here is as it was there.
         sampler: `tpe`, `random`, `nsga2`, `evolution` or `brute`.
         overrides: values of the space to replace by path, holes included.
-        objective: what to maximise (or minimise, if it says so); see `blockforge.search.objective`.
+        objective: what to maximise (or minimise, if it says so); see `blockforge.search.objectives.measure`.
         objectives: several of them; without `weights` the search looks for their Pareto front.
         weights: of the objectives in a sum that is maximised; what is to be minimised counts as negative.
         rungs: cheap stand-ins for the first objective, the cheapest first; the best 1/`eta` of each go up.

@@ -27,8 +27,8 @@ from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.files import append_text
 from blockforge.search import data
-from blockforge.search.objective import as_measure
-from blockforge.search.score import BASELINES, baselines
+from blockforge.search.objectives.correlation import BASELINES, baselines
+from blockforge.search.objectives.measure import as_measure
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blockforge.search.score import signs
+from blockforge.search.objectives.correlation import signs
 
 LEVEL = 0.95
 RESAMPLES = 2000

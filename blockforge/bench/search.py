@@ -24,10 +24,10 @@ from typing import Any, ClassVar
 from blockforge.bench.rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, ScoreError
 from blockforge.search import SearchError, search
-from blockforge.search.objectives._network import ScoreError, one_thread, open_cached
-from blockforge.search.objectives.micro import Micro
+from blockforge.search.objectives.network import one_thread, open_cached
+from blockforge.search.objectives.scores.micro import Micro
 from blockforge.search.samplers.sampling import check_sampler
 from blockforge.search.space.load import load_space
 from blockforge.train import DivergedError, load_recipe

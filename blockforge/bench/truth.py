@@ -23,7 +23,7 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
 from blockforge.files import write_text
 from blockforge.search.budget import as_budget
-from blockforge.search.objectives._network import one_thread, open_cached
+from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.space.load import load_space
 from blockforge.search.space.statistics import draw_specs
 from blockforge.train import Data, DivergedError, fit, load_recipe, open_data

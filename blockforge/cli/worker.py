@@ -32,7 +32,7 @@ def worker(
 
     from blockforge.errors import SearchError
     from blockforge.search.report.files import read_place
-    from blockforge.search.trial_progress import reporter
+    from blockforge.search.workers.trial_progress import reporter
     from blockforge.search.workers.worker import work
 
     if "://" not in storage and not Path(storage).exists():

@@ -1,2 +1,1 @@
-"""Objectives by name, one file each: module `NAME` holds what makes the objective, called `NAME` too. Options of the
-text `NAME:key=value` are its parameters. See `blockforge.search.objective`."""
+"""What a candidate is worth: `measure` says what an objective is, `scores/` holds ours, `registry` finds them."""

@@ -13,9 +13,10 @@ from blockforge.errors import BlockforgeError
 from blockforge.figures import write_figure
 from blockforge.files import make_folder, write_text
 from blockforge.saving import spec_text
+from blockforge.search.objectives.costs import COSTS
 from blockforge.search.result import SearchResult
 from blockforge.search.study.journal import JOURNAL
-from blockforge.search.study.records import COSTS, TrialRecord
+from blockforge.search.study.records import TrialRecord
 from blockforge.spec import Spec, holes, load
 from blockforge.units import TRAINING, format_count
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from blockforge.errors import SearchError
 from blockforge.search.budget import as_budget
-from blockforge.search.objective import as_measure
+from blockforge.search.objectives.measure import as_measure
 from blockforge.search.space.load import DEFAULT_SPACE, load_space
 from blockforge.search.space.starts import find_starts
 from blockforge.search.study.settings import IDENTITY, SETTINGS, Objectives, Plan, read_plan

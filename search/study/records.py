@@ -14,6 +14,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture
+from blockforge.search.objectives.costs import COSTS
 from blockforge.search.samplers import pareto
 from blockforge.search.samplers.sampling import label_of
 from blockforge.spec import Hole
@@ -46,7 +47,6 @@ UNBUILT: tuple[Verdict, ...] = ("refused", "unfitted", "excluded", "invalid")
 MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
 
-COSTS = ("macs", "params", "activation_bytes", "depth")
 OUTCOME, ARCH, WORKER, DEATH = "outcome", "arch", "worker", "death"
 ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from")
 """Attributes that say where a candidate comes from."""

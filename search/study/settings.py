@@ -18,7 +18,8 @@ from blockforge.compiler.graph import canonical
 from blockforge.errors import SearchError
 from blockforge.kernels import costs
 from blockforge.saving import spec_text
-from blockforge.search.objective import Direction, Measure, as_measure, as_read, is_packaged
+from blockforge.search.objectives.measure import Direction, Measure, as_measure, as_read
+from blockforge.search.objectives.registry import is_packaged
 from blockforge.search.samplers.sampling import check_sampler
 from blockforge.search.space.load import fingerprint
 from blockforge.spec import Spec, from_text, load

@@ -15,7 +15,7 @@ from optuna.study import Study
 
 from blockforge.errors import SearchError, did_you_mean
 from blockforge.extras import need
-from blockforge.search.objective import Direction
+from blockforge.search.objectives.measure import Direction
 from blockforge.search.study import patience
 from blockforge.search.study.journal import JOURNAL, Journal
 from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError, said

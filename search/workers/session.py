@@ -34,7 +34,7 @@ from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.interrupts import EvaluationInterrupts, Overtime, Stopped
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
-from blockforge.search.objective import Measure
+from blockforge.search.objectives.measure import Measure
 from blockforge.search.samplers.rungs import next_promotion
 from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
 from blockforge.search.space.fit import fit
@@ -53,7 +53,7 @@ from blockforge.search.study.records import (
 )
 from blockforge.search.study.settings import Plan
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
-from blockforge.search.trial_progress import Reporter
+from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
 from blockforge.units import TRAINING

@@ -13,8 +13,8 @@ from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch
 from blockforge.search.study.trials import recover
-from blockforge.search.trial_progress import Reporter
 from blockforge.search.workers.launcher import Crew, Handle, Launcher, Starter, starter
+from blockforge.search.workers.trial_progress import Reporter
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
 _GRACE = 30.0

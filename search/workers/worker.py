@@ -23,8 +23,8 @@ from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import LEASE, Lease
 from blockforge.search.study.settings import announce, read_plan
 from blockforge.search.study.storage import STUDY, join_study, opened, shown_url
-from blockforge.search.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.workers.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.watchdog import Watchdog
 
 

@@ -19,7 +19,7 @@ from blockforge.bench.rows import TableError
 from blockforge.bench.truth import Run, TruthError, read_candidates, read_runs, train_all
 from blockforge.cli import main
 from blockforge.errors import BlockforgeError
-from blockforge.search.score import kendall
+from blockforge.search.objectives.correlation import kendall
 
 
 def tau_by_pairs(a: list[float], b: list[float]) -> float:

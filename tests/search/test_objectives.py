@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.search.objective import make, names
-from blockforge.search.objectives._network import ScoreError, shrunk
-from blockforge.search.objectives.expressivity import Expressivity, expressivity_of, feature_entropy
-from blockforge.search.objectives.naswot import agreement, log_determinant
-from blockforge.search.objectives.zico import steadiness, zico_of
+from blockforge.errors import ScoreError
+from blockforge.search.objectives.network import shrunk
+from blockforge.search.objectives.registry import make, names
+from blockforge.search.objectives.scores.expressivity import Expressivity, expressivity_of, feature_entropy
+from blockforge.search.objectives.scores.naswot import agreement, log_determinant
+from blockforge.search.objectives.scores.zico import steadiness, zico_of
 from blockforge.spec import Spec
 from blockforge.testing import randomise
 

@@ -13,10 +13,11 @@ import torch
 import blockforge as bf
 from blockforge.errors import SearchError
 from blockforge.measure.profile import ProfileError
-from blockforge.search.objective import as_measure, make
-from blockforge.search.objectives import micro
-from blockforge.search.objectives.micro import Micro
-from blockforge.search.objectives.train import Train
+from blockforge.search.objectives.measure import as_measure
+from blockforge.search.objectives.registry import make
+from blockforge.search.objectives.scores import micro
+from blockforge.search.objectives.scores.micro import Micro
+from blockforge.search.objectives.scores.train import Train
 from blockforge.train import DataError
 from blockforge.train.data import TensorSplit, Want
 

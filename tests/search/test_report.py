@@ -15,8 +15,8 @@ from blockforge.console.progress import Bar, Lines
 from blockforge.search import SearchResult, search
 from blockforge.search.report.summary import report
 from blockforge.search.study.records import TrialRecord
-from blockforge.search.trial_progress import TrialProgress
-from blockforge.search.trial_progress import reporter as fitting_reporter
+from blockforge.search.workers.trial_progress import TrialProgress
+from blockforge.search.workers.trial_progress import reporter as fitting_reporter
 from blockforge.spec import Spec, holes
 
 

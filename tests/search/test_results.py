@@ -15,11 +15,12 @@ from rich.console import Console
 
 import blockforge as bf
 from blockforge.cli import main
+from blockforge.errors import ScoreError
 from blockforge.search import SearchError, SearchResult, open_result, search
-from blockforge.search.objective import as_measure, make
+from blockforge.search.objectives.measure import as_measure
+from blockforge.search.objectives.registry import make
 from blockforge.search.report.html import importances, page
 from blockforge.search.report.summary import report
-from blockforge.search.score import ScoreError
 from blockforge.spec import Spec, fill, to_yaml
 
 

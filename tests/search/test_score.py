@@ -6,17 +6,11 @@ import math
 
 import pytest
 
-from blockforge.search.objectives.expressivity import Expressivity
-from blockforge.search.score import (
-    BASELINES,
-    ScoreError,
-    baselines,
-    checked,
-    describe,
-    kendall,
-    rank,
-    size_correlations,
-)
+from blockforge.errors import ScoreError
+from blockforge.search.objectives.correlation import BASELINES, baselines, kendall, rank, size_correlations
+from blockforge.search.objectives.costs import COSTS
+from blockforge.search.objectives.measure import checked, describe
+from blockforge.search.objectives.scores.expressivity import Expressivity
 from blockforge.search.study.records import TrialRecord, pareto_front, ranked
 
 
@@ -28,7 +22,7 @@ def test_what_is_not_finite_is_an_error() -> None:
 
 def test_objectives_are_told_apart() -> None:
     assert describe(Expressivity()) == "Expressivity(size=96, images=16, seed=0, data=None)"
-    assert describe(checked) == "blockforge.search.score:checked"
+    assert describe(checked) == "blockforge.search.objectives.measure:checked"
 
 
 def test_kendall_on_known_rankings() -> None:
@@ -51,15 +45,12 @@ def test_size_baselines() -> None:
 
 def test_a_score_that_is_a_rank_sum_is_seen() -> None:
     sizes = [(1, 7, 9, 2), (2, 9, 5, 1), (5, 8, 1, 5), (4, 5, 3, 3)]  # params and depth disagree
-    records = [
-        TrialRecord(i, "scored", score=score, macs=macs, params=params, activation_bytes=1, depth=depth)
-        for i, (macs, params, depth, score) in enumerate(sizes)
-    ]
-    found = size_correlations([*records, TrialRecord(9, "failed")])
-    assert found["rank sum"] == kendall([r.score or 0 for r in records], [4, 5, 2, 1])
+    macs, params, depth, scores = map(list, zip(*sizes, strict=True))
+    found = size_correlations(scores, {"macs": macs, "params": params, "activation_bytes": [1] * 4, "depth": depth})
+    assert found["rank sum"] == kendall(scores, [4, 5, 2, 1])
     assert found["macs"] == pytest.approx(4 / 6)
     assert found["activation_bytes"] is None
-    assert set(size_correlations([]).values()) == {None}
+    assert set(size_correlations([], {cost: [] for cost in COSTS}).values()) == {None}
 
 
 def test_ranking_and_front() -> None:

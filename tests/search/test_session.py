@@ -10,7 +10,7 @@ import pytest
 
 import blockforge as bf
 from blockforge.interrupts import EvaluationInterrupts
-from blockforge.search.objective import as_measure
+from blockforge.search.objectives.measure import as_measure
 from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import Lease
 from blockforge.search.study.settings import Plan

@@ -11,7 +11,8 @@ import pytest
 
 from blockforge.cli import main
 from blockforge.search import SearchError, open_result, search
-from blockforge.search.objective import as_measure, check_remakable, make
+from blockforge.search.objectives.measure import as_measure, check_remakable
+from blockforge.search.objectives.registry import make
 
 TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
 

@@ -249,7 +249,7 @@ def test_commands_leave_out_what_is_broken(
 
 
 def test_a_search_leaves_out_what_is_broken(net: Any, folder: Callable[..., Path]) -> None:
-    from blockforge.search.objectives.train import Train
+    from blockforge.search.objectives.scores.train import Train
 
     root = folder("a", "b", images=6)
     (root / "a" / "1.png").write_bytes(b"")

@@ -18,17 +18,13 @@ from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.modules import Branch
-from blockforge.errors import BlockforgeError, SpecError
+from blockforge.errors import SpecError
 
 if TYPE_CHECKING:
     from blockforge.train import Data
 
 Batch = tuple[Tensor, Tensor]
 """Images_BCHW, normalised, and labels_B."""
-
-
-class ScoreError(BlockforgeError, ArithmeticError):
-    """A score that is not a number, or that a network has no part for."""
 
 
 def seen(data: str | None) -> str:

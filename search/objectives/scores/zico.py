@@ -13,7 +13,8 @@ from torch import Tensor
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.search.objectives._network import Batch, ScoreError, at_initialisation, one_thread, prepared, seen
+from blockforge.errors import ScoreError
+from blockforge.search.objectives.network import Batch, at_initialisation, one_thread, prepared, seen
 from blockforge.train.optim import decay_groups
 
 

@@ -12,8 +12,8 @@ A mapping holds the value under `name`; its other entries are kept with the tria
 not finite is a failure too. Workers call objectives in processes of their own, so one that is to run there is
 written as text and made again by each worker:
 
-    expressivity            a name: module `blockforge.search.objectives.NAME`, which holds a function or class
-    micro:seconds=10        NAME; it is called with the options (and with `seed`, if it takes one and none is
+    expressivity            a name: module `blockforge.search.objectives.scores.NAME`, which holds a function or
+    micro:seconds=10        class NAME; it is called with the options (and with `seed`, if it takes one and none is
                             given) and returns the objective
     my_package.scores:mine  a function of the user's own, which is the objective; see `user_code`
     mine.py:score:steps=10  one in a file, with options
@@ -27,22 +27,19 @@ objective on the lower rungs; see `rungs`.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
+import dataclasses
 import math
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from blockforge.compiler import Architecture
-from blockforge.errors import SearchError, did_you_mean
-from blockforge.search import objectives, score, user_code
+from blockforge.errors import ScoreError, SearchError
+from blockforge.search.objectives import registry
+from blockforge.search.registry import user_code
 
 Direction = Literal["maximize", "minimize"]
-_COSTS = ("macs", "params", "activation_bytes", "depth")
 
 
 class Objective(Protocol):
@@ -84,11 +81,11 @@ class Measure:
 
     def __call__(self, arch: Architecture) -> tuple[float, dict[str, float]]:
         """The value, and all figures by name. Raises: ScoreError if the value is not finite."""
-        found = self.call(arch)
-        figures = dict(found) if isinstance(found, Mapping) else {self.name: found}
+        answer = self.call(arch)
+        figures = dict(answer) if isinstance(answer, Mapping) else {self.name: answer}
         if self.name not in figures:
-            raise score.ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")
-        value = score.checked(figures[self.name])
+            raise ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")
+        value = checked(figures[self.name])
         return value, {self.name: value, **{k: float(v) for k, v in figures.items() if math.isfinite(v)}}
 
 
@@ -100,8 +97,8 @@ def as_measure(objective: str | Callable[[Architecture], Any] | Measure, seed: i
     if isinstance(objective, Measure):
         return objective
     if isinstance(objective, str):
-        return _measure(make(objective, seed), objective, by_text=True)
-    return _measure(objective, score.describe(objective), by_text=False)
+        return _measure(registry.make(objective, seed), objective, by_text=True)
+    return _measure(objective, describe(objective), by_text=False)
 
 
 def as_read(said: Mapping[str, Any]) -> Measure:
@@ -118,92 +115,27 @@ def _measure(objective: Callable[[Architecture], Any], text: str, by_text: bool)
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost):
         raise SearchError(f"the cost of {text} is {cost!r}\n  hint: roughly how many seconds a candidate takes")
     about, source = str(getattr(objective, "about", text)), user_code.origin(objective)
-    ours = source is None or Path(source).is_relative_to(Path(objectives.__path__[0]).parent)
+    ours = source is None or Path(source).is_relative_to(Path(__file__).parents[1])
     return Measure(
         text, str(name), cast(Direction, direction), float(cost), objective, about, None if ours else source, by_text
     )
 
 
-def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
-    """The objective that a text names. Raises: SearchError if there is none, or an option is wrong."""
-    name, _, rest = text.strip().partition(":")
-    known = names()
-    if name in known:
-        return _from_factory(name, known[name](), rest, seed)
-    if (ref := user_code.reference(text)) is not None:
-        return user_code.load(ref, _options(ref.text, ref.options))
-    hint = did_you_mean(name, known, "objectives") + "; or your own, as module:function or file.py:function"
-    raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
+def checked(score: Any) -> float:
+    """The score as a float. Raises: ScoreError if it is not finite."""
+    value = float(score)
+    if not math.isfinite(value):
+        raise ScoreError(f"the score is {value}")
+    return value
 
 
-def is_packaged(text: str) -> bool:
-    """Whether a text names an objective of this package, and no code of a user's."""
-    return text.strip().partition(":")[0] in names()
-
-
-def names() -> dict[str, functools.partial[Any]]:
-    """Name of each objective -> a function that gives its factory; nothing is imported before it is wanted."""
-    found: dict[str, functools.partial[Any]] = {c: functools.partial(functools.partial, Cost, c) for c in _COSTS}
-    for module in pkgutil.iter_modules(objectives.__path__):
-        if not module.name.startswith("_"):
-            found[module.name] = functools.partial(_factory, module.name)
-    return found
-
-
-def _factory(name: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(f"{objectives.__name__}.{name}"), name)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A figure of the compiled graph, to be kept small: `macs`, `params`, `activation_bytes`, `depth`."""
-
-    name: str
-    direction: Direction = "minimize"
-    cost: float = 0.0
-
-    @property
-    def about(self) -> str:
-        """What a ranking by it is."""
-        return self.name
-
-    def __call__(self, arch: Architecture) -> float:
-        return float(getattr(arch, self.name))
-
-
-def _from_factory(name: str, factory: Callable[..., Any], text: str, seed: int) -> Callable[[Architecture], Any]:
-    taken = inspect.signature(factory).parameters
-    options = _options(name, text)
-    for key in options:
-        if key not in taken:
-            raise SearchError(f"'{name}' has no option '{key}'\n  hint: {did_you_mean(key, taken, 'options')}")
-    if "seed" in taken:
-        options.setdefault("seed", seed)
-    for key, parameter in taken.items():
-        if parameter.default is parameter.empty and key not in options:
-            raise SearchError(f"'{name}' needs the option '{key}'\n  hint: {name}:{key}=...")
-    try:
-        return factory(**options)
-    except (TypeError, ValueError) as e:  # a text where a number belongs
-        raise SearchError(f"'{name}:{text}' cannot be made: {e}\n  hint: options: {', '.join(taken)}") from None
-
-
-def _options(name: str, text: str) -> dict[str, Any]:
-    return dict(_option(name, part) for part in text.split(",") if part.strip())
-
-
-def _option(name: str, text: str) -> tuple[str, Any]:
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not key:
-        raise SearchError(f"'{text.strip()}' is no option of '{name}'\n  hint: {name}:key=value,key=value")
-    if value in ("true", "false"):
-        return key, value == "true"
-    for kind in (int, float):
-        try:
-            return key, kind(value)
-        except ValueError:
-            continue
-    return key, value
+def describe(objective: Callable[..., Any]) -> str:
+    """What tells objectives apart: scores of different ones are never compared."""
+    if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
+        return repr(objective)
+    kind = type(objective)
+    module = getattr(objective, "__module__", kind.__module__)
+    return f"{module}:{getattr(objective, '__qualname__', kind.__qualname__)}"
 
 
 def is_remakable(measure: Measure) -> bool:
@@ -211,7 +143,7 @@ def is_remakable(measure: Measure) -> bool:
     if measure.text.startswith("__main__:"):
         return False  # of a notebook or a script: the main module of a worker is another one
     try:
-        made = make(measure.text)
+        made = registry.make(measure.text)
     except SearchError:
         return False
     return measure.by_text or made is measure.call

@@ -12,7 +12,8 @@ from torch import Tensor
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.modules import Layer
-from blockforge.search.objectives._network import ScoreError, at_initialisation, one_thread, prepared, seen
+from blockforge.errors import ScoreError
+from blockforge.search.objectives.network import at_initialisation, one_thread, prepared, seen
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from blockforge.compiler import Architecture
-from blockforge.search.objectives._network import open_cached
+from blockforge.search.objectives.network import open_cached
 from blockforge.train import fit
 
 

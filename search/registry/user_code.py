@@ -1,12 +1,10 @@
-"""Objectives that are code of the user's: `module:function`, `file.py:function`, each with `:key=value,...` behind it.
+"""Code of the user's by its name: `module:function` or `file.py:function`, each with `:key=value,...` behind it.
 
-A function is called with the architecture, and with the options as keywords; a class is made with the options, and
-what it makes is called. Nothing here runs unless a search or a worker asks for it: reading a study imports nothing.
+Nothing here runs unless a search or a worker asks for it: reading a study imports nothing.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
@@ -48,35 +46,26 @@ def reference(text: str) -> Reference | None:
     return Reference(match["module"], match["name"], match["options"] or "") if match else None
 
 
-def load(ref: Reference, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The objective that a reference names.
+def imported(ref: Reference, kind: str) -> Any:
+    """What a reference names.
 
-    Raises: SearchError if it cannot be imported, cannot be called, or does not take the options.
+    Args:
+        kind: what it is to be, for messages: `objective`.
+    Raises: SearchError if it cannot be imported.
     """
     try:
-        found: Any = _module(ref.module)
+        value: Any = _module(ref.module, kind)
         for part in ref.name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except SearchError:
         raise
     except (Exception, SystemExit) as e:  # whatever the user's module raises while it is imported
-        kind = "" if isinstance(e, ImportError | AttributeError) else f"{type(e).__name__}: "
-        raise SearchError(f"the objective {ref.text} cannot be imported: {kind}{e}") from e
-    if not callable(found):
-        raise SearchError(f"{ref.text} is no function\n  hint: name a function from Architecture to a number")
-    _check_options(ref, found, options)
-    if isinstance(found, type):
-        try:
-            made = found(**options)
-        except Exception as e:
-            raise SearchError(f"{ref.text} cannot be made: {type(e).__name__}: {e}") from e
-        if not callable(made):
-            raise SearchError(f"a {ref.text} cannot be called\n  hint: give it __call__(self, arch)")
-        return made
-    return _with(found, options) if options else found
+        raised = "" if isinstance(e, ImportError | AttributeError) else f"{type(e).__name__}: "
+        raise SearchError(f"the {kind} {ref.text} cannot be imported: {raised}{e}") from e
+    return value
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, kind: str) -> ModuleType:
     """A module by its name, or a file. The folder it lies in (that the user works in) is looked through first, now and
     later, so that it finds the modules beside it as a script does."""
     if not name.endswith(".py"):
@@ -84,7 +73,9 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise SearchError(f"there is no file {name}\n  hint: the path of an objective begins at the folder you are in")
+        article = "an" if kind[0] in "aeiou" else "a"
+        hint = f"the path of {article} {kind} begins at the folder you are in"
+        raise SearchError(f"there is no file {name}\n  hint: {hint}")
     _look_in(str(path.parent))
     same = (m for n, m in sys.modules.items() if n != "__main__" and (getattr(m, "__file__", None) or "") == str(path))
     if (known := next(same, None)) is not None:
@@ -107,13 +98,18 @@ def _look_in(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _check_options(ref: Reference, found: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def check_options(ref: Reference, code: Callable[..., Any], options: Mapping[str, Any], leading: int = 0) -> None:
+    """Raise SearchError where a callable does not take the options, or needs others.
+
+    Args:
+        leading: how many of its first parameters are no options.
+    """
     try:
-        taken = dict(inspect.signature(found).parameters)
+        taken = dict(inspect.signature(code).parameters)
     except (TypeError, ValueError):  # of some built-in callables nothing is known
         return
-    if not isinstance(found, type) and taken:
-        del taken[next(iter(taken))]  # the architecture
+    for name in list(taken)[:leading]:
+        del taken[name]
     named = {n: p for n, p in taken.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     anything = any(p.kind == p.VAR_KEYWORD for p in taken.values())
     for key in options:
@@ -125,19 +121,18 @@ def _check_options(ref: Reference, found: Callable[..., Any], options: Mapping[s
             raise SearchError(f"'{ref.text}' needs the option '{key}'\n  hint: {ref.text}:{key}=...")
 
 
-def _with(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function with options filled in; what it says of itself (its name, direction, cost) stays."""
+def made(ref: Reference, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """What a class or a factory of the user's makes. Raises: SearchError if it raises, or does not take the options."""
+    check_options(ref, factory, options)
+    try:
+        return factory(**options)
+    except Exception as e:
+        raise SearchError(f"{ref.text} cannot be made: {type(e).__name__}: {e}") from e
 
-    @functools.wraps(function)
-    def measured(arch: Any) -> Any:
-        return function(arch, **options)
 
-    return measured
-
-
-def origin(objective: Callable[..., Any]) -> str | None:
-    """The file that an objective's code is in."""
-    code = inspect.unwrap(objective)
+def origin(code: Callable[..., Any]) -> str | None:
+    """The file that code is in."""
+    code = inspect.unwrap(code)
     try:
         return inspect.getsourcefile(code if inspect.isroutine(code) or isinstance(code, type) else type(code))
     except TypeError:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
-from blockforge.search.objectives._network import open_cached, shrunk
+from blockforge.search.objectives.network import open_cached, shrunk
 from blockforge.train import EpochRecord, fit, load_recipe
 from blockforge.train.data import Batch, Split, Want
 

@@ -1,0 +1,72 @@
+"""Objectives by name: those of this package, and code of the user's. See `measure` for what an objective is."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from blockforge.compiler import Architecture
+from blockforge.errors import SearchError, did_you_mean
+from blockforge.search.objectives import scores
+from blockforge.search.objectives.costs import COSTS, Cost
+from blockforge.search.registry import user_code
+from blockforge.search.registry.options import call_with_options, read_options
+
+
+def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
+    """The objective that a text names. Raises: SearchError if there is none, or an option is wrong."""
+    name, _, rest = text.strip().partition(":")
+    known = names()
+    if name in known:
+        factory = known[name]()
+        return call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
+    if (ref := user_code.reference(text)) is not None:
+        return _of_user(ref)
+    hint = did_you_mean(name, known, "objectives") + "; or your own, as module:function or file.py:function"
+    raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
+
+
+def is_packaged(text: str) -> bool:
+    """Whether a text names an objective of this package, and no code of a user's."""
+    return text.strip().partition(":")[0] in names()
+
+
+def names() -> dict[str, functools.partial[Any]]:
+    """Name of each objective -> a function that gives its factory; nothing is imported before it is wanted."""
+    known: dict[str, functools.partial[Any]] = {c: functools.partial(functools.partial, Cost, c) for c in COSTS}
+    for module in pkgutil.iter_modules(scores.__path__):
+        known[module.name] = functools.partial(_factory, module.name)
+    return known
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"{scores.__name__}.{name}"), name)
+
+
+def _of_user(ref: user_code.Reference) -> Callable[..., Any]:
+    """A function is called with the architecture, and with the options as keywords; a class is made with the options,
+    and what it makes is called."""
+    code, options = user_code.imported(ref, "objective"), read_options(ref.text, ref.options)
+    if not callable(code):
+        raise SearchError(f"{ref.text} is no function\n  hint: name a function from Architecture to a number")
+    if isinstance(code, type):
+        objective = user_code.made(ref, code, options)
+        if not callable(objective):
+            raise SearchError(f"a {ref.text} cannot be called\n  hint: give it __call__(self, arch)")
+        return objective
+    user_code.check_options(ref, code, options, leading=1)
+    return _with(code, options) if options else code
+
+
+def _with(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """The function with options filled in; what it says of itself (its name, direction, cost) stays."""
+
+    @functools.wraps(function)
+    def measured(arch: Any) -> Any:
+        return function(arch, **options)
+
+    return measured
