@@ -122,6 +122,10 @@ class SpecError(BlockforgeError, ValueError):
         return SpecError, (self.diagnostics,)
 
 
+class PluginError(BlockforgeError):
+    """A plugin that cannot be used, or that is missing."""
+
+
 class OpError(BlockforgeError, ValueError):
     """A building block that cannot stand where it was put; the compiler adds the place.
 

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blockforge import __version__
-from blockforge.blocks.plugins import comments, needed
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError, shown_path
 from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.notes import note
+from blockforge.plugins import comments, needed
 from blockforge.spec import Spec, load, to_yaml
 from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.leeway import leeway

@@ -68,7 +68,7 @@ def test_no_small_spec_without_a_block() -> None:
 
 
 def test_third_party_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
     registry.load_plugin(PLUGIN / "pool_mixer.py")
     for op in variants(registry.get("pool_mixer", "mixer")):
         check_op(op)

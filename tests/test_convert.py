@@ -18,7 +18,7 @@ from blockforge.cli import main
 from blockforge.errors import OutputError
 from blockforge.weights import conversion
 from blockforge.weights.conversion import convert_file
-from blockforge.weights.official import families, family_of
+from blockforge.weights.official import FAMILIES, family_of
 
 FULL = sorted({f.stem for f in FOLDER.glob("*.json")} & set(bf.list_specs()))
 Checkpoint = Callable[..., Path]
@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
         model = bf.build("poolformer_s12", seed=0, **options)
         state: dict[str, Tensor] = {}
         for key, value in model.state_dict().items():
-            sources = families()["poolformer"].sources(key)
+            sources = FAMILIES["poolformer"].sources(key)
             assert sources is not None
             assert len(sources) == 1
             state[sources[0]] = value

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 import blockforge as bf
-from blockforge.blocks import plugins, registry
-from blockforge.blocks.plugins import PluginError, Source
+from blockforge import plugins
+from blockforge.blocks import registry
+from blockforge.errors import PluginError
+from blockforge.plugins import Source
 from blockforge.saving import spec_text
 
 DATA = Path(__file__).parent / "data" / "plugin"
@@ -23,10 +25,10 @@ CODE = (DATA / "pool_mixer.py").read_text(encoding="utf-8")
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A saved model with a block of the plugin, which is then forgotten."""
     before = dict(registry.blocks())
-    monkeypatch.setattr(registry, "_OPS", dict(before))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(before))
     registry.load_plugin(DATA / "pool_mixer.py")
     bf.save_model(bf.build(DATA / "pool_mixer.yaml"), tmp_path)
-    monkeypatch.setattr(registry, "_OPS", before)
+    monkeypatch.setattr(registry.BLOCKS, "things", before)
     monkeypatch.setattr(registry, "_MADE", {})
     return tmp_path
 
@@ -58,7 +60,7 @@ def test_our_own_blocks_need_nothing(tmp_path: Path) -> None:
 
 
 def test_a_package_is_named_by_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
     (tmp_path / "pooling_blocks.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     entry = SimpleNamespace(module="pooling_blocks", dist=SimpleNamespace(name="bf-pooling"))
@@ -69,7 +71,7 @@ def test_a_package_is_named_by_what_installs_it(tmp_path: Path, monkeypatch: pyt
     assert plugins.needed(spec.tree) == {Source("package", "bf-pooling"): ["pool_mixer"]}
     text = spec_text(spec)
     assert text.startswith("# needs package bf-pooling for pool_mixer\n")
-    registry._OPS.pop("pool_mixer")
+    registry.BLOCKS.things.pop("pool_mixer")
     monkeypatch.setattr(registry, "_MADE", {})
     file = tmp_path / "a.yaml"
     file.write_text(text)
@@ -78,7 +80,7 @@ def test_a_package_is_named_by_what_installs_it(tmp_path: Path, monkeypatch: pyt
 
 
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
     registry.load_plugin(DATA / "pool_mixer.py")
     (tmp_path / "pool_mixer.py").write_text(CODE.replace('"pool_mixer"', '"other"'))
     with pytest.raises(PluginError, match=r"two plugin files are named pool_mixer.py\n  hint: rename"):

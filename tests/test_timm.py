@@ -13,7 +13,7 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.official import families
+from blockforge.weights.official import FAMILIES
 
 NAMES = {
     "convnext_t": "convnext_tiny",
@@ -137,7 +137,7 @@ def test_official_layout(family: str, case: str) -> None:
     ours = built(CASES[case], peer(NAMES[CASES[case].name], **CASES[case].kwargs).state_dict())
     official = {}
     for key, value in ours.state_dict().items():
-        names = families()[family].sources(key)
+        names = FAMILIES[family].sources(key)
         assert names is not None, key
         official[names[0]] = value
     theirs = peer(NAMES[CASES[case].name], **CASES[case].kwargs)

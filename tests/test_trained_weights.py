@@ -220,11 +220,11 @@ def test_what_cannot_be_taken_is_named(model: nn.Module, case: str, tmp_path: Pa
 
 
 def test_official_values_are_looked_at_too() -> None:
-    from blockforge.weights.official import families
+    from blockforge.weights.official import FAMILIES
 
     small = {"input.size": 32, "num_classes": 3, **{f"stages.{i}.depth": 1 for i in range(4)}, "stages.0.dim": 24}
     state = bf.build("resnet50", {**small, "stages.0.dim": 256}, seed=0).state_dict()
-    sources = families()["resnet"].sources
+    sources = FAMILIES["resnet"].sources
     official = {names[0]: v for k, v in state.items() if (names := sources(k))}
     official["conv1.weight"] = official["conv1.weight"] * float("nan")
     with pytest.raises(bf.WeightsError, match=r"conv1\.weight: \d+ of its \d+ values are NaN"):

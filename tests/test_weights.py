@@ -27,9 +27,9 @@ State = dict[str, Tensor]
 @pytest.fixture
 def official() -> State:
     """A checkpoint in SMT's official layout, made backwards from one of our models."""
-    from blockforge.weights.official import families
+    from blockforge.weights.official import FAMILIES
 
-    model, sources = _noisy(bf.build("smt_b", SMALL, seed=1)), families()["smt"].sources
+    model, sources = _noisy(bf.build("smt_b", SMALL, seed=1)), FAMILIES["smt"].sources
     found: State = {}
     for key, value in model.state_dict().items():
         names = sources(key)

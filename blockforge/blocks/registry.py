@@ -9,36 +9,30 @@ or a plugin file that the user names (`--plugin`). A YAML file alone never impor
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from blockforge.blocks import base
-from blockforge.blocks.plugins import PluginError, load_plugin, load_plugins, plugins
-from blockforge.errors import OpError, did_you_mean
+from blockforge.errors import OpError, PluginError, did_you_mean
+from blockforge.plugins import Registry, load_plugin, load_plugins, plugins
 from blockforge.spec.schema_errors import sentence
 
 __all__ = [
-    "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "load_blocks",
-    "load_plugin", "load_plugins", "make", "mixer", "norm", "plugins", "registered", "stem",
+    "BLOCKS", "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "load_blocks",
+    "load_plugin", "load_plugins", "make", "mixer", "norm", "plugins", "stem",
 ]  # fmt: skip
 
-_OPS: dict[str, type[base.Op]] = {}
+BLOCKS: Registry[type[base.Op]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
 T = TypeVar("T", bound=type[base.Op])
 
 
 def _register(name: str, cls: type[base.Op]) -> None:
-    if (known := _OPS.get(name)) is not None and known is not cls:
-        raise PluginError(f"two blocks are named '{name}': {known.__module__} and {cls.__module__}")
     if not cls.__doc__:
         raise PluginError(f"block '{name}' ({cls.__module__}) has no docstring")
+    BLOCKS.add(name, cls, cls.__module__)
     cls.op = name
-    _OPS[name] = cls
 
 
 def _decorator(kind: type[base.Op]) -> Callable[[str], Callable[[T], T]]:
@@ -63,26 +57,14 @@ aggregator = _decorator(base.Aggregator)
 head = _decorator(base.Head)
 
 
-@functools.cache
 def load_blocks() -> None:
     """Import every block file of the package and every installed plugin, once."""
-    import blockforge.blocks as package
-
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
-    for entry in importlib.metadata.entry_points(group="blockforge.blocks"):
-        entry.load()
-
-
-def registered() -> dict[str, type[base.Op]]:
-    """What is registered so far: nothing is imported."""
-    return _OPS
+    BLOCKS.load()
 
 
 def blocks(*kinds: base.Kind) -> dict[str, type[base.Op]]:
     """The registered blocks by name, of the given kinds or of all."""
-    load_blocks()
-    return {n: c for n, c in sorted(_OPS.items()) if not kinds or c.kind in kinds}
+    return {n: c for n, c in sorted(BLOCKS.items()) if not kinds or c.kind in kinds}
 
 
 def get(name: str, *kinds: base.Kind) -> type[base.Op]:
@@ -90,8 +72,7 @@ def get(name: str, *kinds: base.Kind) -> type[base.Op]:
 
     Raises: OpError if there is none, or if it is of another kind than those asked for.
     """
-    load_blocks()
-    cls = _OPS.get(name)
+    cls = BLOCKS.get(name)
     wanted = " or ".join(kinds) or "block"
     if cls is None:
         hint = did_you_mean(name, blocks(*kinds), what=f"known {'s, '.join(kinds) or 'block'}s")

@@ -25,7 +25,7 @@ class PathError(BlockforgeError):
 
 def _load(files: list[Path]) -> list[Path]:
     if files:
-        from blockforge.blocks.registry import load_plugins
+        from blockforge.plugins import load_plugins
 
         load_plugins([str(file) for file in files])
     return files
@@ -36,7 +36,7 @@ PluginOption = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE",
-        help="A Python file whose blocks are registered first; may be repeated.",
+        help="A Python file whose blocks, and whatever else it brings, are registered first; may be repeated.",
         show_default=False,
         default_factory=list,  # without one the oldest typer asks None for its length before the callback
         callback=_load,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatch
-from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
+from blockforge.plugins import YamlFiles
 from blockforge.spec.layers import check_all_options
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
@@ -25,13 +25,14 @@ from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.yaml.scalars import shorten
 
 SpecLike = Spec | str | os.PathLike[str] | Mapping[str, Any]
+SPECS = YamlFiles("blockforge.specs", "spec", "blockforge.specs")
+"""The zoo."""
 _SUFFIXES = (".yaml", ".yml")
 
 
 def list_specs(pattern: str = "*") -> list[str]:
     """Names of the zoo's specs that match a shell pattern, as in `smt*`."""
-    names = (f.name for f in resources.files("blockforge.specs").iterdir())
-    return sorted(n[:-5] for n in names if n.endswith(".yaml") and fnmatch(n[:-5], pattern))
+    return sorted(name for name in SPECS if fnmatch(name, pattern))
 
 
 def load(source: SpecLike, overrides: Overrides | None = None) -> Spec:
@@ -124,7 +125,7 @@ def _zoo(name: str) -> Base:
     if name not in (known := list_specs()):
         hint = did_you_mean(name, known, what="zoo") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no spec named '{shorten(name)}' in the zoo", hint=hint)])
-    file = resources.files("blockforge.specs") / f"{name}.yaml"
+    file = SPECS[name]
     return Base(os.path.realpath(str(file)), load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 import blockforge
 from blockforge.blocks.base import Op
 from blockforge.compiler import Architecture
+from blockforge.compiler.graph.connect import RULES
 from blockforge.errors import RunError
 from blockforge.notes import note
 from blockforge.train.data import Data, digest_of
+from blockforge.train.opening import SOURCES
 from blockforge.train.optim import lr_factor
 from blockforge.train.recipe import Recipe
 from blockforge.weights.files import Weights
@@ -35,7 +38,7 @@ def identity(
         "data": data.identity(),
         "seed": seed,
         "weights": _given(weights) if weights is not None else None,
-        "plugins": _plugins(arch),
+        "plugins": _plugins(arch, data),
         "processes": world,
         "recipe": recipe.model_dump(exclude=_NO_RESULT),
         "versions": {"blockforge": blockforge.__version__, "torch": torch.__version__},
@@ -91,11 +94,13 @@ def _given(weights: Weights) -> dict[str, Any]:
     return {"digest": digest[:32], "key": weights.key, "prefix": weights.prefix}
 
 
-def _plugins(arch: Architecture) -> dict[str, str]:
-    """Name and content of each file from elsewhere that a block of the network was defined in."""
+def _plugins(arch: Architecture, data: Data) -> dict[str, str]:
+    """Name and content of each file from elsewhere that defines a block or a rule of the network, or opens the data."""
     nodes = arch.graph.nodes.values()
-    ops = {type(op) for node in nodes for op in (node["impl"], node["norm"]) if isinstance(op, Op)}
-    modules = [sys.modules.get(op.__module__) for op in ops if not op.__module__.startswith("blockforge.")]
+    names = {type(op).__module__ for node in nodes for op in (node["impl"], node["norm"]) if isinstance(op, Op)}
+    names |= {RULES.modules()[stage.connect.rule] for stage in arch.plan.stages if stage.connect is not None}
+    names |= {module for prefix, module in SOURCES.modules().items() if prefix == re.split("[:?]", data.name)[0]}
+    modules = [sys.modules.get(name) for name in names if not name.startswith("blockforge.")]
     files = {Path(m.__file__) for m in modules if m is not None and m.__file__ is not None}
     return {file.name: digest_of(file.read_bytes()) for file in sorted(files) if file.is_file()}
 

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
 from blockforge.errors import DataError, did_you_mean
 from blockforge.notes import note
+from blockforge.plugins import Registry
 from blockforge.train.data import Data, Opened, Problem
 from blockforge.train.labels import wrong_labels
 
 Options = Mapping[str, str]
 Opener = Callable[[str, Options], Opened]
-_SOURCES: dict[str, tuple[Opener, str, tuple[str, ...]]] = {}
-_HOMES = ("sources", "folder", "hub")
+
+
+class DataSource(NamedTuple):
+    """What opens data of one kind by name.
+
+    Attributes:
+        open: gives the data for what follows the colon, and the options behind `?`.
+        form: how a person writes it: `npz:FILE`.
+        options: those that it knows.
+    """
+
+    open: Opener
+    form: str
+    options: tuple[str, ...]
+
+
+SOURCES: Registry[DataSource] = Registry(
+    "blockforge.data", "data source", *(f"blockforge.train.{home}" for home in ("sources", "folder", "hub"))
+)
 _SKIP = "skip_broken"
 FIRST = 5
 """Problems that an error lists."""
@@ -28,8 +46,7 @@ def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Calla
     """Register what opens `prefix` or `prefix:REST`; `form` is how a person writes it."""
 
     def add(opener: Opener) -> Opener:
-        assert prefix not in _SOURCES, prefix
-        _SOURCES[prefix] = (opener, form, options)
+        SOURCES.add(prefix, DataSource(opener, form, options), opener.__module__)
         return opener
 
     return add
@@ -85,17 +102,15 @@ def look(name: str) -> Data:
 
 def _found(data: str, least: int = 2) -> tuple[Data, bool]:
     """Data by name, and whether their options want what is broken left out."""
-    for home in _HOMES:
-        importlib.import_module(f"blockforge.train.{home}")
     name, options = _split_options(data)
     prefix, colon, rest = name.partition(":")
-    forms = ", ".join(form for _, form, _ in _SOURCES.values())
-    if prefix not in _SOURCES:
-        hint = did_you_mean(prefix, _SOURCES)
+    forms = ", ".join(source.form for source in SOURCES.values())
+    if prefix not in SOURCES:
+        hint = did_you_mean(prefix, SOURCES)
         if not colon and os.path.isdir(prefix):
             hint = f"for a folder of images imagefolder:{prefix}"
         raise DataError(f"no data source '{prefix[:80]}'\n  hint: {hint}; as in {forms}")
-    opener, form, known = _SOURCES[prefix]
+    opener, form, known = SOURCES[prefix]
     if bool(rest) != (":" in form) or bool(colon) != bool(rest):
         raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
     allowed = (*known, _SKIP)

@@ -18,7 +18,7 @@ from blockforge.spec import Spec, SpecLike, load
 from blockforge.train.classes import classes_of, listed, same_classes
 from blockforge.train.data import Data
 from blockforge.train.recipe import Recipe
-from blockforge.weights.official import families
+from blockforge.weights.official import FAMILIES
 
 Overrides = Mapping[str, Any] | list[str] | None
 
@@ -108,7 +108,7 @@ def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
     classifier = model.get_classifier()
     name = next((n for n, module in model.named_modules() if module is classifier), "")
     ours = f"{name}.weight"
-    layouts = (f.sources(ours) for f in families().values() if f.matches(set(tensors)))
+    layouts = (f.sources(ours) for f in FAMILIES.values() if f.matches(set(tensors)))
     names = (ours, *(key for keys in layouts if keys for key in keys))
     found = next((tensors[key] for key in names if key in tensors), None)
     return found.shape[0] if found is not None and found.ndim else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
+from blockforge.plugins import YamlFiles
 from blockforge.spec.fields import OrNone
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Model
@@ -18,6 +18,7 @@ from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
 from blockforge.spec.yaml.plain_data import plain_data
 
+RECIPES = YamlFiles("blockforge.recipes", "recipe", "blockforge.train.recipes")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -119,8 +120,7 @@ class Recipe(Model):
 
 def list_recipes() -> list[str]:
     """Names of the packaged recipes."""
-    files = resources.files("blockforge.train.recipes").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+    return sorted(RECIPES)
 
 
 def load_recipe(
@@ -181,11 +181,10 @@ def _is_path(text: str) -> bool:
 
 
 def _packaged(name: str) -> Base:
-    if name not in list_recipes():
-        hint = did_you_mean(name, list_recipes(), what="recipes") + "; a file needs its .yaml"
+    if name not in RECIPES:
+        hint = did_you_mean(name, RECIPES, what="recipes") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no recipe named '{name[:80]}'", hint=hint)])
-    file = resources.files("blockforge.train.recipes") / f"{name}.yaml"
-    return Base(name, load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
+    return Base(name, load_text(RECIPES[name].read_text(encoding="utf-8"), f"{name}.yaml"))
 
 
 def _overridden(document: Document, overrides: Mapping[str, Any] | list[str] | None) -> Document:

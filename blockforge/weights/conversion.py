@@ -17,7 +17,7 @@ from blockforge.errors import SpecError, WeightsError, did_you_mean
 from blockforge.saving import about, save_tensors, unwrap_file
 from blockforge.spec import SpecLike, list_specs
 from blockforge.weights.misfit import MisfitError, looks_ours
-from blockforge.weights.official import Family, convert, families, family_of
+from blockforge.weights.official import FAMILIES, Family, convert, family_of
 
 _TRIED = 6
 """Variants whose modules are built to see whether a checkpoint fits; those of the nearest sizes come first."""
@@ -53,14 +53,15 @@ def convert_file(
     except WeightsError as e:
         raise WeightsError(f"{checkpoint}: {e}") from None
     header = {**about(arch), "family": layout.name}
+    if (source := FAMILIES.source(layout.name)) is not None:
+        header["family_from"] = source.where()
     save_tensors(tensors, Path(output), header)
     return arch
 
 
 def _layout(state: Mapping[str, Tensor], name: str | None) -> Family:
-    known = families()
-    if name is not None and name not in known:
-        raise WeightsError(f"no family is named '{name}'\n  hint: {did_you_mean(name, known, 'families')}")
+    if name is not None and name not in FAMILIES:
+        raise WeightsError(f"no family is named '{name}'\n  hint: {did_you_mean(name, FAMILIES, 'families')}")
     if looks_ours(state):
         raise WeightsError("these are our names already\n  hint: --weights takes the file as it is")
     found = family_of(state)

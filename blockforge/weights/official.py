@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from blockforge.errors import WeightsError
 from blockforge.notes import note
+from blockforge.plugins import Registry
 from blockforge.weights import wrappers
 from blockforge.weights.leeway import NONE, Leeway, leeway
 from blockforge.weights.misfit import MisfitError, OtherShape, check, check_ours, looks_ours, some
@@ -49,36 +48,26 @@ class Family:
     out_norm: str | Mapping[str, Any] = "layer_norm"
 
 
-FAMILIES: dict[str, Family] = {}
+FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "blockforge.weights")
+"""Every layout that is known; ours are one file each in this package."""
 
 
 def register(family: Family) -> Family:
     """Add a family's layout."""
-    assert family.name not in FAMILIES, family.name
-    FAMILIES[family.name] = family
+    FAMILIES.add(family.name, family, family.matches.__module__)
     return family
-
-
-def families() -> dict[str, Family]:
-    """Every layout that is known: one file each in this package."""
-    import blockforge.weights as package
-
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
-    return FAMILIES
 
 
 def family_of(state: Mapping[str, Any]) -> Family:
     """The family whose layout these official keys are. Raises: WeightsError if there is none."""
-    known = families()
-    found = next((f for f in known.values() if f.matches(set(state))), None)
+    found = next((f for f in FAMILIES.values() if f.matches(set(state))), None)
     if found is not None:
         return found
     begin = some(dict.fromkeys(f"{key.partition('.')[0]}." for key in state), 6)
     raise WeightsError(
         f"no known layout has these {len(state)} names: {some(state)}; they begin with {begin}\n"
         f"  hint: --prefix P takes the part of a larger model whose names begin with P, --key K what stands at a key. "
-        f"Known families: {', '.join(known)}"
+        f"Known families: {', '.join(FAMILIES)}"
     )
 
 
@@ -249,7 +238,7 @@ def unwrap(
 
 
 def _is_known(names: set[str]) -> bool:
-    return looks_ours(names) or any(family.matches(names) for family in families().values())
+    return looks_ours(names) or any(family.matches(names) for family in FAMILIES.values())
 
 
 def _stacked_shape(parts: Sequence[Tensor]) -> tuple[int, ...] | None:

@@ -8,22 +8,22 @@ import math
 import os
 import random
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from typing import Any
 
 from blockforge.errors import Diagnostic, Path, SearchError, SpecError, did_you_mean, format_path
+from blockforge.plugins import YamlFiles
 from blockforge.spec import Hole, Spec, SpecLike, fill, from_text, holes, list_specs, load
 from blockforge.spec.relations.expressions import ExpressionError
 from blockforge.spec.relations.require import violations
 
 DEFAULT_SPACE = "hybrid"
+SPACES = YamlFiles("blockforge.spaces", "search space", "blockforge.search.spaces")
 _NOT_COMPARED = ("name", "about")
 
 
 def list_spaces() -> list[str]:
     """Names of the packaged spaces."""
-    files = resources.files("blockforge.search.spaces").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+    return sorted(SPACES)
 
 
 def load_space(source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | list[str] | None = None) -> Spec:
@@ -31,11 +31,10 @@ def load_space(source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | 
 
     Raises: SpecError if it cannot be read, SearchError if it has no holes.
     """
-    if isinstance(source, str) and source in list_spaces():
-        file = resources.files("blockforge.search.spaces") / f"{source}.yaml"
-        spec = load(from_text(file.read_text(encoding="utf-8"), f"{source}.yaml"), overrides)
+    if isinstance(source, str) and source in SPACES:
+        spec = load(from_text(SPACES[source].read_text(encoding="utf-8"), f"{source}.yaml"), overrides)
     elif isinstance(source, str) and _is_name(source) and source not in list_specs():
-        hint = did_you_mean(source, list_spaces(), what="spaces") + "; a file needs its .yaml"
+        hint = did_you_mean(source, SPACES, what="spaces") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("space", f"no search space named '{source}'", hint=hint)])
     else:
         spec = load(source, overrides)

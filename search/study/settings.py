@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge import __version__
-from blockforge.blocks.plugins import Source, needed, plugins, sources
 from blockforge.compiler import Architecture
 from blockforge.compiler.graph import canonical
 from blockforge.errors import SearchError
 from blockforge.kernels import costs
+from blockforge.plugins import Source, needed, plugins, sources
 from blockforge.saving import spec_text
 from blockforge.search.objectives.measure import Direction, Measure, as_measure, as_read
 from blockforge.search.objectives.registry import is_packaged

@@ -18,7 +18,7 @@ LONG = "a" * 300
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
 
 
 def _commands() -> list[list[str]]:

@@ -232,7 +232,7 @@ def test_plugins_add_blocks(run: Run, write: Callable[[str, str], str]) -> None:
     try:
         assert run("--plugin", plugin, *change).code == 0
     finally:
-        registry._OPS.pop("plugged_conv", None)
+        registry.BLOCKS.things.pop("plugged_conv", None)
     assert run("--plugin", "nosuch.py", "zoo").err == "error: plugin file not found: nosuch.py\n"
 
 

@@ -58,9 +58,9 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights in an official layout, a saved network, images and a search."""
     folder = tmp_path_factory.mktemp("place")
-    from blockforge.weights.official import families
+    from blockforge.weights.official import FAMILIES
 
-    sources = families()["resnet"].sources
+    sources = FAMILIES["resnet"].sources
     state = bf.build("resnet50", OFFICIAL, seed=0).state_dict()
     torch.save({names[0]: v for k, v in state.items() if (names := sources(k))}, folder / "official.pth")
     bf.save_model(bf.build(SPEC, {"name": "net", "num_classes": 2}), folder / "saved")

@@ -43,7 +43,7 @@ def commented(text: str) -> str:
 def make_world_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the folder of the files, with a few blocks and a small zoo."""
     known = registry.blocks()
-    monkeypatch.setattr(registry, "_OPS", {name: known[name] for name in KNOWN})
+    monkeypatch.setattr(registry.BLOCKS, "things", {name: known[name] for name in KNOWN})
     load = importlib.import_module("blockforge.spec.load")
     monkeypatch.setattr(load, "list_specs", lambda: ["smt_b", "smt_s"])
     monkeypatch.chdir(FOLDER)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.official import families
+from blockforge.weights.official import FAMILIES
 
 State = dict[str, Tensor]
 NARROW = Path(__file__).parents[2] / "specs" / "narrow"
@@ -45,7 +45,7 @@ def official(name: str, model: Backbone) -> State:
     """A model's tensors under the official names, as the official code holds them."""
     state: State = {}
     for key, value in model.state_dict().items():
-        names = families()[name].sources(key)
+        names = FAMILIES[name].sources(key)
         assert names is not None, key
         state |= dict(zip(names, value.chunk(len(names)) if len(names) > 1 else [value], strict=True))
     return _fused(state)
@@ -250,7 +250,7 @@ def test_a_classifier_s_checkpoint_fills_its_backbone(
             torch.testing.assert_close(ours, theirs)
     head = [k for k in whole.state_dict() if k.startswith("head.")]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "no place for" in line]
-    names = head if layout == "ours" else [(families()[name].sources(k) or ("",))[0] for k in head]
+    names = head if layout == "ours" else [(FAMILIES[name].sources(k) or ("",))[0] for k in head]
     assert line.endswith(f"left out {len(head)} tensors that the network has no place for: {', '.join(names)}")
 
 

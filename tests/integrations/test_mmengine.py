@@ -78,12 +78,12 @@ def test_position_tables_are_resized(
     spec: str, built: Any, asked: Any, table: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `bf.build(weights=...)` resizes them, and a line says so."""
-    from blockforge.weights.official import families
+    from blockforge.weights.official import FAMILIES
 
     small = {f"stages.{i}.depth": 1 for i in range(len(bf.load(spec).stages))} | {"input.size": 64}
     state = bf.build(spec, {**small, **built}, seed=1).state_dict()
     if layout == "official":
-        sources = families()[spec.partition("_")[0]].sources
+        sources = FAMILIES[spec.partition("_")[0]].sources
         state = {(sources(key) or (key,))[0]: value for key, value in state.items()}
     torch.save(state, tmp_path / "whole.pth")
     whole = bf.build(spec, {**small, **asked}, weights=tmp_path / "whole.pth")
@@ -155,11 +155,11 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_official_weights_of_another_classifier(tmp_path: Path) -> None:
     """The maps need no classifier, so that of the checkpoint may have any classes."""
-    from blockforge.weights.official import families
+    from blockforge.weights.official import FAMILIES
 
     small = {f"stages.{i}.{k}": v for i in range(4) for k, v in (("dim", 8), ("depth", 1))}
     whole = bf.build("poolformer_s12", small, num_classes=7)
-    names = {key: families()["poolformer"].sources(key) or () for key in whole.state_dict()}
+    names = {key: FAMILIES["poolformer"].sources(key) or () for key in whole.state_dict()}
     state = {names[key][0]: value for key, value in whole.state_dict().items()}
     torch.save({"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, tmp_path / "official.pth")
     cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "official.pth"), "prefix": "backbone."}

@@ -154,13 +154,13 @@ def test_workers_get_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "class Plugged(DepthwiseConv):\n    'Another name.'\n"
     )
     (tmp_path / "space.yaml").write_text(TINY.read_text().replace("op: dwconv", "op: plugged_conv"))
-    monkeypatch.setattr(registry, "_OPS", dict(registry.blocks()))
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
     registry.load_plugin("plug.py")
     found = search("space.yaml", trials=2, objective="depth", workers=2, out=run)
     assert found.evaluated >= 2
     assert not found.counts["invalid"]
 
-    registry._OPS.pop("plugged_conv")
+    registry.BLOCKS.things.pop("plugged_conv")
     with pytest.raises(SearchError, match=r"uses blocks of plug.py\n  hint: blockforge ... --plugin plug.py"):
         work(str(run))
     assert open_result(run).evaluated == found.evaluated

@@ -16,7 +16,7 @@ from torch import Tensor
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.train import Data, DataError, evaluate, fit
-from blockforge.weights.official import families
+from blockforge.weights.official import FAMILIES
 
 SWIN: dict[str, Any] = {
     "input": {"channels": 1, "size": 16},
@@ -33,7 +33,7 @@ STILL: dict[str, Any] = {"epochs": 1, "batch_size": 72, "lr": 1e-12, "weight_dec
 @pytest.fixture
 def official() -> dict[str, Tensor]:
     """A checkpoint of 7 classes in Swin's official layout, made backwards from one of our models."""
-    model, sources = bf.build("swin_tiny", SWIN, num_classes=7, seed=1), families()["swin"].sources
+    model, sources = bf.build("swin_tiny", SWIN, num_classes=7, seed=1), FAMILIES["swin"].sources
     found: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         names = sources(key)

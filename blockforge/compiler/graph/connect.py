@@ -18,7 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.errors import OpError, Path, PluginError, did_you_mean
+from blockforge.plugins import Registry
 from blockforge.spec.schema_errors import shown
 
 STAGE_INPUT = -1
@@ -51,16 +52,17 @@ class Rule(BaseModel):
         raise NotImplementedError
 
 
-RULES: dict[str, type[Rule]] = {}
+RULES: Registry[type[Rule]] = Registry("blockforge.connect", "rule", in_specs=True)
 
 
 def rule(name: str) -> Callable[[type[Rule]], type[Rule]]:
     """Register a connection rule."""
 
     def register(cls: type[Rule]) -> type[Rule]:
-        assert name not in RULES, name
+        if not cls.__doc__:
+            raise PluginError(f"rule '{name}' ({cls.__module__}) has no docstring")
+        RULES.add(name, cls, cls.__module__)
         cls.rule = name
-        RULES[name] = cls
         return cls
 
     return register

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Mixer, Op
-from blockforge.blocks.plugins import said
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
+from blockforge.plugins import hint_in_comment
 from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import report_at
@@ -42,9 +42,9 @@ class Maker:
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
 
     def _hint(self, error: OpError, path: Path) -> str | None:
-        """An error's hint; of a block that is not known, what the file says of it comes first."""
-        is_block = error.code.startswith("unknown-") and error.code != "unknown-key"
-        return (said(str(error), self.report.locs, path) if is_block else None) or error.hint
+        """An error's hint; of a block or a rule that is not known, what the file says of it comes first."""
+        is_named = error.code.startswith("unknown-") and error.code != "unknown-key"
+        return (hint_in_comment(str(error), self.report.locs, path) if is_named else None) or error.hint
 
     def feeds(self, stage: Stage) -> Feeds:
         """Receiving layer -> source layers, as the stage's rule says."""
@@ -61,7 +61,7 @@ class Maker:
             for where, e in errors.errors:
                 report_at(self.report, stage.origins, e.code, str(e), (*path, *where), hint=e.hint)
         except OpError as e:
-            report_at(self.report, stage.origins, e.code, str(e), (*path, "rule"), hint=e.hint)
+            report_at(self.report, stage.origins, e.code, str(e), (*path, "rule"), hint=self._hint(e, path))
         except ValidationError as e:
             report_schema_errors(e, RULES[name], self.report, path, stage.origins, ConnectSpec.model_fields)
         return {}

@@ -1,0 +1,258 @@
+"""What others add: registries of named things, filled by installed packages and by files that a user names.
+
+Each kind of thing that can be added (a block, a rule of `connect`, a weight layout, a data source, a recipe, a spec of
+the zoo, a search space, ...) has one `Registry`, whose group of entry points is called `blockforge.KIND`. A `--plugin`
+file serves all of them. What is saved says where a thing comes from, by which the error names it where it is missing.
+Reading a spec never loads a plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import pkgutil
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple, TypeVar
+
+from blockforge.errors import BlockforgeError, Locs, Path, PluginError, shown_path
+
+T = TypeVar("T")
+REGISTRIES: dict[str, Registry[Any]] = {}
+"""By group; one that nobody has imported yet is not among them."""
+_PREFIX = "blockforge_plugin_"
+_GIVEN = "__blockforge_given__"
+_COMMENT = re.compile(r"# needs (--plugin|package|module) ([^\n]{1,200}) for ([\w, -]{1,2000})")
+_HOW = {
+    "--plugin": "blockforge ... --plugin {}, or in Python blockforge.blocks.registry.load_plugin",
+    "package": "pip install {}",
+    "module": "import {} first",
+}
+
+
+class Registry(Mapping[str, T]):
+    """Things of one kind by name. The first look imports ours, then what installed packages bring.
+
+    Args:
+        group: the entry points that bring more: `blockforge.blocks`. Loading one registers its things.
+        what: what errors call such a thing.
+        homes: our modules that register ours; of a package, every one in it.
+        in_specs: whether a spec names these things, so that one that is kept must say where they come from.
+    """
+
+    def __init__(self, group: str, what: str, *homes: str, in_specs: bool = False) -> None:
+        self.group, self.what, self.homes, self.in_specs = group, what, homes, in_specs
+        self.things: dict[str, T] = {}
+        self._modules: dict[str, str] = {}
+        self._loaded, self._failure = False, ""
+        REGISTRIES[group] = self
+
+    def add(self, name: str, thing: T, module: str) -> None:
+        """Register a thing that a module defines. Raises: PluginError if there is another one of that name."""
+        if not _is_ours(module):
+            self.load()  # so that ours were here first
+        if (known := self.things.get(name)) is not None and known is not thing:
+            raise PluginError(f"two {self.what}s are named '{name}': {self._modules.get(name)} and {module}")
+        self.things[name], self._modules[name] = thing, module
+
+    def load(self) -> None:
+        """Import whatever registers something, once. Raises: PluginError naming a package that fails, every time."""
+        if self._failure:
+            raise PluginError(self._failure)
+        if self._loaded:
+            return
+        self._loaded = True  # what is imported meanwhile may look things up
+        self._load_ours()
+        for entry in importlib.metadata.entry_points(group=self.group):
+            try:
+                self._take(entry.load())
+            except Exception as e:
+                name = entry.dist.name if entry.dist is not None else entry.name
+                reason = str(e) if isinstance(e, BlockforgeError) else f"{type(e).__name__}: {e}"
+                self._failure = (
+                    f"plugin {name} failed at its entry point '{entry.name} = {entry.value}' ({self.group}): {reason}\n"
+                    f"  hint: mend it, or pip uninstall {name}"
+                )
+                raise PluginError(self._failure) from e
+
+    def _load_ours(self) -> None:
+        for home in self.homes:
+            module = importlib.import_module(home)
+            for inner in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{home}."):
+                importlib.import_module(inner.name)
+
+    def _take(self, loaded: Any) -> None:
+        """What an entry point names; importing it has registered its things."""
+
+    def modules(self) -> dict[str, str]:
+        """Where each thing is defined that is registered so far: nothing is imported."""
+        return {name: self._modules[name] for name in self.things}
+
+    def source(self, name: str) -> Source | None:
+        """Where a thing comes from; None: it is ours."""
+        return _source(self._modules[name]) if name in self else None
+
+    def __getitem__(self, name: str) -> T:
+        self.load()
+        return self.things[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.load()
+        return iter(self.things)
+
+    def __len__(self) -> int:
+        self.load()
+        return len(self.things)
+
+
+class YamlFiles(Registry[Traversable]):
+    """YAML files by their name without `.yaml`. An entry point names a package that holds some."""
+
+    def _load_ours(self) -> None:
+        for home in self.homes:
+            self._take(importlib.import_module(home))
+
+    def _take(self, loaded: Any) -> None:
+        self._add_all(resources.files(loaded), loaded.__name__)
+
+    def add_folder(self, folder: str | os.PathLike[str], module: str) -> None:
+        """Register every YAML file of a folder, as a plugin file does: `SPECS.add_folder(folder, __name__)`."""
+        self._add_all(FilePath(folder), module)
+
+    def _add_all(self, folder: Traversable, module: str) -> None:
+        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".yaml"):
+                self.add(file.name.removesuffix(".yaml"), file, module)
+
+
+# --- files that a user names
+
+
+def load_plugin(file: str | os.PathLike[str]) -> None:
+    """Run a plugin file that the user named, so that its blocks and other things are registered.
+
+    Raises: PluginError if the file cannot be read or fails.
+    """
+    path = os.fspath(file)
+    if not os.path.isfile(path):
+        raise PluginError(f"plugin file not found: {shown_path(path)}")
+    name = _PREFIX + os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"not a Python file: {shown_path(path)}")
+    other = getattr(sys.modules.get(name), "__file__", None)
+    if other is not None and not _same_file(other, path):
+        raise PluginError(f"two plugin files are named {os.path.basename(path)}\n  hint: rename one of them")
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, _GIVEN, path)
+    sys.modules[name] = module  # so that models with its blocks can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except BlockforgeError:
+        raise
+    except Exception as e:
+        raise PluginError(f"plugin {shown_path(path)} failed: {type(e).__name__}: {e}") from e
+
+
+def _same_file(a: str, b: str) -> bool:
+    return os.path.exists(a) and os.path.samefile(a, b)
+
+
+def plugins() -> list[str]:
+    """The plugin files of which something is registered, by which other processes load them too."""
+    names = (name for registry in REGISTRIES.values() for name in registry.modules().values())
+    modules = (sys.modules.get(name) for name in names if name.startswith(_PREFIX))
+    files = (m.__file__ for m in modules if m is not None)
+    return list(dict.fromkeys(os.path.abspath(file) for file in files if file is not None))
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Load those files that are not loaded yet, as another process names its `plugins`. Raises: PluginError."""
+    for file in files:
+        if os.path.abspath(file) not in plugins():
+            load_plugin(file)
+
+
+# --- where things come from
+
+
+class Source(NamedTuple):
+    """Where a thing comes from: `--plugin` and a file as it was given, a `package`, or a `module` that was imported."""
+
+    kind: str
+    name: str
+
+    def how(self) -> str:
+        """How to get it."""
+        return _HOW[self.kind].format(shlex.quote(self.name) if self.kind == "--plugin" else self.name)
+
+    def where(self) -> str:
+        """For other machines, where a plugin's file may lie elsewhere: its name, `package NAME` or `module NAME`."""
+        return os.path.basename(self.name) if self.kind == "--plugin" else f"{self.kind} {self.name}"
+
+    @classmethod
+    def at(cls, where: str) -> Source:
+        """What `where` stands for."""
+        kind, _, name = where.partition(" ")
+        return cls(kind, name) if kind in ("package", "module") and name else cls("--plugin", where)
+
+
+def needed(tree: Any) -> dict[Source, list[str]]:
+    """Where those things come from that a spec's plain tree names and that are not blockforge's own."""
+    texts, names = set(_texts(tree)), dict[Source, list[str]]()
+    for registry in REGISTRIES.values():
+        for name, module in sorted(registry.modules().items() if registry.in_specs else ()):
+            if name in texts and (source := _source(module)) is not None:
+                names.setdefault(source, []).append(name)
+    return names
+
+
+def sources() -> set[Source]:
+    """Where everything comes from that is registered and is not ours."""
+    modules = {module for registry in REGISTRIES.values() for module in registry.modules().values()}
+    return {source for module in modules if (source := _source(module)) is not None}
+
+
+def comments(tree: Any) -> str:
+    """`# needs --plugin average.py for average_pool`, a line for each plugin of a spec's tree."""
+    return "".join(f"# needs {s.kind} {shown_path(s.name)} for {', '.join(b)}\n" for s, b in needed(tree).items())
+
+
+def hint_in_comment(message: str, locs: Locs, path: Path) -> str | None:
+    """The hint for a name that is not known, where the file that has it says where it is from."""
+    place = locs.value(path)
+    for line in place.source.lines[:20] if place is not None else ():
+        if (match := _COMMENT.fullmatch(line)) and any(f"'{name}'" in message for name in match[3].split(", ")):
+            return f"the file says where it is from: {Source(match[1], match[2]).how()}"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(child)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "blockforge"
+
+
+def _source(module: str) -> Source | None:
+    if _is_ours(module):
+        return None
+    if module.startswith(_PREFIX):
+        return Source("--plugin", getattr(sys.modules.get(module), _GIVEN, f"{module.removeprefix(_PREFIX)}.py"))
+    top = module.partition(".")[0]
+    for group in REGISTRIES:
+        for entry in importlib.metadata.entry_points(group=group):
+            if entry.module.partition(".")[0] == top and entry.dist is not None:
+                return Source("package", entry.dist.name)
+    return Source("module", module)
