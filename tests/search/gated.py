@@ -11,7 +11,10 @@ LONGEST = 120.0
 
 
 class Gated:
-    """The depth of a network; from the call after `calls` on, only once `file` is there."""
+    """The depth of a network; from the call after `calls` on, only once `file` is there.
+
+    While it waits, there is a file beside it that ends in `.waited`.
+    """
 
     def __init__(self, file: str, calls: int = 4) -> None:
         self.file, self.left = Path(file), calls
@@ -20,6 +23,7 @@ class Gated:
         self.left -= 1
         end = time.monotonic() + LONGEST
         while self.left < 0 and not self.file.exists() and time.monotonic() < end:
+            self.file.with_suffix(".waited").touch()
             time.sleep(0.02)
         time.sleep(0.05)
         return float(arch.depth)

@@ -17,7 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
-from blockforge.search import open_result, search
+from blockforge.search import search
 from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study import patience
 from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError
@@ -114,15 +114,10 @@ def interrupted(
     over, gate = threading.Event(), folder.with_name("gate")
 
     def cut() -> None:
-        end = time.monotonic() + 60
-        while time.monotonic() < end and not over.is_set():
-            try:
-                if open_result(url, "s").evaluated >= 3:
-                    away(gate.touch)
-                    return
-            except Exception:
-                pass
-            time.sleep(0.05)
+        while not over.wait(0.05):
+            if gate.with_suffix(".waited").exists():
+                away(gate.touch)
+                return
 
     thread = threading.Thread(target=cut)
     thread.start()
