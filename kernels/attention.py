@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from blockforge.kernels.costs import rehearsing
 from blockforge.kernels.observers import is_transformed
+from blockforge.torch_private import fused_attention
 
 
 def attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -18,8 +18,6 @@ def attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | Non
     there (`costs.rehearsal`) it is fused as on a CPU: unless the mask is learnt. Fused, a CPU's has rules neither for
     batches of vmap nor for forward mode nor for second derivatives: transforms get the products."""
     if q_BNLD.is_meta and rehearsing() and not (mask is not None and mask.requires_grad):
-        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        y: Tensor = fused(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)[0]
-        return y
+        return fused_attention(q_BNLD, k_BNLD, v_BNLD, mask)
     with sdpa_kernel(SDPBackend.MATH) if is_transformed() else nullcontext():
         return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)

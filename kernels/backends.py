@@ -34,7 +34,7 @@ from torch import Tensor
 
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.kernels import costs
-from blockforge.kernels.observers import in_transform
+from blockforge.torch_private import constant_of_a_graph, in_transform
 
 Refusal = Callable[..., str | None]
 """`refuses(x, **facts)`: why a backend cannot run the operator on `x`; None: it can."""
@@ -200,13 +200,7 @@ def _known(name: str, by: str) -> str:
     return name
 
 
-def _constant(function: Callable[..., str]) -> Callable[..., str]:
-    """torch.compiler.assume_constant_result, without its import of the whole compiler and of triton."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
-@_constant
+@constant_of_a_graph
 def _choose(
     operator: Operator, device: str, dtype: torch.dtype, argument: str | None, facts: tuple[tuple[str, Any], ...]
 ) -> str:
@@ -223,7 +217,7 @@ def _choose(
     return choice.backend
 
 
-@_constant
+@constant_of_a_graph
 def _load(operator: Operator, backend: str) -> str:
     if backend not in operator.loaded:
         file = backend if backend == "reference" else f"{backend}_impl"

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from blockforge.kernels.observers import is_transformed
+from blockforge.torch_private import is_one_of_many
 
 
 def is_asked_for_more(dy: Tensor) -> bool:
     """In the backward pass of `dy`: whether its result is to be differentiated (`create_graph=True`) or is one of many
     (`is_grads_batched=True`, transforms), which only the rules of torch's own operators can."""
-    return torch.is_grad_enabled() or is_transformed() or torch._C._functorch.is_legacy_batchedtensor(dy)
+    return torch.is_grad_enabled() or is_transformed() or is_one_of_many(dy)
 
 
 def of_plain(function: Callable[..., Tensor], dy: Tensor, *given: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad, profiler
-from torch.nn.modules.module import _has_any_global_hook
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from blockforge.torch_private import in_transform, is_hooked, is_profiled
+from blockforge.torch_private import is_watched as is_watched
 
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -24,11 +24,6 @@ def is_transformed() -> bool:
     """Whether a transform of torch.func is at work (vmap, grad, jvp, ...), or forward-mode differentiation: they know
     the rules of torch's own operators alone."""
     return not torch.compiler.is_compiling() and in_transform()  # a graph is transformed as a whole
-
-
-def in_transform() -> bool:
-    """`is_transformed` where no graph is compiled, for those who have asked that before: asked for at every layer."""
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def is_functional() -> bool:
@@ -53,20 +48,13 @@ def is_unseen(x: Tensor) -> bool:
     may be called without the operators of torch that stand for it."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in _PLAIN or not x.is_cpu:
         return False
-    return not (in_transform() or is_watched() or profiler._is_profiler_enabled)
-
-
-def is_watched() -> bool:
-    """Whether a mode of torch sees every operator, as a counter of FLOPs does."""
-    return _get_current_dispatch_mode() is not None
+    return not (in_transform() or is_watched() or is_profiled())
 
 
 def untouched(leaf: nn.Module, made: type) -> bool:
     """Whether a leaf is exactly of the class that it was made of, its parameters plain and its call watched by nobody:
     then computing what it computes in another way is the same as calling it."""
-    if type(leaf) is not made or "forward" in leaf.__dict__ or _has_any_global_hook():
-        return False
-    if leaf._forward_hooks or leaf._forward_pre_hooks or leaf._backward_hooks or leaf._backward_pre_hooks:
+    if type(leaf) is not made or "forward" in leaf.__dict__ or is_hooked(leaf):
         return False
     for p in leaf._parameters.values():  # asked at every call: no generator
         if type(p) is not nn.Parameter and hasattr(p, "__tensor_flatten__"):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import AnalysisError
+from blockforge.torch_private import BatchNorm
 
 if TYPE_CHECKING:
     from blockforge.train.data import Want
@@ -147,7 +147,7 @@ def estimate_statistics(model: nn.Module, batches: list[Tensor]) -> None:
     Without this they would pass maps on as they are: what a new network is in training, where each batch has its
     own statistics, could not be seen. A single image has none: then nothing changes.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     if not norms or len(batches[0]) < 2:
         return
     kept = [norm.momentum for norm in norms]

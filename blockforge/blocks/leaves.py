@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv, pooling
 
 from blockforge.blocks.base import Layout
+from blockforge.torch_private import POOLS, BatchOrInstanceNorm, Conv
 
-_POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)
-TAKE_NCHW = (conv._ConvNd, batchnorm._NormBase, nn.GroupNorm, *_POOLS)
+TAKE_NCHW = (Conv, BatchOrInstanceNorm, nn.GroupNorm, *POOLS)
 """Classes of torch that take channels in the second axis."""
 
 

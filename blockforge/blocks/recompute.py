@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as of_torch
 
+from blockforge.torch_private import names_of_computed_buffers
+
 _Found = list[tuple[nn.Module, str, Tensor]]
 """Modules, names of buffers of theirs, and what these held."""
 
@@ -46,7 +48,7 @@ def checkpoint(module: nn.Module, run: Callable[..., Any], *inputs: Any, use_ree
 
 def _state(module: nn.Module) -> _Found:
     """Buffers that a state dict has: what is left out of it is computed, not changed by a forward pass."""
-    parts = [(m, m._non_persistent_buffers_set) for m in module.modules()]
+    parts = [(m, names_of_computed_buffers(m)) for m in module.modules()]
     return [(m, n, b) for m, computed in parts for n, b in m._buffers.items() if b is not None and n not in computed]
 
 

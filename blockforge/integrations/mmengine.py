@@ -15,6 +15,7 @@ from blockforge.errors import BlockforgeError
 from blockforge.extras import MissingExtraError
 from blockforge.saving import load_weights
 from blockforge.spec import SpecLike
+from blockforge.torch_private import BatchNorm
 
 try:
     from mmengine.model import BaseModule
@@ -95,7 +96,7 @@ class BlockForge(BaseModule):
         super().train(mode)
         if self.norm_eval:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BatchNorm):
                     module.eval()
         for module in self._frozen():
             module.eval()

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from blockforge.blocks.base import Op
 from blockforge.blocks.recompute import checkpoint
 from blockforge.kernels import backend
 from blockforge.testing.examples import build_on_maps, example_inputs
 from blockforge.testing.measure import runnable_backends
+from blockforge.torch_private import tree_flatten, tree_unflatten
 
 
 class Step(NamedTuple):

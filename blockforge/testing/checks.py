@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
-from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Mixer, Op, Shape
@@ -23,6 +22,7 @@ from blockforge.testing.examples import accepts, build_on_maps, example_inputs, 
 from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
 from blockforge.testing.measure import count_macs, peak_bytes_per_image, per_image, randomise, runnable_backends
 from blockforge.testing.steps import saved_on_cpu, saved_on_meta
+from blockforge.torch_private import names_of_computed_buffers, tree_map_only
 
 TOLERANCE = 0.1
 """Of memory: predicted against allocated."""
@@ -154,11 +154,11 @@ def check_buffers(op: Op, *place: Any) -> None:
     fresh = build_on_maps(op, *place).to("meta").to_empty(device="cpu").eval()
     fresh.load_state_dict(module.state_dict())
     for name, part in fresh.named_modules():
-        if not part._non_persistent_buffers_set:
+        if not (computed := names_of_computed_buffers(part)):
             continue
         again = getattr(part, "init_non_persistent_buffers", None)
         assert callable(again), f"'{name}' has buffers that are not saved and no init_non_persistent_buffers()"
-        for buffer in part._non_persistent_buffers_set:
+        for buffer in computed:
             part.get_buffer(buffer).fill_(1)
         again()
     with torch.no_grad():

@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
-from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks.base import Op
 from blockforge.blocks.leaves import layout_of
 from blockforge.testing.examples import build_on_maps, example_inputs
 from blockforge.testing.measure import randomise
+from blockforge.torch_private import BatchNorm, Conv, tree_map_only
 
-LEAVES = (nn.Linear, nn.LayerNorm, nn.GroupNorm, nn.modules.conv._ConvNd, _BatchNorm)
+LEAVES = (nn.Linear, nn.LayerNorm, nn.GroupNorm, Conv, BatchNorm)
 NOISE = 1e-5
 
 
@@ -40,7 +39,7 @@ class Wrapped(nn.Module):
 class Frozen(nn.Module):
     """A batch norm as detectors freeze it: four buffers, of x_BCHW."""
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, norm: BatchNorm) -> None:
         super().__init__()
         self.eps = norm.eps
         for name in ("weight", "bias", "running_mean", "running_var"):
@@ -96,7 +95,7 @@ def check_replaced(op: Op, *place: Any) -> None:
     with torch.no_grad():
         wanted = module(*x)
         _same(_changed(module, Wrapped)(*x), wanted, "with a module around every leaf it gives another result")
-        frozen = _changed(module, lambda m: Frozen(m) if isinstance(m, _BatchNorm) else m)
+        frozen = _changed(module, lambda m: Frozen(m) if isinstance(m, BatchNorm) else m)
         _same(frozen(*x), wanted, "with its batch norms frozen it gives another result")
         for name, _ in leaves(module):
             found = _changed(module, lambda m: Wrapped(m, 2.0), name)(*x)

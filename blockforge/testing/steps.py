@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from blockforge.blocks.base import Op
 from blockforge.compiler.costs.live_storages import LiveStorages
@@ -14,6 +13,7 @@ from blockforge.kernels import backend
 from blockforge.kernels.costs import rehearsal
 from blockforge.measure.memory import held
 from blockforge.testing.examples import build_on_maps, example_inputs
+from blockforge.torch_private import tree_map_only
 
 
 def saved_on_meta(op: Op, place: tuple[Any, ...], batch: int, name: str) -> int:

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from blockforge.torch_private import move_towards
 from blockforge.train.recipe import Recipe
 
 
@@ -77,7 +78,7 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel:
         n = int(count)
         keep = min(decay, (1 + n) / (10 + n))
         if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - keep)
+            move_towards(averages, values, 1 - keep)
         else:
             for average, value in zip(averages, values, strict=True):
                 average.copy_(value)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from blockforge.kernels.backends import Operator, anywhere, needs_onednn
 from blockforge.kernels.observers import is_plain
+from blockforge.torch_private import has_onednn_linear
 
 __all__ = ["OPERATOR", "linear"]
 
 
 def needs_its_product(x: Tensor, **facts: bool) -> str | None:
     """Refuses what `needs_onednn` refuses, and a torch that has no such product."""
-    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if has_onednn_linear():
         return needs_onednn(x, **facts)
     return "this torch has no linear layer of oneDNN"
 

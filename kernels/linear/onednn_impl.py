@@ -15,6 +15,7 @@ from torch import Tensor, library
 from blockforge.kernels.cpu.convolutions import dilation_of_1x1
 from blockforge.kernels.derivatives import is_asked_for_more
 from blockforge.kernels.linear.ways import is_convolved, is_small
+from blockforge.torch_private import onednn_linear
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -30,21 +31,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
         y = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
         return y.unflatten(0, x.shape[:-1])
-    return _product(x, weight, bias)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """By the operator that torch's own compiler calls where it prefers oneDNN to the BLAS. It has no derivative."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y
+    return onednn_linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
-    """`_product` of matrices and its derivative, which is made of products."""
+    """oneDNN's product of matrices and its derivative, which is made of products."""
 
     @staticmethod
     def forward(x_PC: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x_PC, weight, bias)
+        return onednn_linear(x_PC, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -54,7 +49,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, dy_PD: Tensor) -> tuple[Tensor | None, ...]:
         x_PC, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        product = F.linear if is_asked_for_more(dy_PD) else _product
+        product = F.linear if is_asked_for_more(dy_PD) else onednn_linear
         db = dy_PD.sum(0) if of_bias else None  # in the order of what each needs beside its result
         dw = _of_weight(product, x_PC, dy_PD) if of_weight else None
         return product(dy_PD, weight.T) if of_x else None, dw, db
@@ -72,10 +67,10 @@ def _unwritten(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _registered() -> Callable[..., Tensor]:
-    """`_product` as a node of compiled graphs, into which their compiler does not look: it would allow the operator
-    itself only for weights that it may keep a copy of."""
+    """oneDNN's product as a node of compiled graphs, into which their compiler does not look: it would allow the
+    operator itself only for weights that it may keep a copy of."""
     schema = "(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
-    operator = library.custom_op("blockforge::linear_onednn", _product, mutates_args=(), schema=schema)
+    operator = library.custom_op("blockforge::linear_onednn", onednn_linear, mutates_args=(), schema=schema)
     operator.register_fake(_unwritten)
     return operator
 

@@ -19,6 +19,7 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.modules import Branch
 from blockforge.errors import SpecError
+from blockforge.torch_private import BatchNorm
 
 if TYPE_CHECKING:
     from blockforge.train import Data
@@ -99,7 +100,7 @@ def at_initialisation(model: nn.Module) -> Iterator[None]:
     only the stem would be scored.
     """
     modes = {module: module.training for module in model.modules()}
-    norms = [m for m in modes if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in modes if isinstance(m, BatchNorm)]
     tracked = [m.track_running_stats for m in norms]
     scales = [m.scale for m in modes if isinstance(m, Branch) and m.scale is not None]
     kept = [scale.detach().clone() for scale in scales]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockforge.kernels.costs import costs_of
 from blockforge.kernels.cross_scan import DIRECTIONS, Direction, cross_scan, workspace
 from blockforge.kernels.cross_scan.directions import Order
 from blockforge.testing import peak_bytes
+from blockforge.torch_private import TorchDispatchMode
 
 Operands = list[Tensor]
 BACKENDS = ["torch", pytest.param("numba", marks=pytest.mark.skipif(not find_spec("numba"), reason="needs numba"))]

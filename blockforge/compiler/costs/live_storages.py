@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+
+from blockforge.torch_private import TorchDispatchMode, storage_key, tree_iter
 
 
 class LiveStorages(TorchDispatchMode):
@@ -26,7 +26,7 @@ class LiveStorages(TorchDispatchMode):
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_storage(t)._cdata for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
+        given = {storage_key(_storage(t)) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
@@ -35,7 +35,7 @@ class LiveStorages(TorchDispatchMode):
         return result
 
     def _see(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        address, size = storage._cdata, storage.nbytes()
+        address, size = storage_key(storage), storage.nbytes()
         if address in self.alive:
             self.now += size - self.alive[address]  # an operator may resize what it is given
         elif address not in given:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import ScoreError
 from blockforge.search.objectives.network import at_initialisation, one_thread, prepared, seen
+from blockforge.torch_private import TorchDispatchMode
 
 GATES = frozenset(("gelu", "silu", "relu", "leaky_relu", "elu", "mish", "hardswish", "hardtanh"))
 """Operators of torch that pass what is above 0 and hold back what is below (`hardtanh` is ReLU6). Each has a form that
