@@ -61,7 +61,7 @@ def write_files(page: Path, folder: Path) -> None:
     for block in blocks_of(page):
         if "." in block.role:
             (folder / block.role).write_text(block.text, encoding="utf-8")
-    for name in ("specs", "search"):
+    for name in ("specs", "search", "docs/experiments"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 

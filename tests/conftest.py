@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "experiments"))
 torch.set_num_threads(1)
 settings.register_profile(
     "blockforge",

@@ -13,7 +13,7 @@ import io
 import pkgutil
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,10 +21,31 @@ from blockforge.cli._command import PluginOption, command, empty_argument
 from blockforge.errors import BlockforgeError, shown_path
 
 INTERRUPTED = 130
+_APP: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line (by default the process's own) and return its exit code."""
+    return _run(make_app, argv, "blockforge")
+
+
+def script(function: Callable[..., None], argv: list[str] | None = None) -> int:
+    """Run a function of a script as a command line of its own, in the way of `main`."""
+
+    def alone() -> typer.Typer:
+        app = typer.Typer(**_APP)
+        app.command()(command(function))
+        return app
+
+    return _run(alone, argv, None)
+
+
+def _run(make: Callable[[], typer.Typer], argv: list[str] | None, name: str | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
@@ -32,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {what} is empty", file=sys.stderr)
         return 2
     try:
-        make_app()(argv, prog_name="blockforge", obj=sys.argv[1:] if argv is None else argv)
+        make()(argv, prog_name=name, obj=sys.argv[1:] if argv is None else argv)
         code = 0
     except BlockforgeError as e:
         code = _fail(e)
@@ -64,14 +85,7 @@ def _said(error: OSError) -> str:
 
 def make_app() -> typer.Typer:
     """All commands, found by their files."""
-    app = typer.Typer(
-        callback=_options,
-        add_completion=False,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
+    app = typer.Typer(callback=_options, no_args_is_help=True, **_APP)
     for found in pkgutil.iter_modules(__path__):
         if found.name.startswith("_"):
             continue

@@ -10,7 +10,6 @@ import typer
 
 from blockforge.cli._output import JsonOption, SetOption, console, print_json
 from blockforge.figures import format_of, write_figure
-from blockforge.files import write_text
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
 
@@ -161,76 +160,6 @@ def bench_kernels(
         console().print(shown)
 
 
-@bench.command("proxies")
-def bench_proxies(
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[:key=value,...]", help="A score in place of the usual ones; may be repeated."),
-    ] = None,
-    truth: Annotated[str, typer.Option(metavar="published|own|all", help="What to compare with.")] = "all",
-    scores: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Known scores; new ones are added. Absent: the packaged.")
-    ] = None,
-    points: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Other published points.")] = None,
-    candidates: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Networks of our own truth.")] = None,
-    runs: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="What they reached.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write all figures here.")] = None,
-    json: JsonOption = False,
-) -> None:
-    """Compare training-free scores, and the size of networks, with what training gave.
-
-    \b
-    Examples:
-      blockforge bench proxies
-      blockforge bench proxies --truth own --objective micro:steps=20 --scores my_scores.csv
-    """
-    import dataclasses
-
-    from blockforge.bench import proxies
-
-    truths = proxies.truths(truth, points, candidates, runs)
-    found = proxies.compare_all(truths, objective, scores)
-    if out is not None:
-        write_text(out, proxies.rows_csv(found))
-    if json:
-        print_json([dataclasses.asdict(row) for row in found])
-        return
-    for each in truths:
-        for shown in proxies.report(each, [row for row in found if row.truth == each.name]):
-            console().print(shown)
-
-
-@bench.command("truth")
-def bench_truth(
-    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
-    candidates: Annotated[
-        Path, typer.Option(metavar="FILE.json", help="The networks; drawn and written here if there is no such file.")
-    ],
-    space: Annotated[str, typer.Option(help="A search space, to draw from.")] = "tiny",
-    budget: Annotated[str, typer.Option(help="What each network costs, within 5%.")] = "2MMACs",
-    number: Annotated[int, typer.Option(min=3, help="Networks to draw.")] = 48,
-    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
-    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
-    epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
-) -> None:
-    """Train networks of equal cost with several seeds: a table to judge scores by. Stops and goes on at any time.
-
-    \b
-    Examples:
-      blockforge bench truth --candidates nets.json --runs runs.csv
-      blockforge bench truth --candidates nets.json --runs runs.csv --budget 4MMACs --epochs 10
-    """
-    from blockforge.bench import truth
-
-    if not candidates.exists():
-        truth.draw_candidates(space, number, budget, truth.SHARE, 0, candidates)
-    networks = truth.read_candidates(candidates)
-    for run, done, total in truth.train_all(networks, runs, data, recipe, epochs, seeds, workers):
-        print(f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s", flush=True)
-
-
 @bench.command("compare")
 def bench_compare(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
@@ -254,69 +183,20 @@ def bench_compare(
     """
     import dataclasses
 
-    from blockforge.bench import compare, truth
+    from blockforge.measure import compare, trainings
 
     networks = compare.fitted(specs, budget, fit, overrides or ())
-    trained = truth.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers)
-    for run, done, total in trained:
+    training = trainings.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers)
+    for run, done, total in training:
         progress = f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s"
         print(progress, file=sys.stderr, flush=True)
-    rows = compare.compare(networks, truth.runs_of(runs, data, recipe, epochs), seeds)
+    rows = compare.compare(networks, trainings.runs_of(runs, data, recipe, epochs), seeds)
     if json:
         print_json([dataclasses.asdict(row) for row in rows])
         return
     title = f"{fit:.0%} to 100% of {budget}, {recipe} on {data}, {epochs} epochs, {seeds} seeds"
     console().print(compare.table(rows, title))
     console().print(compare.summary(rows))
-
-
-@bench.command("search")
-def bench_search(
-    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the regret curves (.png, .svg, .pdf).")
-    ] = None,
-    strategies: Annotated[
-        str, typer.Option(metavar="NAME[/STEPS],...", help="Samplers; with /STEPS a rung of so many steps below.")
-    ] = "random,random/13,tpe,evolution,evolution/13",
-    space: Annotated[str, typer.Option(help="The search space.")] = "tiny",
-    budget: Annotated[str, typer.Option(help="What each network costs.")] = "2MMACs",
-    fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
-    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
-    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
-    steps: Annotated[int, typer.Option(min=2, help="Of a full training.")] = 40,
-    trials: Annotated[int, typer.Option(min=1, help="Full trainings that a run may cost.")] = 40,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 5,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
-    json: JsonOption = False,
-) -> None:
-    """Compare strategies of search with random search, at equal cost of training. Stops and goes on at any time.
-
-    \b
-    Examples:
-      blockforge bench search --runs search.csv --plot search.png
-      blockforge bench search --runs search.csv --strategies random,nsga2,evolution/10/20 --seeds 10
-    """
-    import dataclasses
-
-    from blockforge.bench import regret
-    from blockforge.bench import search as compared
-
-    if plot is not None:
-        format_of(plot)
-    setting = compared.Setting(space, budget, fit, data, recipe, steps, trials)
-    named = compared.parse_strategies(strategies, steps)
-    if (signal := compared.run_all(setting, named, seeds, runs, workers)) is not None:
-        raise typer.Exit(128 + signal)
-    found = regret.curves(compared.read_trials(runs, setting), setting, named, seeds)
-    rows = regret.verdicts(found)
-    if plot is not None:
-        write_figure(plot, regret.plot(found))
-    if json:
-        print_json([dataclasses.asdict(row) | {"beats": row.beats} for row in rows])
-        return
-    console().print(regret.table(found, rows))
-    console().print(regret.summary(found, rows))
 
 
 def _counts(text: str, what: str, hint: str) -> list[int]:

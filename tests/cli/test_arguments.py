@@ -121,7 +121,6 @@ def test_what_the_system_says_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     "argv",
     [
         ["bench", "kernels", "--scaling", "--out", "x.bmp"],
-        ["bench", "search", "--runs", "runs.csv", "--plot", "x.bmp"],
         ["space", "tiny", "-o", "x.bmp"],
     ],
     ids=lambda argv: " ".join(argv[:2]),

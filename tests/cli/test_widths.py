@@ -9,15 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import proxies
 import pytest
+import regret
 from rich.console import Console
 
 import blockforge
-from blockforge.bench import compare
-from blockforge.cli import main
+from blockforge.cli import main, script
 from blockforge.cli._output import console
 from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
-from blockforge.measure import models, scaling
+from blockforge.measure import compare, models, scaling
 
 WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent
@@ -37,11 +38,14 @@ COMMANDS = {
     "bench compile": ["bench", "compile", "specs/narrow/swin.yaml", "--runs", "3"],
     "bench kernels": ["bench", "kernels", "--op", "linear", "--runs", "3"],
     "bench memory": ["bench", "memory", "specs/narrow/convnext.yaml", "--size", "32", "--batch", "1"],
-    "bench proxies": ["bench", "proxies", "--truth", "own"],
-    "bench search": [
-        "bench", "search", "--runs", "search/data/search_runs.csv", "--strategies", "random,tpe", "--trials", "20",
-    ],
 }  # fmt: skip
+
+
+TABLE = str(Path(regret.__file__).parent / "tables" / "search_runs.csv")
+SCRIPTS: dict[str, tuple[Callable[..., None], list[str]]] = {
+    "proxies": (proxies.compare_proxies, ["--truth", "own"]),
+    "regret": (regret.compare_strategies, ["--runs", TABLE, "--strategies", "random,tpe", "--trials", "20"]),
+}
 
 
 def of_compare() -> TextTable:
@@ -115,14 +119,20 @@ def test_commands_print_at_every_width(
     check_widths(printed[:], monkeypatch)
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_experiments_print_at_every_width(name: str, printed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert script(*SCRIPTS[name]) == 0
+    check_widths(printed[:], monkeypatch)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_print_at_every_width(name: str, printed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     check_widths([TABLES[name]()], monkeypatch)
 
 
 MADE_BY = {
-    "summary": "show", "tables": "activations", "report": "search", "space_report": "space", "regret": "bench search",
-    "kernels": "bench kernels", "compile": "bench compile", "proxies": "bench proxies",
+    "summary": "show", "result_rows": "activations", "report": "search", "space_report": "space",
+    "kernels": "bench kernels", "compile": "bench compile",
     "peaks": "bench memory",
 }  # fmt: skip
 """Modules that make a table -> the case that prints it, where that has another name."""

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 import blockforge as bf
-from blockforge.bench.compare import fitted
 from blockforge.cli import main
 from blockforge.compiler.costs import training
 from blockforge.kernels.costs import CostError
+from blockforge.measure.compare import fitted
 from blockforge.saving import spec_text
 from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.budget import check_budget, excess, over, smallest_candidate

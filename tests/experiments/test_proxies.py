@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import proxies
 import pytest
+import truth
+from published import TABLES, read_points, spec_of
+from ranking import Rankings
+from truth import TruthError, read_candidates
 
 import blockforge as bf
-from blockforge.bench import proxies, truth
-from blockforge.bench.published import read_points, spec_of
-from blockforge.bench.ranking import Rankings
-from blockforge.bench.rows import TableError
-from blockforge.bench.truth import Run, TruthError, read_candidates, read_runs, train_all
-from blockforge.cli import main
+from blockforge.cli import script
 from blockforge.errors import BlockforgeError
+from blockforge.measure import trainings
+from blockforge.measure.kept_rows import TableError
+from blockforge.measure.trainings import Run, read_runs, train_all
 from blockforge.search.objectives.correlation import kendall
 
 
@@ -146,7 +149,7 @@ def networks() -> list[bf.Architecture]:
 def test_training_goes_on_where_it_was_stopped(
     networks: list[bf.Architecture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(truth, "train_one", fake_run)
+    monkeypatch.setattr(trainings, "train_one", fake_run)
     file = tmp_path / "runs.csv"
     goes_on = train_all(networks, file, "digits", "micro", 1, seeds=2)
     first = [next(goes_on) for _ in range(4)]
@@ -196,7 +199,7 @@ def made_truth(networks: list[bf.Architecture], seed: int = 0) -> proxies.Truth:
 
 
 def test_only_what_leads_the_size_predicts() -> None:
-    networks = read_candidates(proxies.packaged() / "own_candidates.json")
+    networks = read_candidates(TABLES / "own_candidates.json")
     made = made_truth(networks)
     rng = np.random.default_rng(1)
     oracle = (np.array(made.tasks["task"]) + rng.normal(size=len(networks))).tolist()
@@ -211,7 +214,7 @@ def test_only_what_leads_the_size_predicts() -> None:
 
 
 def test_a_copy_of_a_size_that_tells_the_truth_does_not_predict() -> None:
-    networks = read_candidates(proxies.packaged() / "own_candidates.json")
+    networks = read_candidates(TABLES / "own_candidates.json")
     sizes = [float(a.params) for a in networks]
     by_size = proxies.Truth("made", networks, {"task": sizes}, ())
     rows = {r.score: r for r in proxies.compare(by_size, {"copy": sizes})}
@@ -231,7 +234,7 @@ def test_what_has_no_score_ranks_last_and_is_not_asked_again(networks: list[bf.A
 
 def test_packaged_scores_are_complete_and_are_kept(tmp_path: Path) -> None:
     known = proxies.read_scores(None)
-    own = proxies.Truth("own", read_candidates(proxies.packaged() / "own_candidates.json"), {}, proxies.OWN)
+    own = proxies.Truth("own", read_candidates(TABLES / "own_candidates.json"), {}, proxies.OWN)
     for each in (*proxies.published_truths(), own):
         for objective in each.objectives:
             assert {(a.hash, objective) for a in each.networks} <= known.keys(), (each.name, objective)
@@ -258,15 +261,15 @@ def test_truths_are_named() -> None:
 def test_from_training_to_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`bench truth` draws and trains, `bench proxies` compares; both go on with what there is."""
-    monkeypatch.setattr(truth, "train_one", fake_run)
+    """`truth.py` draws and trains, `proxies.py` compares; both go on with what there is."""
+    monkeypatch.setattr(trainings, "train_one", fake_run)
     nets, runs, scores, out = (str(tmp_path / name) for name in ("n.json", "r.csv", "s.csv", "o.csv"))
     files = ["--candidates", nets, "--runs", runs]
     draw = ["--number", "4", "--budget", "1MMACs", "--data", "digits", "--seeds", "2"]
-    assert main(["bench", "truth", *files, *draw]) == 0
+    assert script(truth.truth, [*files, *draw]) == 0
     assert "8/8: tiny_0003, seed 1: " in capsys.readouterr().out
-    compare = ["bench", "proxies", "--truth", "own", *files, "--objective", "depth", "--scores", scores, "--out", out]
-    assert main(compare) == 0
+    compare = ["--truth", "own", *files, "--objective", "depth", "--scores", scores, "--out", out]
+    assert script(proxies.compare_proxies, compare) == 0
     printed = capsys.readouterr().out
     assert "No score predicts anything on own that size does not." in printed
     assert "Truth is the mean of 2 training seeds." in printed
@@ -274,7 +277,7 @@ def test_from_training_to_the_verdict(
     assert len(Path(scores).read_text().splitlines()) == 1 + 4
     rows = Path(out).read_text().splitlines()
     assert len(rows) == 1 + 2 * 5  # two tasks; four baselines and a score
-    assert main([*compare, "--json"]) == 0
+    assert script(proxies.compare_proxies, [*compare, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["truth"] == "own"
     assert len(Path(scores).read_text().splitlines()) == 1 + 4
 

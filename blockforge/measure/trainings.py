@@ -1,14 +1,11 @@
-"""`blockforge bench truth`: a table of what networks of equal cost reach when they are trained, to judge scores by.
+"""A table of what networks reach when they are trained alike with several seeds.
 
-Candidates are random networks of a space, fitted to one budget, so that they differ in structure and not in size.
-Every one is trained with several seeds. A row is written as soon as its run has ended; the same command goes on
-where it was stopped.
+A row is written as soon as its run has ended; the same call goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import multiprocessing
 import signal
@@ -17,24 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockforge.bench.rows import append_row, cut_torn_row, read_rows
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.errors import BlockforgeError
-from blockforge.files import write_text
-from blockforge.search.budget import as_budget
+from blockforge.measure.kept_rows import append_row, cut_torn_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
-from blockforge.search.space.load import load_space
-from blockforge.search.space.statistics import draw_specs
 from blockforge.train import Data, DivergedError, fit, load_recipe, open_data
 
 SEEDS = 3
-SHARE = 0.95
-"""The least part of the budget that a candidate costs."""
-
-
-class TruthError(BlockforgeError, ValueError):
-    """A table or a file of candidates that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +44,6 @@ class Run:
     def key(self) -> tuple[Any, ...]:
         """What a run is not made twice for."""
         return self.hash, self.seed, self.data, self.recipe, self.epochs
-
-
-def draw_candidates(space: str, number: int, budget: str, share: float, seed: int, file: Path) -> None:
-    """Write random networks that cost `share` of the budget to all of it: one JSON document, a spec a line.
-
-    Raises: SpecError, SearchError, BudgetError if the space does not give them.
-    """
-    found = draw_specs(load_space(space), number, seed, as_budget(budget), share)
-    lines = ",\n".join(json.dumps(arch.spec.tree) for arch in found)
-
-    write_text(file, f"[\n{lines}\n]\n")
-
-
-def read_candidates(file: Path) -> list[Architecture]:
-    """The networks of such a file. Raises: TruthError, SpecError."""
-    try:
-        trees = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise TruthError(
-            f"{file} cannot be read: {e}\n  hint: leave --candidates out, and new ones are drawn"
-        ) from None
-    return [compile_spec(tree) for tree in trees]
 
 
 def read_runs(file: Path) -> list[Run]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import regret
+import strategies
+from strategies import Setting, Strategy, Trial, parse_strategies, read_trials, run_all
 
 import blockforge as bf
-from blockforge.bench import regret, search
-from blockforge.bench.rows import TableError
-from blockforge.bench.search import Setting, Strategy, Trial, parse_strategies, read_trials, run_all
-from blockforge.cli import main
+from blockforge.cli import script
 from blockforge.errors import BlockforgeError
+from blockforge.measure.kept_rows import TableError
 from blockforge.search import SearchError
 from blockforge.train import DivergedError, TrainResult, open_data
 
@@ -46,7 +47,7 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     found = Trainings()
-    monkeypatch.setattr(search, "Micro", found)
+    monkeypatch.setattr(strategies, "Micro", found)
     return found
 
 
@@ -136,7 +137,7 @@ def test_a_training_that_diverges_is_charged(
 
         return diverging
 
-    monkeypatch.setattr(search, "Micro", diverge)
+    monkeypatch.setattr(strategies, "Micro", diverge)
     for _ in range(2):
         run_all(SETTING, parse_strategies("random", SETTING.steps), 1, tmp_path / "runs.csv")
         trials = read_trials(tmp_path / "runs.csv", SETTING)
@@ -148,7 +149,7 @@ def test_what_is_no_divergence_stops_the_comparison(tmp_path: Path, monkeypatch:
     def broken(arch: bf.Architecture) -> dict[str, float]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(search, "Micro", lambda **_: broken)
+    monkeypatch.setattr(strategies, "Micro", lambda **_: broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run_all(SETTING, parse_strategies("random", SETTING.steps), 1, tmp_path / "runs.csv")
 
@@ -196,15 +197,15 @@ def test_verdicts() -> None:
 def test_the_command(trainings: Trainings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     png, table = tmp_path / "curves.png", tmp_path / "runs.csv"
     command = [
-        "bench", "search", "--runs", str(table), "--plot", str(png), "--data", SETTING.data, "--steps", "9",
+        "--runs", str(table), "--plot", str(png), "--data", SETTING.data, "--steps", "9",
         "--trials", "3", "--seeds", "2", "--strategies", "random,evolution/3",
     ]  # fmt: skip
-    main(command)
+    script(regret.compare_strategies, command)
     printed = capsys.readouterr().out
     assert "evolution/3, seed 1: " in printed
     assert "lead over random" in printed
     assert png.read_bytes().startswith(b"\x89PNG")
-    main([*command, "--json"])
+    script(regret.compare_strategies, [*command, "--json"])
     rows = json.loads(capsys.readouterr().out)
     assert [row["strategy"] for row in rows] == ["random", "evolution/3"]
 

@@ -9,16 +9,21 @@ Shapes: S seeds, T points of cost, each one full training further than the one b
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
+from ranking import LEVEL, RESAMPLES, Estimate, estimate
+from strategies import BASELINE, Setting, Strategy, Trial, parse_strategies, read_trials, run_all
 
-from blockforge.bench.ranking import LEVEL, RESAMPLES, Estimate, estimate
-from blockforge.bench.search import BASELINE, Setting, Strategy, Trial
+from blockforge.cli import script
+from blockforge.cli._output import JsonOption, console, print_json
 from blockforge.console.text_table import Label, Number, TextTable
-from blockforge.figures import new_figure
+from blockforge.figures import format_of, new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,7 +150,7 @@ def summary(found: Curves, rows: Sequence[Verdict]) -> str:
     return f"{text}\n{start}\nBest network of all: {found.best:.2f}%. {made}."
 
 
-def plot(found: Curves) -> Figure:
+def draw(found: Curves) -> Figure:
     """Median regret against cost, with the band from the first to the third quartile of the seeds."""
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
@@ -165,3 +170,50 @@ def plot(found: Curves) -> Figure:
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
+
+
+def compare_strategies(
+    runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the regret curves (.png, .svg, .pdf).")
+    ] = None,
+    strategies: Annotated[
+        str, typer.Option(metavar="NAME[/STEPS],...", help="Samplers; with /STEPS a rung of so many steps below.")
+    ] = "random,random/13,tpe,evolution,evolution/13",
+    space: Annotated[str, typer.Option(help="The search space.")] = "tiny",
+    budget: Annotated[str, typer.Option(help="What each network costs.")] = "2MMACs",
+    fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
+    steps: Annotated[int, typer.Option(min=2, help="Of a full training.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="Full trainings that a run may cost.")] = 40,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Compare strategies of search with random search, at equal cost of training. Stops and goes on at any time.
+
+    \b
+    Examples:
+      python docs/experiments/regret.py --runs search.csv --plot search.png
+      python docs/experiments/regret.py --runs search.csv --strategies random,nsga2,evolution/10/20 --seeds 10
+    """
+    if plot is not None:
+        format_of(plot)
+    setting = Setting(space, budget, fit, data, recipe, steps, trials)
+    named = parse_strategies(strategies, steps)
+    if (signal := run_all(setting, named, seeds, runs, workers)) is not None:
+        raise typer.Exit(128 + signal)
+    found = curves(read_trials(runs, setting), setting, named, seeds)
+    rows = verdicts(found)
+    if plot is not None:
+        write_figure(plot, draw(found))
+    if json:
+        print_json([asdict(row) | {"beats": row.beats} for row in rows])
+        return
+    console().print(table(found, rows))
+    console().print(summary(found, rows))
+
+
+if __name__ == "__main__":
+    sys.exit(script(compare_strategies))

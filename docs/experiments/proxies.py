@@ -1,4 +1,4 @@
-"""`blockforge bench proxies`: does a score order networks as training does, and better than their size alone?
+"""Does a score order networks as training does, and better than their size alone?
 
 Truth is either published (accuracies of others, see `published`) or our own (`truth`). Baselines of size stand beside
 every score. A score predicts a task only if its tau and its lead over every baseline are both above 0 with their whole
@@ -11,22 +11,26 @@ import csv
 import io
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import truth as own
+import typer
+from published import TABLES, Point, read_points
+from ranking import Estimate, Rankings, estimate
 
-from blockforge.bench import truth as own
-from blockforge.bench.published import Point, read_points
-from blockforge.bench.ranking import Estimate, Rankings, estimate
+from blockforge.cli import script
+from blockforge.cli._output import JsonOption, console, print_json
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.csv_text import to_csv
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
-from blockforge.files import append_text
-from blockforge.search import data
+from blockforge.files import append_text, write_text
+from blockforge.measure.trainings import Run, read_runs
 from blockforge.search.objectives.correlation import BASELINES, baselines
 from blockforge.search.objectives.measure import as_measure
 
@@ -93,15 +97,15 @@ def published_truths(points: Path | None = None) -> list[Truth]:
 
 def own_truth(candidates: Path, runs: Path) -> Truth:
     """Mean over the seeds that every candidate was trained with. Raises: TruthError."""
-    networks, table = own.read_candidates(candidates), own.read_runs(runs)
+    networks, table = own.read_candidates(candidates), read_runs(runs)
     hashes = {arch.hash for arch in networks}
-    by_seed: dict[int, dict[str, own.Run]] = {}
+    by_seed: dict[int, dict[str, Run]] = {}
     for run in table:
         by_seed.setdefault(run.seed, {})[run.hash] = run
     whole = [of_seed for _, of_seed in sorted(by_seed.items()) if hashes <= of_seed.keys()]
     if not whole:
         text = f"{runs} holds no seed that all {len(networks)} candidates were trained with"
-        raise own.TruthError(f"{text}\n  hint: blockforge bench truth goes on with it")
+        raise own.TruthError(f"{text}\n  hint: python docs/experiments/truth.py goes on with it")
     tasks = {
         "top-1": [float(np.mean([of_seed[a.hash].top1 for of_seed in whole])) for a in networks],
         "-loss": [-float(np.mean([of_seed[a.hash].loss for of_seed in whole])) for a in networks],
@@ -109,7 +113,7 @@ def own_truth(candidates: Path, runs: Path) -> Truth:
     return Truth("own", networks, tasks, OWN, len(whole), _ceiling(networks, by_seed))
 
 
-def _ceiling(networks: Sequence[Architecture], by_seed: Mapping[int, Mapping[str, own.Run]]) -> Ceiling | None:
+def _ceiling(networks: Sequence[Architecture], by_seed: Mapping[int, Mapping[str, Run]]) -> Ceiling | None:
     """Mean tau of the accuracies of two seeds, over the networks that all seeds have that at least half of the
     networks were trained with."""
     hashes = {a.hash for a in networks}
@@ -153,15 +157,10 @@ def compare(truth: Truth, scores: Mapping[str, Sequence[float]]) -> Iterator[Row
             yield Row(truth.name, task, name, len(truth.networks), *tau, *partial, *gain, predicts)
 
 
-def packaged() -> Path:
-    """The folder of measured tables."""
-    return Path(data.__path__[0])
-
-
 def truths(
     which: str, points: Path | None = None, candidates: Path | None = None, runs: Path | None = None
 ) -> list[Truth]:
-    """The published ones, our own (packaged, or from files), or all. Raises: TruthError."""
+    """The published ones, our own (measured here, or from files), or all. Raises: TruthError."""
     if which not in ("published", "own", "all"):
         hint = did_you_mean(which, ("published", "own", "all"))
         raise own.TruthError(f"no truth is called '{which}'\n  hint: {hint}")
@@ -169,7 +168,7 @@ def truths(
         raise own.TruthError("networks and what they reached belong together\n  hint: give --candidates and --runs")
     found = published_truths(points) if which != "own" else []
     if which != "published":
-        files = (candidates or packaged() / "own_candidates.json", runs or packaged() / "own_runs.csv")
+        files = (candidates or TABLES / "own_candidates.json", runs or TABLES / "own_runs.csv")
         found.append(own_truth(*files))
     return found
 
@@ -209,8 +208,8 @@ def report(truth: Truth, rows: Sequence[Row]) -> Iterator[TextTable | str]:
 
 
 def read_scores(file: Path | None) -> Known:
-    """Scores that were computed before; without a file, the packaged ones."""
-    source = file if file is not None else packaged() / "proxy_scores.csv"
+    """Scores that were computed before; without a file, those beside this file."""
+    source = file if file is not None else TABLES / "proxy_scores.csv"
     if not source.is_file():
         return {}
     rows = csv.DictReader(io.StringIO(source.read_text(encoding="utf-8")))
@@ -254,3 +253,42 @@ def _cell(row: Row, partial: bool) -> str:
         return "-"
     mark = "*" if row.predicts and not partial else ""
     return f"{value:+.2f}{mark}\n{low:+.2f} {high:+.2f}".replace("0.", ".")
+
+
+def compare_proxies(
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:key=value,...]", help="A score in place of the usual ones; may be repeated."),
+    ] = None,
+    truth: Annotated[str, typer.Option(metavar="published|own|all", help="What to compare with.")] = "all",
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Known scores; new ones are added. Absent: the measured."),
+    ] = None,
+    points: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Other published points.")] = None,
+    candidates: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Networks of our own truth.")] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="What they reached.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write all figures here.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare training-free scores, and the size of networks, with what training gave.
+
+    \b
+    Examples:
+      python docs/experiments/proxies.py
+      python docs/experiments/proxies.py --truth own --objective micro:steps=20 --scores my_scores.csv
+    """
+    chosen = truths(truth, points, candidates, runs)
+    rows = compare_all(chosen, objective, scores)
+    if out is not None:
+        write_text(out, rows_csv(rows))
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    for each in chosen:
+        for shown in report(each, [row for row in rows if row.truth == each.name]):
+            console().print(shown)
+
+
+if __name__ == "__main__":
+    sys.exit(script(compare_proxies))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockforge.bench.truth import Run
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, BudgetError
+from blockforge.measure.trainings import Run
 from blockforge.search.budget import as_budget, over
 from blockforge.search.space.fit import fit
 

@@ -1,4 +1,4 @@
-"""`blockforge bench search`: what strategies of search find at equal cost of training, beside random search.
+"""What strategies of search find at equal cost of training, beside random search.
 
 A strategy is a sampler, or one with rungs: `evolution/26` first trains each candidate for 26 steps, and the best third
 goes up to the full number. Every run is an ordinary search by `blockforge.search.search`, kept in memory. What
@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from blockforge.bench.rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture
 from blockforge.errors import BlockforgeError, ScoreError
+from blockforge.measure.kept_rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.search import SearchError, search
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.objectives.scores.micro import Micro

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from blockforge.errors import BlockforgeError, did_you_mean
 
-TABLE = "vit_bench.json"
+TABLES = Path(__file__).parent / "tables"
+"""What was measured."""
 _NORM = {"op": "layer_norm", "eps": 1e-6}
 _AUTOFORMER_HEAD_DIM = 64
 """Queries, keys and values are as wide as the heads together, not as the layer."""
@@ -31,8 +31,8 @@ class Point:
 
 
 def read_points(file: Path | None = None) -> list[Point]:
-    """The points of the packaged table, or of another one of its form. Raises: BlockforgeError."""
-    source = file if file is not None else resources.files("blockforge.search.data") / TABLE
+    """The points of the table that is here, or of another one of its form. Raises: BlockforgeError."""
+    source = file if file is not None else TABLES / "vit_bench.json"
     try:
         rows = json.loads(source.read_text(encoding="utf-8"))["rows"]
         return [point(row, f"point_{i:03d}") for i, row in enumerate(rows)]

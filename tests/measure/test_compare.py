@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from blockforge.bench import truth
-from blockforge.bench.compare import CompareError, Row, compare, fitted, summary
-from blockforge.bench.truth import Run, read_runs, runs_of, train_all
 from blockforge.cli import main
 from blockforge.compiler import Architecture
 from blockforge.errors import BudgetError
+from blockforge.measure import trainings as made_alike
+from blockforge.measure.compare import CompareError, Row, compare, fitted, summary
+from blockforge.measure.trainings import Run, read_runs, runs_of, train_all
 from blockforge.train import Data
 
 CONVOLUTIONS = """
@@ -83,7 +83,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]
         made.append((arch.name, seed))
         return run_of(arch, seed, 90 + seed + arch.depth, epochs)
 
-    monkeypatch.setattr(truth, "train_one", train_one)
+    monkeypatch.setattr(made_alike, "train_one", train_one)
     return made
 
 

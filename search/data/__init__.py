@@ -1,1 +1,0 @@
-"""Measured tables that reports and docs are made from."""
