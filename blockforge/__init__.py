@@ -5,7 +5,8 @@
     arch = bf.compile("smt_b", {"stages.2.depth": 12})
     model = bf.build("smt_b", num_classes=100, img_size=(192, 256))
 
-Everything is imported when it is first used, so that `import blockforge` costs nothing.
+Everything is imported when it is first used, so that `import blockforge` costs nothing. This is the front door: it
+alone knows every room, and what an object offers of a room above its own (`model.save_pretrained`) goes through here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from blockforge.api import build, compile, from_official
     from blockforge.compiler import Architecture
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
-    from blockforge.integrations.hub import from_pretrained
+    from blockforge.integrations.hub import from_pretrained, push_to_hub, save_pretrained
     from blockforge.saving import load_model, load_weights, save_model
     from blockforge.spec import Spec, list_specs, load
     from blockforge.weights.files import Weights
@@ -39,6 +40,8 @@ _HOMES = {
     "SpecError": "errors",
     "WeightsError": "errors",
     "from_pretrained": "integrations.hub",
+    "push_to_hub": "integrations.hub",
+    "save_pretrained": "integrations.hub",
     "load_model": "saving",
     "load_weights": "saving",
     "Weights": "weights.files",
@@ -64,7 +67,9 @@ __all__ = [
     "load",
     "load_model",
     "load_weights",
+    "push_to_hub",
     "save_model",
+    "save_pretrained",
 ]
 
 

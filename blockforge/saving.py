@@ -5,32 +5,27 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from blockforge import __version__
-from blockforge.compiler import Architecture
+from blockforge.compiler import compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError, shown_path
-from blockforge.files import make_folder, write_atomically, write_text
-from blockforge.notes import note
+from blockforge.files import make_folder, write_text
 from blockforge.plugins import comments, needed
-from blockforge.spec import Spec, load, to_yaml
-from blockforge.weights.files import Weights, read_checkpoint
+from blockforge.spec import Spec, to_yaml
+from blockforge.weights.files import Weights
 from blockforge.weights.leeway import leeway
 from blockforge.weights.misfit import MisfitError, looks_ours
-from blockforge.weights.official import fitted, unwrap
+from blockforge.weights.official import fitted
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
+from blockforge.weights.tensor_files import about, classes_in_header, named_in, save_tensors, unwrap_file
 
-_CLASSES = "blockforge_classes"
 MAX_JSON = 2**24
 """Bytes of a file of JSON."""
 
@@ -62,47 +57,7 @@ def save_weights(model: Backbone, file: Path) -> None:
 
     Raises: OutputError.
     """
-    classes = {} if model.classes is None else {_CLASSES: json.dumps(model.classes)}
-    save_tensors(model.state_dict(), file, {**about(model.arch), **classes})
-
-
-def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, whole or not at all; equal ones give equal bytes. Raises: OutputError."""
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-
-    def write(path: Path) -> None:
-        save_file(plain, path, dict(metadata))
-        _order_metadata(path)
-
-    write_atomically(file, write)
-
-
-def _order_metadata(file: Path) -> None:
-    """Bring what the header says in words into the order of its keys: safetensors writes them in any."""
-    with file.open("r+b") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= size, "the same keys take the same space"
-        opened.seek(8)
-        opened.write(text.ljust(size))
-
-
-def about(arch: Architecture) -> dict[str, str]:
-    """What the header of a file of weights says of the network."""
-    return {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash}
-
-
-def classes_in_header(file: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The names of the classes, by label, that a file of ours says; None: it says none."""
-    try:
-        with safe_open(os.fspath(file), "pt") as opened:
-            found = json.loads((opened.metadata() or {}).get(_CLASSES, "null"))
-    except (SafetensorError, OSError, ValueError, RecursionError):
-        return None
-    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
-    return tuple(found) if named else None
+    save_tensors(model.state_dict(), file, about(model.arch, model.classes))
 
 
 def load_model(folder: str | os.PathLike[str]) -> Backbone:
@@ -110,11 +65,10 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
 
     Raises: SpecError or WeightsError if the folder does not hold one.
     """
-    from blockforge.api import build
-
     path = Path(folder)
     info = _read_versions(path / "versions.json")
-    model = build(load(path / "spec.yaml"), out_indices=info["out_indices"], out_norm=info["out_norm"])
+    arch = compile_spec(path / "spec.yaml")
+    model = Backbone.from_architecture(arch, info["out_indices"], out_norm=info["out_norm"])
     if not info["pooled"]:
         model.reset_classifier(0, global_pool="")
     load_weights(model, path / "model.safetensors")
@@ -176,7 +130,7 @@ def load_weights(
         fitting = fitted(tensors, own, leeway(model), resizers(model))
     except MisfitError as e:
         found = (
-            _named_in(weights.file)
+            named_in(weights.file)
             if looks_ours(tensors)
             else f"blockforge convert {file} -o OUT finds what they are of"
         )
@@ -186,40 +140,6 @@ def load_weights(
     model.load_state_dict({**own, **fitting})
     classes = classes_in_header(weights.file)
     model.classes = classes if classes is not None and len(classes) == model.num_classes else None
-
-
-def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note) -> dict[str, Tensor]:
-    """The tensors of a file, whatever they are wrapped in.
-
-    Args:
-        file: a path, or a `Weights`.
-        say: is told what was chosen, where something was.
-    Raises: WeightsError as `read_checkpoint`.
-    """
-    weights = Weights.of(file)
-    found = read_checkpoint(weights.file)
-    try:
-        tensors = unwrap(found, weights.key, weights.prefix, say=lambda line: say(f"{file}: {line}"))
-    except WeightsError as e:
-        raise WeightsError(f"{file}: {e}") from None
-    if any(name.startswith("optimizer/") for name in tensors):
-        hint = "model.safetensors and best.safetensors beside it hold weights"
-        raise WeightsError(f"{file} says where a run stands\n  hint: {hint}")
-    return tensors
-
-
-def _named_in(file: str | os.PathLike[str]) -> str | None:
-    """Whose weights a file of ours says that it holds."""
-    try:
-        with safe_open(os.fspath(file), "pt") as opened:
-            name = (opened.metadata() or {}).get("blockforge_spec")
-    except (SafetensorError, OSError):
-        return None
-    if not name:
-        return None
-    spec = Path(file).with_name("spec.yaml")
-    place = f"; its spec is {spec}" if spec.is_file() else ""
-    return f"these are the weights of another network, '{name[:80]}'{place}"
 
 
 def _versions(model: Backbone) -> dict[str, Any]:

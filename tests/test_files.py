@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from blockforge.errors import BlockforgeError, OutputError
 from blockforge.files import PatientFile, append_text, make_folder, write_atomically, write_text
-from blockforge.saving import save_tensors
+from blockforge.weights.tensor_files import save_tensors
 
 LIMIT = 100_000
 BIG = torch.arange(100_000.0)
@@ -170,7 +170,7 @@ def test_rows_that_do_not_fit_are_taken_back(tmp_path: Path, full_disk: None) ->
 
 def test_equal_tensors_are_equal_bytes_whatever_process_writes_them(tmp_path: Path) -> None:
     program = (
-        "import sys, torch\nfrom pathlib import Path\nfrom blockforge.saving import save_tensors\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom blockforge.weights.tensor_files import save_tensors\n"
         "about = {k: 'ä\"' + k for k in sys.argv[2]}\nsave_tensors({'y': torch.ones(3), 'x': torch.ones(2).half()}, "
         "Path(sys.argv[1]), about)"
     )

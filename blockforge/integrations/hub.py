@@ -67,6 +67,16 @@ def from_pretrained(folder_or_repo: str | os.PathLike[str], **kwargs: Any) -> Ba
         raise WeightsError(f"'{name}' is no folder, and no repository that could be read: {first}") from None
 
 
+def save_pretrained(model: Backbone, save_directory: str | os.PathLike[str], **kwargs: Any) -> str | None:
+    """Write the folder of `save_model` with a `config.json` and a model card, as huggingface_hub's mixin does."""
+    return HubModel(model).save_pretrained(Path(save_directory), **kwargs)
+
+
+def push_to_hub(model: Backbone, repo_id: str, **kwargs: Any) -> str:
+    """Upload what `save_pretrained` writes; the arguments are those of huggingface_hub's mixin."""
+    return str(HubModel(model).push_to_hub(repo_id, **kwargs))
+
+
 class HubModel(
     ModelHubMixin,
     library_name="blockforge",

@@ -22,9 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import RunError
 from blockforge.files import remove_left
-from blockforge.saving import save_tensors
 from blockforge.train.identity import compare
 from blockforge.train.result import EpochRecord
+from blockforge.weights.tensor_files import save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 

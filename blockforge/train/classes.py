@@ -12,10 +12,10 @@ from typing import Any
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import DataError, did_you_mean
 from blockforge.notes import warn
-from blockforge.saving import classes_in_header
 from blockforge.train.data import Data
 from blockforge.train.logs import RUN
 from blockforge.train.pixels import not_a_file
+from blockforge.weights.tensor_files import classes_in_header
 
 _SHOWN = 5
 

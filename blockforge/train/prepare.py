@@ -13,12 +13,13 @@ from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import DataError
 from blockforge.notes import note
-from blockforge.saving import load_weights, unwrap_file
+from blockforge.saving import load_weights
 from blockforge.spec import Spec, SpecLike, load
 from blockforge.train.classes import classes_of, listed, same_classes
 from blockforge.train.data import Data
 from blockforge.train.recipe import Recipe
 from blockforge.weights.official import FAMILIES
+from blockforge.weights.tensor_files import unwrap_file
 
 Overrides = Mapping[str, Any] | list[str] | None
 

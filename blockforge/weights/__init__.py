@@ -1,4 +1,4 @@
-"""Official checkpoints: one file a family says which official tensors each of our tensors comes from."""
+"""Weights: the files that they come in, the official layouts (`layouts`), and whether they fit a network."""
 
 from blockforge.weights.official import load_official
 

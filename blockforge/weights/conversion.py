@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockforge import api
-from blockforge.compiler import Architecture
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import SpecError, WeightsError, did_you_mean
-from blockforge.saving import about, save_tensors, unwrap_file
 from blockforge.spec import SpecLike, list_specs
 from blockforge.weights.misfit import MisfitError, looks_ours
 from blockforge.weights.official import FAMILIES, Family, convert, family_of
+from blockforge.weights.tensor_files import about, save_tensors, unwrap_file
 
 _TRIED = 6
 """Variants whose modules are built to see whether a checkpoint fits; those of the nearest sizes come first."""
@@ -45,8 +45,8 @@ def convert_file(
     state = unwrap_file(checkpoint)
     try:
         layout = _layout(state, family)
-        arch = api.compile(spec, overrides) if spec is not None else variant(state, layout, overrides)
-        tensors = convert(api.build(arch).state_dict(), state, layout)
+        arch = compile_spec(spec, overrides) if spec is not None else variant(state, layout, overrides)
+        tensors = convert(Backbone.from_architecture(arch).state_dict(), state, layout)
     except MisfitError as e:
         hint = e.hint or "without --spec the variant is found that they are of"
         raise MisfitError(f"{checkpoint}: {e.differences}", hint) from None
@@ -83,7 +83,7 @@ def variant(
     hint, nearest = "name its spec with --spec, and what differs with --set (as in --set num_classes=100)", ""
     for arch in zoo[:_TRIED]:
         with torch.device("meta"):
-            ours = api.build(arch).state_dict()
+            ours = Backbone.from_architecture(arch).state_dict()
         try:
             convert(ours, state, layout)
         except MisfitError as e:
@@ -99,7 +99,7 @@ def _compiled(overrides: Mapping[str, Any] | list[str] | None) -> list[Architect
     found, refusal = [], None
     for name in list_specs():
         try:
-            found.append(api.compile(name, overrides))
+            found.append(compile_spec(name, overrides))
         except SpecError as e:
             refusal = e
     if not found and refusal is not None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from blockforge.compiler import compile_spec
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_path
-
-if TYPE_CHECKING:
-    from blockforge.compiler.lowering.backbone import Backbone
 
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -43,9 +42,9 @@ def leeway(model: Backbone) -> Leeway:
     """By what a checkpoint of this model may differ: by nothing if the model is whole."""
     if model.out_indices is None:
         return NONE
-    from blockforge.api import build
-
-    whole = build(model.arch, num_classes=model.arch.plan.num_classes or 1, device="meta", check_memory=False)
+    arch = compile_spec(model.arch.spec, {"num_classes": model.arch.plan.num_classes or 1})
+    with torch.device("meta"):
+        whole = Backbone.from_architecture(arch, check_memory=False)
     own = model.state_dict()
     normed = model.out_indices if model.out_norm is not None else ()
     fresh = tuple(f"{out_norm_path(i)}.{name}" for i in dict.fromkeys(normed) for name in _TENSORS)

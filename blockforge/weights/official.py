@@ -48,8 +48,8 @@ class Family:
     out_norm: str | Mapping[str, Any] = "layer_norm"
 
 
-FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "blockforge.weights")
-"""Every layout that is known; ours are one file each in this package."""
+FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "blockforge.weights.layouts")
+"""Every layout that is known; ours are one file each in `layouts`."""
 
 
 def register(family: Family) -> Family:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import SpecError
 from blockforge.weights.misfit import MisfitError
 
@@ -37,11 +38,9 @@ def _fits(shapes: Shapes, misfit: MisfitError) -> bool:
 
 def _shapes(arch: Architecture, size: tuple[int, int]) -> Shapes:
     """The shapes of the network's tensors at a size; empty where it has none."""
-    from blockforge.api import build
-
     try:
         with torch.device("meta"):
-            model = build(compile_spec(arch.spec, {"input.size": list(size)}))
+            model = Backbone.from_architecture(compile_spec(arch.spec, {"input.size": list(size)}))
     except SpecError:
         return {}
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -32,6 +32,8 @@ def absent(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> s
     library = MODULES[module][0]
     for name in [n for n in sys.modules if n.startswith((f"{library}.", f"{module}.")) or n in (library, module)]:
         monkeypatch.delitem(sys.modules, name)
+    for name in ("from_pretrained", "push_to_hub", "save_pretrained"):  # the front door keeps what was used before
+        monkeypatch.delitem(vars(bf), name, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setattr("blockforge.extras.find_spec", lambda name: None)
     return module

@@ -6,11 +6,11 @@ import copy
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+import blockforge
 from blockforge.blocks.base import Norm
 from blockforge.capacity import need
 from blockforge.compiler.architecture import Architecture
@@ -242,22 +242,16 @@ class Backbone(fx.GraphModule):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> str | None:
         """Write the folder of `save_model` with a `config.json` and a model card, as huggingface_hub's mixin does;
         it also names the further arguments."""
-        from blockforge.integrations.hub import HubModel
-
-        return HubModel(self).save_pretrained(Path(save_directory), **kwargs)
+        return blockforge.save_pretrained(self, save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload what `save_pretrained` writes; the arguments are those of huggingface_hub's mixin."""
-        from blockforge.integrations.hub import HubModel
-
-        return HubModel(self).push_to_hub(repo_id, **kwargs)
+        return blockforge.push_to_hub(self, repo_id, **kwargs)
 
     @staticmethod
     def from_pretrained(folder_or_repo: str | os.PathLike[str], **kwargs: Any) -> Backbone:
-        """See `blockforge.integrations.hub.from_pretrained`."""
-        from blockforge.integrations.hub import from_pretrained
-
-        return from_pretrained(folder_or_repo, **kwargs)
+        """See `blockforge.from_pretrained`."""
+        return blockforge.from_pretrained(folder_or_repo, **kwargs)
 
     def _needs_head(self, what: str) -> None:
         if self.out_indices is not None:

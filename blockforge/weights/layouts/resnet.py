@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.layouts.tensor_names import by_table
 from blockforge.weights.official import Family, register
-from blockforge.weights.tensor_names import by_table
 
 _BRANCH = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
 _ROWS = {

@@ -6,8 +6,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.layouts.tensor_names import by_table, in_layers
 from blockforge.weights.official import Family, register
-from blockforge.weights.tensor_names import by_table, in_layers
 
 _LAYER = {
     "attention.norm": "norm1",

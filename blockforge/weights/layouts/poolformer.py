@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.layouts.tensor_names import by_table, in_layers
 from blockforge.weights.official import Family, register
-from blockforge.weights.tensor_names import by_table, in_layers
 
 
 def _layer(scale: str) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from blockforge.weights.layouts.tensor_names import by_table
 from blockforge.weights.official import Family, register
-from blockforge.weights.tensor_names import by_table
 
 _BLOCK = "blocks.{l}"
 _ROWS = {

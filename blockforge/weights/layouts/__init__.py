@@ -1,0 +1,1 @@
+"""Official layouts, one file a family: which official tensors each of ours comes from."""
