@@ -71,6 +71,12 @@ class Locs:
         return None
 
 
+def parse_path(text: str) -> Path:
+    """`stages.2.depth`, or `stages[2].depth` -> `("stages", 2, "depth")`."""
+    parts = text.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(p) if p.isascii() and p.isdigit() and len(p) < 9 else p for p in parts)
+
+
 def format_path(path: Path) -> str:
     """`("stages", 2, "depth")` -> `stages[2].depth`."""
     out = ""

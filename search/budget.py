@@ -17,7 +17,7 @@ from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
 from blockforge.search.space.load import values
 from blockforge.spec import Hole, Spec
-from blockforge.spec.relations.solve import relations_of
+from blockforge.spec.relations.repair import relations_of
 from blockforge.units import LATENCY, TRAINING, Budget, figure, parse_budget, step_in_words
 
 _TRIES = 200

@@ -8,7 +8,7 @@ from typing import Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SpecError
 from blockforge.spec import Hole, Spec
-from blockforge.spec.relations.solve import relations_of
+from blockforge.spec.relations.repair import relations_of
 
 Ask = Callable[[Hole], Any]
 _ROUNDS = 4

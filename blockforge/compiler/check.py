@@ -13,7 +13,7 @@ from blockforge.compiler.candidates import compile_candidate
 from blockforge.draw.summary import totals
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes, load
-from blockforge.spec.relations.solve import relations_of
+from blockforge.spec.relations.repair import relations_of
 
 _OTHER_FILLINGS = 8
 """How often an option that fails beside the first values of all other holes is tried beside others."""

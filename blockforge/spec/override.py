@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean
+from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean, parse_path
 from blockforge.spec.merge import forget
 from blockforge.spec.model import Spec
 from blockforge.spec.references import lift
@@ -37,7 +37,7 @@ def override(document: Document, overrides: Overrides) -> Document:
     tree, locs = plain_data(document.tree, Report(Locs())), Locs(dict(document.locs.table))
     report = Report(locs)
     for given in _assignments(overrides, report):
-        path = _parse_path(given.key)
+        path = parse_path(given.key)
         place = _descend(tree, path, report, given.loc)
         if place is None:
             continue
@@ -79,12 +79,6 @@ def _assignments(overrides: Overrides, report: Report) -> Iterator[_Assignment]:
             report.found += e.diagnostics
             continue
         yield _Assignment(key.strip(), document.tree, loc, document.locs)
-
-
-def _parse_path(text: str) -> Path:
-    """`stages.2.depth`, or `stages[2].depth` -> ("stages", 2, "depth")."""
-    parts = text.replace("[", ".").replace("]", "").split(".")
-    return tuple(int(p) if p.isascii() and p.isdigit() and len(p) < 9 else p for p in parts)
 
 
 def _descend(tree: Any, path: Path, report: Report, loc: Loc) -> Any:

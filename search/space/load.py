@@ -13,7 +13,7 @@ from typing import Any
 from blockforge.errors import Diagnostic, Path, SearchError, SpecError, did_you_mean, format_path
 from blockforge.plugins import YamlFiles
 from blockforge.spec import Hole, Spec, SpecLike, fill, from_text, holes, list_specs, load
-from blockforge.spec.relations.expressions import ExpressionError
+from blockforge.spec.expressions.tree import ExpressionError
 from blockforge.spec.relations.require import violations
 
 DEFAULT_SPACE = "hybrid"

@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 
 import blockforge as bf
 from blockforge.spec import Spec, fill
-from blockforge.spec.relations import expressions
-from blockforge.spec.relations.expressions import AbsentError, ExpressionError, evaluate, excess, parse
+from blockforge.spec.expressions.evaluation import evaluate, excess
+from blockforge.spec.expressions.parser import parse
+from blockforge.spec.expressions.tree import AbsentError, ExpressionError, names
 from blockforge.spec.relations.require import violations
 
-VALUES: dict[Any, Any] = {("a",): 4, ("b",): 6, ("M",): "all", ("on",): True, ("stages", 1, "dim"): 96, ("x",): 0.5}
+VALUES: dict[Any, Any] = {
+    ("a",): 4,
+    ("b",): 6,
+    ("M",): "all",
+    ("on",): True,
+    ("stages", 1, "dim"): 96,
+    ("x",): 0.5,
+    ("min",): 3,
+}
 
 SPACE = {
     "blockforge": 1,
@@ -70,6 +79,13 @@ def look_up(path: Any) -> Any:
         ("stages.1.dim % 32 == 0", True),
         ("stages[1].dim == $a * 24", True),
         ("1e-1 < x < 1.5", True),
+        ("'all'or$a", True),
+        ("stages[1].dim<b or'all'==M", True),
+        ("007 + 1", 8),
+        ("min(a, b, 5) + max(a, b)", 10),
+        ("abs (a - b) * 2", 4),
+        ("max(-(a), (b))", 6),
+        ("min < 4 and min(a, min) == 3", True),
     ],
 )
 def test_expressions_mean_what_they_say(text: str, value: Any) -> None:
@@ -89,6 +105,8 @@ def test_expressions_mean_what_they_say(text: str, value: Any) -> None:
         ("b <= a and a >= 8", 0.5),
         ("b <= a or a >= 8", 1 / 3),
         ("4 < a < 2", 0.5),
+        ("b < a < M", 1),
+        ("1.5 > " + "*".join(["999999999999999"] * 30), 1),
     ],
 )
 def test_by_how_much_a_relation_fails(text: str, by: float) -> None:
@@ -115,6 +133,14 @@ def test_by_how_much_a_relation_fails(text: str, by: float) -> None:
         ("M < 3", 0, "'all' is no number, which < needs"),
         ("on + 1", 0, "true is no number"),
         ("a / (b - 6)", 0, "4 / 0 has no value"),
+        ("a, b", 1, "',' has no place here"),
+        ("max(a, b", 0, r"'max\(' is never closed"),
+        ("1 + max(a)", 4, "max takes two values or more, not 1"),
+        ("abs(a, b)", 0, "abs takes one value, not 2"),
+        ("1 + max(a, M)", 11, "'all' is no number, which max needs"),
+        ("a if b else x", 2, "'if' has no place here"),
+        ("\0", 0, "has no place here"),
+        ("\uff11 < a", 0, "has no place here"),
     ],
 )
 def test_what_has_no_meaning_is_pointed_at(text: str, column: int, message: str) -> None:
@@ -123,7 +149,7 @@ def test_what_has_no_meaning_is_pointed_at(text: str, column: int, message: str)
     assert e.value.column == column
 
 
-@given(st.text(alphabet="ab01.()<>=!+-*/%'\" $[]noradt", max_size=60))
+@given(st.text(alphabet="ab01.()<>=!+-*/%'\" $[]noradt,mx", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         found = evaluate(parse(text), look_up)
@@ -132,12 +158,20 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
 
 
+@pytest.mark.parametrize("text", ["-" * 499 + "a", "not " * 124 + "a", "+".join("a" * 250), "a" + "<1" * 249])
+def test_long_texts_need_no_deep_stack(text: str) -> None:
+    def at_depth(depth: int) -> Any:
+        return at_depth(depth - 1) if depth else evaluate(parse(text), look_up)
+
+    assert at_depth(400) == {"-": -4, "n": True, "a": 1000 if "+" in text else False}[text[0]]
+
+
 def test_a_dot_leads_through_the_spec_and_never_into_python() -> None:
-    assert [n.value for n in expressions.names(parse("a.__class__ == 1"))] == [("a", "__class__")]
+    assert [n.value for n in names(parse("a.__class__ == 1"))] == [("a", "__class__")]
 
 
 def test_names_come_in_order() -> None:
-    assert [n.value for n in expressions.names(parse("a < stages.1.dim and $b"))] == [
+    assert [n.value for n in names(parse("a < stages.1.dim and $b"))] == [
         ("a",), ("stages", 1, "dim"), ("b",),
     ]  # fmt: skip
 

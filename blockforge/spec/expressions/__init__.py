@@ -1,0 +1,10 @@
+"""The small language of expressions: read, evaluated, bounded while values are open, solved for a name.
+
+    stages.1.dim >= stages.0.dim            a name is a path of the spec, or what `let` gives
+    heads * 16 <= stages[3].dim             + - * / // %
+    M == 'all' or S <= M                    == != < <= > >=, chained as in 1 < S <= 4; and, or, not
+    not (stages.2.connect == none)          text in quotes; true, false and none stand for themselves
+    abs(stages.1.dim - max(a, b)) <= 32     min, max, abs
+
+`and` and `or` look no further than they need. Nothing is ever handed to Python to run.
+"""
