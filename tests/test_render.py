@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.costs.liveness import live_bytes
+from blockforge.compiler.graph.nodes import Node
 from blockforge.draw.layout import Box, lay_out
 from blockforge.draw.picture import DrawError, writer
 from blockforge.draw.summary import CONVENTION, compact
@@ -59,7 +60,7 @@ def test_summary_has_a_row_for_every_layer(arch: Architecture) -> None:
 
 
 def test_stage_peaks_are_peaks_of_the_whole(arch: Architecture) -> None:
-    live = live_bytes(arch.graph)
+    live = arch.live_bytes
     assert max(live.values()) == arch.activation_bytes
     assert live[arch.peak_node] == arch.activation_bytes
 
@@ -119,10 +120,9 @@ def test_svg_is_the_same_each_time() -> None:
     assert to_svg(compile_spec("smt_t", CONNECTED)) == to_svg(compile_spec("smt_t", CONNECTED))
 
 
-def test_svg_escapes_text() -> None:
+def test_svg_escapes_text(monkeypatch: pytest.MonkeyPatch) -> None:
     arch = compile_spec("smt_t")
-    node = next(iter(arch.graph.nodes.values()))
-    node["parameters"] = {"x": '<&">'}
+    monkeypatch.setattr(Node, "parameters", {"x": '<&">'})
     assert "x=&lt;&amp;&quot;&gt;" in to_svg(arch)
 
 
@@ -131,7 +131,7 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def test_nothing_overlaps(arch: Architecture) -> None:
-    layout = lay_out(arch.graph, {s.index: ("", "", "") for s in arch.plan.stages})
+    layout = lay_out(arch, {s.index: ("", "", "") for s in arch.plan.stages})
     chips = list(layout.chips.items())
     for i, (name, box) in enumerate(chips):
         assert box.x >= 0
@@ -139,8 +139,8 @@ def test_nothing_overlaps(arch: Architecture) -> None:
         assert box.bottom <= layout.height
         for other, there in chips[:i]:
             assert not _overlap(box, there), (name, other)
-    for place, frame in layout.frames.items():
-        inside = [layout.chips[n] for n, d in arch.graph.nodes(data=True) if (d["stage"], d["layer"]) == place]
+    for layer, frame in layout.frames.items():
+        inside = [layout.chips[name] for name, node in arch.nodes.items() if node.site.unit == layer]
         assert all(frame.x < b.x and b.right < frame.right and frame.y < b.y < b.bottom < frame.bottom for b in inside)
 
 
@@ -159,7 +159,9 @@ def test_dot_and_mermaid_hold_every_node_and_edge(arch: Architecture) -> None:
 def test_dot_quotes_names() -> None:
     from blockforge.draw.dot_mermaid import to_dot
 
-    assert r'digraph "a \"b\" \\"' in to_dot(compile_spec("smt_t").graph, 'a "b" \\')
+    arch = compile_spec("smt_t")
+    named = replace(arch, source=arch.source.model_copy(update={"name": 'a "b" \\'}))
+    assert r'digraph "a \"b\" \\"' in to_dot(named)
 
 
 def test_unknown_endings_are_refused() -> None:

@@ -165,9 +165,9 @@ def test_reductions_are_products_of_strides(size: Any) -> None:
         ("resnet50", [4, 8, 16, 32]),
     ):
         arch = bf.compile(name, {"input.size": size})
-        assert [n["reduction"] for n in arch.stage_ends()] == reductions
+        assert [stage.end.last.shapes.reduction for stage in arch.stages] == reductions
     arch = bf.compile("deit_s", {"input.size": size})
-    assert [n["reduction"] for n in arch.stage_ends()] == [16]
+    assert [stage.end.last.shapes.reduction for stage in arch.stages] == [16]
 
 
 def test_maps_of_class_token_networks_are_their_patches() -> None:

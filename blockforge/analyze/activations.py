@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from blockforge.analyze.record import run
+from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.lowering.backbone import Backbone
 
 HALF_MAX = 65504.0
@@ -105,13 +106,13 @@ def activation_statistics(
             image.add(batch.permute(0, 2, 3, 1))
             run(model, batch, lambda node, value: sums.setdefault(node, _Sums()).add(value))
             advance()
-    nodes = model.arch.graph.nodes
+    nodes = model.arch.nodes
     read = {"input": image, **sums}
-    return [_statistics(name, nodes[name], found, read) for name, found in sums.items()]
+    return [_statistics(nodes[name], found, read) for name, found in sums.items()]
 
 
-def _statistics(name: str, node: dict[str, Any], found: _Sums, read: dict[str, _Sums]) -> NodeStatistics:
-    before = read[node["inputs"][0]].std
+def _statistics(node: Node, found: _Sums, read: dict[str, _Sums]) -> NodeStatistics:
+    before = read[node.inputs[0]].std
     growth = found.std / before if before > 0 else 0.0
     flags = []
     if found.finite < found.count:
@@ -126,5 +127,6 @@ def _statistics(name: str, node: dict[str, Any], found: _Sums, read: dict[str, _
         flags.append("dead channels")
     share = found.zeros / found.count
     return NodeStatistics(
-        name, node["op"], found.mean, found.std, found.max_abs, share, found.channels, found.dead, growth, tuple(flags)
-    )
+        node.name, node.op, found.mean, found.std, found.max_abs, share, found.channels, found.dead, growth,
+        tuple(flags),
+    )  # fmt: skip

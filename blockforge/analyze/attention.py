@@ -137,12 +137,14 @@ def uniform_reach(laid: Grid) -> float:
 
 
 def _summed(model: Backbone, place: Place, found: _Sum) -> Reach:
-    node = model.arch.graph.nodes[place.node]
-    before = sum(len(s.layers) for s in model.arch.plan.stages[: node["stage"]])
+    node = place.node
+    assert node.stage is not None
+    assert node.layer is not None
+    before = sum(len(stage.layers) for stage in model.arch.stages[: node.stage])
     heads = found.relative / found.queries
     stride = math.sqrt(math.prod(model.arch.plan.input.size) / (place.grid.height * place.grid.width))
     return Reach(
-        place.node, node["stage"], before + node["layer"], float(heads.mean()), float(heads.std(correction=0)),
+        node.name, node.stage, before + node.layer, float(heads.mean()), float(heads.std(correction=0)),
         uniform_reach(place.grid), float((found.distance / found.queries).mean()) * stride,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.analyze.record import Grid, Intercepted, grid, units
+from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import AnalysisError, did_you_mean
 from blockforge.extras import need
@@ -80,32 +81,24 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
     assert isinstance(cam_B1HW, Tensor)
     cam_HW = laid.picture(cam_B1HW[:, 0].detach().cpu())[0]
     if not cam_HW.max() > 0:
-        hint = f"another --layer or --target; layers: {', '.join(units(model.arch).values())}"
+        hint = f"another --layer or --target; layers: {', '.join(unit.name for unit in units(model.arch))}"
         raise AnalysisError(f"nothing in the map of {layer} speaks for class {chosen}\n  hint: {hint}")
     return ClassMap(chosen, layer, cam_HW / cam_HW.max(), top)
 
 
 def _taken(model: Backbone, layer: str | None) -> tuple[str, Grid]:
     """The layer, and how its map lies in the image."""
-    nodes = model.arch.graph.nodes
-    windows = {name.partition(".window")[0] for name in nodes if nodes[name]["kind"] == "window_in"}
-    found = {
-        unit: grid(model.arch, node)
-        for node, unit in units(model.arch).items()
-        if not any(unit.startswith(f"{stage}.layers.") for stage in windows)  # their maps are cut into tiles
-    }
-    for stage in windows:
-        found[f"{stage}.window_out"] = grid(model.arch, f"{stage}.window_out")
-    names = sorted(found, key=list(_order(model)).index)
+    arch = model.arch
+    windows = {stage.index for stage in arch.stages if stage.window_out is not None}
+    looked_at = {unit.name for unit in units(arch) if not (isinstance(unit, Layer) and unit.stage in windows)}
+    looked_at |= {stage.window_out.name for stage in arch.stages if stage.window_out is not None}  # layers see tiles
+    found = {unit.name: grid(unit.last) for unit in arch.units if unit.name in looked_at}
+    names = list(found)
     if layer is None:
         layer = names[-2] if found[names[-1]].before and len(names) > 1 else names[-1]
     if layer not in found:
         raise AnalysisError(f"there is no layer '{layer}' to look at\n  hint: {did_you_mean(layer, names, 'layers')}")
     return layer, found[layer]
-
-
-def _order(model: Backbone) -> list[str]:
-    return [str(n.target) for n in model.graph.nodes if n.op == "call_module"]
 
 
 class _Probed(nn.Module):

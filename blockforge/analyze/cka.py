@@ -89,8 +89,7 @@ def layer_names(model: Backbone, stage: int | None = None) -> dict[str, str]:
     stages = len(model.arch.plan.stages)
     if stage is not None and not 0 <= stage < stages:
         raise AnalysisError(f"there is no stage {stage} in {model.arch.name}\n  hint: 0 to {stages - 1}")
-    found = units(model.arch)
-    return {node: unit for node, unit in found.items() if stage is None or unit.startswith(f"stages.{stage}.")}
+    return {unit.last.name: unit.name for unit in units(model.arch) if stage is None or unit.stage == stage}
 
 
 def grams(model: Backbone, x_BCHW: Tensor, names: dict[str, str]) -> Tensor:

@@ -76,9 +76,7 @@ def effective_receptive_field(
 
 def _centre(model: Backbone, stage: int) -> tuple[int, tuple[float, float]]:
     """The index of the position at the centre of a stage's map, and the pixel at its own centre."""
-    nodes = model.arch.graph.nodes
-    last = [name for name in nodes if nodes[name]["stage"] == stage][-1]
-    laid = grid(model.arch, last)
+    laid = grid(model.arch.stages[stage].end.last)
     row, column = laid.height // 2, laid.width // 2
     height, width = model.arch.plan.input.size
     pixel = ((row + 0.5) * height / laid.height - 0.5, (column + 0.5) * width / laid.width - 0.5)

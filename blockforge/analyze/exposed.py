@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from blockforge.blocks.base import AnyPlaced
 from blockforge.compiler import compile_spec
 from blockforge.spec import list_specs
 
@@ -18,16 +19,16 @@ def nowhere(name: str, what: str, test: Test) -> str:
     known: dict[type, bool] = {}
     having = []
     for spec in list_specs():
-        nodes = compile_spec(spec).graph.nodes.values()
-        blocks = {type(node["impl"]): node for node in nodes if node["impl"] is not None}
-        for kind, node in blocks.items():
+        nodes = compile_spec(spec).nodes.values()
+        blocks = {type(n.shapes.placed.op): n.shapes.placed for n in nodes if n.shapes.placed is not None}
+        for kind, placed in blocks.items():
             if kind not in known:
-                known[kind] = _passes(node["impl"].build, node["place"], test)
+                known[kind] = _passes(placed, test)
         if any(known[kind] for kind in blocks):
             having.append(spec)
     return f"{name} has no layers with {what}\n  hint: these have: {', '.join(having)}"
 
 
-def _passes(build: Callable[..., nn.Module], place: tuple[object, ...], test: Test) -> bool:
+def _passes(placed: AnyPlaced, test: Test) -> bool:
     with torch.device("meta"):  # modules without memory
-        return any(test(part) for part in build(*place).modules())
+        return any(test(part) for part in placed.build().modules())

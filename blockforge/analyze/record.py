@@ -11,6 +11,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from blockforge.compiler import Architecture
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import ReducingSite, SkipSite, SumSite
+from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 
@@ -23,8 +26,8 @@ def run(model: Backbone, x_BCHW: Tensor, visit: Visit) -> Tensor:
     Values are maps_BHWC, of the head logits_BK. Inside a stage with windows B counts the tiles, image by image.
     """
     known = dict(model.named_modules())
-    nodes = model.arch.graph.nodes
-    sums = [name for name in nodes if nodes[name]["kind"] == "add"]  # no module makes them
+    nodes = model.arch.nodes
+    sums = [name for name, node in nodes.items() if isinstance(node.site, SumSite)]  # no module makes them
 
     def show(name: str, value: Tensor) -> Tensor:
         visit(name, value.permute(0, 2, 3, 1) if is_leaf_on_nchw(nodes[name]) else value)
@@ -72,17 +75,14 @@ def reading(modules: dict[str, nn.Module], see: Callable[[str, nn.Module, Tensor
             hook.remove()
 
 
-def units(arch: Architecture) -> dict[str, str]:
-    """The stem, each downsampling and each layer, by the node that gives its value."""
-    found: dict[str, str] = {}
-    last: dict[str, str] = {}
-    for name, node in arch.graph.nodes(data=True):
-        if node["layer"] is not None:
-            last[f"stages.{node['stage']}.layers.{node['layer']}"] = name
-        elif node["kind"] in ("stem", "downsample"):
-            last[name] = name
-    found.update({node: unit for unit, node in last.items()})
-    return found
+def units(arch: Architecture) -> list[Unit]:
+    """The stem, each downsampling and each layer, in execution order."""
+    return [unit for unit in arch.units if isinstance(unit, Layer) or _is_reducing(unit)]
+
+
+def _is_reducing(unit: Unit) -> bool:
+    site = unit.first.site
+    return isinstance(site, ReducingSite) and not isinstance(site, SkipSite)
 
 
 @dataclass(frozen=True)
@@ -110,18 +110,11 @@ class Grid:
         return values_BHW.flatten(1)[:, self.before :].unflatten(1, (self.height, self.width))
 
 
-def grid(arch: Architecture, node: str) -> Grid:
-    """How the map that a node gives lies in the image.
-
-    A stem that makes a row of tokens says by its `patches` how many of them lie where.
-    """
-    nodes = arch.graph.nodes
-    stem, shape = nodes["stem"], nodes[node]["out_shape"]
-    patches: Any = getattr(stem["impl"], "patches", None)
-    if patches is not None and shape[:2] == stem["out_shape"][:2]:
-        laid = patches(*stem["place"])
-        if laid.positions < shape.positions:
-            return Grid(laid.height, laid.width, shape.positions - laid.positions)
+def grid(node: Node) -> Grid:
+    """How the map that a node gives lies in the image; of a row of tokens, its patches."""
+    shape, tokens = node.out_shape, node.shapes.tokens
+    if tokens is not None:
+        return Grid(tokens.height, tokens.width, tokens.prefix)
     return Grid(shape.height, shape.width)
 
 
@@ -129,7 +122,7 @@ def grid(arch: Architecture, node: str) -> Grid:
 class Place:
     """Where a module works: its node, the map's grid, and the windows that its stage cuts the map into, if any."""
 
-    node: str
+    node: Node
     grid: Grid
     window: int | None
 
@@ -143,13 +136,12 @@ class Place:
 
 def place_of(arch: Architecture, module: str) -> Place:
     """The place of the module of this name."""
-    nodes, node = arch.graph.nodes, module
-    while node not in nodes:
-        node = node.rpartition(".")[0]
-    out = f"stages.{nodes[node]['stage']}.window_out"
-    if nodes[node]["layer"] is None or out not in nodes:
-        return Place(node, grid(arch, node), None)
-    return Place(node, grid(arch, nodes[out]["like"]), nodes[out]["window"])
+    path = module
+    while path not in arch.nodes:
+        path = path.rpartition(".")[0]
+    node = arch.nodes[path]
+    out = arch.stages[node.stage].window_out if node.stage is not None and node.layer is not None else None
+    return Place(node, grid(node), None) if out is None else Place(node, grid(arch.nodes[out.like]), out.window)
 
 
 def short(name: str) -> str:

@@ -68,7 +68,7 @@ def token_weights(
         for batch in batches:
             model(batch)
             advance()
-    return [_measured(places[name].node, torch.cat(maps)) for name, maps in found.items()]
+    return [_measured(places[name].node.name, torch.cat(maps)) for name, maps in found.items()]
 
 
 def has_token_weights(module: nn.Module) -> bool:

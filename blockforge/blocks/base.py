@@ -1,9 +1,10 @@
 """What a building block is: validated parameters, a shape rule, a cost rule and an nn.Module, in one class.
 
 A block is a frozen pydantic model, so equal blocks are equal values, hash alike, and cost is computed once
-for each (block, place). The compiler calls every block of a kind in the same way and knows none by name:
+for each (block, place). The compiler calls every block of a kind in the same way and knows none by name. `Op` is
+generic in its place, the arguments of check, resolved, out_shape, cost, workspace and build, which each kind gives:
 
-| kind               | place = the arguments of check, out_shape, cost, workspace and build        |
+| kind               | place                                                                       |
 |--------------------|-----------------------------------------------------------------------------|
 | mixer, ffn, norm   | `shape`: the map it works on                                                |
 | stem, downsample   | `shape`, `dim`: the map it reads and the width it must give                 |
@@ -17,7 +18,8 @@ norm, a convolution) takes what its class takes, and `layout` says so.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVarTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
@@ -84,11 +86,14 @@ class Cost(NamedTuple):
         return Cost(self.params + other.params, self.macs + other.macs, self.scan + other.scan, scratch)
 
 
-class Op(BaseModel):
+Place = TypeVarTuple("Place")
+"""The arguments of a block's methods: where it stands. See the module's table."""
+
+
+class Op(BaseModel, Generic[*Place]):
     """Base of all building blocks. Subclass one of the kinds below and register it with its decorator.
 
-    Parameters are annotated fields with defaults; unknown ones are refused. The methods take the kind's
-    place (see the module's table).
+    Parameters are annotated fields with defaults; unknown ones are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -107,10 +112,14 @@ class Op(BaseModel):
     """The registered name, set by the decorator."""
     kind: ClassVar[Kind]
 
-    def check(self, *place: Any) -> None:
+    def __class_getitem__(cls, place: Any) -> type:
+        """`Op[Shape]` is for type checkers; to pydantic, which knows no such generics, it is the class itself."""
+        return cls
+
+    def check(self, *place: *Place) -> None:
         """Raise `OpError` where the block cannot stand. The default accepts every place."""
 
-    def resolved(self, *place: Any) -> Op:
+    def resolved(self, *place: *Place) -> Op[*Place]:
         """The same block with what it leaves to the place said in one way (`num_heads` for `head_dim`): blocks that
         build the same network there are then equal, and hash alike. The default: itself."""
         return self
@@ -121,20 +130,20 @@ class Op(BaseModel):
         return "NHWC"
 
     @abstractmethod
-    def out_shape(self, *place: Any) -> Shape:
+    def out_shape(self, *place: *Place) -> Shape:
         """The shape that the block gives."""
 
     @abstractmethod
-    def cost(self, *place: Any) -> Cost:
+    def cost(self, *place: *Place) -> Cost:
         """Exact parameters and multiply-adds of the block for one image, from `primitives`."""
 
     @abstractmethod
-    def workspace(self, *place: Any) -> int:
+    def workspace(self, *place: *Place) -> int:
         """Most elements alive at once inside the block's forward pass in inference, its output included,
         its inputs (which live until it returns) not."""
 
     @abstractmethod
-    def build(self, *place: Any) -> nn.Module:
+    def build(self, *place: *Place) -> nn.Module:
         """The module, initialised as its paper says."""
 
     def parameters_dict(self) -> dict[str, Any]:
@@ -142,7 +151,29 @@ class Op(BaseModel):
         return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
 
 
-class MapOp(Op):
+AnyOp = Op[*tuple[Any, ...]]
+"""A block of whatever kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[*Place]):
+    """A block and where it stands: the two belong together, and a type checker sees to it."""
+
+    op: Op[*Place]
+    place: tuple[*Place]
+
+    def build(self) -> nn.Module:
+        return self.op.build(*self.place)
+
+    def resolved(self) -> Op[*Place]:
+        return self.op.resolved(*self.place)
+
+
+AnyPlaced = Placed[*tuple[Any, ...]]
+"""A block of whatever kind at its place."""
+
+
+class MapOp(Op[Shape]):
     """A block that keeps the shape of its map: the base of mixers, FFNs and norms."""
 
     residual: ClassVar[bool] = False
@@ -187,7 +218,7 @@ class Tokens(NamedTuple):
     width: int
 
 
-class Reducing(Op):
+class Reducing(Op[Shape, int]):
     """A block that may shrink its map: the base of stems and downsamples."""
 
     def total_stride(self, shape: Shape, dim: int) -> int:
@@ -216,7 +247,7 @@ class Downsample(Reducing):
     kind = "downsample"
 
 
-class Aggregator(Op):
+class Aggregator(Op[Shape, tuple[int, ...], int]):
     """Joins the outputs of earlier layers before a mixer.
 
     Module: `forward(x_BHWC, sources) -> y_BHWD`, where x is the layer's normalised input and `sources` a
@@ -229,7 +260,7 @@ class Aggregator(Op):
         return Shape(shape.height, shape.width, dim)
 
 
-class Head(Op):
+class Head(Op[Shape, int]):
     """From the last map to class scores.
 
     Module: `forward(x_BHWC, pre_logits=False) -> y_BK`; with `pre_logits` the pooled features before the

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from blockforge.blocks.base import Shape, Tokens
-from blockforge.compiler.costs.cost import add_costs
+from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.compiler.graph import canonical
+from blockforge.compiler.graph.nodes import Edge, Node, digraph
+from blockforge.compiler.graph.sites import ReducingSite, SkipSite
+from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
@@ -37,19 +40,13 @@ class Architecture:
     """A network without tensors.
 
     Attributes:
-        graph: a DiGraph in execution order. Node attributes: `kind` (input, stem, downsample, mixer, ffn,
-            aggregator, norm, window_in, window_out, skip, add, head), `op` and `parameters` (the block and all
-            its parameters), `inputs` (nodes read, in order), `stage`, `layer`, `in_shape`, `out_shape`
-            (height, width, dim of one image or one window), `windows`, `reduction` (pixels of the image along a side
-            for one position), `params`, `macs`, `scan`,
-            `activation_bytes`, `workspace_bytes`, `scratch`, `path` and `loc` (where it is written). Edges carry `role`
-            (main, intra, inter, skip) and `shape`.
+        nodes: by name, in execution order: what stands there, the maps that it reads and gives, what it costs.
         source: the spec it was compiled from; `spec` is the same with its holes filled.
         warnings: findings that did not stop the compiler.
         backend: whose memory the figures are of (`blockforge.kernels.costs`): a name, not what a machine has.
     """
 
-    graph: nx.DiGraph
+    nodes: dict[str, Node]
     source: Spec
     plan: Plan = field(repr=False)
     warnings: tuple[Diagnostic, ...] = ()
@@ -60,6 +57,35 @@ class Architecture:
         return self.source.name
 
     @functools.cached_property
+    def graph(self) -> nx.DiGraph:
+        """The network as a networkx graph, in execution order.
+
+        Attributes of a node: `node`, its object; `kind` (input, stem, downsample, mixer, ffn, aggregator, norm,
+        window_in, window_out, skip, add, head); `op` and `parameters` (the block and all its parameters); `impl`,
+        `norm` and `place` (the blocks as objects, and where the first stands); `inputs` (nodes read, in order);
+        `stage`, `layer`; `in_shape`, `out_shape` (height, width, dim of one image or one window), `windows`,
+        `reduction` (pixels of the image along a side for one position); `params`, `macs`, `scan`, `activation_bytes`,
+        `workspace_bytes`, `scratch`; `drop_path`; `path` and `loc` (where it is written). Edges have an `edge`, and
+        its `role` (main, intra, inter, skip) and `shape`.
+        """
+        return digraph(self.nodes.values(), self.plan.locs)
+
+    @property
+    def edges(self) -> list[Edge]:
+        """The edges of `graph`, by the node that they leave."""
+        return [attributes["edge"] for *_, attributes in self.graph.edges(data=True)]
+
+    @functools.cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """What runs as one module, in execution order: layers, and nodes outside of them."""
+        return units_of(self.nodes.values(), self.plan)
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages with their layers."""
+        return stages_of(self.units)
+
+    @functools.cached_property
     def spec(self) -> Spec:
         """What was compiled, as an ordinary spec: no `extends`, no holes."""
         return fill(self.source, self.plan.answers) if self.plan.answers else self.source
@@ -67,17 +93,17 @@ class Architecture:
     @functools.cached_property
     def params(self) -> int:
         """Learnt parameters."""
-        return sum(n["params"] for n in self.graph.nodes.values())
+        return sum(n.params for n in self.nodes.values())
 
     @functools.cached_property
     def macs(self) -> int:
         """Multiply-adds for one image, scans included: what vision papers call FLOPs."""
-        return sum(n["macs"] for n in self.graph.nodes.values())
+        return sum(n.macs for n in self.nodes.values())
 
     @functools.cached_property
     def scan_macs(self) -> int:
         """The part of `macs` that is the closed form of scans, which operator counters do not see."""
-        return sum(n["scan"] for n in self.graph.nodes.values())
+        return sum(n.costs.scan for n in self.nodes.values())
 
     @functools.cached_property
     def depth(self) -> int:
@@ -98,9 +124,8 @@ class Architecture:
         check_backend(backend)
         if backend == self.backend:
             return self
-        graph = self.graph.copy()
-        add_costs(graph, backend)
-        return dataclasses.replace(self, graph=graph, backend=backend)
+        sites, shapes = [n.site for n in self.nodes.values()], {name: n.shapes for name, n in self.nodes.items()}
+        return dataclasses.replace(self, nodes=priced(sites, shapes, backend), backend=backend)
 
     @property
     def peak_node(self) -> str:
@@ -111,7 +136,7 @@ class Architecture:
         """Peak bytes that inference allocates for a batch: live activations and, in float32, what an operation on the
         CPU holds beside them, such as copies of its weights."""
         if dtype == "float32":
-            return peak_bytes(self.graph, self._live, batch)
+            return peak_bytes(list(self.nodes.values()), self.live_bytes, batch)
         return self.activation_bytes // 4 * _BYTES[dtype] * batch
 
     def training_memory(self, batch: int = 64, optimizer: str = "adamw", checkpointing: bool = False) -> TrainingMemory:
@@ -128,31 +153,41 @@ class Architecture:
         return training_memory(self, batch, optimizer, checkpointing)
 
     @functools.cached_property
-    def _live(self) -> dict[str, int]:
-        return live_bytes(self.graph)
+    def live_bytes(self) -> dict[str, int]:
+        """Node -> most bytes alive at once while it runs, for one float32 image."""
+        return live_bytes(list(self.nodes.values()))
 
     @functools.cached_property
     def _peak(self) -> tuple[int, str]:
-        at = max(self._live, key=self._live.__getitem__)
-        return self._live[at], at
+        at = max(self.live_bytes, key=self.live_bytes.__getitem__)
+        return self.live_bytes[at], at
 
     @functools.cached_property
     def hash(self) -> str:
         """Equal for equal architectures, however they are written."""
-        return canonical.digest(self.graph)
+        return canonical.digest(list(self.nodes.values()))
+
+    @functools.cached_property
+    def least_image(self) -> int:
+        """The smallest side of an image of which every stem and downsample on the main path leaves something."""
+        needed = 1
+        for node in reversed(self.nodes.values()):
+            site, shape = node.site, node.shapes.in_shape
+            if isinstance(site, ReducingSite) and not isinstance(site, SkipSite):
+                side = needed
+                while site.block.out_shape(Shape(side, side, shape.dim), site.dim).height < needed:
+                    side += 1
+                needed = side
+        return needed
 
     def stage_shapes(self) -> list[Shape]:
         """What each stage gives: a map, or a row of tokens."""
-        return [node["out_shape"] for node in self.stage_ends()]
+        return [stage.end.last.out_shape for stage in self.stages]
 
     def stage_maps(self) -> list[Shape]:
         """The map that each stage gives; of a row of tokens, its patches."""
-        return [_map(node["out_shape"], node["tokens"]) for node in self.stage_ends()]
-
-    def stage_ends(self) -> list[dict[str, Any]]:
-        """The node that gives each stage's map, its norm included."""
-        last = {node["stage"]: node for node in self.graph.nodes.values() if node["stage"] is not None}
-        return [last[i] for i in sorted(last)]
+        ends = [stage.end.last.shapes for stage in self.stages]
+        return [_map(end.out_shape, end.tokens) for end in ends]
 
     def summary(self, layers: bool = True) -> Group:
         """A table a stage, and one a layer, to be printed by rich."""
@@ -162,10 +197,9 @@ class Architecture:
 
     def to_json(self, indent: int | None = None) -> str:
         """The graph as node-link JSON, with the spec; `from_json` reloads it."""
-        nodes = [
-            {"id": n, "inputs": list(d["inputs"]), **{k: d[k] for k in _SHOWN}} for n, d in self.graph.nodes(data=True)
-        ]
-        edges = [{"source": u, "target": v, **d} for u, v, d in self.graph.edges(data=True)]
+        known = {name: node.attributes() for name, node in self.nodes.items()}
+        nodes = [{"id": n, "inputs": list(d["inputs"]), **{k: d[k] for k in _SHOWN}} for n, d in known.items()]
+        edges = [{"source": e.source, "target": e.target, "role": e.role, "shape": e.shape} for e in self.edges]
         whole = {
             "blockforge": 1,
             "spec": self.spec.tree,
@@ -211,13 +245,13 @@ class Architecture:
         """The graph in graphviz's language."""
         from blockforge.draw.dot_mermaid import to_dot
 
-        return to_dot(self.graph, self.name)
+        return to_dot(self)
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
         from blockforge.draw.dot_mermaid import to_mermaid
 
-        return to_mermaid(self.graph)
+        return to_mermaid(self)
 
 
 def _map(shape: Shape, tokens: Tokens | None) -> Shape:

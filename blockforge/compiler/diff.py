@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lowering.lower import Unit, units
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import BranchSite, HeadSite
+from blockforge.compiler.graph.units import Layer, Unit
 
-_IDENTITY = ("impl", "norm", "scale", "post_act", "in_shape", "out_shape", "windows")
 TOTALS = ("params", "macs", "activation_bytes", "depth")
 
 
@@ -36,12 +37,12 @@ def totals(a: Architecture, b: Architecture) -> dict[str, tuple[int, int]]:
 
 def changes(a: Architecture, b: Architecture) -> list[Change]:
     """Every unit that differs, in execution order; units of the same path are held against each other."""
-    left, right = {u.name: u for u in units(a.graph)}, {u.name: u for u in units(b.graph)}
+    left, right = {u.name: u for u in a.units}, {u.name: u for u in b.units}
     names = list(left) + [n for n in right if n not in left]
     order = {n: i for i, n in enumerate(right)} | {n: i for i, n in enumerate(left)}
     found = []
-    for name in sorted(names, key=lambda n: (_place(n), order[n])):
-        before, after = _Side(a, left.get(name)), _Side(b, right.get(name))
+    for name in sorted(names, key=lambda n: (_place(left.get(n) or right[n]), order[n])):
+        before, after = _Side(left.get(name)), _Side(right.get(name))
         if before.identity != after.identity:
             found.append(
                 Change(name, before.words, after.words, after.params - before.params, after.macs - before.macs)
@@ -49,35 +50,40 @@ def changes(a: Architecture, b: Architecture) -> list[Change]:
     return found
 
 
-def _place(name: str) -> tuple[int, ...]:
-    """Sorts units as they run: stem, stages in order, head."""
-    numbers = tuple(int(p) for p in name.split(".") if p.isdigit())
-    return {"input": (-2,), "stem": (-1,), "head": (10**6,)}.get(name, numbers)
+def _place(unit: Unit) -> tuple[int, ...]:
+    """Sorts units as they run: image and stem, stages in order, head."""
+    if unit.stage is None:
+        return (10**6,) if isinstance(unit.first.site, HeadSite) else (-1,)
+    return (unit.stage, unit.index) if isinstance(unit, Layer) else (unit.stage,)
 
 
 class _Side:
     """A unit of one architecture; of the other, perhaps, there is none."""
 
-    def __init__(self, arch: Architecture, unit: Unit | None) -> None:
-        nodes = [arch.graph.nodes[n] for n in unit.nodes] if unit is not None else []
-        self.params, self.macs = sum(n["params"] for n in nodes), sum(n["macs"] for n in nodes)
+    def __init__(self, unit: Unit | None) -> None:
+        self.params, self.macs = (unit.params, unit.macs) if unit is not None else (0, 0)
         self.words: str | None = None
         self.identity: Any = None
         if unit is not None:
             sources = f" <- {', '.join(unit.inputs[1:])}" if len(unit.inputs) > 1 else ""
-            self.words = f"{' + '.join(_words(n) for n in nodes)} -> {nodes[-1]['out_shape']}{sources}"
-            parts = [tuple(n[k] for k in _IDENTITY) for n in nodes]
-            self.identity = (parts, unit.inputs[1:])
+            self.words = f"{' + '.join(_words(n) for n in unit.nodes)} -> {unit.last.out_shape}{sources}"
+            self.identity = ([_identity(n) for n in unit.nodes], unit.inputs[1:])
 
 
-def _words(node: dict[str, Any]) -> str:
+def _identity(node: Node) -> tuple[Any, ...]:
+    """What makes it another node, wherever it stands; how often it is dropped does not."""
+    form = node.site.residual.form() if isinstance(node.site, BranchSite) else []
+    return node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
+
+
+def _words(node: Node) -> str:
     """A node's block and what sets it apart from its defaults."""
-    impl = node["impl"]
-    if impl is None:
-        return str(node["op"])
-    changed = {f: getattr(impl, f) for f in impl.model_fields_set}
+    block = node.block
+    if block is None:
+        return node.op
+    changed = {f: getattr(block, f) for f in block.model_fields_set}
     inside = ", ".join(f"{k}={_plain(v)}" for k, v in sorted(changed.items()))
-    return f"{impl.op}({inside})" if inside else impl.op
+    return f"{block.op}({inside})" if inside else block.op
 
 
 def _plain(value: Any) -> str:

@@ -3,7 +3,6 @@ of a row of tokens. The compiler and the built model ask the same functions."""
 
 from __future__ import annotations
 
-import networkx as nx
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,15 +47,3 @@ def fit_map(x: Tensor, height: int, width: int, up: Rounding) -> Tensor:
 def token_map(x_B1LC: Tensor, prefix: int, height: int, width: int) -> Tensor:
     """The patches of a row of tokens as the map that they make, x_BHWC: without the `prefix` tokens before them."""
     return x_B1LC[:, 0, prefix:].unflatten(1, (height, width))
-
-
-def least_image(graph: nx.DiGraph) -> int:
-    """The smallest side of an image of which every stem and downsample on the main path leaves something."""
-    needed = 1
-    for node in reversed([n for n in graph.nodes.values() if n["kind"] in ("stem", "downsample")]):
-        op, (shape, dim) = node["impl"], node["place"]
-        side = needed
-        while op.out_shape(Shape(side, side, shape.dim), dim).height < needed:
-            side += 1
-        needed = side
-    return needed

@@ -7,9 +7,14 @@ the layers are rows of chips inside the box. Lengths are SVG's user units, y gro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-import networkx as nx
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import SkipSite, SumSite, WindowSite
+from blockforge.compiler.graph.units import Layer, Stage
+
+if TYPE_CHECKING:
+    from blockforge.compiler.architecture import Architecture
 
 CHAR, CHIP, ROW, GAP, PAD = 6.7, 20.0, 34.0, 12.0, 10.0
 """Width of a character; heights of a chip and of a layer's row; space between rows, and inside boxes."""
@@ -48,16 +53,16 @@ class Box:
 class Column:
     """A stage: the nodes above its box, those in it row by row, and those below it."""
 
-    stage: int
-    head: list[list[str]] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    tail: list[list[str]] = field(default_factory=list)
+    stage: Stage
+    head: list[list[Node]] = field(default_factory=list)
+    rows: list[list[Node]] = field(default_factory=list)
+    tail: list[list[Node]] = field(default_factory=list)
     titles: tuple[str, ...] = ()
     lane: float = 0.0
     box: Box = Box(0, 0, 0, 0)
 
     @property
-    def chain(self) -> list[list[str]]:
+    def chain(self) -> list[list[Node]]:
         """All rows from top to bottom."""
         return [*self.head, *self.rows, *self.tail]
 
@@ -68,117 +73,109 @@ class Layout:
 
     columns: list[Column]
     chips: dict[str, Box]
-    frames: dict[tuple[int, int], Box]
+    frames: dict[str, Box]
     width: float
     height: float
 
 
-def lay_out(graph: nx.DiGraph, titles: dict[int, tuple[str, ...]]) -> Layout:
-    """Place every node of `graph`. `titles`: lines of text at the top of each stage's box."""
-    columns = _columns(graph)
+def lay_out(arch: Architecture, titles: dict[int, tuple[str, ...]]) -> Layout:
+    """Place every node of a network. `titles`: lines of text at the top of each stage's box."""
+    columns = _columns(arch)
     found = Layout(columns, {}, {}, 0.0, 0.0)
     top = MARGIN + HEADER + GAP + max(len(c.head) for c in columns) * (CHIP + GAP)
     x = MARGIN
     for column in columns:
-        column.titles = titles[column.stage]
-        column.lane = _lane(graph, column)
-        x = _place(graph, column, found, x, top) + _BETWEEN
+        column.titles = titles[column.stage.index]
+        column.lane = max((bulge(s, t) for t, s in received(arch, column.stage)), default=0.0)
+        x = _place(column, found, x, top) + _BETWEEN
     found.width = x - _BETWEEN + MARGIN
     found.height = max(b.bottom for b in (*found.chips.values(), *(c.box for c in columns))) + MARGIN
     return found
 
 
-def _columns(graph: nx.DiGraph) -> list[Column]:
-    columns = [Column(s) for s in sorted({n["stage"] for n in graph.nodes.values()} - {None})]
-    for name, node in graph.nodes(data=True):
-        if node["stage"] is None:
-            rows = columns[-1].tail if node["kind"] == "head" else columns[0].head
-            rows.append([name])
-            continue
-        column = columns[node["stage"]]
-        rows = column.rows if column.rows or node["layer"] is not None or node["kind"] == "window_in" else column.head
-        last = graph.nodes[rows[-1][-1]] if rows else None
-        same_layer = node["layer"] is not None and last is not None and last["layer"] == node["layer"]
-        joins = node["kind"] == "add" and last is not None and last["kind"] == "skip"
-        if same_layer or joins:
-            rows[-1].append(name)
-        else:
-            rows.append([name])
+def _columns(arch: Architecture) -> list[Column]:
+    columns = [_column(stage) for stage in arch.stages]
+    outside = [[unit.first] for unit in arch.units if unit.stage is None]
+    columns[0].head[:0], columns[-1].tail[:] = outside[:-1], outside[-1:]
     return columns
 
 
-def _lane(graph: nx.DiGraph, column: Column) -> float:
-    """Space to the right of the box for the curves between its layers."""
-    return max((bulge(graph, s, t) for t, s in received(graph, column.stage)), default=0.0)
+def _column(stage: Stage) -> Column:
+    """What stands before the layers is the head; a sum stands beside the skip that arrives in it."""
+    column = Column(stage)
+    for unit in stage.units:
+        in_box = column.rows or isinstance(unit, Layer) or isinstance(unit.first.site, WindowSite)
+        rows = column.rows if in_box else column.head
+        if isinstance(unit.first.site, SumSite) and rows and isinstance(rows[-1][-1].site, SkipSite):
+            rows[-1].append(unit.first)
+        else:
+            rows.append(list(unit.nodes))
+    return column
 
 
-def received(graph: nx.DiGraph, stage: int) -> list[tuple[str, str]]:
+def received(arch: Architecture, stage: Stage) -> list[tuple[Node, Node]]:
     """(aggregator, source) for every edge between two layers of a stage."""
-    pairs = [(n, s) for n, node in graph.nodes(data=True) if _aggregates(node, stage) for s in node["inputs"][1:]]
-    return [(n, s) for n, s in pairs if graph.nodes[s]["layer"] is not None]
+    pairs = [(node, arch.nodes[source]) for node in stage.nodes for source in node.sources]
+    return [(node, source) for node, source in pairs if source.layer is not None]
 
 
-def _aggregates(node: dict[str, Any], stage: int) -> bool:
-    return bool(node["kind"] == "aggregator" and node["stage"] == stage)
-
-
-def bulge(graph: nx.DiGraph, source: str, target: str) -> float:
+def bulge(source: Node, target: Node) -> float:
     """How far the curve between two layers reaches out: further for layers further apart."""
-    distance = graph.nodes[target]["layer"] - graph.nodes[source]["layer"]
-    return min(_MAX_LANE, 10 + _LANE * distance)
+    assert source.layer is not None
+    assert target.layer is not None
+    return min(_MAX_LANE, 10 + _LANE * (target.layer - source.layer))
 
 
-def _chip_width(graph: nx.DiGraph, name: str) -> float:
-    return len(label(graph.nodes[name])) * CHAR + 12
+def _chip_width(node: Node) -> float:
+    return len(label(node)) * CHAR + 12
 
 
-def label(node: dict[str, Any]) -> str:
+def label(node: Node) -> str:
     """What a chip says."""
-    return "+" if node["kind"] == "add" else str(node["op"])
+    return "+" if isinstance(node.site, SumSite) else node.op
 
 
-def _row_width(graph: nx.DiGraph, row: list[str]) -> float:
-    return sum(_chip_width(graph, n) for n in row) + GAP * (len(row) - 1)
+def _row_width(row: list[Node]) -> float:
+    return sum(_chip_width(node) for node in row) + GAP * (len(row) - 1)
 
 
-def _place(graph: nx.DiGraph, column: Column, out: Layout, x: float, top: float) -> float:
+def _place(column: Column, out: Layout, x: float, top: float) -> float:
     """Place a column whose left edge is `x`; returns its right edge."""
-    skips = max((_row_width(graph, row) for row in column.head if _is_skip(graph, row)), default=0.0)
-    inner = max(_row_width(graph, row) for row in column.rows) + INDEX + 4 * PAD
+    skips = max((_row_width(row) for row in column.head if _is_skip(row)), default=0.0)
+    inner = max(_row_width(row) for row in column.rows) + INDEX + 4 * PAD
     inner = max(inner, *(len(t) * CHAR + 2 * PAD for t in column.titles), 2 * skips + PAD)
     bottom = top + TITLE + GAP + len(column.rows) * (ROW + GAP)
     column.box = Box(x + MARGIN, top, inner, bottom - top)
     y = top - len(column.head) * (CHIP + GAP)
     for row in column.head:
-        _place_row(graph, row, out, column.box.cx, y, skip=_is_skip(graph, row))
+        _place_row(row, out, column.box.cx, y, skip=_is_skip(row))
         y += CHIP + GAP
     y = top + TITLE + GAP
     for row in column.rows:
-        node = graph.nodes[row[0]]
         middle = column.box.cx
-        if node["layer"] is not None:
+        if row[0].layer is not None:
             frame = Box(column.box.x + PAD, y, column.box.width - 2 * PAD, ROW)
-            out.frames[node["stage"], node["layer"]] = frame
-            middle = frame.x + INDEX + _row_width(graph, row) / 2
-        _place_row(graph, row, out, middle, y + (ROW - CHIP) / 2 - 1, skip=False)
+            out.frames[row[0].site.unit] = frame
+            middle = frame.x + INDEX + _row_width(row) / 2
+        _place_row(row, out, middle, y + (ROW - CHIP) / 2 - 1, skip=False)
         y += ROW + GAP
     y = bottom + 2 * GAP
     for row in column.tail:
-        _place_row(graph, row, out, column.box.cx, y, skip=False)
+        _place_row(row, out, column.box.cx, y, skip=False)
         y += CHIP + GAP
     return column.box.right + column.lane * 0.75
 
 
-def _place_row(graph: nx.DiGraph, row: list[str], out: Layout, middle: float, y: float, skip: bool) -> None:
+def _place_row(row: list[Node], out: Layout, middle: float, y: float, skip: bool) -> None:
     """Chips side by side around `middle`; of a long skip's row only the sum stands in the middle."""
-    widths = [_chip_width(graph, n) for n in row]
+    widths = [_chip_width(n) for n in row]
     x = middle - (sum(widths) + GAP * (len(row) - 1)) / 2
     if skip:
         x = middle - widths[0] - 2 * GAP - (widths[1] / 2 if len(row) > 1 else 0)
-    for i, (name, width) in enumerate(zip(row, widths, strict=True)):
-        out.chips[name] = Box(middle - width / 2 if skip and i else x, y, width, CHIP)
+    for i, (node, width) in enumerate(zip(row, widths, strict=True)):
+        out.chips[node.name] = Box(middle - width / 2 if skip and i else x, y, width, CHIP)
         x += width + GAP
 
 
-def _is_skip(graph: nx.DiGraph, row: list[str]) -> bool:
-    return bool(graph.nodes[row[0]]["kind"] == "skip")
+def _is_skip(row: list[Node]) -> bool:
+    return isinstance(row[0].site, SkipSite)

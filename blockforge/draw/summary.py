@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import networkx as nx
-
-from blockforge.compiler.costs.liveness import live_bytes
+from blockforge.compiler.graph.sites import ImageSite
+from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.kernels.costs import DEFAULT
@@ -105,22 +104,12 @@ def _stage_table(arch: Architecture) -> TextTable:
         Label("stage"), Words("layers"), Number("dim"), Number("map"), Number("params"), Number("MACs"),
         Number("peak", leaves=2), Words("share of MACs", leaves=1),
     )  # fmt: skip
-    live = live_bytes(arch.graph)
-    by_stage: dict[Any, list[str]] = {}
-    for name, node in arch.graph.nodes(data=True):
-        by_stage.setdefault(node["kind"] if node["stage"] is None else node["stage"], []).append(name)
-    by_stage.pop("input")
-    for stage, names in by_stage.items():
-        nodes = [arch.graph.nodes[n] for n in names]
-        is_stage = isinstance(stage, int)
-        pattern = compact([name for name, _ in arch.plan.stages[stage].layers]) if is_stage else nodes[0]["op"]
-        shape = nodes[-1]["out_shape"]
-        macs = _sum(nodes, "macs")
-        table.add_row(
-            str(stage), pattern, str(shape.dim), f"{shape.height}x{shape.width}",
-            format_count(_sum(nodes, "params")), format_count(macs), format_bytes(max(live[n] for n in names)),
-            _bar(macs, arch.macs),
-        )  # fmt: skip
+    stages = {stage.index: stage for stage in arch.stages}
+    for unit in arch.units:
+        if unit.stage is None and not isinstance(unit.first.site, ImageSite):
+            _add_stage(table, arch, unit.first.kind, unit.first.op, [unit])
+        elif unit.stage is not None and (stage := stages.pop(unit.stage, None)) is not None:
+            _add_stage(table, arch, str(stage.index), compact([u.block for u in stage.layers]), stage.units)
     return table
 
 
@@ -129,45 +118,42 @@ def _layer_table(arch: Architecture) -> TextTable:
         Label("layer"), Label("block", leaves=3), Words("ops"), Words("map"), Number("params"), Number("MACs"),
         Number("peak", leaves=1), Words("receives", leaves=2),
     )  # fmt: skip
-    live = live_bytes(arch.graph)
-    for (stage, layer), names in _rows(arch.graph):
-        nodes = [arch.graph.nodes[n] for n in names]
-        label, block = names[0].removeprefix("stages."), ""
-        if layer is not None:
-            label, block = f"{stage}.{layer}", arch.plan.stages[stage].layers[layer][0]
+    for unit in arch.units:
+        if isinstance(unit.first.site, ImageSite):
+            continue
+        label, block = unit.name.removeprefix("stages."), ""
+        if isinstance(unit, Layer):
+            label, block = f"{unit.stage}.{unit.index}", unit.block
         table.add_row(
-            label, block, " + ".join(n["op"] for n in nodes), _map(nodes),
-            format_count(_sum(nodes, "params")), format_count(_sum(nodes, "macs")),
-            format_bytes(max(live[n] for n in names)), _received(arch.graph, nodes),
+            label, block, " + ".join(n.op for n in unit.nodes), _map(unit), format_count(unit.params),
+            format_count(unit.macs), format_bytes(_peak(arch, [unit])), _received(arch, unit),
         )  # fmt: skip
     return table
 
 
-def _rows(graph: nx.DiGraph) -> Iterator[tuple[tuple[Any, Any], list[str]]]:
-    """The nodes of each layer, and every other node but the image by itself, in execution order."""
-    names = [n for n, node in graph.nodes(data=True) if node["kind"] != "input"]
-    place = {n: (graph.nodes[n]["stage"], graph.nodes[n]["layer"]) for n in names}
-    for _, group in groupby(names, lambda n: n if place[n][1] is None else place[n]):
-        members = list(group)
-        yield place[members[0]], members
+def _add_stage(table: TextTable, arch: Architecture, name: str, pattern: str, units: Sequence[Unit]) -> None:
+    shape, macs = units[-1].last.out_shape, sum(u.macs for u in units)
+    table.add_row(
+        name, pattern, str(shape.dim), f"{shape.height}x{shape.width}", format_count(sum(u.params for u in units)),
+        format_count(macs), format_bytes(_peak(arch, units)), _bar(macs, arch.macs),
+    )  # fmt: skip
 
 
-def _map(nodes: list[dict[str, Any]]) -> str:
+def _peak(arch: Architecture, units: Sequence[Unit]) -> int:
+    return max(arch.live_bytes[n.name] for unit in units for n in unit.nodes)
+
+
+def _map(unit: Unit) -> str:
     """The map a row works on; what it becomes, if that differs; how many windows it is cut into."""
-    before, after, windows = nodes[0]["in_shape"], nodes[-1]["out_shape"], nodes[-1]["windows"]
+    before, after, windows = unit.first.shapes.in_shape, unit.last.out_shape, unit.last.shapes.windows
     shown = str(before) if before == after else f"{before} -> {after}"
     return f"{shown} in {windows} windows" if windows > 1 else shown
 
 
-def _received(graph: nx.DiGraph, nodes: list[dict[str, Any]]) -> str:
+def _received(arch: Architecture, unit: Unit) -> str:
     """The sources of a layer's aggregator: layers by number, the stage's input as `input`."""
-    sources = [s for node in nodes if node["kind"] == "aggregator" for s in node["inputs"][1:]]
-    layers = [graph.nodes[s]["layer"] for s in sources]
+    layers = [arch.nodes[source].layer for node in unit.nodes for source in node.sources]
     return ", ".join("input" if layer is None else str(layer) for layer in layers)
-
-
-def _sum(nodes: list[dict[str, Any]], key: str) -> int:
-    return sum(n[key] for n in nodes)
 
 
 def _bar(part: int, whole: int) -> str:

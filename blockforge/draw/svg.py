@@ -6,6 +6,9 @@ import html
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import SkipSite
+from blockforge.compiler.graph.units import Stage
 from blockforge.draw.dot_mermaid import COLOURS, EDGES
 from blockforge.draw.layout import (
     CHAR,
@@ -50,7 +53,7 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None) -> str:
     Args:
         heat: node -> share of something, such as time; blocks are then coloured by it, not by their kind.
     """
-    layout = lay_out(arch.graph, {stage.index: _titles(arch, stage.index) for stage in arch.plan.stages})
+    layout = lay_out(arch, {stage.index: _titles(stage) for stage in arch.stages})
     drawing = _Drawing(arch, layout, heat)
     legend, right = drawing.legend()
     parts = [
@@ -68,18 +71,17 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None) -> str:
     return "\n".join([head, _markers(), _rect(page, 'fill="#ffffff"'), *parts, "</svg>", ""])
 
 
-def _titles(arch: Architecture, stage: int) -> tuple[str, ...]:
-    nodes = [n for n in arch.graph.nodes.values() if n["stage"] == stage]
-    params, macs = (format_count(sum(n[key] for n in nodes)) for key in ("params", "macs"))
-    pattern = compact([name for name, _ in arch.plan.stages[stage].layers])
-    return f"stage {stage}: {nodes[-1]['out_shape']}", pattern, f"{params} params, {macs} MACs"
+def _titles(stage: Stage) -> tuple[str, ...]:
+    params, macs = (format_count(total) for total in (stage.params, stage.macs))
+    pattern = compact([layer.block for layer in stage.layers])
+    return f"stage {stage.index}: {stage.end.last.out_shape}", pattern, f"{params} params, {macs} MACs"
 
 
 class _Drawing:
     """Writes the parts of one picture."""
 
     def __init__(self, arch: Architecture, layout: Layout, heat: Mapping[str, float] | None) -> None:
-        self.arch, self.nodes, self.layout, self.heat = arch, arch.graph.nodes, layout, heat
+        self.arch, self.layout, self.heat = arch, layout, heat
 
     def header(self) -> list[str]:
         """What the picture shows, and what it costs."""
@@ -101,22 +103,15 @@ class _Drawing:
             for i, title in enumerate(column.titles):
                 style = 'font-size="12" font-weight="bold"' if i == 0 else _GREY
                 parts.append(_text(box.x + 10, box.y + 18 + 15 * i, title, style))
-        macs = self._layer_macs()
-        most = max(macs.values()) or 1
-        for (stage, layer), frame in self.layout.frames.items():
+        layers = [layer for stage in self.arch.stages for layer in stage.layers]
+        most = max(layer.macs for layer in layers) or 1
+        for layer in layers:
+            frame = self.layout.frames[layer.name]
             parts.append(_rect(frame, 'rx="5" fill="#ffffff" stroke="#c8c8c8"'))
-            parts.append(_text(frame.x + 5, frame.cy + 4, str(layer), 'fill="#888" font-size="10"'))
-            width = (frame.width - 8) * macs[stage, layer] / most
+            parts.append(_text(frame.x + 5, frame.cy + 4, str(layer.index), 'fill="#888" font-size="10"'))
+            width = (frame.width - 8) * layer.macs / most
             parts.append(_rect(Box(frame.x + 4, frame.bottom - 3, width, 2), f'fill="{_HEAT}"'))
         return parts
-
-    def _layer_macs(self) -> dict[tuple[int, int], int]:
-        found: dict[tuple[int, int], int] = {}
-        for node in self.nodes.values():
-            if node["layer"] is not None:
-                key = (node["stage"], node["layer"])
-                found[key] = found.get(key, 0) + node["macs"]
-        return found
 
     def flow(self) -> list[str]:
         """The main path: down each column, and from its end to the head of the next."""
@@ -133,7 +128,7 @@ class _Drawing:
             end = self._anchor(self._main(after)[0]) if self._main(after) else after.box
             between = after.box.x - MARGIN - 6
             parts.append(_path(_around(start, before.box.bottom + 14, between, end), "main"))
-            shape = str(self.nodes[before.rows[-1][-1]]["out_shape"])
+            shape = str(before.rows[-1][-1].out_shape)
             parts.append(_text(between + 10, end.y - 19, shape, f'{_GREY} font-size="10"'))
         return parts
 
@@ -141,24 +136,23 @@ class _Drawing:
         """Edges that pass layers or stages by."""
         parts = []
         for column in self.layout.columns:
-            parts += [self._beside(source, target) for target, source in received(self.arch.graph, column.stage)]
-        for name, node in self.nodes(data=True):
-            if node["kind"] == "skip":
-                parts.append(self._across(node["inputs"][0], name))
-            if node["kind"] == "aggregator":
-                outside = [s for s in node["inputs"][1:] if self.nodes[s]["layer"] is None]
-                parts += [self._from_input(s, name) for s in outside]
+            parts += [self._beside(source, target) for target, source in received(self.arch, column.stage)]
+        for node in self.arch.nodes.values():
+            if isinstance(node.site, SkipSite):
+                parts.append(self._across(self.arch.nodes[node.inputs[0]], node))
+            sources = [self.arch.nodes[s] for s in node.sources]
+            parts += [self._from_input(source, node) for source in sources if source.layer is None]
         return parts
 
     def chips(self) -> list[str]:
         """The blocks. Pointing at one shows its parameters and cost."""
-        return [self._chip(name, box) for name, box in self.layout.chips.items()]
+        return [self._chip(self.arch.nodes[name], box) for name, box in self.layout.chips.items()]
 
     def legend(self) -> tuple[list[str], float]:
         """What the colours mean, of those that occur; and where that ends on the right."""
         x, y = MARGIN, self.layout.height
         parts = []
-        kinds = {node["kind"] for node in self.nodes.values()}
+        kinds = {node.kind for node in self.arch.nodes.values()}
         for kind, text in _KINDS.items():
             if kind in kinds and self.heat is None:
                 parts.append(_rect(Box(x, y, 14, 14), f'rx="3" fill="{COLOURS[kind]}" stroke="#999"'))
@@ -166,7 +160,7 @@ class _Drawing:
                 x += 34 + len(text) * CHAR
         parts += [_rect(Box(x, y + 6, 16, 2), f'fill="{_HEAT}"'), _text(x + 22, y + 11, _WORK, _GREY)]
         x += 36 + len(_WORK) * CHAR
-        roles = {edge["role"] for _, _, edge in self.arch.graph.edges(data=True)}
+        roles: set[str] = {edge.role for edge in self.arch.edges}
         for role, text in _ROLES.items():
             if role in roles:
                 parts += [_path(_way("M", x, y + 7, "H", x + 22), role), _text(x + 30, y + 11, text, _GREY)]
@@ -175,59 +169,58 @@ class _Drawing:
 
     # --- pieces
 
-    def _frame(self, name: str) -> Box:
+    def _frame(self, node: Node) -> Box:
         """The layer that a node is part of."""
-        return self.layout.frames[self.nodes[name]["stage"], self.nodes[name]["layer"]]
+        return self.layout.frames[node.site.unit]
 
-    def _anchor(self, row: list[str]) -> Box:
+    def _anchor(self, row: list[Node]) -> Box:
         """What the main path joins: a layer's frame, or the chip that stands in the column's middle."""
-        return self._frame(row[0]) if self.nodes[row[0]]["layer"] is not None else self.layout.chips[row[-1]]
+        return self.layout.frames.get(row[0].site.unit) or self.layout.chips[row[-1].name]
 
-    def _main(self, column: Column) -> list[list[str]]:
+    def _main(self, column: Column) -> list[list[Node]]:
         """The rows above a column's box, without long skips that only pass through."""
-        return [row for row in column.head if self.nodes[row[-1]]["kind"] != "skip"]
+        return [row for row in column.head if not isinstance(row[-1].site, SkipSite)]
 
-    def _inside(self, a: str, b: str) -> str:
-        start, end = self.layout.chips[a], self.layout.chips[b]
-        role = "skip" if self.nodes[a]["kind"] == "skip" else "main"
+    def _inside(self, a: Node, b: Node) -> str:
+        start, end = self.layout.chips[a.name], self.layout.chips[b.name]
+        role = "skip" if isinstance(a.site, SkipSite) else "main"
         return _path(_way("M", start.right, start.cy, "H", end.x - 1), role)
 
-    def _beside(self, source: str, target: str) -> str:
+    def _beside(self, source: Node, target: Node) -> str:
         """A curve at the right of the column, from a layer to a later one."""
         start, end = self._frame(source), self._frame(target)
-        x, leaves, arrives = start.right + bulge(self.arch.graph, source, target), start.cy + 5, end.cy - 5
+        x, leaves, arrives = start.right + bulge(source, target), start.cy + 5, end.cy - 5
         curve = ("C", x, leaves, x, arrives, end.right + 2, arrives)
         return _path(_way("M", start.right, leaves, *curve), "intra")
 
-    def _from_input(self, source: str, target: str) -> str:
+    def _from_input(self, source: Node, target: Node) -> str:
         """A line at the left of the column, from the stage's input to a layer."""
-        start, end, r = self.layout.chips[source], self._frame(target), _BEND
-        x = self.layout.columns[self.nodes[target]["stage"]].box.x - 10
+        start, end, r = self.layout.chips[source.name], self._frame(target), _BEND
+        x = next(column.box.x for column in self.layout.columns if column.stage.index == target.stage) - 10
         down = ("H", x + r, "Q", x, start.cy, x, start.cy + r, "V", end.cy - r)
         return _path(_way("M", start.x, start.cy, *down, "Q", x, end.cy, x + r, end.cy, "H", end.x - 2), "inter")
 
-    def _across(self, source: str, target: str) -> str:
+    def _across(self, source: Node, target: Node) -> str:
         """A long skip, from one column's head to the next; under the sum beside a skip's chip."""
-        start, end = self.layout.chips[source], self.layout.chips[target]
+        start, end = self.layout.chips[source.name], self.layout.chips[target.name]
         x, y, way = start.right, start.cy, _way("M", start.right, start.cy)
-        if self.nodes[source]["kind"] == "skip":
+        if isinstance(source.site, SkipSite):
             x, y = start.right + 4 * _BEND, start.bottom + 5
             edge = start.right - 10
             way = _way("M", edge, start.bottom, "Q", edge, y, start.right, y, "H", x)
         middle = (x + end.x) / 2
         return _path(way + _way("C", middle, y, middle, end.cy, end.x - 1, end.cy), "skip")
 
-    def _chip(self, name: str, box: Box) -> str:
-        node = self.nodes[name]
-        values = ", ".join(f"{k}={v}" for k, v in node["parameters"].items())
+    def _chip(self, node: Node, box: Box) -> str:
+        values = ", ".join(f"{k}={v}" for k, v in node.parameters.items())
         about = (
-            f"{name}\n{node['op']}({values})\n{node['in_shape']} -> {node['out_shape']}\n"
-            f"{format_count(node['params'])} params, {format_count(node['macs'])} MACs, "
-            f"{format_bytes(node['activation_bytes'])} output"
+            f"{node.name}\n{node.op}({values})\n{node.shapes.in_shape} -> {node.out_shape}\n"
+            f"{format_count(node.params)} params, {format_count(node.macs)} MACs, "
+            f"{format_bytes(node.costs.activation_bytes)} output"
         )
-        fill = COLOURS[node["kind"]]
+        fill = COLOURS[node.kind]
         if self.heat is not None:
-            share = self.heat.get(name, 0.0)  # the image has none
+            share = self.heat.get(node.name, 0.0)  # the image has none
             about += f"\n{share:.1%} of the time"
             fill = _warm(share / max(self.heat.values()))
         shape = _rect(box, f'rx="4" fill="{fill}" stroke="#888"')

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lowering.lower import Unit, is_leaf_on_nchw, units
-from blockforge.compiler.maps import least_image
+from blockforge.compiler.graph.sites import HeadSite, ImageSite, SkipSite, SumSite, WindowInSite, WindowOutSite
+from blockforge.compiler.graph.units import Unit
+from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.eject.layout import Call, Each, Expr, Items, Leaf, layout, render
 from blockforge.eject.network import Kind, block
 from blockforge.eject.values import Kept
@@ -19,35 +20,36 @@ class BackboneText:
     """The lines of the class `Backbone`."""
 
     def __init__(self, arch: Architecture, where: dict[str, tuple[Kind, int]], kept: Kept) -> None:
-        self.arch, self.graph, self.where, self.kept = arch, arch.graph, where, kept
-        self.units = list(units(arch.graph))
+        self.arch, self.where, self.kept = arch, where, kept
         self.rate = _linear(arch.plan.drop_path)
 
     def tree(self) -> Tree:
         """What builds each module, nested as the modules' paths are."""
         tree: Tree = {}
-        for unit in self.units:
-            node = self.graph.nodes[unit.nodes[0]]
-            if node["kind"] in ("input", "add"):
+        for unit in self.arch.units:
+            if not unit.has_module:
                 continue
             *path, last = unit.name.split(".")
             here = tree
             for part in path:
                 here = here.setdefault(part, {})
-            here[last] = self._module(unit, node)
+            here[last] = self._module(unit)
         return tree
 
-    def _module(self, unit: Unit, node: dict[str, Any]) -> Expr:
+    def _module(self, unit: Unit) -> Expr:
         if unit.name in self.where:
             kind, i = self.where[unit.name]
             return kind.call(i, self.arch.plan.drop_path if self.rate else ())
-        if node["kind"] in ("window_in", "window_out"):
-            return Call("WindowIn" if node["kind"] == "window_in" else "WindowOut", (Leaf(repr(node["window"])),))
-        if node["kind"] == "head":
-            built = block(node, self.kept)
-            assert isinstance(built, Call)
-            return Call(built.func, (*built.args[:-1], Leaf("num_classes")))
-        return block(node, self.kept)
+        match unit.first.site:
+            case WindowInSite(window=window):
+                return Call("WindowIn", (Leaf(repr(window)),))
+            case WindowOutSite(window=window):
+                return Call("WindowOut", (Leaf(repr(window)),))
+            case HeadSite():
+                built = block(unit.first, self.kept)
+                assert isinstance(built, Call)
+                return Call(built.func, (*built.args[:-1], Leaf("num_classes")))
+        return block(unit.first, self.kept)
 
     def init(self) -> list[str]:
         rate = f", drop_path_rate: float = {self.rate}" if self.rate else ""
@@ -80,51 +82,59 @@ class BackboneText:
             "    def forward_features(self, x: Tensor) -> list[Tensor]:",
             '        """x_BCHW -> the map_BCHW of each stage."""',
         ]
-        channels = self.graph.nodes["input"]["out_shape"].dim
-        lines += [f"        x = image_map(x, {channels}, {least_image(self.graph)})", "        maps = []"]
+        channels = self.arch.plan.input.channels
+        lines += [f"        x = image_map(x, {channels}, {self.arch.least_image})", "        maps = []"]
         lines += [f"        {line}" for line in self._steps()]
         return [*lines, "        return maps"]
 
     def _steps(self) -> list[str]:
-        ends = self._stage_ends()
+        ends = {stage.end.name for stage in self.arch.stages}
         names = self._variables()
-        alike = [n for n in self.graph.nodes.values() if n["kind"] == "window_out" or n["rounding"] is not None]
-        sizes = {n["like"]: f"size_{n['stage']}" + ("_in" if n["kind"] == "skip" else "") for n in alike}
+        sizes = self._sizes()
         looped = self._loops(names)
         lines: list[str] = []
-        for unit in self.units:
-            node = self.graph.nodes[unit.nodes[0]]
+        for unit in self.arch.units:
+            site = unit.first.site
             if unit.name in looped:
                 lines += looped[unit.name]
-            elif node["kind"] not in ("input", "head"):
+            elif not isinstance(site, ImageSite | HeadSite):
                 args = [names[i] for i in unit.inputs]
-                if node["kind"] == "window_out":
-                    args.append(f"*{sizes[node['like']]}")
-                if node["rounding"] is not None:
-                    args = [f"fit_map({args[0]}, *{sizes[node['like']]}, {node['rounding']})"]
-                lines.append(f"{names[unit.name]} = {self._called(unit, node, args)}")
-            for last in unit.nodes:
-                if last in sizes:
-                    lines.append(f"{sizes[last]} = {names[unit.name]}.shape[1:3]")
+                if isinstance(site, WindowOutSite):
+                    args.append(f"*{sizes[site.like]}")
+                if isinstance(site, SkipSite) and unit.first.shapes.rounding is not None:
+                    args = [f"fit_map({args[0]}, *{sizes[site.like]}, {unit.first.shapes.rounding})"]
+                lines.append(f"{names[unit.name]} = {self._called(unit, args)}")
+            lines += [f"{sizes[n.name]} = {names[unit.name]}.shape[1:3]" for n in unit.nodes if n.name in sizes]
             if unit.name in ends:
                 lines.append(f"maps.append({names[unit.name]}.permute(0, 3, 1, 2))")
         return lines
 
-    def _called(self, unit: Unit, node: dict[str, Any], args: list[str]) -> str:
+    def _sizes(self) -> dict[str, str]:
+        """Nodes whose maps' sizes others ask for, and what those are called."""
+        found: dict[str, str] = {}
+        for node in self.arch.nodes.values():
+            match node.site:
+                case WindowOutSite(like=like):
+                    found[like] = f"size_{node.stage}"
+                case SkipSite(like=like) if node.shapes.rounding is not None:
+                    found[like] = f"size_{node.stage}_in"
+        return found
+
+    def _called(self, unit: Unit, args: list[str]) -> str:
         """What gives a unit's map: a sum, or the call of its module."""
-        if node["kind"] == "add":
+        if isinstance(unit.first.site, SumSite):
             return " + ".join(args)
         path = self._path(unit.name)
-        return f"on_nchw({path}, {args[0]})" if is_leaf_on_nchw(node) else f"{path}({', '.join(args)})"
+        return f"on_nchw({path}, {args[0]})" if is_leaf_on_nchw(unit.first) else f"{path}({', '.join(args)})"
 
     def _variables(self) -> dict[str, str]:
         """A variable for each unit's map: `x`, unless something later than the next unit reads it."""
         readers: dict[str, list[int]] = {}
-        for i, unit in enumerate(self.units):
+        for i, unit in enumerate(self.arch.units):
             for source in unit.inputs:
                 readers.setdefault(source, []).append(i)
         names = {}
-        for i, unit in enumerate(self.units):
+        for i, unit in enumerate(self.arch.units):
             passing = set(readers.get(unit.name, [i + 1])) <= {i + 1}
             short = unit.name.replace("stages.", "s").replace("layers.", "l").replace(".", "_")
             names[unit.name] = "x" if passing else short if short.isidentifier() else f"m_{short}"
@@ -133,8 +143,8 @@ class BackboneText:
     def _loops(self, names: dict[str, str]) -> dict[str, list[str]]:
         """Stages whose layers all run in a row: the first layer's line is a loop, the others have none."""
         lines: dict[str, list[str]] = {}
-        for i in range(len(self.arch.plan.stages)):
-            own = [u for u in self.units if u.name.startswith(f"stages.{i}.layers.")]
+        for i, stage in enumerate(self.arch.stages):
+            own = stage.layers
             names_in = {names[s] for u in own[1:] for s in u.inputs} | {names[u.name] for u in own}
             if len(own) > 1 and names_in == {"x"} and all(len(u.inputs) == 1 for u in own):
                 start = names[own[0].inputs[0]]
@@ -142,14 +152,6 @@ class BackboneText:
                 lines[own[0].name] = [*before, f"for layer in self.stages[{i}].layers:", "    x = layer(x)"]
                 lines.update({u.name: [] for u in own[1:]})
         return lines
-
-    def _stage_ends(self) -> set[str]:
-        last: dict[int, str] = {}
-        for unit in self.units:
-            stage = self.graph.nodes[unit.nodes[0]]["stage"]
-            if stage is not None:
-                last[stage] = unit.name
-        return set(last.values())
 
     def _path(self, name: str) -> str:
         """A module's path as Python: `self.stages[2].layers[5]`, `self.skips[0]["2"]`."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import build_modules
+from blockforge.eject.network import options
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -34,8 +35,8 @@ class Facts:
         self.blocks: dict[BaseModel, None] = {}
         self.modules = list(model.modules())
         self.calls = _constructor_calls(model)
-        for node in model.arch.graph.nodes.values():
-            for value in (node["impl"], node["norm"], node["scale"]):
+        for node in model.arch.nodes.values():
+            for value in (node.block, node.norm, *options(node).values()):
                 self._add(value)
 
     def _add(self, value: Any) -> None:

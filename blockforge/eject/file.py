@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.graph.sites import AggregateSite, WindowInSite, WindowOutSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.eject.backbone import BackboneText
 from blockforge.eject.collect import Closure
 from blockforge.eject.facts import Facts
 from blockforge.eject.layout import WIDTH
-from blockforge.eject.network import kinds
+from blockforge.eject.network import kinds, options
 from blockforge.eject.source import PACKAGE, Definition, External, folded
 from blockforge.eject.text import Text
 from blockforge.units import format_count
@@ -90,16 +91,20 @@ def _written(arch: Architecture) -> str:
 def _closure(arch: Architecture) -> Closure:
     """What the nodes of the graph use."""
     modules = {"Layer", "Branch", "image_map"}
-    fits = any(node["rounding"] is not None for node in arch.graph.nodes.values())
+    fits = any(node.shapes.rounding is not None for node in arch.nodes.values())
     values: list[Any] = []
-    for node in arch.graph.nodes.values():
-        if node["kind"] in ("window_in", "window_out"):
-            modules.add("WindowIn" if node["kind"] == "window_in" else "WindowOut")
-        elif node["kind"] == "aggregator":
-            modules.add("Fuse")
-        values += [node["impl"], node["norm"], node["scale"], *node["place"], node["in_shape"]]
+    for node in arch.nodes.values():
+        match node.site:
+            case WindowInSite():
+                modules.add("WindowIn")
+            case WindowOutSite():
+                modules.add("WindowOut")
+            case AggregateSite():
+                modules.add("Fuse")
+        place = node.shapes.placed.place if node.shapes.placed is not None else ()
+        values += [node.block, node.norm, *options(node).values(), *place, node.shapes.in_shape]
     roots = [Definition(MODULES, m) for m in sorted(modules)]
-    if any(is_leaf_on_nchw(node) for node in arch.graph.nodes.values()):
+    if any(is_leaf_on_nchw(node) for node in arch.nodes.values()):
         roots.append(Definition("blockforge.blocks.leaves", "on_nchw"))
     if fits:
         roots.append(Definition(MAPS, "fit_map"))

@@ -8,9 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from blockforge.blocks.base import Shape
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lowering.lower import Unit, units
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import BranchSite
+from blockforge.compiler.graph.units import Layer
 from blockforge.eject.layout import Call, Expr, Items, Leaf, Method, layout, render
 from blockforge.eject.members import quoted
 from blockforge.eject.values import Kept, expression, given
@@ -20,39 +24,39 @@ Written = Collection[tuple[type, str]]
 """Parameters to write out though they are at their defaults."""
 
 
-def block(node: dict[str, Any], kept: Kept, written: Written = frozenset()) -> Expr:
+def block(node: Node, kept: Kept, written: Written = frozenset()) -> Expr:
     """What builds a node's block: `SAM(num_heads=4).build(Shape(56, 56, 64))`."""
-    return Call(
-        Method(expression(node["impl"], kept, written), "build"), tuple(expression(p, kept) for p in node["place"])
-    )
+    placed = node.shapes.placed
+    assert placed is not None
+    return Call(Method(expression(placed.op, kept, written), "build"), tuple(expression(p, kept) for p in placed.place))
 
 
-def layer(unit: Unit, nodes: list[dict[str, Any]], kept: Kept, written: Written) -> Expr:
+def options(node: Node) -> dict[str, Any]:
+    """What a branch does with what its op gives, but for defaults; of other nodes nothing."""
+    return node.site.residual.options() if isinstance(node.site, BranchSite) else {}
+
+
+def layer(unit: Layer, kept: Kept, written: Written) -> Expr:
     """What builds a layer, as `compiler.lower` does."""
     branches: dict[str, Expr] = {}
     fuse: Expr | None = None
-    fed: str | None = None
-    for name, node in zip(unit.nodes, nodes, strict=True):
+    for node in unit.nodes:
         norm: Expr = NONE
-        if node["norm"] is not None:
-            norm = Call(Method(expression(node["norm"], kept, written), "build"), (expression(node["in_shape"], kept),))
-        if node["kind"] == "aggregator":
+        if node.norm is not None:
+            shape = expression(node.shapes.in_shape, kept)
+            norm = Call(Method(expression(node.norm, kept, written), "build"), (shape,))
+        if not isinstance(node.site, BranchSite):
             fuse = Call("Fuse", (block(node, kept, written), norm))
             continue
-        own = name.removeprefix(f"{unit.name}.")
-        if fuse is not None and fed is None:
-            fed = own
-        given: dict[str, Any] = {"dim": node["out_shape"].dim, "drop_path": node["drop_path"]}
-        named: list[tuple[str, Expr]] = [("norm", norm), ("scale", expression(node["scale"], kept, written))]
-        named += [(k, Leaf(repr(v), v)) for k, v in given.items()]
-        if node["post_act"] is not None:
-            named.append(("post_act", expression(node["post_act"], kept)))
-        branches[own] = Call("Branch", (block(node, kept, written),), tuple(named))
+        given: dict[str, Any] = {"dim": node.out_shape.dim, "drop_path": node.drop_path}
+        named: list[tuple[str, Expr]] = [("norm", norm), *((k, Leaf(repr(v), v)) for k, v in given.items())]
+        named += [(k, expression(v, kept, written)) for k, v in options(node).items()]
+        branches[node.site.key] = Call("Branch", (block(node, kept, written),), tuple(named))
     table = Items("{", tuple(branches.values()), "}", tuple(f'"{b}"' for b in branches))
     if fuse is None:
         return Call("Layer", (table,))
     # In the order in which they are built, so that equal seeds give equal weights.
-    return Call("Layer", (), (("fuse", fuse), ("branches", table), ("fed", Leaf(quoted(fed or ""), fed))))
+    return Call("Layer", (), (("fuse", fuse), ("branches", table), ("fed", Leaf(quoted(unit.fed or ""), unit.fed))))
 
 
 def leaves(expr: Expr, name: str = "value") -> Iterator[tuple[str, Leaf]]:
@@ -154,20 +158,17 @@ def _is_dim_of(column: list[Leaf], parameters: dict[str, list[Leaf]]) -> str | N
 def kinds(arch: Architecture, kept: Kept) -> tuple[list[Kind], dict[str, tuple[Kind, int]]]:
     """The kinds of layers, and for each layer's unit its kind and its place in it."""
     written: dict[str, set[tuple[type, str]]] = defaultdict(set)
-    for node in arch.graph.nodes.values():
-        if node["layer"] is not None:
-            values = [v for v in (node["impl"], node["norm"], node["scale"]) if v is not None]
-            written[_block_name(arch, node)].update(p for v in values for p in given(v))
+    layers = [unit for unit in arch.units if isinstance(unit, Layer)]
+    for unit in layers:
+        for node in unit.nodes:
+            values = [v for v in (node.block, node.norm, *options(node).values()) if isinstance(v, BaseModel)]
+            written[_identifier(unit.block)].update(p for v in values for p in given(v))
     found: dict[tuple[str, str], Kind] = {}
     where: dict[str, tuple[Kind, int]] = {}
     taken: dict[str, int] = defaultdict(int)
-    number = 0
-    for unit in units(arch.graph):
-        nodes = [arch.graph.nodes[n] for n in unit.nodes]
-        if nodes[0]["layer"] is None:
-            continue
-        name = _block_name(arch, nodes[0])
-        built = layer(unit, nodes, kept, written[name])
+    for number, unit in enumerate(layers):
+        name = _identifier(unit.block)
+        built = layer(unit, kept, written[name])
         shape = render(replaced(built, iter([Leaf("_") for _ in leaves(built)])))
         key = (name, shape)
         if key not in found:
@@ -177,12 +178,10 @@ def kinds(arch: Architecture, kept: Kept) -> tuple[list[Kind], dict[str, tuple[K
         where[unit.name] = (kind, len(kind.layers))
         kind.layers.append(built)
         kind.numbers.append(number)
-        number += 1
     return list(found.values()), where
 
 
-def _block_name(arch: Architecture, node: dict[str, Any]) -> str:
-    """A layer's block as an identifier."""
-    name = arch.plan.stages[node["stage"]].layers[node["layer"]][0]
+def _identifier(name: str) -> str:
+    """A block's name as Python takes it."""
     text = name.replace("-", "_")
     return f"{text}_" if keyword.iskeyword(text) or not text.isidentifier() else text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blockforge import __version__
+from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError
@@ -132,8 +133,8 @@ def _macs(model: Backbone) -> int:
     """Multiply-adds of what the model runs: with `features_only`, of the stages up to its last map."""
     if model.out_indices is None:
         return model.arch.macs
-    nodes, last = model.arch.graph.nodes.values(), max(model.out_indices)
-    return sum(n["macs"] for n in nodes if n["kind"] != "head" and (n["stage"] or 0) <= last)
+    nodes, last = model.arch.nodes.values(), max(model.out_indices)
+    return sum(n.macs for n in nodes if not isinstance(n.site, HeadSite) and (n.stage or 0) <= last)
 
 
 def config(model: Backbone) -> dict[str, Any]:

@@ -41,9 +41,10 @@ def takes_other_sizes(arch: Architecture) -> bool:
 
 def first_conv(arch: Architecture) -> str | tuple[str, ...] | None:
     """The convolution that reads the image, or those that do; None: none does."""
-    stem = arch.graph.nodes["stem"]
+    stem = arch.nodes["stem"].shapes.placed
+    assert stem is not None
     with torch.device("meta"):
-        module: nn.Module = stem["impl"].build(*stem["place"])
+        module = stem.build()
     channels = arch.plan.input.channels
     found = [
         f"stem.{name}" if name else "stem"

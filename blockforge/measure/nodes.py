@@ -42,7 +42,7 @@ def node_times(model: Backbone, setting: Setting, device: str = "cpu", runs: int
     Runs eagerly, whatever the setting says: a compiled graph has no borders between nodes. A branch's norm,
     scale and residual sum count to it. Sums of long skips have no module of their own and are left out.
     """
-    nodes = model.arch.graph.nodes
+    nodes = model.arch.nodes
     known = dict(model.named_modules())
     step = make_step(model, Setting(setting.batch, setting.dtype, setting.train), device)
     with _watched({name: known[name] for name in nodes if name in known}, device) as seen:
@@ -51,7 +51,7 @@ def node_times(model: Backbone, setting: Setting, device: str = "cpu", runs: int
     ms = {name: statistics.median(times[_WARM_UP:]) * 1e3 for name, times in seen.items()}
     total = sum(ms.values())
     return [
-        NodeTime(name, nodes[name]["op"], ms[name], ms[name] / total, nodes[name]["macs"] * setting.batch)
+        NodeTime(name, nodes[name].op, ms[name], ms[name] / total, nodes[name].macs * setting.batch)
         for name in nodes
         if name in ms
     ]

@@ -88,17 +88,26 @@ class ScaleSpec(Model):
 Scale = Annotated[ScaleSpec | None, OrNone, Open]
 
 
-class BranchSpec(OpSpec):
-    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
+class BranchKeys(Model):
+    """What a branch says beside its op and its norm."""
 
-    norm: OptionalOp = None
-    """Normalisation before the op, or none; absent: the one in `defaults`."""
     scale: Scale = None
     """`none`, a float (LayerScale on the branch) or `{skip: 1.0}` (scale and bias on the identity path)."""
     drop_path: Annotated[bool, Open] = True
     """false: this branch is never dropped."""
     post_act: Annotated[Act | None, OrNone, Open] = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
+
+
+class BranchSpec(BranchKeys, OpSpec):
+    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
+
+    norm: OptionalOp = None
+    """Normalisation before the op, or none; absent: the one in `defaults`."""
+
+    @property
+    def keys(self) -> BranchKeys:
+        return BranchKeys.model_construct(**{name: getattr(self, name) for name in BranchKeys.model_fields})
 
 
 class DefaultsSpec(Model):

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockforge.errors import Locs, Path
-from blockforge.spec.fields import Act
-from blockforge.spec.model import ConnectSpec, InputSpec, OpSpec, ScaleSpec
+from blockforge.spec.model import BranchKeys, ConnectSpec, InputSpec, OpSpec
 from blockforge.spec.reporting import Origins
 
 
@@ -30,9 +29,7 @@ class Branch:
 
     op: PlannedOp
     norm: PlannedOp | None
-    scale: ScaleSpec | None
-    drop_path: bool
-    post_act: Act | None = None
+    keys: BranchKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,10 @@ class _Resolver:
             norm = PlannedOp(spec.norm, (*path, "norm"), origins) if spec.norm else None
         else:
             norm = self._default_norm(scope)
-        scale = spec.scale if "scale" in spec.model_fields_set else self._default_scale(scope)
-        return Branch(PlannedOp(spec, path, origins), norm, scale, spec.drop_path, spec.post_act)
+        keys = spec.keys
+        if "scale" not in spec.model_fields_set:
+            keys = keys.model_copy(update={"scale": self._default_scale(scope)})
+        return Branch(PlannedOp(spec, path, origins), norm, keys)
 
     def _default_norm(self, scope: Scope) -> PlannedOp | None:
         return self.op(self._defaults(scope).get("norm"), ("defaults", "norm"), scope)

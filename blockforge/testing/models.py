@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blockforge.api import build
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.errors import OpError
@@ -36,10 +37,10 @@ def check_spec(source: SpecLike | Architecture, overrides: Mapping[str, Any] | N
 
 def check_costs(model: Backbone) -> None:
     """Parameters and multiply-adds of the graph are the module's, whole and node by node."""
-    arch, nodes = model.arch, model.arch.graph.nodes
+    arch, nodes = model.arch, model.arch.nodes
     for name, module in _modules(model).items():
         counted = sum(p.numel() for p in module.parameters())
-        assert nodes[name]["params"] == counted, f"{name}: predicted {nodes[name]['params']}, it has {counted}"
+        assert nodes[name].params == counted, f"{name}: predicted {nodes[name].params}, it has {counted}"
     counted = sum(p.numel() for p in model.parameters())
     assert arch.params == counted, f"predicted {arch.params} parameters, the model has {counted}"
     image = _image(model)
@@ -49,7 +50,7 @@ def check_costs(model: Backbone) -> None:
 
 def check_shapes(model: Backbone, batch: int = 2) -> None:
     """Every node reads and gives the shapes that the graph says; inside windows, a map a window."""
-    nodes = model.arch.graph.nodes
+    nodes = model.arch.nodes
     seen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def watch(name: str, module: nn.Module) -> Any:
@@ -70,12 +71,12 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
             hook.remove()
     for name, (read, given) in seen.items():
         node = nodes[name]
-        main = nodes[node["inputs"][0]]
-        wanted = node["in_shape"] if node["rounding"] else main["out_shape"]
-        assert read == (batch * main["windows"], *wanted), f"{name} reads {read}, the graph says {wanted}"
-        out = (node["out_shape"].dim,) if node["kind"] == "head" else node["out_shape"]
-        assert given == (batch * node["windows"], *out), f"{name} gives {given}, the graph says {out}"
-    missing = {n for n, d in nodes.items() if d["kind"] not in ("input", "add")} - set(seen)
+        main = nodes[node.inputs[0]].shapes
+        wanted = node.shapes.in_shape if node.shapes.rounding else main.out_shape
+        assert read == (batch * main.windows, *wanted), f"{name} reads {read}, the graph says {wanted}"
+        out = (node.out_shape.dim,) if isinstance(node.site, HeadSite) else node.out_shape
+        assert given == (batch * node.shapes.windows, *out), f"{name} gives {given}, the graph says {out}"
+    missing = {n for n, node in nodes.items() if node.site.has_module} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
 
 
@@ -115,7 +116,7 @@ def _check_memory(model: Backbone, name: str) -> None:
         measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
     predicted = model.arch.on(name).activation_bytes
     # A scan chooses its way by the batch, and windows are a batch: there the prediction is an upper bound.
-    bound = any(node["scan"] and node["windows"] > 1 for node in model.arch.graph.nodes.values())
+    bound = any(node.costs.scan and node.shapes.windows > 1 for node in model.arch.nodes.values())
     close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
     at = f"{name}, at {model.arch.on(name).peak_node}"
     assert close, f"predicted a peak of {predicted} bytes (on {at}), {measured} were alive"
@@ -136,8 +137,7 @@ def check_training_step(model: Backbone) -> None:
 
 def _modules(model: Backbone) -> dict[str, nn.Module]:
     """The module of every node that has one: a node's name is its module's path."""
-    kinds = ("input", "add")
-    return {n: model.get_submodule(n) for n, d in model.arch.graph.nodes.items() if d["kind"] not in kinds}
+    return {n: model.get_submodule(n) for n, node in model.arch.nodes.items() if node.site.has_module}
 
 
 def _image(model: Backbone, batch: int = 1) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.errors import OpError
 from blockforge.spec import Hole
-from blockforge.spec.model import BranchSpec, ScaleSpec
+from blockforge.spec.model import BranchKeys, BranchSpec, ScaleSpec
 from blockforge.spec.plan import Branch, PlannedOp
 from blockforge.spec.values import Ref, same
 
@@ -23,6 +23,8 @@ Part = Callable[[Bindings], Iterator[Bindings]]
 
 _MAX_FILLS = 20_000
 _BRANCH_KEYS = frozenset(BranchSpec.model_fields) - {"op"}
+_OTHER_KEYS = {name: field.default for name, field in BranchKeys.model_fields.items() if name != "scale"}
+"""Keys of a branch that `defaults` does not give, and what they are where nothing says."""
 
 
 def options(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
@@ -65,6 +67,7 @@ def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> 
 
 def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """A branch of a layer: its block, norm, scale and the rest."""
+    keys = target.keys
     for tree, found in options(value, lets, known):
         given = {"op": tree} if isinstance(tree, str) else tree
         if not isinstance(given, dict):
@@ -72,9 +75,8 @@ def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, 
         parts: list[Part] = [
             functools.partial(_block, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
             functools.partial(block, given.get("norm", defaults.get("norm", "none")), target.norm, lets),
-            functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(target.scale), lets),
-            functools.partial(match, given.get("drop_path", True), target.drop_path, lets),
-            functools.partial(match, given.get("post_act", "none"), target.post_act, lets),
+            functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(keys.scale), lets),
+            *(functools.partial(match, given.get(k, v), getattr(keys, k), lets) for k, v in _OTHER_KEYS.items()),
         ]
         yield from in_turn(parts, found)
 

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Op, Shape
+from blockforge.blocks.base import Aggregator, AnyOp, MapOp, Reducing, Shape
 from blockforge.compiler import Architecture
-from blockforge.compiler.costs.cost import add_costs
-from blockforge.compiler.graph.assemble import assemble
-from blockforge.compiler.graph.infer import infer
+from blockforge.compiler.graph.sites import BlockSite, HeadSite, NormedSite, ReducingSite, SkipSite
+from blockforge.compiler.pipeline import compile_plan
 from blockforge.errors import Diagnostic, OpError, Report, SpecError
 from blockforge.spec.fields import MAX_DIM
 from blockforge.spec.plan import Plan
@@ -52,10 +51,7 @@ class Widths:
         relation of its space."""
         plan, report = self._plan(dims), Report(self.arch.plan.locs)
         self._check_relations(dims)
-        graph = assemble(plan, report)
-        infer(graph, plan, report)
-        add_costs(graph)
-        found = Architecture(graph, self.arch.source, plan)
+        found = compile_plan(plan, self.arch.source, report)
         return {name: getattr(found, name) for name in names}
 
     def scaled(self, factor: float, step: int, tied: bool = False) -> tuple[int, ...]:
@@ -97,7 +93,7 @@ class Widths:
     def accepts(self, group: int, dim: int) -> bool:
         """Whether each block of a group can stand at a width: heads, groups and patches decide."""
         if (group, dim) not in self._accepted:
-            self._accepted[group, dim] = all(_stands(op, kind, shape, dim) for op, kind, shape in self.places[group])
+            self._accepted[group, dim] = all(_stands(op, shape, dim) for op, shape in self.places[group])
         return self._accepted[group, dim]
 
     def _plan(self, dims: tuple[int, ...]) -> Plan:
@@ -134,34 +130,32 @@ def _dim(plan: Plan, member: int) -> int:
     return plan.stem_dim if member == _STEM else plan.stages[member].dim
 
 
-def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[Op, str, Shape]]:
+def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape]]:
     """The blocks that work at a group's width, and the maps they read."""
-    for node in arch.graph.nodes.values():
-        if node["kind"] not in ("mixer", "ffn", "norm", "aggregator", "stem", "downsample"):
+    for node in arch.nodes.values():
+        site, shape = node.site, node.shapes.in_shape
+        if not isinstance(site, BlockSite) or isinstance(site, SkipSite | HeadSite):
             continue
-        if (_STEM if node["kind"] == "stem" else node["stage"]) not in group:
+        is_stem = isinstance(site, ReducingSite) and site.stage is None
+        if (_STEM if is_stem else site.stage) not in group:
             continue
-        shape = node["in_shape"]
         # as it is written: a mixer that an aggregator feeds has changed its form
-        yield _written(node["planned"].spec.op, node["planned"]), node["kind"], shape
-        if node["norm"] is not None:
-            yield node["norm"], "norm", shape
-
-
-def _written(name: str, planned: Any) -> Op:
-    return registry.make(name, planned.spec.params)
+        yield registry.make(site.planned.spec.op, site.planned.spec.params), shape
+        if isinstance(site, NormedSite) and site.norm is not None:
+            yield site.norm, shape
 
 
 @functools.lru_cache(65_536)
-def _stands(op: Op, kind: str, shape: Shape, dim: int) -> bool:
+def _stands(op: AnyOp, shape: Shape, dim: int) -> bool:
     own = shape._replace(dim=dim)
     try:
-        if kind in ("stem", "downsample"):
-            op.check(shape, dim)
-        elif kind == "aggregator":
-            op.check(own, (dim,), dim)
-        else:
-            op.check(own)
+        match op:
+            case Reducing():
+                op.check(shape, dim)
+            case Aggregator():
+                op.check(own, (dim,), dim)
+            case MapOp():
+                op.check(own)
     except OpError:
         return False
     return True

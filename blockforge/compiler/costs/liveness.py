@@ -7,47 +7,38 @@ the caller and is not counted; the graph's own channels-last copy of it is.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import networkx as nx
-
-
-def live_bytes(graph: nx.DiGraph) -> dict[str, int]:
-    """Node -> most bytes alive at once while it runs, for one float32 image; in execution order."""
-    nodes: dict[str, dict[str, Any]] = dict(graph.nodes(data=True))
-    order = {name: i for i, name in enumerate(nodes)}
-    last_of_layer: dict[tuple[int, int], int] = {}
-    for name, node in nodes.items():
-        if node["layer"] is not None:
-            last_of_layer[node["stage"], node["layer"]] = order[name]
-    last_use = dict(order)
-    for name, node in nodes.items():
-        layer = (node["stage"], node["layer"])
-        for source in node["inputs"]:
-            from_outside = node["layer"] is not None and (nodes[source]["stage"], nodes[source]["layer"]) != layer
-            use = last_of_layer[layer] if from_outside else order[name]
-            last_use[source] = max(last_use[source], use)
-    return _sweep(nodes, order, last_use)
+from blockforge.compiler.graph.nodes import Node
 
 
-def peak_bytes(graph: nx.DiGraph, live: dict[str, int], images: int) -> int:
+def live_bytes(nodes: Sequence[Node]) -> dict[str, int]:
+    """Node -> most bytes alive at once while it runs, for one float32 image; `nodes` in execution order."""
+    units = {node.name: node.site.unit for node in nodes}
+    ends = {node.site.unit: i for i, node in enumerate(nodes)}
+    last_use: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        last_use[node.name] = i
+        for source in node.inputs:
+            inside = units[source] == node.site.unit
+            last_use[source] = max(last_use[source], i if inside else ends[node.site.unit])
+    dies = [0] * len(nodes)
+    for node in nodes:
+        dies[last_use[node.name]] += node.costs.activation_bytes
+    alive, live = 0, {}
+    for node, freed in zip(nodes, dies, strict=True):
+        live[node.name] = alive + node.costs.workspace_bytes
+        alive += node.costs.activation_bytes - freed
+    return live
+
+
+def peak_bytes(nodes: Sequence[Node], live: dict[str, int], images: int) -> int:
     """Most bytes at once for a batch of float32 images: what is alive, and what an operation holds beside it, whose
     weights do not grow with the batch. `live`: as `live_bytes` gives it."""
     most = 0
-    for name, node in graph.nodes.items():
-        maps = images * node["windows"]
-        most = max(most, images * live[name])
-        for scratch, less in node["scratch"]:
-            most = max(most, images * (live[name] - less) + scratch.held(maps))
+    for node in nodes:
+        maps = images * node.shapes.windows
+        most = max(most, images * live[node.name])
+        for scratch, less in node.costs.scratch:
+            most = max(most, images * (live[node.name] - less) + scratch.held(maps))
     return most
-
-
-def _sweep(nodes: dict[str, dict[str, Any]], order: dict[str, int], last_use: dict[str, int]) -> dict[str, int]:
-    dies: dict[int, int] = {}
-    for name, end in last_use.items():
-        dies[end] = dies.get(end, 0) + nodes[name]["activation_bytes"]
-    alive, live = 0, {}
-    for name, node in nodes.items():
-        live[name] = alive + node["workspace_bytes"]
-        alive += node["activation_bytes"] - dies.get(order[name], 0)
-    return live

@@ -1,18 +1,28 @@
-"""Plan -> graph: every block made, every node and edge in execution order. Shapes and costs come later.
+"""Plan -> sites: every block made, and what stands where and reads what, in execution order. Shapes come later.
 
-A node is a mapping in the networkx graph; its name is the path of its module in the built model. `inputs`
-lists the nodes it reads, in order. What the passes behind this one add is listed in `architecture`.
+Whatever a site reads stands before it, so the graph has no cycles and the sites are its topological order.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import networkx as nx
-
-from blockforge.blocks.base import Mixer
+from blockforge.blocks.base import FFN, Aggregator, Head, MapOp, Mixer, Norm, Reducing
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
 from blockforge.compiler.graph.instantiate import Maker
+from blockforge.compiler.graph.residual import Residual
+from blockforge.compiler.graph.sites import (
+    AggregateSite,
+    BranchSite,
+    HeadSite,
+    ImageSite,
+    NormSite,
+    ReducingSite,
+    Role,
+    Site,
+    SkipSite,
+    SumSite,
+    WindowInSite,
+    WindowOutSite,
+)
 from blockforge.errors import Report
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
@@ -21,14 +31,9 @@ INPUT = "input"
 MAX_NODES = 20_000
 MAX_EDGES = 50_000
 
-_NODE: dict[str, Any] = {
-    "impl": None, "planned": None, "stage": None, "layer": None, "dim": None, "norm": None,
-    "norm_planned": None, "scale": None, "drop_path": 0.0, "post_act": None, "rounding": None,
-}  # fmt: skip
 
-
-def assemble(plan: Plan, report: Report) -> nx.DiGraph:
-    """The graph of `plan`, without shapes. Raises: SpecError with every block that could not be made."""
+def assemble(plan: Plan, report: Report) -> tuple[Site, ...]:
+    """What `plan` says stands where. Raises: SpecError with every block that could not be made."""
     maker = Maker(report)
     maker.check_all(plan)
     feeds = {s.index: maker.feeds(s) for s in plan.stages}
@@ -40,36 +45,39 @@ def assemble(plan: Plan, report: Report) -> nx.DiGraph:
 class _Assembler:
     def __init__(self, plan: Plan, maker: Maker, feeds: dict[int, Feeds]) -> None:
         self.plan, self.make, self.feeds = plan, maker.make, feeds
-        self.graph: nx.DiGraph = nx.DiGraph()
+        self.sites: list[Site] = []
 
-    def run(self) -> nx.DiGraph:
+    def run(self) -> tuple[Site, ...]:
         plan = self.plan
-        self.add(INPUT, "input", (), path=("input",))
-        last = self.add_op("stem", "stem", (INPUT,), plan.stem, dim=plan.stem_dim)
+        image = self.add(ImageSite(name=INPUT, inputs=(), path=(INPUT,)))
+        last = self.reducing("stem", image, plan.stem, plan.stem_dim)
         ways: dict[int, str] = {}
         rates = iter(plan.drop_path)
         for stage in plan.stages:
             last = self.stage_input(stage, last, ways)
             last = self.layers(stage, last, [next(rates) for _ in stage.layers])
-            if plan.stage_norm is not None:
-                name = f"stages.{stage.index}.norm"
-                last = self.add_op(name, "norm", (last,), plan.stage_norm, stage=stage.index)
-        self.add_op("head", "head", (last,), plan.head, dim=plan.num_classes)
-        return self.graph
+            if (norm := plan.stage_norm) is not None:
+                last = self.stage_norm(stage.index, last, norm)
+        op, classes = plan.head, plan.num_classes
+        head = self.make(op, Head)
+        self.add(HeadSite(name="head", inputs=(last,), path=op.path, block=head, planned=op, num_classes=classes))
+        return tuple(self.sites)
 
-    # --- nodes
+    def add(self, site: Site) -> str:
+        self.sites.append(site)
+        return site.name
 
-    def add(self, name: str, kind: str, inputs: tuple[str, ...], *, roles: tuple[str, ...] = (), **more: Any) -> str:
-        """A node and its edges. The first input is the main one; `roles` names the others'."""
-        self.graph.add_node(name, kind=kind, inputs=inputs, **{**_NODE, **more})
-        for i, source in enumerate(inputs):
-            if not self.graph.has_edge(source, name):  # a layer's input may also be one of its sources
-                self.graph.add_edge(source, name, role=roles[i - 1] if 0 < i <= len(roles) else "main")
-        return name
+    def reducing(self, name: str, source: str, op: PlannedOp, dim: int, stage: int | None = None) -> str:
+        """The stem, or a downsample on the main path."""
+        block = self.make(op, Reducing)
+        return self.add(
+            ReducingSite(name=name, inputs=(source,), path=op.path, stage=stage, block=block, planned=op, dim=dim)
+        )
 
-    def add_op(self, name: str, kind: str, inputs: tuple[str, ...], op: PlannedOp, **more: Any) -> str:
-        """A node that runs one block."""
-        return self.add(name, kind, inputs, impl=self.make(op), planned=op, path=op.path, **more)
+    def stage_norm(self, stage: int, last: str, op: PlannedOp) -> str:
+        """The norm at a stage's end."""
+        name, block = f"stages.{stage}.norm", self.make(op, Norm)
+        return self.add(NormSite(name=name, inputs=(last,), path=op.path, stage=stage, block=block, planned=op))
 
     # --- stages
 
@@ -78,95 +86,83 @@ class _Assembler:
 
         `ways`: how far each skip has come, by its number.
         """
-        name, i = f"stages.{stage.index}", stage.index
+        i = stage.index
         if stage.downsample is not None:
-            last = self.add_op(f"{name}.downsample", "downsample", (last,), stage.downsample, dim=stage.dim, stage=i)
+            last = self.reducing(f"stages.{i}.downsample", last, stage.downsample, stage.dim, i)
         entry = last
         for number, skip in _in_order(self.plan.skips):
             if skip.source < i <= skip.targets[-1]:
-                more: dict[str, Any] = {"dim": stage.dim, "stage": i, "skip": number, "like": entry}
-                ways[number] = self.add_op(f"skips.{number}.{i}", "skip", (ways[number],), skip.op, **more)
+                site = SkipSite(
+                    name=f"skips.{number}.{i}", inputs=(ways[number],), path=skip.op.path, stage=i,
+                    block=self.make(skip.op, Reducing), planned=skip.op, dim=stage.dim, like=entry,
+                )  # fmt: skip
+                ways[number] = self.add(site)
                 if i in skip.targets:
-                    inputs = (last, ways[number])
-                    last = self.add(
-                        f"{name}.add.{number}",
-                        "add",
-                        inputs,
-                        stage=i,
-                        path=skip.path,
-                        roles=("skip",),
-                        skip=number,
-                    )
+                    name, inputs = f"stages.{i}.add.{number}", (last, ways[number])
+                    last = self.add(SumSite(name=name, inputs=inputs, path=skip.path, roles=("skip",), stage=i))
             if skip.source == i:
                 ways[number] = entry
         return last
 
     def layers(self, stage: Stage, last: str, rates: list[float]) -> str:
         """The layers of a stage, between the entry to its windows and the exit from them."""
-        name, before = f"stages.{stage.index}", last
-        tiles: dict[str, Any] = {
-            "stage": stage.index,
-            "window": stage.window,
-            "path": (*stage.path, "window"),
-        }
-        if stage.window is not None:
-            last = self.add(f"{name}.window_in", "window_in", (last,), **tiles)
-        feeds, outputs = self.feeds[stage.index], {STAGE_INPUT: last}
+        i, window, before = stage.index, stage.window, last
+        path = (*stage.path, "window")
+        if window is not None:
+            name = f"stages.{i}.window_in"
+            last = self.add(WindowInSite(name=name, inputs=(last,), path=path, stage=i, window=window))
+        feeds, outputs = self.feeds[i], {STAGE_INPUT: last}
         for layer, rate in enumerate(rates):
             sources = feeds.get(layer, ())
-            roles = tuple("inter" if s == STAGE_INPUT else "intra" for s in sources)
+            roles: tuple[Role, ...] = tuple("inter" if s == STAGE_INPUT else "intra" for s in sources)
             last = self.layer(stage, layer, last, tuple(outputs[s] for s in sources), roles, rate)
             outputs[layer] = last
-        if stage.window is not None:
-            last = self.add(f"{name}.window_out", "window_out", (last,), like=before, **tiles)
+        if window is not None:
+            name = f"stages.{i}.window_out"
+            last = self.add(WindowOutSite(name=name, inputs=(last,), path=path, stage=i, window=window, like=before))
         return last
 
     def layer(
-        self,
-        stage: Stage,
-        layer: int,
-        last: str,
-        sources: tuple[str, ...],
-        roles: tuple[str, ...],
-        rate: float,
+        self, stage: Stage, layer: int, last: str, sources: tuple[str, ...], roles: tuple[Role, ...], rate: float
     ) -> str:
         """One layer: its branches in a row, one of them fed by the aggregator if there are sources."""
         _, branches = stage.layers[layer]
-        place = f"stages.{stage.index}.layers.{layer}"
-        common: dict[str, Any] = {"stage": stage.index, "layer": layer}
-        fed = fed_branch(branches, self.make) if sources else None
+        within = f"stages.{stage.index}.layers.{layer}"
+        fed = self.fed_branch(branches) if sources else None
         taken: dict[str, int] = {}
         for i, branch in enumerate(branches):
-            impl = self.make(branch.op)
-            norm = self.make(branch.norm) if branch.norm is not None else None
+            block = self.make(branch.op, MapOp)
+            norm = self.make(branch.norm, Norm) if branch.norm is not None else None
             inputs: tuple[str, ...] = (last,)
             if i == fed:
-                assert isinstance(impl, Mixer)
+                assert isinstance(block, Mixer)
                 assert stage.aggregate is not None
-                impl, width = impl.fed(stage.dim)
-                fuse = self.add_op(
-                    f"{place}.aggregate", "aggregator", (last, *sources), stage.aggregate,
-                    norm=norm, norm_planned=branch.norm, dim=width, roles=roles, **common,
+                block, width = block.fed(stage.dim)
+                aggregate = AggregateSite(
+                    name=f"{within}.aggregate", inputs=(last, *sources), path=stage.aggregate.path, roles=roles,
+                    stage=stage.index, layer=layer, within=within, norm=norm, norm_planned=branch.norm,
+                    block=self.make(stage.aggregate, Aggregator), planned=stage.aggregate, dim=width,
                 )  # fmt: skip
-                inputs, norm = (last, fuse), None
+                inputs, norm = (last, self.add(aggregate)), None
             op = branch.op.spec.op
             taken[op] = taken.get(op, 0) + 1
-            name = f"{place}.{op}" + (f"_{taken[op]}" if taken[op] > 1 else "")
-            last = self.add(
-                name, impl.kind, inputs, impl=impl, planned=branch.op, path=branch.op.path, norm=norm,
-                norm_planned=branch.norm, scale=branch.scale,
-                drop_path=rate if branch.drop_path else 0.0, post_act=branch.post_act, **common,
+            key = op + (f"_{taken[op]}" if taken[op] > 1 else "")
+            assert isinstance(block, Mixer | FFN)
+            site = BranchSite(
+                name=f"{within}.{key}", inputs=inputs, path=branch.op.path, stage=stage.index, layer=layer,
+                within=within, key=key, block=block, planned=branch.op, norm=norm, norm_planned=branch.norm,
+                residual=Residual(branch.keys, rate if branch.keys.drop_path else 0.0),
             )  # fmt: skip
+            last = self.add(site)
         return last
 
+    def fed_branch(self, branches: tuple[Branch, ...]) -> int | None:
+        """The branch that an aggregator feeds: the first mixer with a norm before it, else the first mixer.
 
-def fed_branch(branches: tuple[Branch, ...], make: Any) -> int | None:
-    """The branch that an aggregator feeds: the first mixer with a norm before it, else the first mixer.
-
-    A positional convolution (`norm: none`) may stand before the layer's real mixer.
-    """
-    mixers = [i for i, b in enumerate(branches) if isinstance(make(b.op), Mixer)]
-    return next((i for i in mixers if branches[i].norm is not None), mixers[0] if mixers else None)
+        A positional convolution (`norm: none`) may stand before the layer's real mixer.
+        """
+        mixers = [i for i, b in enumerate(branches) if isinstance(self.make(b.op, MapOp), Mixer)]
+        return next((i for i in mixers if branches[i].norm is not None), mixers[0] if mixers else None)
 
 
 def _in_order(skips: tuple[Skip, ...]) -> list[tuple[int, Skip]]:

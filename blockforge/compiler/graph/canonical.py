@@ -6,52 +6,45 @@ in execution order. Names, notes, `let`, patterns and the order of keys do not.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
-import networkx as nx
-
-from blockforge.blocks.base import Op
-from blockforge.compiler.finish import parameters
+from blockforge.blocks.base import Norm
+from blockforge.compiler.graph.facts import parameters, resolved
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import BranchSite
 
 VERSION = 1
 
 
-def canonical(graph: nx.DiGraph) -> str:
-    """The canonical form as JSON text."""
-    index = {name: i for i, name in enumerate(graph.nodes)}
-    rows = []
-    for node in graph.nodes.values():
-        scale, norm = node["scale"], node["norm"]
-        row = [
-            node["kind"],
-            node["op"],
-            _said(_parameters(node)),
-            [index[i] for i in node["inputs"]],
-            list(node["out_shape"]),
-            node["windows"],
-            [norm.op, _said(norm.parameters_dict())] if norm is not None else None,
-            [scale.branch, scale.skip] if scale is not None else None,
-            round(node["drop_path"], 12),
-        ]
-        if node["post_act"] is not None:
-            row.append(node["post_act"])
-        rows.append(row)
-    return json.dumps([VERSION, rows], sort_keys=True, separators=(",", ":"))
+def canonical(nodes: Sequence[Node]) -> str:
+    """The canonical form as JSON text; `nodes` in execution order."""
+    index = {node.name: i for i, node in enumerate(nodes)}
+    return json.dumps([VERSION, [_row(node, index) for node in nodes]], sort_keys=True, separators=(",", ":"))
 
 
-def _parameters(node: dict[str, Any]) -> dict[str, Any]:
-    """Those of the block as it stands at its place."""
-    impl = node["impl"]
-    return parameters(resolved(impl, node["place"])) if impl is not None else node["parameters"]
+def _row(node: Node, index: dict[str, int]) -> list[Any]:
+    site, shapes = node.site, node.shapes
+    own = parameters(resolved(shapes.placed)) if shapes.placed is not None else node.parameters
+    return [
+        node.kind,
+        node.op,
+        _said(own),
+        [index[i] for i in node.inputs],
+        list(shapes.out_shape),
+        shapes.windows,
+        _norm(node.norm),
+        *(site.residual.canonical() if isinstance(site, BranchSite) else _NO_RESIDUAL),
+    ]
 
 
-@functools.lru_cache(4096)
-def resolved(op: Op, place: tuple[Any, ...]) -> Op:
-    """See `Op.resolved`."""
-    return op.resolved(*place)
+_NO_RESIDUAL = (None, 0.0)
+
+
+def _norm(norm: Norm | None) -> list[Any] | None:
+    return [norm.op, _said(parameters(norm))] if norm is not None else None
 
 
 def _said(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +52,6 @@ def _said(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def digest(graph: nx.DiGraph) -> str:
+def digest(nodes: Sequence[Node]) -> str:
     """A hash of the canonical form: 16 hexadecimal digits."""
-    return hashlib.sha256(canonical(graph).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(nodes).encode()).hexdigest()[:16]

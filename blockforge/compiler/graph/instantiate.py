@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Mixer, Op
+from blockforge.blocks.base import AnyOp, Kind, Mixer
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.plugins import hint_in_comment
@@ -16,17 +17,21 @@ from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import report_at
 from blockforge.spec.schema_errors import report_schema_errors
 
+_O = TypeVar("_O", bound=AnyOp)
+
 
 class Maker:
     """Makes each block once for each place it is written: many layers share one."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        self.ops: dict[int, Op] = {}  # by the PlannedOp's id
+        self.ops: dict[int, AnyOp] = {}  # by the PlannedOp's id
 
-    def make(self, op: PlannedOp) -> Op:
-        """A block that `check_all` found to be right."""
-        return self.ops[id(op)]
+    def make(self, op: PlannedOp, kind: type[_O]) -> _O:
+        """A block of a kind, which `check_all` found to be right."""
+        made = self.ops[id(op)]
+        assert isinstance(made, kind)
+        return made
 
     def check_all(self, plan: Plan) -> None:
         """Make every block of the plan and report what is wrong with it."""

@@ -14,6 +14,7 @@ import blockforge
 from blockforge.blocks.base import Norm
 from blockforge.capacity import need
 from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.lower import build_modules, emit
 from blockforge.compiler.lowering.modules import Layer
 from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out_norm_op
@@ -122,8 +123,8 @@ class Backbone(fx.GraphModule):
     @property
     def feature_info(self) -> FeatureInfo:
         info = [
-            {"num_chs": n["out_shape"].dim, "reduction": n["reduction"], "module": f"stages.{i}", "index": i}
-            for i, n in enumerate(self.arch.stage_ends())
+            {"num_chs": end.out_shape.dim, "reduction": end.reduction, "module": f"stages.{i}", "index": i}
+            for i, end in enumerate(stage.end.last.shapes for stage in self.arch.stages)
         ]
         return FeatureInfo(info, range(len(info)) if self.out_indices is None else self.out_indices)
 
@@ -361,8 +362,7 @@ def _index(value: Any) -> int | None:
 
 def _check_memory(arch: Architecture, with_head: bool, num_stages: int | None = None) -> None:
     """Refuse more parameters than the device holds. Raises: CapacityError."""
-    nodes = arch.graph.nodes.values()
-    wanted = [n for n in nodes if with_head or n["kind"] != "head"]
-    count = sum(n["params"] for n in wanted if num_stages is None or (n["stage"] or 0) < num_stages)
+    wanted = [n for n in arch.nodes.values() if with_head or not isinstance(n.site, HeadSite)]
+    count = sum(n.params for n in wanted if num_stages is None or (n.stage or 0) < num_stages)
     hint = f"blockforge show {arch.name} says where they are; check_memory=False builds it all the same"
     need(f"{arch.name} has {format_count(count)} parameters", count, hint)

@@ -24,9 +24,9 @@ class Branch(nn.Module):
     Args:
         op: the block.
         norm: before the block; None: none, or an aggregator has applied it.
-        scale: a learnt scale on the branch (LayerScale), or scale and bias on the identity path.
         dim: channels.
         drop_path: probability to drop the branch of an image in training.
+        scale: a learnt scale on the branch (LayerScale), or scale and bias on the identity path.
         post_act: activation of the sum, or none.
     """
 
@@ -34,9 +34,9 @@ class Branch(nn.Module):
         self,
         op: nn.Module,
         norm: nn.Module | None,
-        scale: ScaleSpec | None,
         dim: int,
-        drop_path: float,
+        drop_path: float = 0.0,
+        scale: ScaleSpec | None = None,
         post_act: Act | None = None,
     ) -> None:
         super().__init__()
