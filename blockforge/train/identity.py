@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 import blockforge
-from blockforge.blocks.base import Op
 from blockforge.compiler import Architecture
 from blockforge.compiler.graph.connect import RULES
 from blockforge.errors import RunError
@@ -96,8 +95,8 @@ def _given(weights: Weights) -> dict[str, Any]:
 
 def _plugins(arch: Architecture, data: Data) -> dict[str, str]:
     """Name and content of each file from elsewhere that defines a block or a rule of the network, or opens the data."""
-    nodes = arch.graph.nodes.values()
-    names = {type(op).__module__ for node in nodes for op in (node["impl"], node["norm"]) if isinstance(op, Op)}
+    ops = [op for node in arch.nodes.values() for op in (node.block, node.norm) if op is not None]
+    names = {type(op).__module__ for op in ops}
     names |= {RULES.modules()[stage.connect.rule] for stage in arch.plan.stages if stage.connect is not None}
     names |= {module for prefix, module in SOURCES.modules().items() if prefix == re.split("[:?]", data.name)[0]}
     modules = [sys.modules.get(name) for name in names if not name.startswith("blockforge.")]
