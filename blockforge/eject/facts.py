@@ -14,9 +14,10 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import BranchSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import build_modules
-from blockforge.eject.network import options
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -26,6 +27,11 @@ class Something:
 
 
 SOMETHING = Something()
+
+
+def options(node: Node) -> dict[str, Any]:
+    """What a branch does with what its op gives, but for defaults; of other nodes nothing."""
+    return node.site.residual.options() if isinstance(node.site, BranchSite) else {}
 
 
 class Facts:

@@ -14,9 +14,9 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
 from blockforge.eject.backbone import BackboneText
 from blockforge.eject.collect import Closure
-from blockforge.eject.facts import Facts
+from blockforge.eject.facts import Facts, options
 from blockforge.eject.layout import WIDTH
-from blockforge.eject.network import kinds, options
+from blockforge.eject.network import kinds
 from blockforge.eject.source import PACKAGE, Definition, External, folded
 from blockforge.eject.text import Text
 from blockforge.units import format_count

@@ -15,6 +15,7 @@ from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import BranchSite
 from blockforge.compiler.graph.units import Layer
+from blockforge.eject.facts import options
 from blockforge.eject.layout import Call, Expr, Items, Leaf, Method, layout, render
 from blockforge.eject.members import quoted
 from blockforge.eject.values import Kept, expression, given
@@ -29,11 +30,6 @@ def block(node: Node, kept: Kept, written: Written = frozenset()) -> Expr:
     placed = node.shapes.placed
     assert placed is not None
     return Call(Method(expression(placed.op, kept, written), "build"), tuple(expression(p, kept) for p in placed.place))
-
-
-def options(node: Node) -> dict[str, Any]:
-    """What a branch does with what its op gives, but for defaults; of other nodes nothing."""
-    return node.site.residual.options() if isinstance(node.site, BranchSite) else {}
 
 
 def layer(unit: Layer, kept: Kept, written: Written) -> Expr:
