@@ -99,11 +99,15 @@ class BranchKeys(Model):
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
 
 
-class BranchSpec(BranchKeys, OpSpec):
-    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
+class NormedOpSpec(OpSpec):
+    """A block behind a norm."""
 
     norm: OptionalOp = None
     """Normalisation before the op, or none; absent: the one in `defaults`."""
+
+
+class BranchSpec(BranchKeys, NormedOpSpec):
+    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
 
     @property
     def keys(self) -> BranchKeys:
