@@ -98,6 +98,10 @@ class BranchKeys(Model):
     post_act: Annotated[Act | None, OrNone, Open] = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
 
+    def with_default(self, scale: ScaleSpec | None) -> BranchKeys:
+        """With the scale that `defaults` gives."""
+        return self.model_copy(update={"scale": scale})
+
 
 class NormedOpSpec(OpSpec):
     """A block behind a norm."""

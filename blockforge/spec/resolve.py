@@ -198,7 +198,7 @@ class _Resolver:
             norm = self._default_norm(scope)
         keys = spec.keys
         if "scale" not in spec.model_fields_set:
-            keys = keys.model_copy(update={"scale": self._default_scale(scope)})
+            keys = keys.with_default(self._default_scale(scope))
         return Branch(PlannedOp(spec, path, origins), norm, keys)
 
     def _default_norm(self, scope: Scope) -> PlannedOp | None:

@@ -151,7 +151,7 @@ class _Assembler:
             site = BranchSite(
                 name=f"{within}.{key}", inputs=inputs, path=branch.op.path, stage=stage.index, layer=layer,
                 within=within, key=key, block=block, planned=branch.op, norm=norm, norm_planned=branch.norm,
-                residual=Residual(branch.keys, rate if branch.keys.drop_path else 0.0),
+                residual=Residual.of(branch.keys, rate),
             )  # fmt: skip
             last = self.add(site)
         return last

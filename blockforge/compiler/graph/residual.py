@@ -20,6 +20,11 @@ class Residual:
     keys: BranchKeys
     rate: float
 
+    @classmethod
+    def of(cls, keys: BranchKeys, rate: float) -> Residual:
+        """In a layer of this rate of drop path."""
+        return cls(keys, rate if keys.drop_path else 0.0)
+
     def form(self) -> list[Any]:
         """What sets it apart from others, the rate aside; what is at its default and came later leaves no trace."""
         scale, post_act = self.keys.scale, self.keys.post_act
@@ -32,9 +37,12 @@ class Residual:
         return [scales, round(self.rate, 12), *rest]
 
     def options(self) -> dict[str, Any]:
-        """What `lowering.modules.Branch` is told of it, but for defaults."""
-        keys = {"scale": self.keys.scale, "post_act": self.keys.post_act}
-        return {name: value for name, value in keys.items() if value is not None}
+        """What `lowering.modules.Branch` is told of it: the keys by name, but for defaults."""
+        return {
+            name: getattr(self.keys, name)
+            for name, field in BranchKeys.model_fields.items()
+            if name != "drop_path" and getattr(self.keys, name) != field.default
+        }
 
     def cost(self, dim: int, elements: int) -> Cost:
         """Of the scales, on a map of so many channels and elements."""
