@@ -6,7 +6,7 @@ Which ops exist and what their parameters mean is the registry's to say, not thi
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -97,9 +97,19 @@ class BranchKeys(Model):
     """false: this branch is never dropped."""
     post_act: Annotated[Act | None, OrNone, Open] = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
+    skip: Annotated[bool, Open] = True
+    """false: no identity path and nothing that drops: the result is what the op gives, scaled."""
+
+    @model_validator(mode="after")
+    def _scales_what_there_is(self) -> Self:
+        if self.skip is False and isinstance(self.scale, ScaleSpec) and self.scale.skip is not None:
+            raise PydanticCustomError("skip", "scale speaks of the identity path, which skip: false leaves out")
+        return self
 
     def with_default(self, scale: ScaleSpec | None) -> BranchKeys:
-        """With the scale that `defaults` gives."""
+        """With the scale that `defaults` gives, of what there is."""
+        if scale is not None and not self.skip:
+            scale = ScaleSpec(branch=scale.branch)
         return self.model_copy(update={"scale": scale})
 
 
@@ -111,7 +121,7 @@ class NormedOpSpec(OpSpec):
 
 
 class BranchSpec(BranchKeys, NormedOpSpec):
-    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`."""
+    """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`, without `x +` where it has no `skip`."""
 
     @property
     def keys(self) -> BranchKeys:

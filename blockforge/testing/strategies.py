@@ -102,6 +102,8 @@ def _branches(draw: st.DrawFn, dims: list[int]) -> dict[str, Any]:
     branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(_plain)))
     branch["scale"] = draw(st.sampled_from(["none", 0.5, {"skip": 1.0}, {"branch": 0.1, "skip": 0.9}]))
     branch["drop_path"] = draw(st.booleans())
+    scales_skip = isinstance(branch["scale"], dict)  # the identity path, which is then there
+    branch["skip"] = scales_skip or branch["op"] == "identity" or draw(st.sampled_from([True, True, False]))
     return branch
 
 

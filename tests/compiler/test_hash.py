@@ -134,6 +134,7 @@ CHANGES: dict[str, list[Change]] = {
     "scale": [("num_heads: 4}", "num_heads: 4, scale: 0.1}")],
     "skip scale": [("num_heads: 4}", "num_heads: 4, scale: {skip: 0.1}}")],
     "post act": [("num_heads: 4}", "num_heads: 4, post_act: relu}")],
+    "no identity path": [("num_heads: 4}", "num_heads: 4, skip: false}")],
     "drop path": [("head:", "drop_path: 0.1\nhead:")],
     "constant drop path": [("head:", "drop_path: {constant: 0.1}\nhead:")],
     "kept branch": [("head:", "drop_path: 0.1\nhead:"), ("num_heads: 4}", "num_heads: 4, drop_path: false}")],

@@ -1,4 +1,5 @@
-"""What a branch does with what its op gives: `post_act(x + drop_path(scale * op(norm(x))))` but for op and norm.
+"""What a branch does with what its op gives: `post_act(x + drop_path(scale * op(norm(x))))` but for op and norm, and
+without `x +` and `drop_path` where `skip` is false.
 
 Whatever a spec says of a branch beside those two comes here as it is written, in `keys`: a new key is a field of
 `BranchKeys`, its meaning here, and its module in `lowering.modules.Branch`.
@@ -23,13 +24,13 @@ class Residual:
     @classmethod
     def of(cls, keys: BranchKeys, rate: float) -> Residual:
         """In a layer of this rate of drop path."""
-        return cls(keys, rate if keys.drop_path else 0.0)
+        return cls(keys, rate if keys.drop_path and keys.skip else 0.0)
 
     def form(self) -> list[Any]:
         """What sets it apart from others, the rate aside; what is at its default and came later leaves no trace."""
-        scale, post_act = self.keys.scale, self.keys.post_act
+        scale, post_act, skip = self.keys.scale, self.keys.post_act, self.keys.skip
         scales = [scale.branch, scale.skip] if scale is not None else None
-        return [scales, *([post_act] if post_act is not None else [])]
+        return [scales, *([post_act] if post_act is not None else []), *([] if skip else [skip])]
 
     def canonical(self) -> list[Any]:
         """Its part of a node's row in the canonical form."""
@@ -62,6 +63,9 @@ class Residual:
             gives_input_back: the op's result is its input.
         """
         scale, acts = self.keys.scale, self.keys.post_act is not None
+        if not self.keys.skip:
+            scaled = scale is not None and scale.branch is not None
+            return out * (1 + max(scaled, acts))
         if in_one_pass and scale is None and self.rate == 0 and not (normed or fed):
             return out * (1 + acts)
         own = gives_input_back and not normed and (scale is None or scale.branch is None)

@@ -28,6 +28,7 @@ class Branch(nn.Module):
         drop_path: probability to drop the branch of an image in training.
         scale: a learnt scale on the branch (LayerScale), or scale and bias on the identity path.
         post_act: activation of the sum, or none.
+        skip: whether x is added.
     """
 
     def __init__(
@@ -38,20 +39,22 @@ class Branch(nn.Module):
         drop_path: float = 0.0,
         scale: ScaleSpec | None = None,
         post_act: Act | None = None,
+        skip: bool = True,
     ) -> None:
         super().__init__()
         self.norm = norm if norm is not None else nn.Identity()
         self.op, self.made = op, type(op)
         self.norm_layout, self.layout = layout_of(self.norm), layout_of(op)
-        branch, skip = (scale.branch, scale.skip) if scale is not None else (None, None)
-        self.scale = nn.Parameter(torch.empty(dim)) if branch is not None else None
-        self.skip_scale = nn.Parameter(torch.empty(dim)) if skip is not None else None
-        self.skip_bias = nn.Parameter(torch.empty(dim)) if skip is not None else None
-        self.starts = (branch or 0.0, skip or 0.0)
+        on_branch, on_skip = (scale.branch, scale.skip) if scale is not None else (None, None)
+        self.scale = nn.Parameter(torch.empty(dim)) if on_branch is not None else None
+        self.skip_scale = nn.Parameter(torch.empty(dim)) if on_skip is not None else None
+        self.skip_bias = nn.Parameter(torch.empty(dim)) if on_skip is not None else None
+        self.starts = (on_branch or 0.0, on_skip or 0.0)
         self.reset_parameters()
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.post_act = activation(post_act) if post_act is not None else None
-        self.at_once = norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
+        self.skip = skip
+        self.at_once = skip and norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
 
     def reset_parameters(self) -> None:
         for parameter, start in zip((self.scale, self.skip_scale, self.skip_bias), (*self.starts, 0.0), strict=True):
@@ -69,7 +72,8 @@ class Branch(nn.Module):
             y = y * self.scale
         if self.skip_scale is not None and self.skip_bias is not None:
             x = channel_affine(x, self.skip_scale, self.skip_bias)
-        y = x + self.drop_path(y)
+        if self.skip:
+            y = x + self.drop_path(y)
         return self.post_act(y) if self.post_act is not None else y
 
     def _is_as_made(self) -> bool:
