@@ -101,6 +101,12 @@ def requirement_name(requirement: str) -> str:
     return requirement[:end].lower().replace("_", "-")
 
 
+def test_every_dependency_is_imported() -> None:
+    used = {name.partition(".")[0] for file in MODULES for name in imports(file)}
+    declared = {requirement_name(d) for d in PROJECT["project"]["dependencies"]}
+    assert not {"yaml" if name == "pyyaml" else name for name in declared} - used
+
+
 # --- one tree
 
 

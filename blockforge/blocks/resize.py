@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -16,6 +17,6 @@ def square_grid(rows: int) -> tuple[int, int] | None:
 
 def bicubic(grid_LC: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """Vectors on a grid of positions, row by row, on another grid: (H W, C) -> (H' W', C)."""
-    maps = grid_LC.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
+    maps = rearrange(grid_LC.float(), "(h w) c -> 1 c h w", h=old[0], w=old[1])
     maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False, antialias=antialias)
-    return maps.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1).to(grid_LC.dtype)
+    return rearrange(maps, "1 c h w -> (h w) c").to(grid_LC.dtype)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -44,8 +45,7 @@ def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
         return x.reshape(batch * rows * columns, window, window, dim)
     if shift:
         x = x.roll((-shift, -shift), (1, 2))
-    x = x.reshape(batch, rows, window, columns, window, dim).transpose(2, 3)
-    return x.reshape(batch * rows * columns, window, window, dim)
+    return rearrange(x, "b (rows h) (columns w) c -> (b rows columns) h w c", h=window, w=window)
 
 
 def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0) -> Tensor:
@@ -56,8 +56,7 @@ def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0
         numbers = _in_tiles(height, width, window, shift, x.device)
         x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
         return x.reshape(batch, height, width, dim)
-    x = x.reshape(batch, rows, columns, window, window, dim).transpose(2, 3)
-    x = x.reshape(batch, rows * window, columns * window, dim)
+    x = rearrange(x, "(b rows columns) h w c -> b (rows h) (columns w) c", rows=rows, columns=columns)
     if shift:
         x = x.roll((shift, shift), (1, 2))
     if height % window or width % window or torch.compiler.is_dynamo_compiling():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -93,5 +94,5 @@ class TokenPooling(nn.Module):
     def forward(self, x_B1LC: Tensor) -> Tensor:
         same_size(x_B1LC, (1, 1 + self.side**2), "conv_head_pooling")
         token, patches = x_B1LC[:, :, :1], x_B1LC[:, 0, 1:]
-        pooled = on_nchw(self.conv, patches.unflatten(1, (self.side, self.side)))
-        return torch.cat([self.fc(token), pooled.flatten(1, 2)[:, None]], dim=2)
+        pooled = on_nchw(self.conv, rearrange(patches, "b (h w) c -> b h w c", h=self.side))
+        return torch.cat([self.fc(token), rearrange(pooled, "b h w c -> b 1 (h w) c")], dim=2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -70,4 +70,4 @@ class PatchMergingModule(nn.Module):
         height, width = x.shape[1:3]
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        return torch.cat([x[:, down::2, right::2] for right in (0, 1) for down in (0, 1)], dim=-1)
+        return rearrange(x, "b (h down) (w right) c -> b h w (right down c)", down=2, right=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -137,11 +138,11 @@ class LinearAttentionModule(nn.Module):
             q, k = self.rope(q), self.rope(k)
         joined = self.split(k).transpose(-2, -1) @ self.split(v)
         y = (self.split(q) @ joined).div_(total + EPS)
-        return y.transpose(1, 2).reshape(v.shape)
+        return rearrange(y, "b n (h w) d -> b h w (n d)", h=v.shape[1], w=v.shape[2])
 
     def split(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, heads, L, head_dim), a view."""
-        return x.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return rearrange(x, "b h w (n d) -> b n (h w) d", n=self.num_heads)
 
 
 class Rotation(Computed):

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -128,7 +129,7 @@ class MambaVisionModule(nn.Module):
         return {"A_log", "D"}
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.mix(x.flatten(1, 2).unsqueeze(1))
+        y = self.mix(rearrange(x, "b h w c -> b 1 (h w) c"))
         return self.proj(y).reshape(x.shape)
 
     def mix(self, x_B1LC: Tensor) -> Tensor:

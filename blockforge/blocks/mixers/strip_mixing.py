@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
@@ -192,11 +193,10 @@ class StripConv(nn.Module):
     def convolved(self, x: Tensor, columns: bool) -> Tensor:
         """By the convolution itself: the positions of a line, group by group, are its channels, and the channels that
         share weights and the lines its sides."""
-        x_BSLC = x.transpose(1, 2) if columns else x
-        x_BTPS = x_BSLC.unflatten(3, (-1, self.groups)).permute(0, 4, 2, 3, 1).flatten(1, 2)
-        y_BGLPS = self.conv(x_BTPS).unflatten(1, (self.groups, -1))
-        y_BSLC = y_BGLPS.permute(0, 4, 2, 3, 1).flatten(3)
-        return y_BSLC.transpose(1, 2) if columns else y_BSLC
+        map_, lines = f"b {'l s' if columns else 's l'} (p g)", "b (g l) p s"
+        return rearrange(
+            self.conv(rearrange(x, f"{map_} -> {lines}", g=self.groups)), f"{lines} -> {map_}", g=self.groups
+        )
 
 
 class PositionTable(Computed):

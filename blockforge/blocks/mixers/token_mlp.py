@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -56,6 +57,6 @@ class TokenMLPModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "token_mlp")
-        y_BCL = self.fc1(x.flatten(1, 2).transpose(1, 2))
+        y_BCL = self.fc1(rearrange(x, "b h w c -> b c (h w)"))
         y_BCL = self.fc2(activate(self.act, y_BCL, untouched(self.fc1, Linear)))
-        return y_BCL.transpose(1, 2).unflatten(1, self.size)
+        return rearrange(y_BCL, "b c (h w) -> b h w c", h=self.size[0], w=self.size[1])

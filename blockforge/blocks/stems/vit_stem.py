@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
@@ -100,7 +101,7 @@ class ViTStemModule(nn.Module):
             same_size(x, self.size, "vit_stem")
         if self.class_token is None:
             return x
-        row = x.flatten(1, 2)[:, None]
+        row = rearrange(x, "b h w c -> b 1 (h w) c")
         return torch.cat([self.class_token.expand(x.shape[0], -1, -1, -1), row], dim=2)
 
     def no_weight_decay(self) -> set[str]:
