@@ -18,9 +18,9 @@ from blockforge.errors import WeightsError, shown_path
 from blockforge.files import make_folder, write_text
 from blockforge.plugins import comments, needed
 from blockforge.spec import Spec, to_yaml
+from blockforge.weights.differences import allowed_differences
 from blockforge.weights.files import Weights
-from blockforge.weights.leeway import leeway
-from blockforge.weights.misfit import MisfitError, looks_ours
+from blockforge.weights.mismatch import MismatchError, looks_ours
 from blockforge.weights.official import fitted
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
@@ -127,14 +127,14 @@ def load_weights(
     tensors = unwrap_file(weights)
     own = model.state_dict()
     try:
-        fitting = fitted(tensors, own, leeway(model), resizers(model))
-    except MisfitError as e:
+        fitting = fitted(tensors, own, allowed_differences(model), resizers(model))
+    except MismatchError as e:
         found = (
             named_in(weights.file)
             if looks_ours(tensors)
             else f"blockforge convert {file} -o OUT finds what they are of"
         )
-        raise MisfitError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or found) from None
+        raise MismatchError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or found) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict({**own, **fitting})

@@ -12,7 +12,7 @@ from timm_models import load_timm
 import blockforge as bf
 from blockforge.blocks.resize import bicubic
 from blockforge.saving import save_weights
-from blockforge.weights.misfit import MisfitError
+from blockforge.weights.mismatch import MismatchError
 
 SWIN, DEIT = "specs/narrow/swin.yaml", "deit_s"
 SMALL: dict[str, dict[str, Any]] = {SWIN: {}, DEIT: {"stages.0.depth": 1, "input.size": 64}}
@@ -96,5 +96,5 @@ def test_a_misfit_of_the_size_alone_says_so(spec: str, tmp_path: Path) -> None:
     if spec == "strip_mlp_t_light":
         change |= {f"stages.{i}.depth": 1 for i in range(4)}
     save_weights(bf.build(spec, {**change, "input.size": 64}), tmp_path / "w.safetensors")
-    with pytest.raises(MisfitError, match=r"images of another size than 96x96.*set input.size=64"):
+    with pytest.raises(MismatchError, match=r"images of another size than 96x96.*set input.size=64"):
         bf.build(spec, {**change, "input.size": 96}, weights=tmp_path / "w.safetensors")

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockforge.analyze.exposed import nowhere
 from blockforge.analyze.record import Place, place_of, reading
+from blockforge.analyze.zoo_lookup import nowhere
 from blockforge.blocks.windows import join_windows
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import AnalysisError

@@ -5,19 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blockforge.cli._output import console, listed, print_json
+from blockforge.cli._output import (
+    DeviceOption,
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    chosen,
+    console,
+    listed,
+    print_json,
+)
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from blockforge.analyze import Case
-    from blockforge.weights.files import Weights
+    from blockforge.analyze import NetworkWithImages
 
 RUNS = Path("runs") / "analyze"
 Rows = list[dict[str, Any]]
@@ -49,7 +59,6 @@ VariantOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of noise.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Folder of the figure and the CSV.", show_default=f"{RUNS}/..."),
@@ -71,67 +80,85 @@ FormatOption = Annotated[
 ]  # fmt: skip
 
 
-def named(weights: Sequence[Path] | None, key: str | None, prefix: str | None) -> list[Weights]:
-    """The weights of each network; `--key` and `--prefix` hold for all of them."""
-    from blockforge.cli._output import chosen
+@dataclass(frozen=True)
+class ImageOptions:
+    """What networks are shown."""
 
-    files: Sequence[Path | None] = weights or [None]
-    return [w for w in (chosen(file, key, prefix) for file in files) if w is not None]
+    data: DataOption = None
+    images: ImagesOption = 16
+    batch: BatchOption = 16
 
 
-def opened(
-    specs: Sequence[str],
-    overrides: Sequence[str] | None,
-    variants: Sequence[str] | None,
-    weights: Sequence[Weights],
-    seed: int,
-    device: str,
-    data: str | None,
-    images: int,
-    batch: int,
-) -> list[Case]:
-    """The networks that the options name, and their images."""
-    from blockforge.analyze import cases
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How networks are made."""
+
+    weights: WeightsOption = None
+    key: KeyOption = None
+    prefix: PrefixOption = None
+    overrides: SetOption = None
+    seed: SeedOption = 0
+    device: DeviceOption = "cpu"
+
+
+@dataclass(frozen=True)
+class SeveralNetworksOptions(NetworkOptions):
+    """How networks are made that are held against each other."""
+
+    variants: VariantOption = None
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """What becomes of the results."""
+
+    output: OutputOption = None
+    formats: FormatOption = "png"
+    json: JsonOption = False
+
+
+def opened(specs: Sequence[str], images: ImageOptions, networks: NetworkOptions) -> list[NetworkWithImages]:
+    """The networks that the options name, and their images. `--key` and `--prefix` hold for the weights of each."""
+    from blockforge.analyze import networks_with_images
     from blockforge.measure.profile import pick_device
 
-    return cases(
+    files: Sequence[Path | None] = networks.weights or [None]
+    weights = [chosen(file, networks.key, networks.prefix) for file in files]
+    return networks_with_images(
         specs,
-        overrides=overrides or (),
-        variants=variants or (),
-        weights=weights,
-        seed=seed,
-        device=pick_device(device),
-        data=data,
-        count=images,
-        batch_size=batch,
+        overrides=networks.overrides or (),
+        variants=(isinstance(networks, SeveralNetworksOptions) and networks.variants) or (),
+        weights=[one for one in weights if one is not None],
+        seed=networks.seed,
+        device=pick_device(networks.device),
+        data=images.data,
+        count=images.images,
+        batch_size=images.batch,
     )
 
 
-def watched(what: str, cases: Sequence[Case]) -> AbstractContextManager[Callable[[], None]]:
-    """Shows progress over the batches of all cases."""
+def watched(what: str, networks: Sequence[NetworkWithImages]) -> AbstractContextManager[Callable[[], None]]:
+    """Shows progress over the batches of all networks."""
     from blockforge.console.progress import counting
 
-    return counting(what, sum(len(case.batches) for case in cases))
+    return counting(what, sum(len(each.batches) for each in networks))
 
 
 def finish(
-    output: Path | None,
     command: str,
-    cases: Sequence[Case],
+    networks: Sequence[NetworkWithImages],
+    options: FigureOptions,
     figure: Figure,
     table: Rows,
     title: str,
     *,
-    json: bool,
-    formats: str,
     whole: object = None,
     csv: Rows | None = None,
 ) -> None:
     """Write the figure and the CSV, and print the table or JSON. What is no trained network on images says so in all.
 
     Args:
-        formats: of the figure, separated by commas.
-        output: the folder; None: one that the command and its networks name.
+        options: without a folder, the command and its networks name one.
         table: what is printed, and written unless `csv` says more.
         whole: the JSON, if it is not the table.
     """
@@ -139,15 +166,15 @@ def finish(
     from blockforge.console.csv_text import to_csv
     from blockforge.figures import write_figure, write_remark
 
-    folder = output if output is not None else default_folder(command, [case.label for case in cases])
+    folder = options.output or default_folder(command, [each.label for each in networks])
     make_folder(folder)
     write_text(folder / f"{command}.csv", to_csv(csv or table))
-    remark = caution(cases)
+    remark = caution(networks)
     if remark:
         write_remark(figure, remark)
-    for format in _formats(formats):
+    for format in _formats(options.formats):
         write_figure(folder / f"{command}.{format}", figure)
-    if json:
+    if options.json:
         print_json(whole or table)
         return
     console().print(shown(table, title))
@@ -156,13 +183,13 @@ def finish(
     console().print(f"written to {folder}", soft_wrap=True)
 
 
-def caution(cases: Sequence[Case]) -> str:
+def caution(networks: Sequence[NetworkWithImages]) -> str:
     """What a figure of untrained networks, or of noise, does not show; empty for trained ones on images."""
     from blockforge.analyze.inputs import NOISE
 
-    untrained = [case.label for case in cases if case.subject.weights is None]
-    noise = any(case.images.name == NOISE for case in cases)
-    whose = "" if len(untrained) == len(cases) else f" ({', '.join(untrained)})"
+    untrained = [each.label for each in networks if each.network.weights is None]
+    noise = any(each.images.name == NOISE for each in networks)
+    whose = "" if len(untrained) == len(networks) else f" ({', '.join(untrained)})"
     parts = [f"untrained weights{whose}"] if untrained else []
     parts += ["noise in place of images"] if noise else []
     if not parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import inspect
@@ -9,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -48,23 +49,39 @@ PluginOption = Annotated[
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a command that also takes `--plugin`, and that no value reaches which nothing could use.
 
+    A parameter whose type is a dataclass stands for a group of options that commands share, one for each field; its own
+    default gives theirs.
+
     Raises, when it is called: BadParameter for a number that is not finite or beyond 64 bits, PathError.
     """
+    signature = inspect.signature(function, eval_str=True)
+    groups = {p.name: p.annotation for p in signature.parameters.values() if dataclasses.is_dataclass(p.annotation)}
 
     @functools.wraps(function)
-    def run(**given: Any) -> Any:
-        given.pop("plugin")
-        for name, value in given.items():
+    def run(**values: Any) -> Any:
+        values.pop("plugin")
+        for name, value in values.items():
             for each in value if isinstance(value, list | tuple) else (value,):
                 _check(name, each)
-        return function(**given)
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        return function(**values)
 
-    signature = inspect.signature(function, eval_str=True)
-    plugin = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, annotation=PluginOption)
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
-    vars(run)["__signature__"] = signature.replace(parameters=[*parameters, plugin])
-    run.__annotations__ = {p.name: p.annotation for p in (*parameters, plugin)}
+    parameters = [one for p in signature.parameters.values() for one in (_options_of(p) if p.name in groups else [p])]
+    parameters.append(inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, annotation=PluginOption))
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    vars(run)["__signature__"] = signature.replace(parameters=parameters)
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _options_of(group: inspect.Parameter) -> list[inspect.Parameter]:
+    types = get_type_hints(group.annotation, include_extras=True)
+    names = [field.name for field in dataclasses.fields(group.annotation)]
+    return [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=getattr(group.default, n), annotation=types[n])
+        for n in names
+    ]
 
 
 def _check(name: str, value: Any) -> None:

@@ -22,7 +22,21 @@ if TYPE_CHECKING:
 WIDTH = 120
 """Of output that no terminal shows."""
 
-SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A zoo name or a YAML file.", show_default=False)]
+DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
+STUDY_HELP = "The study's name in a database."
+SPACE_HELP = "A packaged space or a YAML file with holes."
+SPEC_HELP = "A zoo name or a YAML file."
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help=SPEC_HELP, show_default=False)]
+SpecsArgument = Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")]
+BatchesOption = Annotated[str, typer.Option(help="Batch sizes, separated by commas.")]
+TrainStepOption = Annotated[bool, typer.Option("--train", help="A training step instead of inference.")]
+InitSeedOption = Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch.")
+]
+DataOption = Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a value, as in stages.2.depth=12; may be repeated."),
@@ -44,6 +58,9 @@ PrefixOption = Annotated[
         show_default="found",
     ),
 ]  # fmt: skip
+LeaseOption = Annotated[
+    float, typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead.")
+]
 SkipOption = Annotated[
     bool, typer.Option("--skip-broken", help="Read every image first, and leave out those that cannot be read.")
 ]

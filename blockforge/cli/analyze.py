@@ -8,22 +8,17 @@ from typing import Annotated
 import typer
 
 from blockforge.cli._analysis import (
-    BatchOption,
     DataOption,
-    DeviceOption,
-    FormatOption,
+    FigureOptions,
+    ImageOptions,
     ImagesOption,
-    OutputOption,
-    SeedOption,
+    NetworkOptions,
+    SeveralNetworksOptions,
     SpecsArgument,
-    VariantOption,
-    WeightsOption,
     finish,
-    named,
     opened,
     watched,
 )
-from blockforge.cli._output import JsonOption, KeyOption, PrefixOption, SetOption
 
 analyze = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look inside networks: figures and tables.")
 OneSpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A zoo name, a YAML file, or TABLE:ROW.")]
@@ -34,19 +29,9 @@ def analyze_cka(
     specs: SpecsArgument,
     between: Annotated[bool, typer.Option("--between", help="Compare the layers of two networks.")] = False,
     stage: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the layers of this stage.")] = None,
-    data: DataOption = None,
-    images: ImagesOption = 64,
-    batch: BatchOption = 16,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    variants: VariantOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    images: ImageOptions = ImageOptions(images=64, batch=16),
+    making: SeveralNetworksOptions = SeveralNetworksOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """How alike layers are: linear CKA of each with each other.
 
@@ -59,12 +44,12 @@ def analyze_cka(
       blockforge analyze cka a/spec.yaml b/spec.yaml --weights a/best.safetensors --weights b/best.safetensors
     """
     from blockforge.analyze import similarity
-    from blockforge.analyze.cases import pair
+    from blockforge.analyze.network_images import pair
     from blockforge.analyze.plots import draw_similarity
     from blockforge.analyze.result_rows import similarity_rows, summary_rows
 
-    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
-    groups = [pair(found)] if between else [(case, case) for case in found]
+    networks = opened(specs, images, making)
+    groups = [pair(networks)] if between else [(each, each) for each in networks]
     results = {}
     with watched("cka", [a for a, _ in groups]) as advance:
         for a, b in groups:
@@ -72,8 +57,8 @@ def analyze_cka(
             other = (b.model, b.batches) if between else (None, None)
             results[label] = similarity(a.model, a.batches, *other, stage=stage, advance=advance)
     finish(
-        output, "cka", found, draw_similarity(results), summary_rows(results),
-        "linear CKA of different layers", json=json, formats=formats, csv=similarity_rows(results),
+        "cka", networks, figure, draw_similarity(results), summary_rows(results),
+        "linear CKA of different layers", csv=similarity_rows(results),
         whole={label: result.as_dict() for label, result in results.items()},
     )  # fmt: skip
 
@@ -82,19 +67,9 @@ def analyze_cka(
 def analyze_erf(
     specs: SpecsArgument,
     stage: Annotated[int, typer.Option(metavar="N", help="Whose map; -1: the last stage's.")] = -1,
-    data: DataOption = None,
-    images: ImagesOption = 16,
-    batch: BatchOption = 4,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    variants: VariantOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    images: ImageOptions = ImageOptions(images=16, batch=4),
+    making: SeveralNetworksOptions = SeveralNetworksOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """How far networks see: the effective receptive field.
 
@@ -109,29 +84,21 @@ def analyze_erf(
     from blockforge.analyze.plots import draw_receptive_fields
     from blockforge.analyze.result_rows import field_rows
 
-    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
-    with watched("erf", found) as advance:
-        fields = {c.label: effective_receptive_field(c.model, c.batches, stage=stage, advance=advance) for c in found}
+    networks = opened(specs, images, making)
+    with watched("erf", networks) as advance:
+        fields = {
+            c.label: effective_receptive_field(c.model, c.batches, stage=stage, advance=advance) for c in networks
+        }
     title = "part of the image in the square that holds 20 to 99% of the field, and its side in pixels"
-    finish(output, "erf", found, draw_receptive_fields(fields), field_rows(fields), title, json=json, formats=formats)
+    finish("erf", networks, figure, draw_receptive_fields(fields), field_rows(fields), title)
 
 
 @analyze.command("rf")
 def analyze_rf(
     specs: SpecsArgument,
-    data: DataOption = None,
-    images: ImagesOption = 16,
-    batch: BatchOption = 4,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    variants: VariantOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    images: ImageOptions = ImageOptions(images=16, batch=4),
+    making: SeveralNetworksOptions = SeveralNetworksOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """How far attention looks: relative receptive fields.
 
@@ -146,11 +113,11 @@ def analyze_rf(
     from blockforge.analyze.plots import draw_reaches
     from blockforge.analyze.result_rows import labelled
 
-    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
-    with watched("rf", found) as advance:
-        reaches = {c.label: relative_receptive_fields(c.model, c.batches, advance=advance) for c in found}
+    networks = opened(specs, images, making)
+    with watched("rf", networks) as advance:
+        reaches = {c.label: relative_receptive_fields(c.model, c.batches, advance=advance) for c in networks}
     title = "relative receptive field of each attention layer"
-    finish(output, "rf", found, draw_reaches(reaches), labelled(reaches), title, json=json, formats=formats)
+    finish("rf", networks, figure, draw_reaches(reaches), labelled(reaches), title)
 
 
 @analyze.command("m")
@@ -158,15 +125,8 @@ def analyze_m(
     spec: OneSpecArgument,
     data: DataOption = None,
     images: ImagesOption = 2,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    making: NetworkOptions = NetworkOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """What layers collect: each token's weight m, over the image.
 
@@ -181,12 +141,12 @@ def analyze_m(
     from blockforge.analyze.plots import draw_token_weights
     from blockforge.analyze.result_rows import labelled, token_rows
 
-    (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, data, images, images)
-    layers = token_weights(case.model, case.batches)
+    (network,) = networks = opened([spec], ImageOptions(data, images, batch=images), making)
+    layers = token_weights(network.model, network.batches)
     finish(
-        output, "m", found, draw_token_weights(layers, case.images.pictures[0]),
-        labelled({case.label: layers}), "weights of the tokens, mean over the heads",
-        json=json, formats=formats, csv=token_rows(layers),
+        "m", networks, figure, draw_token_weights(layers, network.images.pictures[0]),
+        labelled({network.label: layers}), "weights of the tokens, mean over the heads",
+        csv=token_rows(layers),
     )  # fmt: skip
 
 
@@ -200,15 +160,8 @@ def analyze_cam(
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="As in stages.3.layers.1.", show_default="the last one")
     ] = None,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    making: NetworkOptions = NetworkOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """What in an image speaks for a class: Grad-CAM.
 
@@ -223,31 +176,21 @@ def analyze_cam(
 
     if not image.is_file():
         raise AnalysisError(f"there is no image {image}")
-    (case,) = found = opened([spec], overrides, None, named(weights, key, prefix), seed, device, str(image), 1, 1)
-    result = grad_cam(case.model, case.batches[0], target, layer)
+    (network,) = networks = opened([spec], ImageOptions(str(image), 1, 1), making)
+    result = grad_cam(network.model, network.batches[0], target, layer)
     finish(
-        output, "cam", found, draw_class_map(result, case.images.pictures[0][0]), top_rows(result),
+        "cam", networks, figure, draw_class_map(result, network.images.pictures[0][0]), top_rows(result),
         f"class {result.target} at {result.layer}; the most probable classes",
-        json=json, formats=formats, csv=result.table(), whole=result.as_dict(),
+        csv=result.table(), whole=result.as_dict(),
     )  # fmt: skip
 
 
 @analyze.command("activations")
 def analyze_activations(
     specs: SpecsArgument,
-    data: DataOption = None,
-    images: ImagesOption = 16,
-    batch: BatchOption = 8,
-    weights: WeightsOption = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    overrides: SetOption = None,
-    variants: VariantOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    formats: FormatOption = "png",
-    json: JsonOption = False,
+    images: ImageOptions = ImageOptions(images=16, batch=8),
+    making: SeveralNetworksOptions = SeveralNetworksOptions(),
+    figure: FigureOptions = FigureOptions(),
 ) -> None:
     """How values scale from node to node, and what is dead.
 
@@ -262,8 +205,8 @@ def analyze_activations(
     from blockforge.analyze.plots import draw_activations
     from blockforge.analyze.result_rows import labelled
 
-    found = opened(specs, overrides, variants, named(weights, key, prefix), seed, device, data, images, batch)
-    with watched("activations", found) as advance:
-        nodes = {c.label: activation_statistics(c.model, c.batches, advance=advance) for c in found}
+    networks = opened(specs, images, making)
+    with watched("activations", networks) as advance:
+        nodes = {c.label: activation_statistics(c.model, c.batches, advance=advance) for c in networks}
     title = "values of each node; a branch's include its residual sum"
-    finish(output, "activations", found, draw_activations(nodes), labelled(nodes), title, json=json, formats=formats)
+    finish("activations", networks, figure, draw_activations(nodes), labelled(nodes), title)

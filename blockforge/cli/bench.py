@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, console, print_json
+from blockforge.cli._output import (
+    SPEC_HELP,
+    BatchesOption,
+    JsonOption,
+    SetOption,
+    SpecsArgument,
+    ThreadsOption,
+    TrainStepOption,
+    console,
+    print_json,
+)
 from blockforge.figures import format_of, write_figure
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure blockforge on this machine.")
@@ -16,7 +26,7 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure b
 
 @bench.command("compile")
 def bench_compile(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A zoo name or a YAML file.")] = "smt_b",
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=SPEC_HELP)] = "smt_b",
     runs: Annotated[int, typer.Option(min=3, max=10_000, help="Repetitions of each measurement.")] = 30,
     json: JsonOption = False,
 ) -> None:
@@ -38,16 +48,16 @@ def bench_compile(
 
 @bench.command("models")
 def bench_models(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
+    specs: SpecsArgument,
     against: Annotated[
         str,
         typer.Option(metavar="FILE.py[:NAME]", help="A file whose NAME() makes the other model; NAME: the spec's."),
     ],
-    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
+    batch: BatchesOption = "1,8",
     size: Annotated[int, typer.Option(help="Side of the image.")] = 224,
     runs: Annotated[int, typer.Option(min=3, max=1000, help="Rounds; each runs both sides once.")] = 15,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
-    train: Annotated[bool, typer.Option("--train", help="A training step instead of inference.")] = False,
+    threads: ThreadsOption = 0,
+    train: TrainStepOption = False,
     json: JsonOption = False,
 ) -> None:
     """Time our models beside another implementation of them, in turn in one process, and weigh their memory.
@@ -74,10 +84,10 @@ def bench_models(
 
 @bench.command("memory")
 def bench_memory(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
+    specs: SpecsArgument,
     size: Annotated[str, typer.Option(help="Sides of the images, separated by commas.")] = "224",
-    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,4",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
+    batch: BatchesOption = "1,4",
+    threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Hold the predicted peak of inference against what torch allocates on the CPU, one network after the other.
@@ -116,7 +126,7 @@ def bench_kernels(
         Path | None, typer.Option(metavar="FILE", help="With --scaling: draw it here (.png, .svg, .pdf).")
     ] = None,
     runs: Annotated[int, typer.Option(min=3, max=1000, help="Rounds; each runs every side once.")] = 15,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
+    threads: ThreadsOption = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -162,13 +172,13 @@ def bench_kernels(
 
 @bench.command("compare")
 def bench_compare(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Zoo names or YAML files.")],
+    specs: SpecsArgument,
     runs: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not trained again.")],
     budget: Annotated[str, typer.Option(metavar="LIMITS", help="What each network costs, as in 4MMACs.")],
     fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
     data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k",
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
-    epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training, in place of the recipe's.")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
     overrides: SetOption = None,

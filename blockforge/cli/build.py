@@ -9,11 +9,13 @@ import typer
 
 from blockforge.cli._output import (
     BackendOption,
+    InitSeedOption,
     JsonOption,
     KeyOption,
     PrefixOption,
     SetOption,
     SpecArgument,
+    WeightsOption,
     chosen,
     console,
     print_json,
@@ -27,10 +29,7 @@ def build(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the model to this folder.")
     ] = None,
     overrides: SetOption = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
-    ] = None,
+    weights: WeightsOption = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
     backend: BackendOption = "numba",
@@ -38,7 +37,7 @@ def build(
     optimizer: Annotated[
         str, typer.Option(metavar="NAME", help="Its optimizer: adamw, sgd (with momentum) or plain_sgd.")
     ] = "adamw",
-    seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
+    seed: InitSeedOption = None,
     json: JsonOption = False,
 ) -> None:
     """Build a model, run it once as proof, and write it to a folder.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import SetOption, coloured
+from blockforge.cli._output import SetOption, SpecsArgument, coloured
 
 
 def check(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Zoo names or YAML files.", show_default=False)],
+    specs: SpecsArgument,
     overrides: SetOption = None,
 ) -> None:
     """Check specs without building them, search spaces included.

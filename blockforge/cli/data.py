@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, console, print_json
-from blockforge.cli.train import DATA_HELP
+from blockforge.cli._output import DATA_HELP, JsonOption, console, print_json
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at images and labels before training.")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, console, print_json
+from blockforge.cli._output import SPEC_HELP, JsonOption, console, print_json
 
 if TYPE_CHECKING:
     from blockforge.compiler.diff import Change
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="A zoo name or a YAML file.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="A zoo name or a YAML file.")],
+    before: Annotated[str, typer.Argument(metavar="A", help=SPEC_HELP)],
+    after: Annotated[str, typer.Argument(metavar="B", help=SPEC_HELP)],
     json: JsonOption = False,
 ) -> None:
     """Say how two networks differ: totals, and every layer that is not the same.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from blockforge.cli._output import (
+    DataOption,
     JsonOption,
     KeyOption,
     PrefixOption,
@@ -18,13 +19,12 @@ from blockforge.cli._output import (
     console,
     print_json,
 )
-from blockforge.cli.train import DATA_HELP
 from blockforge.files import write_text
 
 
 def eval(
     spec: SpecArgument,
-    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    data: DataOption,
     weights: Annotated[
         Path, typer.Option(metavar="FILE", help="Weights of a run, or an official checkpoint of the family.")
     ],
@@ -34,7 +34,7 @@ def eval(
         str | None,
         typer.Option(metavar="RECIPE", help="Whose normalize and crop_pct hold.", show_default="the run's"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a forward pass.")] = 256,
     confusion: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix to this CSV file.")
     ] = None,

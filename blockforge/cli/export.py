@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blockforge.cli._output import (
+    InitSeedOption,
     JsonOption,
     KeyOption,
     PrefixOption,
     SetOption,
     SpecArgument,
+    WeightsOption,
     chosen,
     console,
     listed,
@@ -33,10 +35,7 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write; by default NAME.onnx or NAME.pt2 here."),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Load these weights: safetensors or a checkpoint of torch."),
-    ] = None,
+    weights: WeightsOption = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
     out_indices: Annotated[
@@ -51,7 +50,7 @@ def export(
         str, typer.Option(metavar="AXES", help="What may vary from call to call: batch; batch,hw; hw; none.")
     ] = "batch",
     overrides: SetOption = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Make the initialisation reproducible.")] = None,
+    seed: InitSeedOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a model as an ONNX file, or as a program of torch.export.

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import (
+    BatchesOption,
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    ThreadsOption,
+    TrainStepOption,
+    console,
+    print_json,
+)
 from blockforge.files import make_folder, write_text
 
 if TYPE_CHECKING:
@@ -21,13 +31,13 @@ _BAR = 30
 
 def profile(
     spec: SpecArgument,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
+    device: DeviceOption = "cpu",
+    batch: BatchesOption = "1,8",
     dtype: Annotated[str, typer.Option(help="Types, separated by commas: fp32, bf16, fp16.")] = "fp32",
-    train: Annotated[bool, typer.Option("--train", help="A training step instead of inference.")] = False,
+    train: TrainStepOption = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Also with torch.compile.")] = False,
     seconds: Annotated[float, typer.Option(min=0.01, max=600, help="How long to time each setting.")] = 3.0,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: as it chooses.")] = 0,
+    threads: ThreadsOption = 0,
     top: Annotated[int, typer.Option(min=0, help="How many nodes to show, the slowest first.")] = 12,
     overrides: SetOption = None,
     output: Annotated[

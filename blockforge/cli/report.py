@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import console
+from blockforge.cli._output import STUDY_HELP, console
 
 
 def report(
     source: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folder of a search, or the storage it is in.")],
-    study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name in a database.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help=STUDY_HELP)] = None,
     salvage: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Copy what can be read of a damaged journal into a new folder first."),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import SetOption, console
+from blockforge.cli._output import SPACE_HELP, LeaseOption, SetOption, console
 
 RUNS = Path("runs")
 
@@ -34,7 +34,7 @@ class Launcher(str, Enum):  # noqa: UP042
 def search(
     space: Annotated[
         str | None,
-        typer.Argument(metavar="SPACE", help="A packaged space or a YAML file with holes.", show_default="hybrid"),
+        typer.Argument(metavar="SPACE", help=SPACE_HELP, show_default="hybrid"),
     ] = None,
     budget: Annotated[
         str | None,
@@ -94,10 +94,7 @@ def search(
         str | None,
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
     ] = None,
-    lease: Annotated[
-        float,
-        typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead."),
-    ] = 60.0,
+    lease: LeaseOption = 60.0,
     overrides: SetOption = None,
     size: Annotated[
         str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, console, print_json
+from blockforge.cli._output import SPACE_HELP, JsonOption, SetOption, console, print_json
 from blockforge.figures import format_of, write_figure
 from blockforge.files import make_folder, write_text
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def space(
-    source: Annotated[
-        str, typer.Argument(metavar="SPACE", help="A packaged space or a YAML file with holes.")
-    ] = "hybrid",
+    source: Annotated[str, typer.Argument(metavar="SPACE", help=SPACE_HELP)] = "hybrid",
     budget: Annotated[
         list[str] | None,
         typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs or 30Mparams; may be repeated."),

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from blockforge.cli._output import (
+    DataOption,
     JsonOption,
     KeyOption,
     PrefixOption,
@@ -23,13 +24,12 @@ from blockforge.cli._output import (
 )
 
 RUNS = Path("runs")
-DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
 
 
 def train(
     context: typer.Context,
     spec: SpecArgument,
-    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    data: DataOption,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default="runs/..."),

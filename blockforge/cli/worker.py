@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
+from blockforge.cli._output import STUDY_HELP, LeaseOption
+
 
 def worker(
     storage: Annotated[
         str, typer.Option(metavar="URL|DIR", help="Where the study is: a database, or the folder of a search.")
     ],
-    study: Annotated[str, typer.Option(metavar="NAME", help="The study's name in a database.")] = "search",
-    lease: Annotated[
-        float,
-        typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead."),
-    ] = 60.0,
+    study: Annotated[str, typer.Option(metavar="NAME", help=STUDY_HELP)] = "search",
+    lease: LeaseOption = 60.0,
 ) -> None:
     """Help with a search: evaluate candidates of its study until it has as many as it wants.
 

@@ -14,8 +14,8 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
 from blockforge.spec import SpecLike, list_specs, load
-from blockforge.weights.leeway import leeway
-from blockforge.weights.misfit import MisfitError
+from blockforge.weights.differences import allowed_differences
+from blockforge.weights.mismatch import MismatchError
 from blockforge.weights.official import fitted, unwrap
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
@@ -137,9 +137,9 @@ def _our_names(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor
     overrides = {"num_classes": cfg["num_classes"], "input.channels": cfg["input_size"][0]}
     own = build(model.spec, overrides, out_indices=model.out_indices, out_norm=model.out_norm).state_dict()
     try:
-        allowed = leeway(model)
+        allowed = allowed_differences(model)
         found = fitted(unwrap(state), own, allowed, resizers(model))
-    except MisfitError as e:
+    except MismatchError as e:
         hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else hint_of_size(model.arch, e)
-        raise MisfitError(e.differences, hint) from None
+        raise MismatchError(e.differences, hint) from None
     return {**{k: v for k, v in model.state_dict().items() if k in allowed.fresh}, **found}

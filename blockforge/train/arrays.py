@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from blockforge.errors import DataError
-from blockforge.train.data import Batch, TensorSplit, Want, misfit
+from blockforge.train.data import Batch, TensorSplit, Want, wrong_channels
 from blockforge.train.pixels import in_unit, with_channels
 
 FEW = 4
@@ -115,7 +115,7 @@ def as_bands(array: Any, channels: int) -> list[Image.Image]:
         whole = np.ascontiguousarray(bytes_HWC[..., 0] if have == 1 else bytes_HWC)
         return [with_channels(Image.fromarray(whole), channels)]
     if have not in (1, channels):
-        raise misfit(have, channels)
+        raise wrong_channels(have, channels)
     return [Image.fromarray(np.ascontiguousarray(bytes_HWC[..., i])) for i in range(have)] * (channels // have)
 
 

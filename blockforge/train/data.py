@@ -250,10 +250,10 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     if have == 3 and channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
         return (images.float() * weights).sum(1, keepdim=True).to(images.dtype)
-    raise misfit(have, channels)
+    raise wrong_channels(have, channels)
 
 
-def misfit(have: int, channels: int) -> DataError:
+def wrong_channels(have: int, channels: int) -> DataError:
     """What is raised where images have other channels than the network takes."""
     text = f"the images have {have} channels, the network takes {channels}"
     return DataError(f"{text}\n  hint: --set input.channels={have}")

@@ -15,7 +15,7 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import SpecError, WeightsError, did_you_mean
 from blockforge.spec import SpecLike, list_specs
-from blockforge.weights.misfit import MisfitError, looks_ours
+from blockforge.weights.mismatch import MismatchError, looks_ours
 from blockforge.weights.official import FAMILIES, Family, convert, family_of
 from blockforge.weights.tensor_files import about, save_tensors, unwrap_file
 
@@ -47,9 +47,9 @@ def convert_file(
         layout = _layout(state, family)
         arch = compile_spec(spec, overrides) if spec is not None else variant(state, layout, overrides)
         tensors = convert(Backbone.from_architecture(arch).state_dict(), state, layout)
-    except MisfitError as e:
+    except MismatchError as e:
         hint = e.hint or "without --spec the variant is found that they are of"
-        raise MisfitError(f"{checkpoint}: {e.differences}", hint) from None
+        raise MismatchError(f"{checkpoint}: {e.differences}", hint) from None
     except WeightsError as e:
         raise WeightsError(f"{checkpoint}: {e}") from None
     header = {**about(arch), "family": layout.name}
@@ -86,7 +86,7 @@ def variant(
             ours = Backbone.from_architecture(arch).state_dict()
         try:
             convert(ours, state, layout)
-        except MisfitError as e:
+        except MismatchError as e:
             if not nearest and _is_of(ours, layout):
                 nearest, hint = f"; {arch.name} is nearest:\n{e.differences}", e.hint or hint
         else:

@@ -13,8 +13,8 @@ from blockforge.errors import WeightsError
 from blockforge.notes import note
 from blockforge.plugins import Registry
 from blockforge.weights import wrappers
-from blockforge.weights.leeway import NONE, Leeway, leeway
-from blockforge.weights.misfit import MisfitError, OtherShape, check, check_ours, looks_ours, some
+from blockforge.weights.differences import NONE, AllowedDifferences, allowed_differences
+from blockforge.weights.mismatch import MismatchError, OtherShape, check, check_ours, looks_ours, some
 from blockforge.weights.resize import Resize, resized_to, resizers, said
 from blockforge.weights.values import check_kinds, check_value
 
@@ -83,33 +83,33 @@ def load_official(
     """
     state = unwrap(state_dict, key, prefix)
     own = model.state_dict()
-    model.load_state_dict({**own, **_of_family(state, own, leeway(model), resizers(model))})
+    model.load_state_dict({**own, **_of_family(state, own, allowed_differences(model), resizers(model))})
 
 
 def fitted(
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
-    leeway: Leeway = NONE,
+    allowed: AllowedDifferences = NONE,
     resize: Mapping[str, Resize] | None = None,
 ) -> Mapping[str, Tensor]:
     """What a network takes of a checkpoint, under our names: one in an official layout is converted.
 
     Args:
         own: the state dict of the network.
-        leeway: what the checkpoint may hold besides, or lack; lines say so.
+        allowed: what the checkpoint may hold besides, or lack; lines say so.
         resize: brings tensors of another size to the network's, see `resize`; a line says so.
     Raises: WeightsError if the layout is unknown or does not fit, or a value is no number.
     """
     if 2 * len(own.keys() & tensors.keys()) < len(own) and not looks_ours(tensors):
-        return _of_family(tensors, own, leeway, resize)
-    asked = leeway.asked(own, tensors.__contains__)
+        return _of_family(tensors, own, allowed, resize)
+    asked = allowed.asked(own, tensors.__contains__)
     for name in (name for name in asked if name in tensors):
         check_value(name, tensors[name], own[name])
     sized = {k: resized_to(v, tensors[k], k, resize or {}) for k, v in asked.items() if k in tensors}
     found = {**tensors, **_told({k: v for k, v in sized.items() if v is not None})}
-    spare = [name for name in leeway.spare if name in found]
+    spare = [name for name in allowed.spare if name in found]
     check_ours(asked, {k: v for k, v in found.items() if k not in spare})
-    norms = [name for name in spare if name in leeway.out_norms]
+    norms = [name for name in spare if name in allowed.out_norms]
     _say_differences(own, asked, spare, "layer_norm", norms)
     return {name: found[name] for name in asked}
 
@@ -117,7 +117,7 @@ def fitted(
 def _of_family(
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
-    leeway: Leeway,
+    allowed: AllowedDifferences,
     resize: Mapping[str, Resize] | None,
 ) -> dict[str, Tensor]:
     """`fitted` of a checkpoint in an official layout."""
@@ -126,11 +126,11 @@ def _of_family(
     def official(names: Sequence[str]) -> set[str]:
         return {source for name in names for source in family.sources(name) or ()}
 
-    asked = leeway.asked(own, lambda name: not tensors.keys().isdisjoint(official([name])))
-    spare = official(leeway.spare)
+    asked = allowed.asked(own, lambda name: not tensors.keys().isdisjoint(official([name])))
+    spare = official(allowed.spare)
     found = convert(asked, tensors, family, spare=spare, resize=resize)
     left = [name for name in _prepared(tensors, family) if name in spare]
-    norms = official(leeway.out_norms)
+    norms = official(allowed.out_norms)
     _say_differences(own, asked, left, family.out_norm, [name for name in left if name in norms])
     return found
 
@@ -170,7 +170,7 @@ def convert(
     """
     sources = {key: family.sources(key) or () for key in ours}
     if homeless := [key for key, names in sources.items() if not names]:
-        raise MisfitError(
+        raise MismatchError(
             f"the weights are in the official layout of {family.name}, and the network is another family's: "
             f"{len(homeless)} of its {len(ours)} tensors have no counterpart there ({some(homeless)})"
         )

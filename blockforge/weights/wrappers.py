@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from blockforge.errors import WeightsError, did_you_mean
-from blockforge.weights.misfit import some
+from blockforge.weights.mismatch import some
 
 Known = Callable[[set[str]], bool]
 """Whether names are of a layout that we know."""

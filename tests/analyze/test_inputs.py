@@ -14,8 +14,8 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.ablation import load_ablation
-from blockforge.analyze import AnalysisError, cases, estimate_statistics, open_images, subjects
-from blockforge.analyze.cases import pair
+from blockforge.analyze import AnalysisError, build_networks, estimate_statistics, networks_with_images, open_images
+from blockforge.analyze.network_images import pair
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.train import DataError
 
@@ -92,7 +92,7 @@ def test_rows_of_a_table_and_variants(tmp_path: Path) -> None:
     file = tmp_path / "t.yaml"
     file.write_text(TABLE, encoding="utf-8")
     spec = str(SPECS / "attention.yaml")
-    found = subjects(
+    found = build_networks(
         [spec, f"{file}:2", f"{file}:two heads"],
         overrides=["input.size=32"],
         variants=["deep: stages.1.depth=3; drop_path=0.1"],
@@ -107,7 +107,7 @@ def test_rows_of_a_table_and_variants(tmp_path: Path) -> None:
 
 def test_a_packaged_table_stands_for_all_of_its_rows() -> None:
     table, _ = load_ablation("vssd_weight")
-    found = subjects(["vssd_weight"], overrides=["input.size=32"])
+    found = build_networks(["vssd_weight"], overrides=["input.size=32"])
     assert [s.label for s in found] == [row.label for row in table.rows]
 
 
@@ -122,14 +122,14 @@ def test_a_packaged_table_stands_for_all_of_its_rows() -> None:
 )
 def test_mistakes_in_what_to_look_at(names: list[str], given: dict[str, list[str]], text: str) -> None:
     with pytest.raises(bf.BlockforgeError, match=text):
-        subjects(names, **given)  # type: ignore[arg-type]
+        build_networks(names, **given)  # type: ignore[arg-type]
 
 
 def test_weights_go_to_their_networks(small: Small, tmp_path: Path) -> None:
     model = small("attention")
     bf.save_model(model, tmp_path)
     file = tmp_path / "model.safetensors"
-    (found,) = subjects([str(SPECS / "attention.yaml")], weights=[file], seed=3)
+    (found,) = build_networks([str(SPECS / "attention.yaml")], weights=[file], seed=3)
     assert found.weights == file
     assert all(torch.equal(value, found.model.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -156,9 +156,9 @@ def test_batch_norms_of_new_networks_get_the_images_statistics(small: Small, noi
 def test_networks_of_a_comparison_see_the_same(tmp_path: Path) -> None:
     specs = [str(SPECS / f"{name}.yaml") for name in ("attention", "nc_ssd")]
     with pytest.raises(AnalysisError, match=r"noise of 3x40x56 and 3x32x40 is not the same image\n  hint: --set input"):
-        pair(cases(specs, count=4))
+        pair(networks_with_images(specs, count=4))
     with pytest.raises(AnalysisError, match=r"compares two networks, not 1"):
-        pair(cases(specs[:1], count=4))
+        pair(networks_with_images(specs[:1], count=4))
     picture(tmp_path / "a.png", 9)
-    first, second = pair(cases(specs, count=4, data=str(tmp_path)))
+    first, second = pair(networks_with_images(specs, count=4, data=str(tmp_path)))
     assert first.batches[0].shape != second.batches[0].shape

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import blockforge as bf
+import blockforge.cli
 from blockforge.cli import INTERRUPTED, main
 from blockforge.schema import schema_text
 
@@ -266,3 +269,14 @@ def test_errors_are_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert re.sub(r"\x1b\[[\d;]*m", "", shown) == text
     monkeypatch.setenv("NO_COLOR", "1")
     assert coloured(text) == text
+
+
+def test_no_option_is_described_twice() -> None:
+    """Commands that share an option share its declaration."""
+    texts: list[str] = []
+    for file in sorted(Path(blockforge.cli.__path__[0]).glob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("typer.Option", "typer.Argument"):
+                helps = (keyword.value for keyword in call.keywords if keyword.arg == "help")
+                texts += [ast.unparse(text) for text in helps if isinstance(text, ast.Constant)]
+    assert [text for text, number in Counter(texts).items() if number > 1] == []

@@ -16,7 +16,7 @@ _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracke
 
 
 @dataclass(frozen=True)
-class Leeway:
+class AllowedDifferences:
     """Tensors under our names.
 
     Attributes:
@@ -35,10 +35,10 @@ class Leeway:
         return {name: value for name, value in own.items() if name not in left}
 
 
-NONE = Leeway()
+NONE = AllowedDifferences()
 
 
-def leeway(model: Backbone) -> Leeway:
+def allowed_differences(model: Backbone) -> AllowedDifferences:
     """By what a checkpoint of this model may differ: by nothing if the model is whole."""
     if model.out_indices is None:
         return NONE
@@ -51,4 +51,4 @@ def leeway(model: Backbone) -> Leeway:
     others = (i for i in range(len(model.arch.plan.stages)) if i not in normed)
     norms = tuple(f"{out_norm_path(i)}.{name}" for i in others for name in _TENSORS)
     spare = (*(name for name in whole.state_dict() if name not in own), *norms)
-    return Leeway(spare, () if normed else norms, tuple(name for name in fresh if name in own))
+    return AllowedDifferences(spare, () if normed else norms, tuple(name for name in fresh if name in own))

@@ -19,7 +19,7 @@ _CLASSIFIER = "head.fc."
 _OURS = re.compile(r"stages\.\d+\.layers\.\d+\..+")
 
 
-class MisfitError(WeightsError):
+class MismatchError(WeightsError):
     """Weights of another network.
 
     Attributes:
@@ -42,7 +42,7 @@ class OtherShape(NamedTuple):
 
 
 def check_ours(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare tensors under our names with a network's state dict. Raises: MisfitError."""
+    """Compare tensors under our names with a network's state dict. Raises: MismatchError."""
     missing = [name for name in own if name not in found]
     left = [name for name in found if name not in own]
     shapes = [
@@ -67,7 +67,7 @@ def check(
         found: the names in the checkpoint.
         missing: of `wanted`, those whose lack matters.
         left: of `found`, those that the network has no place for.
-    Raises: MisfitError.
+    Raises: MismatchError.
     """
     kinds: list[tuple[str, Collection[Any], Callable[[Any], str]]] = [
         ("missing", missing, lambda name: _lacking(name, wanted[name], _like(name, left, found))),
@@ -82,7 +82,7 @@ def check(
         lines = [line for what, items, say in wrong for line in _named(what, items, say)]
         title = f"the weights do not fit the network's {len(wanted)} tensors: {counts}"
         alone = () if missing or left else shapes
-        raise MisfitError("\n  ".join([title, *lines]), _hint(wanted, missing, left, shapes), alone)
+        raise MismatchError("\n  ".join([title, *lines]), _hint(wanted, missing, left, shapes), alone)
 
 
 def looks_ours(names: Iterable[str]) -> bool:

@@ -19,7 +19,7 @@ _VARIANT = "as in --variant 'M=1: stages.2.connect.window=1; drop_path=0'"
 
 
 @dataclass(frozen=True)
-class Subject:
+class Network:
     """A built network, in evaluation mode.
 
     Attributes:
@@ -32,7 +32,7 @@ class Subject:
     weights: str | os.PathLike[str] | None = None
 
 
-def subjects(
+def build_networks(
     names: Sequence[str],
     *,
     overrides: Sequence[str] = (),
@@ -40,7 +40,7 @@ def subjects(
     weights: Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     device: str = "cpu",
-) -> list[Subject]:
+) -> list[Network]:
     """Build networks.
 
     Args:
@@ -52,19 +52,19 @@ def subjects(
         seed: of the initialisation.
     Raises: AnalysisError, SpecError, WeightsError.
     """
-    found = [pair for name in names for pair in _named(name)]
-    found += [_variant(found[0][1], text) for text in variants]
-    if weights and len(weights) != len(found):
-        listed = ", ".join(label for label, _ in found)
-        text = f"{len(weights)} files of weights for {len(found)} networks ({listed})"
+    labelled = [pair for name in names for pair in _named(name)]
+    labelled += [_variant(labelled[0][1], text) for text in variants]
+    if weights and len(weights) != len(labelled):
+        listed = ", ".join(label for label, _ in labelled)
+        text = f"{len(weights)} files of weights for {len(labelled)} networks ({listed})"
         raise AnalysisError(f"{text}\n  hint: --weights once for each, in this order, or not at all")
-    specs = [(label, load(spec, list(overrides))) for label, spec in found]
-    files: Sequence[str | os.PathLike[str] | None] = weights or [None] * len(found)
-    made = []
+    specs = [(label, load(spec, list(overrides))) for label, spec in labelled]
+    files: Sequence[str | os.PathLike[str] | None] = weights or [None] * len(labelled)
+    networks = []
     for (label, spec), file in zip(_distinct(specs), files, strict=True):
         model = build(spec, weights=file, seed=seed).eval().to(device)
-        made.append(Subject(label, model, file))
-    return made
+        networks.append(Network(label, model, file))
+    return networks
 
 
 def _named(name: str) -> Iterator[tuple[str, Spec]]:
@@ -81,12 +81,12 @@ def _named(name: str) -> Iterator[tuple[str, Spec]]:
 
 def _rows(table: str, row: str | None) -> Iterator[tuple[str, Spec]]:
     """A row of an ablation table, or all of them."""
-    found, _ = ablation.load_ablation(table)
-    base: Any = found.base
+    ablated, _ = ablation.load_ablation(table)
+    base: Any = ablated.base
     if base.endswith((".yaml", ".yml")):
         base = Path(table).parent / base
-    labels = [r.label for r in found.rows]
-    chosen = found.rows if row is None else [found.rows[_row_number(table, row, labels)]]
+    labels = [r.label for r in ablated.rows]
+    chosen = ablated.rows if row is None else [ablated.rows[_row_number(table, row, labels)]]
     for each in chosen:
         yield each.label, load(base, each.set)
 
