@@ -60,8 +60,8 @@ class Row:
 
 def list_ablations() -> list[str]:
     """Names of the packaged ablations."""
-    found = resources.files("blockforge.specs.ablations").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in found if f.name.endswith(".yaml"))
+    files = resources.files("blockforge.specs.ablations").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
 def load_ablation(source: str | os.PathLike[str]) -> tuple[AblationSpec, Document]:

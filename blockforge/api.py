@@ -66,9 +66,9 @@ def build(
     """
     arch = source if isinstance(source, Architecture) else None
     spec = load(arch.spec if arch is not None else source, overrides)  # type: ignore[arg-type]
-    given = _given(spec, num_classes, img_size, in_chans, drop_path_rate)
-    if arch is None or overrides or given:
-        arch = compile_spec(spec, given)
+    changes = _given(spec, num_classes, img_size, in_chans, drop_path_rate)
+    if arch is None or overrides or changes:
+        arch = compile_spec(spec, changes)
     if features_only or out_indices is not None:
         out_indices = stage_indices(out_indices, len(arch.plan.stages))
     with _seeded(seed), torch.device(device) if device is not None else contextlib.nullcontext():
@@ -111,17 +111,17 @@ def _given(
     in_chans: int | None,
     drop_path_rate: float | None,
 ) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if num_classes is not None:
-        given["num_classes"] = num_classes
+        changes["num_classes"] = num_classes
     if img_size is not None:
-        given["input.size"] = img_size if isinstance(img_size, int) else list(img_size)
+        changes["input.size"] = img_size if isinstance(img_size, int) else list(img_size)
     if in_chans is not None:
-        given["input.channels"] = in_chans
+        changes["input.channels"] = in_chans
     if drop_path_rate is not None:
         constant = getattr(spec.drop_path, "constant", None) is not None  # it may be a hole or a reference
-        given["drop_path"] = {"constant": drop_path_rate} if constant else drop_path_rate
-    return given
+        changes["drop_path"] = {"constant": drop_path_rate} if constant else drop_path_rate
+    return changes
 
 
 @contextlib.contextmanager

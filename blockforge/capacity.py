@@ -46,14 +46,14 @@ def capacity(device: torch.device) -> int | None:
 @functools.cache
 def _main_memory() -> int | None:
     """The machine's memory, or less where a control group or a limit of the process allows less."""
-    found = [_limit(file) for file in _limit_files()]
+    limits = [_limit(file) for file in _limit_files()]
     if hasattr(os, "sysconf"):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         import resource
 
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        found.append(soft if soft != resource.RLIM_INFINITY else None)
-    return min((limit for limit in found if limit), default=None)
+        limits.append(soft if soft != resource.RLIM_INFINITY else None)
+    return min((limit for limit in limits if limit), default=None)
 
 
 def _limit_files() -> list[Path]:

@@ -71,9 +71,9 @@ def _devices() -> Iterator[Finding]:
         why = f"torch is built for {built}, but finds no device" if built else "this torch is built for CPUs only"
         yield Finding("devices", "cuda", "none", why)
     for i in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(i)
-        memory = f"{found.total_memory / 2**30:.0f} GiB, capability {found.major}.{found.minor}"
-        yield Finding("devices", f"cuda:{i}", found.name, memory)
+        device = torch.cuda.get_device_properties(i)
+        memory = f"{device.total_memory / 2**30:.0f} GiB, capability {device.major}.{device.minor}"
+        yield Finding("devices", f"cuda:{i}", device.name, memory)
 
 
 def _kernels() -> Iterator[Finding]:

@@ -56,18 +56,18 @@ class Locs:
 
     def value(self, path: Path) -> Loc | None:
         """The place of the value at `path`, or of the nearest enclosing one that was written."""
-        found = self._nearest(path)
-        return found[1] if found else None
+        places = self._nearest(path)
+        return places[1] if places else None
 
     def key(self, path: Path) -> Loc | None:
         """The place of the key at `path`; where it has none (a list's item), that of the value."""
-        found = self._nearest(path)
-        return (found[0] or found[1]) if found else None
+        places = self._nearest(path)
+        return (places[0] or places[1]) if places else None
 
     def _nearest(self, path: Path) -> tuple[Loc | None, Loc] | None:
         for end in range(len(path), -1, -1):
-            if (found := self.table.get(path[:end])) is not None:
-                return found
+            if (places := self.table.get(path[:end])) is not None:
+                return places
         return None
 
 

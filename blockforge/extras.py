@@ -40,9 +40,11 @@ def import_timm() -> ModuleType:
         for name in [n for n in sys.modules if n.partition(".")[0] in ("timm", "torchvision")]:
             del sys.modules[name]  # half imported, they would fail in another way the next time
         why = next(iter(str(e).splitlines()), "")[:200]
-        found = f"torchvision {_version('torchvision')} beside torch {_version('torch')}"
+        versions = f"torchvision {_version('torchvision')} beside torch {_version('torch')}"
         hint = "pip install a torchvision of the same release and build as torch, both from one index"
-        raise MissingExtraError(f"timm cannot be imported with {found} ({type(e).__name__}: {why}); {hint}") from None
+        raise MissingExtraError(
+            f"timm cannot be imported with {versions} ({type(e).__name__}: {why}); {hint}"
+        ) from None
 
 
 def _version(package: str) -> str:

@@ -167,12 +167,12 @@ def _disk_error(error: Exception, file: Path) -> str | None:
 @contextlib.contextmanager
 def _temporary(folder: Path | None, name: str) -> Iterator[Path]:
     """An empty file that is gone at the end, unless it was renamed."""
-    handle, made = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.", suffix=".tmp")
     os.close(handle)
     try:
-        yield Path(made)
+        yield Path(temporary)
     finally:
-        Path(made).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _stream(path: Path, write: Callable[[Path], object]) -> None:

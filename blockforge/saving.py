@@ -100,13 +100,13 @@ def read_json(file: Path) -> dict[str, Any]:
             data = opened.read(MAX_JSON + 1)
         if len(data) > MAX_JSON:
             raise ValueError(f"it is larger than {MAX_JSON // 2**20} MiB")
-        found = json.loads(data)
+        content = json.loads(data)
     except (OSError, ValueError, RecursionError) as e:  # too deep, or a number of thousands of digits
         reason = "it is nested too deeply" if isinstance(e, RecursionError) else getattr(e, "strerror", None) or str(e)
         raise WeightsError(f"{shown_path(file)} cannot be read: {reason}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise WeightsError(f"{shown_path(file)} cannot be read: it holds no JSON object")
-    return found
+    return content
 
 
 def load_weights(
@@ -129,12 +129,12 @@ def load_weights(
     try:
         fitting = fitted(tensors, own, allowed_differences(model), resizers(model))
     except MismatchError as e:
-        found = (
+        hint = (
             named_in(weights.file)
             if looks_ours(tensors)
             else f"blockforge convert {file} -o OUT finds what they are of"
         )
-        raise MismatchError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or found) from None
+        raise MismatchError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or hint) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict({**own, **fitting})

@@ -66,15 +66,15 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|sec|min|h|d)?", re.IGNOREC
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 
 
-def parse_duration(given: float | str) -> float:
+def parse_duration(duration: float | str) -> float:
     """Seconds, from a number of them or from text: `90s`, `5min`, `2h`.
 
     Raises: BudgetError if it is no time above 0.
     """
-    match = _DURATION.fullmatch(str(given).strip())
+    match = _DURATION.fullmatch(str(duration).strip())
     seconds = float(match[1]) * _SECONDS[(match[2] or "s").lower()] if match else 0.0
     if not seconds > 0:
-        raise BudgetError(f"'{given}' is no length of time\n  hint: write 90s, 5min or 2h")
+        raise BudgetError(f"'{duration}' is no length of time\n  hint: write 90s, 5min or 2h")
     return seconds
 
 
@@ -103,8 +103,8 @@ class Budget:
     def limits(self) -> dict[str, int]:
         """The limits on what a compiled graph tells, under the names of `Architecture`'s figures. Latency and training
         memory, which are not there, take longer and are asked last."""
-        found = {"macs": self.macs, "params": self.params, "activation_bytes": self.activation_bytes}
-        return {name: limit for name, limit in found.items() if limit is not None}
+        costs = {"macs": self.macs, "params": self.params, "activation_bytes": self.activation_bytes}
+        return {name: limit for name, limit in costs.items() if limit is not None}
 
     @property
     def compiled(self) -> Budget:
@@ -142,14 +142,14 @@ def figure(name: str, value: float) -> str:
     return format_count(value) + units[name] if name in units else format_bytes(value)
 
 
-def parse_budget(given: str | Sequence[str]) -> Budget:
+def parse_budget(budget: str | Sequence[str]) -> Budget:
     """`5GFLOPs,30Mparams,200MB,20ms@cpu` -> Budget; several texts are read as one. Prefixes are K, M, G and T; upper
     and lower case are the same. A latency without a device is the CPU's. `4GB:train` or `train=4GB` is of training
     memory; `batch=N`, `adamw`, `sgd` or `plain_sgd`, and `checkpointing` are then of its step.
 
     Raises: BudgetError that points at the part which cannot be read.
     """
-    text = given if isinstance(given, str) else ",".join(given)
+    text = budget if isinstance(budget, str) else ",".join(budget)
     if len(text) > _MAX_LENGTH:
         raise BudgetError(f"a budget has at most {_MAX_LENGTH} characters\n  hint: {EXAMPLES}")
     text = text if text.isprintable() else re.sub(r"[^ -~]", "?", text)
@@ -158,13 +158,13 @@ def parse_budget(given: str | Sequence[str]) -> Budget:
     for part in text.split(","):
         start, item = column + len(part) - len(part.lstrip()), part.strip()
         option = _parse_option(item, text, start)
-        found = option or _parse_item(item, text, start)
-        if known := next((name for name in found if name in limits), None):
+        item_limits = option or _parse_item(item, text, start)
+        if known := next((name for name in item_limits if name in limits), None):
             what = f"the {known} of training is given" if option else f"there is a limit on {known}"
             raise _error(f"{what} already", text, start, len(item))
         if option and first_option is None:
             first_option = start, item
-        limits |= found
+        limits |= item_limits
         column += len(part) + 1
     if TRAINING in limits:
         limits = STEP | limits

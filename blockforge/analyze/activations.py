@@ -108,25 +108,25 @@ def activation_statistics(
             advance()
     nodes = model.arch.nodes
     read = {"input": image, **sums}
-    return [_statistics(nodes[name], found, read) for name, found in sums.items()]
+    return [_statistics(nodes[name], node_sums, read) for name, node_sums in sums.items()]
 
 
-def _statistics(node: Node, found: _Sums, read: dict[str, _Sums]) -> NodeStatistics:
+def _statistics(node: Node, sums: _Sums, read: dict[str, _Sums]) -> NodeStatistics:
     before = read[node.inputs[0]].std
-    growth = found.std / before if before > 0 else 0.0
+    growth = sums.std / before if before > 0 else 0.0
     flags = []
-    if found.finite < found.count:
+    if sums.finite < sums.count:
         flags.append("not finite")
-    if found.max_abs > HALF_MAX:
+    if sums.max_abs > HALF_MAX:
         flags.append("above float16")
     if growth > GROWTH:
         flags.append(f"grows x{growth:.0f}")
-    if found.dead == found.channels:
+    if sums.dead == sums.channels:
         flags.append("all equal")
-    elif found.dead:
+    elif sums.dead:
         flags.append("dead channels")
-    share = found.zeros / found.count
+    share = sums.zeros / sums.count
     return NodeStatistics(
-        node.name, node.op, found.mean, found.std, found.max_abs, share, found.channels, found.dead, growth,
+        node.name, node.op, sums.mean, sums.std, sums.max_abs, share, sums.channels, sums.dead, growth,
         tuple(flags),
     )  # fmt: skip

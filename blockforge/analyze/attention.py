@@ -86,7 +86,7 @@ def relative_receptive_fields(
             images = len(batch)
             model(batch)
             advance()
-    return [_summed(model, places[name], found) for name, found in sums.items()]
+    return [_summed(model, places[name], layer_sum) for name, layer_sum in sums.items()]
 
 
 def _add(sums: dict[str, _Sum], name: str, new: _Sum) -> None:
@@ -136,16 +136,16 @@ def uniform_reach(laid: Grid) -> float:
     return float((torch.cdist(places, places).mean(1) / farthest(places[:, 0], places[:, 1], laid)).mean())
 
 
-def _summed(model: Backbone, place: Place, found: _Sum) -> Reach:
+def _summed(model: Backbone, place: Place, layer_sum: _Sum) -> Reach:
     node = place.node
     assert node.stage is not None
     assert node.layer is not None
     before = sum(len(stage.layers) for stage in model.arch.stages[: node.stage])
-    heads = found.relative / found.queries
+    heads = layer_sum.relative / layer_sum.queries
     stride = math.sqrt(math.prod(model.arch.plan.input.size) / (place.grid.height * place.grid.width))
     return Reach(
         node.name, node.stage, before + node.layer, float(heads.mean()), float(heads.std(correction=0)),
-        uniform_reach(place.grid), float((found.distance / found.queries).mean()) * stride,
+        uniform_reach(place.grid), float((layer_sum.distance / layer_sum.queries).mean()) * stride,
     )  # fmt: skip
 
 

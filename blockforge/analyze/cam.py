@@ -92,13 +92,13 @@ def _taken(model: Backbone, layer: str | None) -> tuple[str, Grid]:
     windows = {stage.index for stage in arch.stages if stage.window_out is not None}
     looked_at = {unit.name for unit in units(arch) if not (isinstance(unit, Layer) and unit.stage in windows)}
     looked_at |= {stage.window_out.name for stage in arch.stages if stage.window_out is not None}  # layers see tiles
-    found = {unit.name: grid(unit.last) for unit in arch.units if unit.name in looked_at}
-    names = list(found)
+    grids = {unit.name: grid(unit.last) for unit in arch.units if unit.name in looked_at}
+    names = list(grids)
     if layer is None:
-        layer = names[-2] if found[names[-1]].before and len(names) > 1 else names[-1]
-    if layer not in found:
+        layer = names[-2] if grids[names[-1]].before and len(names) > 1 else names[-1]
+    if layer not in grids:
         raise AnalysisError(f"there is no layer '{layer}' to look at\n  hint: {did_you_mean(layer, names, 'layers')}")
-    return layer, found[layer]
+    return layer, grids[layer]
 
 
 class _Probed(nn.Module):

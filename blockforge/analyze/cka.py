@@ -94,17 +94,17 @@ def layer_names(model: Backbone, stage: int | None = None) -> dict[str, str]:
 
 def grams(model: Backbone, x_BCHW: Tensor, names: dict[str, str]) -> Tensor:
     """The Gram matrix of every layer's centred maps, one image a row: (M, B, B) in double precision."""
-    found: dict[str, Tensor] = {}
+    gram_of: dict[str, Tensor] = {}
 
     def visit(node: str, value: Tensor) -> None:
         if node in names:
             rows = value.reshape(len(x_BCHW), -1).double()  # the tiles of an image lie behind each other
             rows = rows - rows.mean(0)
-            found[node] = rows @ rows.T
+            gram_of[node] = rows @ rows.T
 
     with torch.no_grad():
         run(model, x_BCHW, visit)
-    return torch.stack([found[node] for node in names]).cpu()
+    return torch.stack([gram_of[node] for node in names]).cpu()
 
 
 def hsic(K_MBB: Tensor, L_NBB: Tensor) -> Tensor:

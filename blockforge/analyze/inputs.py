@@ -87,14 +87,14 @@ def _read(
     want = Want(size, channels, min(batch_size, count))
     statistics = None
     if Path(source).exists():
-        found: Iterator[Tensor] = _files(Path(source), want, count)
+        batches: Iterator[Tensor] = _files(Path(source), want, count)
     else:
         data = open_data(source)
         statistics = data.train.statistics(channels)
-        found = (images for images, _ in data.val.batches(want))
+        batches = (images for images, _ in data.val.batches(want))
     mean, std = _of_run(weights) or statistics or (list(IMAGENET_MEAN), list(IMAGENET_STD))
     normalize = Normalize(_spread(mean, channels), _spread(std, channels))
-    pictures = [unit(batch).to(device) for batch in _first(found, count)]
+    pictures = [unit(batch).to(device) for batch in _first(batches, count)]
     return Images(source, [normalize.standardized(p) for p in pictures], pictures)
 
 

@@ -31,16 +31,16 @@ _MOST_LABELS = 24
 _FAINTEST = 1e-4
 
 
-def draw_similarity(found: Mapping[str, Similarity]) -> Figure:
+def draw_similarity(similarities: Mapping[str, Similarity]) -> Figure:
     """Heat maps beside each other on one scale, up to 1; lines part the stages."""
-    lowest = min(float(np.nanmin(np.asarray(s.values), initial=1.0)) for s in found.values())
+    lowest = min(float(np.nanmin(np.asarray(s.values), initial=1.0)) for s in similarities.values())
     low = min(max(math.floor(10 * lowest) / 10, 0.0), 0.9)
-    across = min(len(found), 3 if len(found) in (3, 5, 6) else 4)
-    down = math.ceil(len(found) / across)
+    across = min(len(similarities), 3 if len(similarities) in (3, 5, 6) else 4)
+    down = math.ceil(len(similarities) / across)
     figure = new_figure(3.3 * across + 1.1, 3.5 * down)
     grid = figure.subplots(down, across, squeeze=False)
     shown = None
-    for axes, (label, similarity) in zip(grid.flat, found.items(), strict=False):
+    for axes, (label, similarity) in zip(grid.flat, similarities.items(), strict=False):
         values = np.asarray(similarity.values)
         shown = axes.imshow(values, vmin=low, vmax=1, cmap="magma", origin="lower", interpolation="nearest")
         axes.set_title(_wrapped(label), fontsize=9.5)
@@ -50,7 +50,7 @@ def draw_similarity(found: Mapping[str, Similarity]) -> Figure:
         for names, line in ((similarity.columns, axes.axvline), (similarity.rows, axes.axhline)):
             for at in _stage_starts(names):
                 line(at - 0.5, color="white", linewidth=0.6, alpha=0.8)
-    for axes in grid.flat[len(found) :]:
+    for axes in grid.flat[len(similarities) :]:
         axes.set_visible(False)
     assert shown is not None
     bar = figure.colorbar(shown, ax=grid, shrink=0.8, aspect=28, pad=0.02)
@@ -74,14 +74,14 @@ def _stage_starts(names: Sequence[str]) -> list[int]:
     return [i for i in range(1, len(names)) if stages[i] != stages[i - 1]]
 
 
-def draw_receptive_fields(found: Mapping[str, ReceptiveField]) -> Figure:
+def draw_receptive_fields(fields: Mapping[str, ReceptiveField]) -> Figure:
     """Fields beside each other on one logarithmic scale, with the squares that hold parts of them."""
-    across = min(len(found), 4)
-    down = math.ceil(len(found) / across)
+    across = min(len(fields), 4)
+    down = math.ceil(len(fields) / across)
     figure = new_figure(3.2 * across + 1.0, 3.75 * down + 0.35)
     grid = figure.subplots(down, across, squeeze=False)
     shown = None
-    for axes, (label, field) in zip(grid.flat, found.items(), strict=False):
+    for axes, (label, field) in zip(grid.flat, fields.items(), strict=False):
         values = np.asarray(field.field).clip(_FAINTEST, 1)
         shown = axes.imshow(values, norm=LogNorm(_FAINTEST, 1), cmap="inferno", interpolation="nearest")
         (y, x), (height, width) = field.centre, field.field.shape
@@ -96,7 +96,7 @@ def draw_receptive_fields(found: Mapping[str, ReceptiveField]) -> Figure:
         axes.set_xlabel(f"share of the field: of the image\n{listed}", fontsize=7)
         axes.set_xticks([])
         axes.set_yticks([])
-    for axes in grid.flat[len(found) :]:
+    for axes in grid.flat[len(fields) :]:
         axes.set_visible(False)
     grid[0, 0].legend(fontsize=6.5, loc="lower left", labelcolor="white", facecolor="black", framealpha=0.6)
     assert shown is not None
@@ -105,11 +105,11 @@ def draw_receptive_fields(found: Mapping[str, ReceptiveField]) -> Figure:
     return figure
 
 
-def draw_reaches(found: Mapping[str, Sequence[Reach]]) -> Figure:
+def draw_reaches(networks: Mapping[str, Sequence[Reach]]) -> Figure:
     """Relative receptive field over depth: a line a network, bars for the spread of the heads."""
     figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
-    for i, (label, reaches) in enumerate(found.items()):
+    for i, (label, reaches) in enumerate(networks.items()):
         layers = [r.layer for r in reaches]
         colour = _COLOURS[i % len(_COLOURS)]
         axes.errorbar(
@@ -151,32 +151,32 @@ def draw_token_weights(layers: Sequence[TokenWeights], pictures_BCHW: Tensor | N
     return figure
 
 
-def draw_class_map(found: ClassMap, picture_CHW: Tensor) -> Figure:
+def draw_class_map(class_map: ClassMap, picture_CHW: Tensor) -> Figure:
     """The image, and the image below the map."""
     figure = new_figure(7.4, 3.6)
     left, right = figure.subplots(1, 2)
     image = _picture(picture_CHW)
     height, width = image.shape[:2]
-    cam = F.interpolate(found.map[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
-    probability = dict(found.top).get(found.target)
+    cam = F.interpolate(class_map.map[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+    probability = dict(class_map.top).get(class_map.target)
     chance = f", probability {probability:.2g}" if probability is not None else ""
     left.imshow(image, cmap="gray")
     left.set_title("image", fontsize=9.5)
     right.imshow(image.mean(-1) if image.ndim == 3 else image, cmap="gray")
     shown = right.imshow(np.asarray(cam), cmap="jet", alpha=0.5, vmin=0, vmax=1)
-    right.set_title(f"class {found.target}{chance}\nat {found.layer}", fontsize=9.5)
+    right.set_title(f"class {class_map.target}{chance}\nat {class_map.layer}", fontsize=9.5)
     for axes in (left, right):
         axes.set_axis_off()
     figure.colorbar(shown, ax=right, fraction=0.046, pad=0.03)
     return figure
 
 
-def draw_activations(found: Mapping[str, Sequence[NodeStatistics]]) -> Figure:
+def draw_activations(networks: Mapping[str, Sequence[NodeStatistics]]) -> Figure:
     """Scale, zeros and dead channels over the nodes, in execution order: two panels a network."""
-    longest = max(len(nodes) for nodes in found.values())
-    figure = new_figure(min(18.0, max(7.2, 0.17 * longest)), 5.2 * len(found))
-    panels = figure.subplots(2 * len(found), 1, height_ratios=(3, 2) * len(found), squeeze=False)[:, 0]
-    for top, bottom, (label, nodes) in zip(panels[::2], panels[1::2], found.items(), strict=True):
+    longest = max(len(nodes) for nodes in networks.values())
+    figure = new_figure(min(18.0, max(7.2, 0.17 * longest)), 5.2 * len(networks))
+    panels = figure.subplots(2 * len(networks), 1, height_ratios=(3, 2) * len(networks), squeeze=False)[:, 0]
+    for top, bottom, (label, nodes) in zip(panels[::2], panels[1::2], networks.items(), strict=True):
         at = range(len(nodes))
         flagged = [i for i in at if nodes[i].flags]
         largest = [_positive(n.max_abs) for n in nodes]

@@ -23,30 +23,30 @@ class _Item(Protocol):
     def as_dict(self) -> Row: ...
 
 
-def labelled(found: Mapping[str, Sequence[_Item]]) -> list[Row]:
+def labelled(networks: Mapping[str, Sequence[_Item]]) -> list[Row]:
     """A row for each item of each network."""
-    return [{"network": label, **item.as_dict()} for label, items in found.items() for item in items]
+    return [{"network": label, **item.as_dict()} for label, items in networks.items() for item in items]
 
 
-def field_rows(found: Mapping[str, ReceptiveField]) -> list[Row]:
+def field_rows(fields: Mapping[str, ReceptiveField]) -> list[Row]:
     """A row for each network."""
-    return [{"network": label, **field.as_dict()} for label, field in found.items()]
+    return [{"network": label, **field.as_dict()} for label, field in fields.items()]
 
 
-def similarity_rows(found: Mapping[str, Similarity]) -> list[Row]:
+def similarity_rows(similarities: Mapping[str, Similarity]) -> list[Row]:
     """A row for each pair of layers of each comparison."""
     return [
         {"network": label, "layer": row, "other": column, "cka": value}
-        for label, similarity in found.items()
+        for label, similarity in similarities.items()
         for row, values in zip(similarity.rows, similarity.values.tolist(), strict=True)
         for column, value in zip(similarity.columns, values, strict=True)
     ]
 
 
-def summary_rows(found: Mapping[str, Similarity]) -> list[Row]:
+def summary_rows(similarities: Mapping[str, Similarity]) -> list[Row]:
     """A row for each comparison: layers, and mean and lowest CKA of different layers."""
     rows = []
-    for label, similarity in found.items():
+    for label, similarity in similarities.items():
         values = similarity.values
         if similarity.rows == similarity.columns:
             values = values[~torch.eye(len(values), dtype=torch.bool)]
@@ -67,9 +67,9 @@ def token_rows(layers: Sequence[TokenWeights]) -> list[Row]:
     ]
 
 
-def top_rows(found: ClassMap) -> list[Row]:
+def top_rows(class_map: ClassMap) -> list[Row]:
     """A row for each of the most probable classes."""
-    return [{"class": k, "probability": p} for k, p in found.top]
+    return [{"class": k, "probability": p} for k, p in class_map.top]
 
 
 def shown(rows: Sequence[Row], title: str) -> Group:

@@ -57,18 +57,18 @@ def token_weights(
     if not modules:
         raise AnalysisError(nowhere(model.arch.name, "token weights", has_token_weights))
     places = {name: place_of(model.arch, name) for name in modules}
-    found: dict[str, list[Tensor]] = {}
+    layer_maps: dict[str, list[Tensor]] = {}
 
     def see(name: str, module: nn.Module, x: Tensor) -> None:
-        given: Any = modules[name].token_weights
-        weights = _on_image(given(x).mean(-1), places[name]).cpu()
-        found.setdefault(name, []).append(weights)
+        weigh: Any = modules[name].token_weights
+        weights = _on_image(weigh(x).mean(-1), places[name]).cpu()
+        layer_maps.setdefault(name, []).append(weights)
 
     with torch.no_grad(), reading(modules, see):
         for batch in batches:
             model(batch)
             advance()
-    return [_measured(places[name].node.name, torch.cat(maps)) for name, maps in found.items()]
+    return [_measured(places[name].node.name, torch.cat(maps)) for name, maps in layer_maps.items()]
 
 
 def has_token_weights(module: nn.Module) -> bool:

@@ -86,14 +86,14 @@ def _said(error: OSError) -> str:
 def make_app() -> typer.Typer:
     """All commands, found by their files."""
     app = typer.Typer(callback=_options, no_args_is_help=True, **_APP)
-    for found in pkgutil.iter_modules(__path__):
-        if found.name.startswith("_"):
+    for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
             continue
-        what = getattr(importlib.import_module(f"{__name__}.{found.name}"), found.name)
+        what = getattr(importlib.import_module(f"{__name__}.{module.name}"), module.name)
         if isinstance(what, typer.Typer):
-            app.add_typer(_group(what), name=found.name)
+            app.add_typer(_group(what), name=module.name)
         else:
-            app.command(found.name, short_help=_purpose(what))(command(what))
+            app.command(module.name, short_help=_purpose(what))(command(what))
     return app
 
 

@@ -55,7 +55,9 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises, when it is called: BadParameter for a number that is not finite or beyond 64 bits, PathError.
     """
     signature = inspect.signature(function, eval_str=True)
-    groups = {p.name: p.annotation for p in signature.parameters.values() if dataclasses.is_dataclass(p.annotation)}
+    groups: dict[str, Any] = {
+        p.name: p.annotation for p in signature.parameters.values() if dataclasses.is_dataclass(p.annotation)
+    }
 
     @functools.wraps(function)
     def run(**values: Any) -> Any:

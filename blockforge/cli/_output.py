@@ -96,8 +96,8 @@ def console() -> Console:
         """A console that breaks lines between words alone and crops nothing: a path to copy stays in one piece."""
 
         def print(self, *objects: Any, **how: Any) -> None:  # type: ignore[override]
-            given = objects if how.get("soft_wrap") else [Prose(o) if isinstance(o, str) else o for o in objects]
-            super().print(*given, **{"crop": False, **how})
+            filled = objects if how.get("soft_wrap") else [Prose(o) if isinstance(o, str) else o for o in objects]
+            super().print(*filled, **{"crop": False, **how})
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
     return Whole(width=width, highlight=False, markup=False, emoji=False)

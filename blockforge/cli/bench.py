@@ -75,11 +75,11 @@ def bench_models(
     from blockforge.measure.models import compare_all, comparisons_table
 
     batches = _counts(batch, "batch sizes", "--batch 1,8")
-    found = compare_all(specs, against, batches, size=size, runs=runs, threads=threads, train=train)
+    comparisons = compare_all(specs, against, batches, size=size, runs=runs, threads=threads, train=train)
     if json:
-        print_json([dataclasses.asdict(c) for c in found])
+        print_json([dataclasses.asdict(c) for c in comparisons])
     else:
-        console().print(comparisons_table(found, train))
+        console().print(comparisons_table(comparisons, train))
 
 
 @bench.command("memory")
@@ -104,15 +104,15 @@ def bench_memory(
     sizes, batches = _counts(size, "sizes", "--size 224,384"), _counts(batch, "batch sizes", "--batch 1,8")
     if threads:
         torch.set_num_threads(threads)
-    found = []
+    measured = []
     for spec in specs:
         for peak in peaks.measure(spec, sizes, batches):
             print(f"{peak.name}, {peak.size} px, batch {peak.batch}: {peak.ratio:.3f}", file=sys.stderr, flush=True)
-            found.append(peak)
+            measured.append(peak)
     if json:
-        print_json([peak.as_dict() for peak in found])
+        print_json([peak.as_dict() for peak in measured])
     else:
-        console().print(peaks.table(found))
+        console().print(peaks.table(measured))
 
 
 @bench.command("kernels")
@@ -158,14 +158,14 @@ def bench_kernels(
         if out is not None:
             write_figure(out, growth.plot(points))
         shown: Any = growth.table(points, backward, device, threads)
-        found: list[Any] = points
+        timings: list[Any] = points
     else:
         from blockforge.measure import kernels
 
-        found = list(kernels.measure(op, backward=backward, runs=runs, threads=threads, device=device))
-        shown = kernels.table(found, backward, device, threads)
+        timings = list(kernels.measure(op, backward=backward, runs=runs, threads=threads, device=device))
+        shown = kernels.table(timings, backward, device, threads)
     if json:
-        print_json([dataclasses.asdict(t) for t in found])
+        print_json([dataclasses.asdict(t) for t in timings])
     else:
         console().print(shown)
 

@@ -27,11 +27,11 @@ def check(
 
     failed = 0
     for source in specs:
-        found = probe(source, overrides)
-        for diagnostic in found.diagnostics:
+        findings = probe(source, overrides)
+        for diagnostic in findings.diagnostics:
             print(coloured(diagnostic.render()), file=sys.stderr)
-        failed += not found.ok
-        print(f"{source}: {found}")
+        failed += not findings.ok
+        print(f"{source}: {findings}")
     if len(specs) > 1:
         print(f"{len(specs) - failed} of {len(specs)} specs are right")
     raise typer.Exit(int(failed > 0))

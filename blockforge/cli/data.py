@@ -35,17 +35,17 @@ def data_check(
     """
     from blockforge.train import check_data
 
-    found = check_data(_named(source), workers=workers, progress=True)
+    report = check_data(_named(source), workers=workers, progress=True)
     if json:
-        print_json(found.as_dict())
+        print_json(report.as_dict())
     else:
-        lines = [*map(str, found.problems), *(f"note: {note}" for note in found.notes)]
-        counts = f"{found.images['train']} images to train on, {found.images['val']} to evaluate on"
-        wrong = f"{len(found.problems)} wrong" if found.problems else "nothing is wrong"
-        lines.append(f"{found.name}: {len(found.classes)} classes, {counts}; {wrong}")
+        lines = [*map(str, report.problems), *(f"note: {note}" for note in report.notes)]
+        counts = f"{report.images['train']} images to train on, {report.images['val']} to evaluate on"
+        wrong = f"{len(report.problems)} wrong" if report.problems else "nothing is wrong"
+        lines.append(f"{report.name}: {len(report.classes)} classes, {counts}; {wrong}")
         for line in lines:
             console().print(line, soft_wrap=True)
-    raise typer.Exit(int(bool(found.problems)))
+    raise typer.Exit(int(bool(report.problems)))
 
 
 def _named(source: str) -> str:

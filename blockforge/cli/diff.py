@@ -31,16 +31,16 @@ def diff(
     from blockforge.compiler.diff import changes, totals
 
     a, b = bf.compile(before), bf.compile(after)
-    found = changes(a, b)
+    differences = changes(a, b)
     if json:
-        print_json({"totals": totals(a, b), "changes": [dataclasses.asdict(c) for c in found]})
+        print_json({"totals": totals(a, b), "changes": [dataclasses.asdict(c) for c in differences]})
         return
     out = console()
     if a.hash == b.hash:
         out.print(f"{a.name} and {b.name} are the same architecture ({a.hash})")
         return
     out.print(_totals_table(a.name, b.name, totals(a, b)))
-    out.print(_changes_table(a.name, b.name, found))
+    out.print(_changes_table(a.name, b.name, differences))
 
 
 def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> TextTable:
@@ -54,12 +54,12 @@ def _totals_table(a: str, b: str, rows: dict[str, tuple[int, int]]) -> TextTable
     return table
 
 
-def _changes_table(a: str, b: str, found: list[Change]) -> TextTable:
+def _changes_table(a: str, b: str, differences: list[Change]) -> TextTable:
     from blockforge.console.text_table import Label, Number, TextTable, Words
     from blockforge.units import format_count
 
     table = TextTable(Label(""), Words(a), Words(b), Number("params"), Number("MACs"))
-    for change in found:
+    for change in differences:
         params, macs = (f"{'+' if v > 0 else ''}{format_count(v)}" if v else "" for v in (change.params, change.macs))
         table.add_row(change.name, change.before or "-", change.after or "-", params, macs)
     return table

@@ -36,13 +36,13 @@ def eject(
     file = output if output is not None else Path(f"{arch.name}.py")
     done: list[Ejected] = []
     write_atomically(file, lambda path: done.append(write_ejected(bf.build(arch), path)))
-    found = done[0]
+    ejected = done[0]
     if json:
         print_json(
-            {"name": arch.name, "hash": arch.hash, "file": str(file), "lines": found.lines, "error": found.error}
+            {"name": arch.name, "hash": arch.hash, "file": str(file), "lines": ejected.lines, "error": ejected.error}
         )
         return
     out = console()
-    same = "bit for bit the model's" if found.error == 0 else f"the model's to {found.error:.1e}"
-    out.print(f"{found.lines} lines; its outputs are {same}, its state_dict keys are the same")
+    same = "bit for bit the model's" if ejected.error == 0 else f"the model's to {ejected.error:.1e}"
+    out.print(f"{ejected.lines} lines; its outputs are {same}, its state_dict keys are the same")
     out.print(f"written to {file}; run it: python {file}", soft_wrap=True)

@@ -61,7 +61,7 @@ def eval(
     from blockforge.train.launch import leave
 
     opened = open_data(data, skip_broken=skip_broken, progress=True, least=1)
-    found = evaluate(
+    evaluation = evaluate(
         spec,
         opened,
         weights=chosen(weights, key, prefix),
@@ -73,11 +73,11 @@ def eval(
     if not leave():
         return
     if confusion is not None:
-        write_text(confusion, found.confusion_csv())
+        write_text(confusion, evaluation.confusion_csv())
     if json:
-        print_json(found.as_dict())
+        print_json(evaluation.as_dict())
         return
-    figures = f"top-1 {found.top1:.2f}, top-5 {found.top5:.2f}, loss {found.loss:.4f}"
-    console().print(f"{figures} on {found.images} images, {found.images_per_second:.0f} images/s")
+    figures = f"top-1 {evaluation.top1:.2f}, top-5 {evaluation.top5:.2f}, loss {evaluation.loss:.4f}"
+    console().print(f"{figures} on {evaluation.images} images, {evaluation.images_per_second:.0f} images/s")
     if confusion is not None:
         console().print(f"written to {confusion}", soft_wrap=True)

@@ -114,19 +114,19 @@ def _stages(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _print(made: Exported, file: Path, trained: bool) -> None:
+def _print(exported: Exported, file: Path, trained: bool) -> None:
     from blockforge.console.text_table import Label, Number, TextTable
     from blockforge.units import format_bytes
 
     out = console()
     table = TextTable(Label("images"), Number("relative error"))
-    for check in made.checks:
+    for check in exported.checks:
         table.add_row("x".join(map(str, check.shape)), f"{check.error:.1e}")
     out.print(table)
-    version = f", opset {made.opset}" if made.opset is not None else ""
-    gives = f", gives {', '.join(made.outputs)}" if made.outputs != ("logits",) else ""
-    held = f"{made.nodes} operators{version}, {format_bytes(made.bytes)}"
-    out.print(f"takes {' x '.join(map(str, made.shape))}{gives}; {held}")
+    version = f", opset {exported.opset}" if exported.opset is not None else ""
+    gives = f", gives {', '.join(exported.outputs)}" if exported.outputs != ("logits",) else ""
+    held = f"{exported.nodes} operators{version}, {format_bytes(exported.bytes)}"
+    out.print(f"takes {' x '.join(map(str, exported.shape))}{gives}; {held}")
     if not trained:
         out.print("the weights are freshly initialised; --weights FILE gives others")
     out.print(f"written to {file}", soft_wrap=True)

@@ -67,31 +67,31 @@ def profile(
         torch.set_num_threads(threads)
     arch = bf.compile(spec, overrides)
     out = console()
-    found = []
+    latencies = []
     for setting in asked:
         with out.status(f"{arch.name}: {setting}"):
-            found.append(measure(bf.build(arch, seed=0), setting, device, seconds))
+            latencies.append(measure(bf.build(arch, seed=0), setting, device, seconds))
     first = asked[0]
     with out.status(f"{arch.name}: the nodes"):
         nodes = node_times(bf.build(arch, seed=0), first, device)
     if output is not None:
-        _write(output, arch, found, nodes)
+        _write(output, arch, latencies, nodes)
     if json:
-        print_json({"latency": [f.as_dict() for f in found], "nodes": [n.as_dict() for n in nodes]})
+        print_json({"latency": [f.as_dict() for f in latencies], "nodes": [n.as_dict() for n in nodes]})
         return
-    out.print(_latency_table(f"{arch.name} on {device}, {torch.get_num_threads()} threads", found))
+    out.print(_latency_table(f"{arch.name} on {device}, {torch.get_num_threads()} threads", latencies))
     if top:
         out.print(_nodes_table(first, nodes, top))
 
 
-def _latency_table(title: str, found: list[Latency]) -> TextTable:
+def _latency_table(title: str, latencies: list[Latency]) -> TextTable:
     from blockforge.console.text_table import Number, TextTable, Words
     from blockforge.units import format_bytes
 
     leaving = {"p10": 2, "p90": 4, "p99": 3, "runs": 1}
     columns = ("p50 ms", "p10", "p90", "p99", "images/s", "peak memory", "runs", "spread")
     table = TextTable(Words("setting"), *(Number(c, leaves=leaving.get(c)) for c in columns), title=title)
-    for x in found:
+    for x in latencies:
         times = (f"{ms:.1f}" for ms in (x.p50_ms, x.p10_ms, x.p90_ms, x.p99_ms))
         rest = (f"{x.images_per_second:.1f}", format_bytes(x.peak_bytes), str(x.runs), f"{x.spread:.0%}")
         table.add_row(str(x.setting), *times, *rest)
@@ -116,12 +116,12 @@ def _nodes_table(setting: Setting, nodes: list[NodeTime], top: int) -> TextTable
     return table
 
 
-def _write(folder: Path, arch: Architecture, found: list[Latency], nodes: list[NodeTime]) -> None:
+def _write(folder: Path, arch: Architecture, latencies: list[Latency], nodes: list[NodeTime]) -> None:
     from blockforge.console.csv_text import to_csv
     from blockforge.draw.svg import to_svg
 
     make_folder(folder)
-    write_text(folder / "latency.csv", to_csv([f.as_dict() for f in found]))
+    write_text(folder / "latency.csv", to_csv([f.as_dict() for f in latencies]))
     write_text(folder / "nodes.csv", to_csv([n.as_dict() for n in nodes]))
     write_text(folder / "nodes.svg", to_svg(arch, {n.name: n.share for n in nodes}))
     console().print(f"written to {folder}")

@@ -59,29 +59,29 @@ def space(
     from blockforge.search.space.size import count
     from blockforge.search.space.statistics import distinct_networks, draw_specs, sample_costs
 
-    found, limits = load_space(source, overrides), as_budget(budget)
+    loaded, limits = load_space(source, overrides), as_budget(budget)
     if fit is not None and (sample is None or budget is None):
         raise typer.BadParameter("it fits specs that --sample writes to a --budget", param_hint="--fit")
     if sample is not None:
         if out is None:
             raise typer.BadParameter("say where to: -o DIR", param_hint="--sample")
-        number = _write(draw_specs(found, sample, seed, limits, fit), out)
-        console().print(f"{number} specs of {found.name} in {out}")
+        number = _write(draw_specs(loaded, sample, seed, limits, fit), out)
+        console().print(f"{number} specs of {loaded.name} in {out}")
         return
     if enumerate:
-        networks, invalid = distinct_networks(found)
-        text = f"{found.name}: {len(networks)} different networks; {invalid} combinations of holes are invalid"
+        networks, invalid = distinct_networks(loaded)
+        text = f"{loaded.name}: {len(networks)} different networks; {invalid} combinations of holes are invalid"
         console().print(text if out is None else f"{text}\n{_write(networks, out)} specs in {out}")
         return
     if out is not None:
         format_of(out)
-    size, drawn = count(found), sample_costs(found, draws, seed, limits)
+    size, drawn = count(loaded), sample_costs(loaded, draws, seed, limits)
     if json:
-        print_json(as_json(found, size, drawn, limits))
+        print_json(as_json(loaded, size, drawn, limits))
     else:
-        console().print(describe_space(found, size, drawn, limits))
+        console().print(describe_space(loaded, size, drawn, limits))
     if out is not None:
-        write_figure(out, plot_histograms(found, drawn, limits))
+        write_figure(out, plot_histograms(loaded, drawn, limits))
 
 
 def _write(networks: Iterable[Architecture], folder: Path) -> int:

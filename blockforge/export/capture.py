@@ -21,9 +21,9 @@ BATCH: tuple[Axis, ...] = ("batch",)
 
 def images(model: Backbone, batch: int, size: tuple[int, int] | None = None) -> Tensor:
     """Noise, the same on every call, in the model's type: x_BCHW, by default of the spec's size."""
-    given = model.arch.plan.input
+    planned = model.arch.plan.input
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, given.channels, *(size or given.size), generator=generator).to(value_type(model))
+    return torch.randn(batch, planned.channels, *(size or planned.size), generator=generator).to(value_type(model))
 
 
 def other_sizes(model: Backbone) -> list[tuple[int, int]]:

@@ -75,9 +75,9 @@ def export_model(
     Raises: ExportError if the architecture does not allow it, or the result does not compute the same;
         MissingExtraError; OutputError if the file cannot be written.
     """
-    found: list[Exported] = []
-    write_atomically(file, lambda path: found.append(write_export(model, path, format, dynamic, say)))
-    return found[0]
+    exported: list[Exported] = []
+    write_atomically(file, lambda path: exported.append(write_export(model, path, format, dynamic, say)))
+    return exported[0]
 
 
 def write_export(
@@ -95,9 +95,9 @@ def write_export(
     number, opset = sum(n.op == "call_function" for n in program.graph.nodes), None
     if format == "onnx":
         say(f"converting {number} operators to ONNX")
-        made = onnx.convert(program, output_names(model))
-        number, opset = onnx.nodes(made), onnx.opset(made)
-        made.save(path, external_data=False)
+        converted = onnx.convert(program, output_names(model))
+        number, opset = onnx.nodes(converted), onnx.opset(converted)
+        converted.save(path, external_data=False)
         run = onnx.load(path)
     else:
         with PatientFile(path) as out:
@@ -117,7 +117,7 @@ def compare(
     """
     sizes = [model.arch.plan.input.size, *(other_sizes(model) if "hw" in dynamic else ())]
     batches = (1, 3) if "batch" in dynamic else (1,)
-    found = []
+    checks = []
     for size in sizes:
         x = images(model, max(batches), size)
         with evaluating(model):
@@ -130,8 +130,8 @@ def compare(
                 raise ExportError(
                     f"the exported graph differs from the model by {error:.1e} at {where}: nothing written"
                 )
-            found.append(Check(tuple(x[:batch].shape), error))
-    return found
+            checks.append(Check(tuple(x[:batch].shape), error))
+    return checks
 
 
 def _difference(got: Tensor, wanted: Tensor) -> float:

@@ -35,14 +35,14 @@ def convert(program: ExportedProgram, outputs: list[str]) -> Any:
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter about itself
-        made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
-    assert made is not None
-    _simplify(made.model)
-    foreign = sorted({f"{n.domain}::{n.op_type}" for n in made.model.graph.all_nodes() if n.domain})
+        program_onnx = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
+    assert program_onnx is not None
+    _simplify(program_onnx.model)
+    foreign = sorted({f"{n.domain}::{n.op_type}" for n in program_onnx.model.graph.all_nodes() if n.domain})
     if foreign:
         raise ExportError(f"no standard ONNX operator for {', '.join(foreign)}")
-    _name_axes(made.model.graph, axes(program))
-    return made
+    _name_axes(program_onnx.model.graph, axes(program))
+    return program_onnx
 
 
 def _loosen_views(program: ExportedProgram) -> None:
@@ -77,14 +77,14 @@ def _simplify(model: Any) -> None:
         simplify(model)
 
 
-def nodes(made: Any) -> int:
+def nodes(converted: Any) -> int:
     """Operators in the graph."""
-    return sum(1 for _ in made.model.graph.all_nodes())
+    return sum(1 for _ in converted.model.graph.all_nodes())
 
 
-def opset(made: Any) -> int:
+def opset(converted: Any) -> int:
     """Version of the standard operators."""
-    return made.model.opset_imports[""]
+    return converted.model.opset_imports[""]
 
 
 def load(file: Path) -> Any:

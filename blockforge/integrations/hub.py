@@ -97,8 +97,8 @@ class HubModel(
         make_folder(folder)
         if not (card := folder / "README.md").exists():
             write_text(card, str(self.generate_model_card(**(model_card_kwargs or {}))))
-        found: str | None = super().save_pretrained(folder, model_card_kwargs=model_card_kwargs, **kwargs)
-        return found
+        pushed_to: str | None = super().save_pretrained(folder, model_card_kwargs=model_card_kwargs, **kwargs)
+        return pushed_to
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self.model, save_directory)

@@ -46,9 +46,9 @@ def first_conv(arch: Architecture) -> str | tuple[str, ...] | None:
     with torch.device("meta"):
         module = stem.build()
     channels = arch.plan.input.channels
-    found = [
+    names = [
         f"stem.{name}" if name else "stem"
         for name, m in module.named_modules()
         if isinstance(m, nn.Conv2d) and m.in_channels == channels
     ]
-    return found[0] if len(found) == 1 else tuple(found) or None
+    return names[0] if len(names) == 1 else tuple(names) or None

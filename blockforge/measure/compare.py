@@ -48,20 +48,20 @@ def fitted(specs: Sequence[str], budget: str, share: float, overrides: Sequence[
 
     Raises: BudgetError with all that have no such widths, CompareError, SpecError.
     """
-    limits, found, misfits = as_budget(budget), {}, []
+    limits, networks, misfits = as_budget(budget), {}, []
     for spec in specs:
         name = Path(spec).stem
-        if name in found:
+        if name in networks:
             raise CompareError(f"two specs are called '{name}'\n  hint: rename one file, each name is a row")
         try:
-            found[name] = fit(compile_spec(spec, list(overrides)), limits, share)
-            if beyond := over(found[name], limits):  # a limit that widths are not fitted to
+            networks[name] = fit(compile_spec(spec, list(overrides)), limits, share)
+            if beyond := over(networks[name], limits):  # a limit that widths are not fitted to
                 misfits.append(f"'{name}', fitted, costs {beyond}")
         except BudgetError as e:
             misfits.append(str(e).rpartition("\n  hint:")[0] or str(e))
     if misfits:
         raise BudgetError("\n".join([*misfits, "  hint: another --budget or --fit, that all can be fitted to"]))
-    return found
+    return networks
 
 
 def compare(networks: dict[str, Architecture], runs: Sequence[Run], seeds: int) -> list[Row]:

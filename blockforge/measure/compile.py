@@ -81,12 +81,12 @@ def _measure(source: str, runs: int) -> Iterator[Timing]:
 
 
 def _time(name: str, run: Callable[[], Any], runs: int, note: str = "") -> Timing:
-    taken = []
+    times = []
     for _ in range(runs):
         start = time.perf_counter()
         run()
-        taken.append((time.perf_counter() - start) * 1e3)
-    low, median, high = statistics.quantiles(taken, n=4) if runs > 1 else taken * 3
+        times.append((time.perf_counter() - start) * 1e3)
+    low, median, high = statistics.quantiles(times, n=4) if runs > 1 else times * 3
     return Timing(name, median, low, high, runs, note)
 
 

@@ -56,11 +56,11 @@ def cases(op: str | None) -> list[tuple[str, Case]]:
     known = [name for name in operators() if find_spec(f"blockforge.kernels.{name}.bench")]
     if op is not None and op not in known:
         raise BlockforgeError(f"no operator named '{op}' is timed\n  hint: {did_you_mean(op, known)}")
-    found = []
+    named_cases = []
     for name in [op] if op else known:
         module = importlib.import_module(f"blockforge.kernels.{name}.bench")
-        found += [(name, case) for case in module.cases()]
-    return found
+        named_cases += [(name, case) for case in module.cases()]
+    return named_cases
 
 
 def measure(op: str | None, *, backward: bool, runs: int, threads: int, device: str) -> Iterator[Timing]:
@@ -82,24 +82,24 @@ def _measure(op: str, case: Case, device: torch.device, backward: bool, runs: in
         sides[name] = timed_call(case.run, inputs, name, backward)
     outputs = {side: run() for side, run in sides.items()}
     size = sum(t.nbytes for t in (*inputs, outputs[case.baseline_name])) * (1 + backward)
-    taken = in_turn(sides, runs, device)
+    seconds_of = in_turn(sides, runs, device)
     expected = outputs[case.baseline_name]
     for side, run in sides.items():
-        ratios = sorted(a / b for a, b in zip(taken[case.baseline_name], taken[side], strict=True))
+        ratios = sorted(a / b for a, b in zip(seconds_of[case.baseline_name], seconds_of[side], strict=True))
         tenth = len(ratios) // 10
         difference = float((outputs[side] - expected).norm() / expected.norm())
         if difference > case.tolerance:
             raise AssertionError(f"{op}, {case.name}: {side} differs from {case.baseline_name} by {difference:.1e}")
         held = sum(t.nbytes for t in inputs) + allocated_peak(run, str(device))
-        ms, faster = statistics.median(taken[side]) * 1e3, statistics.median(ratios)
-        best = min(taken[side]) * 1e3
+        ms, faster = statistics.median(seconds_of[side]) * 1e3, statistics.median(ratios)
+        best = min(seconds_of[side]) * 1e3
         yield Timing(op, case.name, side, ms, best, faster, ratios[tenth], ratios[-1 - tenth], held / size, difference)
 
 
 def in_turn(sides: dict[str, Callable[[], Tensor]], runs: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds that a call of each side takes, the mean of a reading. A short call is repeated in it: right after
     another side it finds the processor's caches empty, which is the other side's doing."""
-    taken: dict[str, list[float]] = {side: [] for side in sides}
+    seconds_of: dict[str, list[float]] = {side: [] for side in sides}
     repeats = dict.fromkeys(sides, 1)
     for round_ in range(-_WARM_UP, runs):
         for side, run in sides.items():
@@ -110,10 +110,10 @@ def in_turn(sides: dict[str, Callable[[], Tensor]], runs: int, device: torch.dev
                 torch.cuda.synchronize()
             seconds = (time.perf_counter() - start) / repeats[side]
             if round_ >= 0:
-                taken[side].append(seconds)
+                seconds_of[side].append(seconds)
             else:
                 repeats[side] = max(1, math.ceil(_READING / seconds))
-    return taken
+    return seconds_of
 
 
 def backends_of(op: str, x: Tensor) -> list[str]:
@@ -137,7 +137,7 @@ def timed_call(
     return run
 
 
-def table(found: list[Timing], backward: bool, device: str, threads: int) -> TextTable:
+def table(timings: list[Timing], backward: bool, device: str, threads: int) -> TextTable:
     """The timings, to be printed by rich."""
     what = "forward and backward" if backward else "forward"
     title = f"{what}, float32, {device}, {threads or torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -146,7 +146,7 @@ def table(found: list[Timing], backward: bool, device: str, threads: int) -> Tex
         Number("times faster"), Number("middle 80%", leaves=3), Number("memory", leaves=2), title=title,
     )  # fmt: skip
     last = ("", "")
-    for t in found:
+    for t in timings:
         op, case = ("" if t.op == last[0] else t.op), ("" if (t.op, t.case) == last else t.case)
         last = (t.op, t.case)
         spread = f"{t.low:.1f} to {t.high:.1f}"

@@ -89,7 +89,7 @@ def compare_all(
 
     if threads:
         torch.set_num_threads(threads)
-    found = []
+    comparisons = []
     for spec in specs:
         ours = bf.build(spec, img_size=size, seed=0)
         other = load_peer(f"{against}:{ours.spec.name}" if against.endswith(".py") else against)
@@ -97,18 +97,18 @@ def compare_all(
         for batch in batches:
             shape = (batch, ours.arch.plan.input.channels, size, size)
             result = compare(ours.spec.name, ours, other, shape, repeats=runs, train=train)
-            found.append(result if equal else replace(result, difference=None))
-    return found
+            comparisons.append(result if equal else replace(result, difference=None))
+    return comparisons
 
 
-def comparisons_table(found: list[Comparison], train: bool) -> TextTable:
+def comparisons_table(comparisons: list[Comparison], train: bool) -> TextTable:
     """The comparisons, to be printed by rich."""
     what = "training step" if train else "inference"
     title = f"ours against theirs: {what}, float32, CPU, {torch.get_num_threads()} threads"
     columns = ("batch", "ours ms", "theirs ms", "ratio", "middle 80%", "peak MB", "theirs", "differ by")
     leaving = {"differ by": 1, "ours ms": 2, "theirs ms": 3}
     table = TextTable(Label("model"), *(Number(c, leaves=leaving.get(c)) for c in columns), title=title)
-    for c in found:
+    for c in comparisons:
         spread, off = f"{c.low:.2f} to {c.high:.2f}", "" if c.difference is None else f"{c.difference:.1e}"
         times = (f"{c.ours_ms:.0f}", f"{c.other_ms:.0f}", f"{c.ratio:.2f}")
         peaks = (f"{size / 1e6:.1f}" for size in (c.ours_bytes, c.other_bytes))

@@ -56,8 +56,8 @@ def table(peaks: Sequence[Peak]) -> TextTable:
     """The peaks, to be printed by rich."""
     title = "peak of inference: predicted against allocated, float32, CPU"
     columns = (Number("size"), Number("batch"), Number("predicted"), Number("allocated", leaves=1), Number("ratio"))
-    made = TextTable(Label("model"), *columns, title=title)
+    shown = TextTable(Label("model"), *columns, title=title)
     for p in peaks:
         sizes = (format_bytes(p.predicted), format_bytes(p.allocated))
-        made.add_row(p.name, str(p.size), str(p.batch), *sizes, f"{p.ratio:.3f}")
-    return made
+        shown.add_row(p.name, str(p.size), str(p.batch), *sizes, f"{p.ratio:.3f}")
+    return shown

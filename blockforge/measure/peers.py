@@ -74,19 +74,19 @@ def _import(path: Path) -> types.ModuleType:
 
 def _imports(path: Path) -> set[str]:
     """Every module that a file imports, and the packages they are in; none of a file that is not Python."""
-    found: set[str] = set()
+    modules: set[str] = set()
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):
-        return found
+        return modules
     for node in ast.walk(tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
         for name in names:
             parts = name.split(".")
-            found |= {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
-    return found
+            modules |= {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+    return modules
 
 
 @contextmanager

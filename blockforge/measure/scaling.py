@@ -49,18 +49,18 @@ def _points(side: int, device: torch.device, backward: bool, runs: int) -> list[
     inputs = tuple(t.requires_grad_(backward) for t in cross_scan.make(1, side, DIM, STATES, RANK, device))
     names = backends_of("cross_scan", inputs[0])
     calls = {name: timed_call(cross_scan.run, inputs, name, backward) for name in names}
-    taken = in_turn(calls, runs, device)
-    return [Point(name, side, side * side, statistics.median(taken[name]) * 1e3) for name in names]
+    seconds_of = in_turn(calls, runs, device)
+    return [Point(name, side, side * side, statistics.median(seconds_of[name]) * 1e3) for name in names]
 
 
 def exponents(points: list[Point]) -> dict[str, float]:
     """Of each backend the p of ms ~ positions ** p, fitted by least squares to the logarithms; 1 is linear."""
-    found = {}
+    slopes = {}
     for name in dict.fromkeys(p.backend for p in points):
         own = [p for p in points if p.backend == name]
         x, y = ([math.log(getattr(p, of)) for p in own] for of in ("positions", "ms"))
-        found[name] = statistics.linear_regression(x, y).slope
-    return found
+        slopes[name] = statistics.linear_regression(x, y).slope
+    return slopes
 
 
 def table(points: list[Point], backward: bool, device: str, threads: int) -> Group:

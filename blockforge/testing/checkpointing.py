@@ -41,8 +41,8 @@ def check_checkpointing(op: Op, *place: Any) -> None:
         with read_once():
             plain = step(name, lambda module, run, *x: run(*x))
         for reentrant in (False, True):
-            found = step(name, lambda *given, r=reentrant: checkpoint(*given, use_reentrant=r))
-            compare(found, plain, f"checkpointed with use_reentrant={reentrant} on {name}")
+            checkpointed = step(name, lambda *arguments, r=reentrant: checkpoint(*arguments, use_reentrant=r))
+            compare(checkpointed, plain, f"checkpointed with use_reentrant={reentrant} on {name}")
 
 
 def train_step(module: nn.Module, inputs: list[Tensor], run: Callable[..., Tensor], name: str = "auto") -> Step:
@@ -56,24 +56,24 @@ def train_step(module: nn.Module, inputs: list[Tensor], run: Callable[..., Tenso
     return Step(y.detach(), gradients, {n: b.clone() for n, b in module.named_buffers()}, torch.get_rng_state())
 
 
-def compare(found: Step, plain: Step, how: str) -> None:
+def compare(checkpointed: Step, plain: Step, how: str) -> None:
     """Raises: AssertionError that says what differs."""
-    _close(found.output, plain.output, f"{how}, the output")
+    _close(checkpointed.output, plain.output, f"{how}, the output")
     for name, expected in plain.gradients.items():
-        gradient = found.gradients[name]
+        gradient = checkpointed.gradients[name]
         assert (gradient is None) == (expected is None), f"{how}, {name} has or lacks a gradient"
         if gradient is not None and expected is not None:
             _close(gradient, expected, f"{how}, the gradient of {name}")
     for name, expected in plain.buffers.items():
-        _close(found.buffers[name], expected, f"{how}, the buffer {name}")
-    assert torch.equal(found.generator, plain.generator), f"{how}, the generator is in another state"
+        _close(checkpointed.buffers[name], expected, f"{how}, the buffer {name}")
+    assert torch.equal(checkpointed.generator, plain.generator), f"{how}, the generator is in another state"
 
 
-def _close(found: Tensor, expected: Tensor, what: str) -> None:
+def _close(actual: Tensor, expected: Tensor, what: str) -> None:
     most = (
         1e-4 * expected.double().abs().max().item() if expected.numel() else 0.0
     )  # without gradients, sums take other ways
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=most, equal_nan=True, msg=lambda m: f"{what}: {m}")
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=most, equal_nan=True, msg=lambda m: f"{what}: {m}")
 
 
 @contextmanager

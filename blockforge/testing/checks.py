@@ -243,8 +243,8 @@ def check_fed(op: Op, *place: Any) -> None:
         return
     shape: Shape = place[0]
     fed, width = op.fed(shape.dim)
-    given = fed.out_shape(Shape(shape.height, shape.width, width))
-    assert given == shape, f"fed at width {width} it gives {given}, not {shape}"
+    out_shape = fed.out_shape(Shape(shape.height, shape.width, width))
+    assert out_shape == shape, f"fed at width {width} it gives {out_shape}, not {shape}"
     if (fed, width) != (op, shape.dim):
         for check in CHECKS:
             if check is not check_fed:  # what is fed once is not fed again

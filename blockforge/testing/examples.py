@@ -97,12 +97,12 @@ def _made(cls: type[Op], params: dict[str, Any]) -> Op | None:
 def field_values(cls: type[Op], name: str) -> list[Any]:
     """Small valid values of one parameter other than its default, found from its type."""
     default = getattr(cls(), name)
-    found = []
+    values = []
     for value in _candidates(cls.model_fields[name].annotation):
-        made = _made(cls, {name: value})
-        if made is not None and getattr(made, name) != default:
-            found.append(value)
-    return found
+        instance = _made(cls, {name: value})
+        if instance is not None and getattr(instance, name) != default:
+            values.append(value)
+    return values
 
 
 def _candidates(annotation: Any) -> list[Any]:

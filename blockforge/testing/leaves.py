@@ -58,8 +58,8 @@ class _Doubled(nn.Module):
 
 def check_layout(op: Op, *place: Any) -> None:
     """A block whose module is a leaf of torch's says what that takes; every other one works on x_BHWC."""
-    found = layout_of(op.build(*place))
-    assert op.layout == found, f"layout is {op.layout}, a {type(op.build(*place)).__name__} works on {found}"
+    actual = layout_of(op.build(*place))
+    assert op.layout == actual, f"layout is {op.layout}, a {type(op.build(*place)).__name__} works on {actual}"
 
 
 def check_hooks(op: Op, *place: Any) -> None:
@@ -74,8 +74,8 @@ def check_hooks(op: Op, *place: Any) -> None:
         leaf.register_forward_pre_hook(lambda _m, _args, name=name: fired[name].add("pre"))  # type: ignore[misc]
         leaf.register_forward_hook(lambda _m, _a, y, name=name: kept.append((y, y.detach().clone(), name)))  # type: ignore[misc]
     with torch.no_grad():
-        found = module(*x)
-    _same(found, wanted, "with hooks on its leaves it gives another result")
+        hooked = module(*x)
+    _same(hooked, wanted, "with hooks on its leaves it gives another result")
     missing = fired.keys() - {name for *_, name in kept}
     missing |= {name for name, kinds in fired.items() if "pre" not in kinds}
     assert not missing, f"no hook fires of {sorted(missing)}"
@@ -98,9 +98,9 @@ def check_replaced(op: Op, *place: Any) -> None:
         frozen = _changed(module, lambda m: Frozen(m) if isinstance(m, BatchNorm) else m)
         _same(frozen(*x), wanted, "with its batch norms frozen it gives another result")
         for name, _ in leaves(module):
-            found = _changed(module, lambda m: Wrapped(m, 2.0), name)(*x)
+            replaced = _changed(module, lambda m: Wrapped(m, 2.0), name)(*x)
             scaled = _changed(module, _scaled, name)(*x)
-            _same(found, scaled, f"what stands in the place of '{name}' is not what is computed")
+            _same(replaced, scaled, f"what stands in the place of '{name}' is not what is computed")
 
 
 def check_parametrized(op: Op, *place: Any) -> None:
@@ -158,6 +158,6 @@ def _requiring(x: tuple[Any, ...]) -> tuple[Any, ...]:
     return tree_map_only(Tensor, lambda t: t.clone().requires_grad_(), x)  # type: ignore[no-any-return]
 
 
-def _same(found: Tensor, wanted: Tensor, otherwise: str) -> None:
-    error = ((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12)).item()
+def _same(actual: Tensor, wanted: Tensor, otherwise: str) -> None:
+    error = ((actual - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12)).item()
     assert error < NOISE, f"{otherwise}: off by {error:.1e}"

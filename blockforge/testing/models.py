@@ -57,8 +57,8 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
         nchw = is_leaf_on_nchw(nodes[name])
 
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            read, given = (t.permute(0, 2, 3, 1) if nchw else t for t in (args[0], output))
-            seen[name] = tuple(read.shape), tuple(given.shape)
+            read, written = (t.permute(0, 2, 3, 1) if nchw else t for t in (args[0], output))
+            seen[name] = tuple(read.shape), tuple(written.shape)
 
         return module.register_forward_hook(hook)
 
@@ -69,13 +69,13 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    for name, (read, given) in seen.items():
+    for name, (read, written) in seen.items():
         node = nodes[name]
         main = nodes[node.inputs[0]].shapes
         wanted = node.shapes.in_shape if node.shapes.rounding else main.out_shape
         assert read == (batch * main.windows, *wanted), f"{name} reads {read}, the graph says {wanted}"
         out = (node.out_shape.dim,) if isinstance(node.site, HeadSite) else node.out_shape
-        assert given == (batch * node.shapes.windows, *out), f"{name} gives {given}, the graph says {out}"
+        assert written == (batch * node.shapes.windows, *out), f"{name} gives {written}, the graph says {out}"
     missing = {n for n, node in nodes.items() if node.site.has_module} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
 
@@ -93,12 +93,13 @@ def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:
         x = torch.randn(2, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             try:
-                last, found = model.eval().forward_intermediates(x, maps)
+                last, feature_maps = model.eval().forward_intermediates(x, maps)
             except OpError:
                 continue
             arch = compile_spec(model.arch.spec, {"input.size": list(size)})
             shapes = [(2, s.dim, s.height, s.width) for s in arch.stage_maps()]
-            assert [tuple(m.shape) for m in found] == shapes, f"at {size} it gives {[tuple(m.shape) for m in found]}"
+            actual = [tuple(m.shape) for m in feature_maps]
+            assert actual == shapes, f"at {size} it gives {actual}"
             other, state = build(arch).eval(), model.state_dict()
             if {k: v.shape for k, v in other.state_dict().items()} == {k: v.shape for k, v in state.items()}:
                 other.load_state_dict(state)

@@ -37,6 +37,6 @@ def saved_on_cpu(op: Op, place: tuple[Any, ...], batch: int, name: str) -> int:
 
 def _forward(module: nn.Module, op: Op, place: tuple[Any, ...], batch: int, device: str) -> Tensor:
     """The result on inputs that need gradients, as inside a network."""
-    given = example_inputs(op.kind, *place, batch=batch)
-    y: Tensor = module(*tree_map_only(Tensor, lambda t: t.to(device).requires_grad_() * 1, given))
+    inputs = example_inputs(op.kind, *place, batch=batch)
+    y: Tensor = module(*tree_map_only(Tensor, lambda t: t.to(device).requires_grad_() * 1, inputs))
     return y

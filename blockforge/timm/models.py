@@ -51,8 +51,8 @@ def _any_spec(module: str) -> Callable[..., Any]:
             raise BlockforgeError(
                 "the model 'blockforge' needs a spec\n  hint: create_model('blockforge', spec='a.yaml')"
             )
-        given = kwargs.pop("pretrained_cfg", None)
-        cfg = given if isinstance(given, Mapping) else pretrained_cfg(compile_spec(spec, kwargs.get("overrides")))
+        own_cfg = kwargs.pop("pretrained_cfg", None)
+        cfg = own_cfg if isinstance(own_cfg, Mapping) else pretrained_cfg(compile_spec(spec, kwargs.get("overrides")))
         return _create("blockforge", spec, pretrained, {**kwargs, "pretrained_cfg": dict(cfg)})
 
     blockforge.__qualname__, blockforge.__module__ = "blockforge", module
@@ -138,8 +138,8 @@ def _our_names(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor
     own = build(model.spec, overrides, out_indices=model.out_indices, out_norm=model.out_norm).state_dict()
     try:
         allowed = allowed_differences(model)
-        found = fitted(unwrap(state), own, allowed, resizers(model))
+        tensors = fitted(unwrap(state), own, allowed, resizers(model))
     except MismatchError as e:
         hint = f"{e.hint} (pretrained_cfg_overlay: num_classes, input_size)" if e.hint else hint_of_size(model.arch, e)
         raise MismatchError(e.differences, hint) from None
-    return {**{k: v for k, v in model.state_dict().items() if k in allowed.fresh}, **found}
+    return {**{k: v for k, v in model.state_dict().items() if k in allowed.fresh}, **tensors}

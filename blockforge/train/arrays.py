@@ -56,17 +56,17 @@ def channel_axis(shape: Sequence[int], channels: int | None = None) -> int | Non
     if channels is None:
         return None
     for fits in (lambda have: have == channels, lambda have: have == 1 or (have == 3 and channels == 1)):
-        found = [axis for axis in (0, 2) if fits(shape[axis])]
-        if found:
-            return found[0] if len(found) == 1 else None
+        axes = [axis for axis in (0, 2) if fits(shape[axis])]
+        if axes:
+            return axes[0] if len(axes) == 1 else None
     return None
 
 
 def unclear(shape: Sequence[int], channels: int | None) -> str:
     """What is said where `channel_axis` cannot tell."""
-    taken = f", the network takes {channels}" if channels is not None else ""
+    takes = f", the network takes {channels}" if channels is not None else ""
     return (
-        f"images of {' x '.join(map(str, shape))} have {shape[0]} channels or {shape[2]}, by which axis is meant{taken}"
+        f"images of {' x '.join(map(str, shape))} have {shape[0]} channels or {shape[2]}, by which axis is meant{takes}"
     )
 
 

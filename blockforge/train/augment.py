@@ -44,17 +44,17 @@ def unit(images: Tensor) -> Tensor:
 def normalization(recipe: Recipe, data: Data, channels: int) -> Normalize:
     """What the recipe's `normalize` means for these data. Raises: RunError if its channels do not fit."""
     how = recipe.normalize
-    found = data.train.statistics(channels) if how in ("auto", "data") else None
-    if how == "data" and found is None:
+    mean_and_std = data.train.statistics(channels) if how in ("auto", "data") else None
+    if how == "data" and mean_and_std is None:
         raise RunError(
             f"{data.name} is not in memory, so its mean and deviation are not known\n"
             "  hint: --recipe-set normalize=imagenet, or normalize={mean: [...], std: [...]}"
         )
     if not isinstance(how, str):
-        found = how.mean, how.std
+        mean_and_std = how.mean, how.std
         if not len(how.mean) == len(how.std) == channels or min(how.std) <= 0:
             raise RunError(f"normalize needs {channels} means and as many deviations above 0, one a channel")
-    mean, std = found if found is not None else (list(IMAGENET_MEAN), list(IMAGENET_STD))
+    mean, std = mean_and_std if mean_and_std is not None else (list(IMAGENET_MEAN), list(IMAGENET_STD))
     return Normalize(_spread(mean, channels), _spread(std, channels))
 
 
@@ -142,7 +142,7 @@ def _cutmix(x: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
     op = K.RandomCutMixV2(beta=alpha, use_correct_lambda=True, data_keys=["input", "class"])
     labels = torch.arange(len(x), device=x.device)
-    mixed, found = op(x, labels)
-    own, other, kept = found[0].unbind(1)
+    mixed, pairs = op(x, labels)
+    own, other, kept = pairs[0].unbind(1)
     kept = kept.to(targets.dtype)[:, None]
     return mixed, targets[own.long()] * kept + targets[other.long()] * (1 - kept)

@@ -82,13 +82,13 @@ def check_data(data: Data | str, *, workers: int | None = None, progress: bool =
         progress: show it on standard error.
     Raises: DataError if there is no such data set, or nothing that can be used in it.
     """
-    found = look(data) if isinstance(data, str) else data
-    problems, notes = list(found.problems), list(found.notes)
+    opened = look(data) if isinstance(data, str) else data
+    problems, notes = list(opened.problems), list(opened.notes)
     first: dict[str, tuple[str, int, str]] = {}
-    counts = {name: [0] * len(found.classes) for name in ("train", "val")}
+    counts = {name: [0] * len(opened.classes) for name in ("train", "val")}
     plain = 0
-    with counting(f"check {found.name}", len(found.train) + len(found.val), progress) as advance:
-        for name, split in (("train", found.train), ("val", found.val)):
+    with counting(f"check {opened.name}", len(opened.train) + len(opened.val), progress) as advance:
+        for name, split in (("train", opened.train), ("val", opened.val)):
             for seen in _read(split, workers, advance):
                 if seen.reason is not None:
                     problems.append(Problem(seen.where, seen.reason))
@@ -96,17 +96,17 @@ def check_data(data: Data | str, *, workers: int | None = None, progress: bool =
                 counts[name][seen.label] += 1
                 plain += seen.digest is None
                 problems += _sized(seen)
-                problems += _repeated(seen, name, first, found.classes)
+                problems += _repeated(seen, name, first, opened.classes)
     for label, count in enumerate(counts["train"]):
         if not count:
-            problems.append(Problem(f"class '{found.classes[label]}'", "no image to train on"))
-    missing = [found.classes[label] for label, count in enumerate(counts["val"]) if not count]
+            problems.append(Problem(f"class '{opened.classes[label]}'", "no image to train on"))
+    missing = [opened.classes[label] for label, count in enumerate(counts["val"]) if not count]
     if missing:
         notes.append(f"{len(missing)} classes have no image to evaluate on: {', '.join(missing[:FIRST])}")
     if plain:
         notes.append(f"{plain} images are of one colour")
-    images = {"train": len(found.train), "val": len(found.val)}
-    return DataReport(found.name, found.classes, images, tuple(problems), tuple(notes))
+    images = {"train": len(opened.train), "val": len(opened.val)}
+    return DataReport(opened.name, opened.classes, images, tuple(problems), tuple(notes))
 
 
 def without_broken(data: Data, *, workers: int | None = None, progress: bool = False) -> Data:

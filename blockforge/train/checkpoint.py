@@ -106,8 +106,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _load_optimizer(parts: Parts, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(_parameter_names(parts)):
-        if found := _below(tensors, f"{name}/"):
-            state[index] = found
+        if own := _below(tensors, f"{name}/"):
+            state[index] = own
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": state, "param_groups": groups})
 

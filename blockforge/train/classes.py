@@ -23,18 +23,18 @@ _SHOWN = 5
 def run_beside(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """How images were prepared in the run whose folder holds these weights, and its classes; empty if none says."""
     try:
-        found = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
+        preprocess = json.loads((Path(weights).parent / RUN).read_text(encoding="utf-8"))["preprocess"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return preprocess if isinstance(preprocess, dict) else {}
 
 
 def classes_of(weights: str | os.PathLike[str], num_classes: int) -> tuple[str, ...] | None:
     """The names of the classes of weights by label, from the file itself or from the run beside it; None: none says,
     or what is said is not of so many classes."""
-    found = classes_in_header(weights) or run_beside(weights).get("classes")
-    right = isinstance(found, list | tuple) and len(found) == num_classes and all(isinstance(n, str) for n in found)
-    return tuple(found) if right and found else None
+    names = classes_in_header(weights) or run_beside(weights).get("classes")
+    right = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
+    return tuple(names) if right and names else None
 
 
 def known_classes(
@@ -43,8 +43,8 @@ def known_classes(
     """The names of a network's classes by label: from a file of names, else from its weights, else its own."""
     if class_map is not None:
         return read_class_map(class_map, network.num_classes)
-    if weights is not None and (found := classes_of(weights, network.num_classes)) is not None:
-        return found
+    if weights is not None and (names := classes_of(weights, network.num_classes)) is not None:
+        return names
     return network.classes
 
 

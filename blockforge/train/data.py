@@ -123,10 +123,10 @@ class Data:
     def identity(self) -> dict[str, Any]:
         """What a run's result depends on, as plain data: a folder that was moved is the same data, one with an image
         more, or less, or under another label, is not."""
-        found: dict[str, Any] = {"classes": list(self.classes)}
+        known: dict[str, Any] = {"classes": list(self.classes)}
         for name, split in (("train", self.train), ("val", self.val)):
-            found |= {f"{name}_images": len(split), f"{name}_digest": split.digest()}
-        return found
+            known |= {f"{name}_images": len(split), f"{name}_digest": split.digest()}
+        return known
 
 
 def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:

@@ -71,9 +71,11 @@ def evaluate(
         crop_pct=run.get("crop_pct", settled.crop_pct), workers=workers_for(settled, opened),
     )  # fmt: skip
     total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
-    found = measure(network, opened.val, want, normalize, network.num_classes, labels=labels, total=total)
+    evaluation = measure(network, opened.val, want, normalize, network.num_classes, labels=labels, total=total)
     names = {label: name for name, label in zip(opened.classes, labels, strict=True)}
-    return dataclasses.replace(found, classes=known or tuple(names.get(i, str(i)) for i in range(network.num_classes)))
+    return dataclasses.replace(
+        evaluation, classes=known or tuple(names.get(i, str(i)) for i in range(network.num_classes))
+    )
 
 
 def measure(
@@ -107,13 +109,13 @@ def measure(
     model.eval()
     try:
         with torch.inference_mode():
-            for images, found in split.batches(want):
-                x, y = normalize(images.to(device, non_blocking=True)), found.to(device, non_blocking=True)
+            for images, targets in split.batches(want):
+                x, y = normalize(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
                 y = y if own is None else own[y]
                 with autocast():
                     logits = model(x)
                 _count(logits.float(), y, num_classes, confusion, sums)
-                advance(len(found))
+                advance(len(targets))
     finally:
         model.train(was_training)
     confusion, sums = total(confusion), total(sums)

@@ -68,8 +68,8 @@ def fit(
     opened = open_data(data)
     network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
     with torch.random.fork_rng():  # the caller's generator is as before
-        given = Weights.of(weights) if weights is not None else None
-        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, given, progress)
+        start = Weights.of(weights) if weights is not None else None
+        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, start, progress)
 
 
 def _fit(

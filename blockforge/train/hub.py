@@ -44,8 +44,8 @@ class RowReader:
 
     def __call__(self, index: int) -> tuple[Any, int]:
         try:
-            found = self.table[self.rows[index]]
-            return readable(found[self.image]), int(found[self.label])
+            row = self.table[self.rows[index]]
+            return readable(row[self.image]), int(row[self.label])
         except Exception as e:  # whatever decoders and readers of tables raise
             raise DataError(f"cannot read {self.name(index)}: {first_line(e)}") from None
 
@@ -90,8 +90,8 @@ def _hf(rest: str, options: Options) -> Opened:
         if val_name is None:
             raise DataError(f"{rest} has no split to evaluate on\n  hint: a stream needs one, as in ?val={train_name}")
         streams = [_Stream(splits[n], image, label, f"{rest}, split {n}", len(classes)) for n in names]
-        made = [StreamSplit(stream, _count(splits[n], n)) for stream, n in zip(streams, names, strict=True)]
-        return Opened(classes, made[0], made[1], named=named)
+        streamed = [StreamSplit(stream, _count(splits[n], n)) for stream, n in zip(streams, names, strict=True)]
+        return Opened(classes, streamed[0], streamed[1], named=named)
     problems: list[Problem] = []
     rows = [_whole(splits[n], image, label, f"{rest}, split {n}", len(classes), problems) for n in names]
     if val_name is None:
@@ -160,8 +160,8 @@ def _load(name: str, options: Options, streaming: bool) -> Any:
 
     try:
         if os.path.exists(os.path.join(name, "dataset_dict.json")):
-            found: Any = datasets.load_from_disk(name)
-            return {k: v.to_iterable_dataset() for k, v in found.items()} if streaming else found
+            loaded: Any = datasets.load_from_disk(name)
+            return {k: v.to_iterable_dataset() for k, v in loaded.items()} if streaming else loaded
         return datasets.load_dataset(name, options.get("config"), streaming=streaming)
     except Exception as e:  # the library raises whatever its readers and the network do
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -170,11 +170,11 @@ def _load(name: str, options: Options, streaming: bool) -> Any:
 
 def _named(splits: Any, options: Options, key: str, usual: tuple[str, ...], required: bool = True) -> Any:
     wanted = (options[key],) if key in options else usual
-    found = next((name for name in wanted if name in splits), None)
-    if found is None and (required or key in options):
+    split = next((name for name in wanted if name in splits), None)
+    if split is None and (required or key in options):
         hint = did_you_mean(wanted[0], splits, "splits")
         raise DataError(f"there is no split '{wanted[0]}' ({key})\n  hint: {hint}")
-    return found
+    return split
 
 
 def _columns(table: Any, options: Options, name: str) -> tuple[str, str]:
@@ -186,11 +186,11 @@ def _columns(table: Any, options: Options, name: str) -> tuple[str, str]:
     images = [k for k, f in features.items() if isinstance(f, datasets.Image)]
     labels = [k for k, f in features.items() if isinstance(f, datasets.ClassLabel)]
     labels = labels or [k for k in ("label", "labels", "fine_label") if k in features]
-    for key, found in (("image", images), ("label", labels)):
+    for key, matching in (("image", images), ("label", labels)):
         if key in options and options[key] not in features:
             hint = did_you_mean(options[key], features, "columns")
             raise DataError(f"{name} has no column '{options[key]}'\n  hint: {hint}")
-        if key not in options and not found:
+        if key not in options and not matching:
             raise DataError(
                 f"{name} has no column of {key}s; its columns: {', '.join(features)}\n  hint: ?{key}=COLUMN"
             )

@@ -17,8 +17,8 @@ def wrong_labels(labels: Iterable[Any], classes: int) -> list[tuple[int, str]]:
     if values.dtype.kind in "iu":
         rows = np.flatnonzero((values < 0) | (values >= classes)).tolist()
         return [(row, str(not_a_class(int(values[row]), classes))) for row in rows]
-    found = ((row, not_a_class(value, classes)) for row, value in enumerate(values.tolist()))
-    return [(row, reason) for row, reason in found if reason is not None]
+    reasons = ((row, not_a_class(value, classes)) for row, value in enumerate(values.tolist()))
+    return [(row, reason) for row, reason in reasons if reason is not None]
 
 
 def not_a_class(label: Any, classes: int) -> str | None:

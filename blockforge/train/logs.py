@@ -59,8 +59,8 @@ class Folder:
         """
         file = self.path / RUN
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))["settings"]
-            return {**found, "recipe": dict(found["recipe"])}
+            settings = json.loads(file.read_text(encoding="utf-8"))["settings"]
+            return {**settings, "recipe": dict(settings["recipe"])}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:

@@ -199,24 +199,23 @@ class Trainer:
         self._tick()
         trained = position.epoch_seconds
         try:
-            found = self.evaluate()
+            evaluation = self.evaluate()
         except DataError as e:
             raise self._saved(e) from None
         self._tick()
-        if not math.isfinite(found.loss):
-            raise NotFiniteError(f"the validation loss became {found.loss} after step {position.step}")
+        if not math.isfinite(evaluation.loss):
+            raise NotFiniteError(f"the validation loss became {evaluation.loss} after step {position.step}")
         images = self.steps_per_epoch * self.want.batch_size * self.want.world
         loss = float(self._total(self.loss_sum)) / (self.steps_per_epoch * self.want.world)
         number, seconds = len(position.history) + 1, position.epoch_seconds
-        record = EpochRecord(
-            number, position.step, loss, found.loss, found.top1, found.top5, lr, seconds, images / max(trained, 1e-9)
-        )
+        scores = evaluation.loss, evaluation.top1, evaluation.top5
+        record = EpochRecord(number, position.step, loss, *scores, lr, seconds, images / max(trained, 1e-9))
         position.history.append(record)
         position.seconds, position.epoch_seconds, position.loss_sum = position.seconds + seconds, 0.0, 0.0
         self.loss_sum.zero_()
         self._remember()
         if self.writes and self.folder is not None:
-            if found.top1 >= max(r.top1 for r in position.history):
+            if evaluation.top1 >= max(r.top1 for r in position.history):
                 self.folder.best(self.evaluated)
             self.folder.epoch(position.history, position.step)
         self.reporter.epoch(record)

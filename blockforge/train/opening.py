@@ -63,16 +63,16 @@ def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = F
     """
     from blockforge.train.check import without_broken
 
-    found, skips = (data, False) if isinstance(data, Data) else _found(data, least)
+    opened, skips = (data, False) if isinstance(data, Data) else _found(data, least)
     if isinstance(data, str):
-        for line in found.notes:
-            note(f"{found.name}: {line}")
+        for line in opened.notes:
+            note(f"{opened.name}: {line}")
     if skip_broken or skips:
-        return without_broken(found, progress=progress)
+        return without_broken(opened, progress=progress)
     if isinstance(data, Data):
-        found = dataclasses.replace(found, problems=tuple(_in_memory(found)))
-    refuse(found)
-    return found if isinstance(data, str) else data
+        opened = dataclasses.replace(opened, problems=tuple(_in_memory(opened)))
+    refuse(opened)
+    return opened if isinstance(data, str) else data
 
 
 def _in_memory(data: Data) -> Iterator[Problem]:
@@ -118,14 +118,14 @@ def _found(data: str, least: int = 2) -> tuple[Data, bool]:
         if option not in allowed:
             raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
     skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
-    found = opener(rest, options)
-    if len(found.classes) < least:
-        raise DataError(f"{data} has {len(found.classes)} class; a classifier needs two or more")
-    for split, what in ((found.train, "train on"), (found.val, "evaluate on")):
+    opened = opener(rest, options)
+    if len(opened.classes) < least:
+        raise DataError(f"{data} has {len(opened.classes)} class; a classifier needs two or more")
+    for split, what in ((opened.train, "train on"), (opened.val, "evaluate on")):
         if not len(split):
             raise DataError(f"{data} has no image to {what}")
-    told = found.named, tuple(found.problems), tuple(found.notes)
-    return Data(data, tuple(found.classes), found.train, found.val, *told), skips
+    told = opened.named, tuple(opened.problems), tuple(opened.notes)
+    return Data(data, tuple(opened.classes), opened.train, opened.val, *told), skips
 
 
 def val_share(options: Options) -> float:

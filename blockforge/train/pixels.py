@@ -80,13 +80,13 @@ def _formats() -> list[str]:
 def not_a_file(path: Path) -> str | None:
     """What a path is instead of a file that holds something; None: it is one. Nothing is opened: a pipe would wait."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError as e:
         broken = isinstance(e, FileNotFoundError) and os.path.islink(path)
         return "a link to nothing" if broken else f"not readable: {first_line(e)}"
-    if not stat.S_ISREG(found.st_mode):
-        return next((kind for test, kind in _KINDS if test(found.st_mode)), "something else") + ", not a file"
-    return "empty" if not found.st_size else None
+    if not stat.S_ISREG(status.st_mode):
+        return next((kind for test, kind in _KINDS if test(status.st_mode)), "something else") + ", not a file"
+    return "empty" if not status.st_size else None
 
 
 def as_meant(image: Image.Image) -> Image.Image:
@@ -99,8 +99,8 @@ def as_meant(image: Image.Image) -> Image.Image:
     if tags.get(_SAMPLES, 1) > len(image.getbands()):
         image.info[_UNREAD] = tags[_SAMPLES]
     turn = _TURNS.get(_orientation(image))
-    found = _eight_bits(image)
-    return found.transpose(turn) if turn is not None else found
+    upright = _eight_bits(image)
+    return upright.transpose(turn) if turn is not None else upright
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -164,8 +164,8 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _bits(tags: Any, usual: int) -> int:
-    found = tags.get(_BITS, usual)
-    return int(found[0] if isinstance(found, tuple) else found)
+    bits = tags.get(_BITS, usual)
+    return int(bits[0] if isinstance(bits, tuple) else bits)
 
 
 def _no_range(values: Any, bits: int) -> ValueError:
@@ -187,12 +187,12 @@ def _from_lab(image: Image.Image) -> Image.Image:
     from PIL import ImageCms
 
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    found = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
-    assert found is not None  # only in place there is nothing
-    return found
+    rgb = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+    assert rgb is not None  # only in place there is nothing
+    return rgb
 
 
 def first_line(e: Exception) -> str:
     """What an exception says, in a line."""
-    said = (e.strerror or str(e)).lower() if isinstance(e, OSError) and e.strerror else str(e)
-    return said.strip().partition("\n")[0] or type(e).__name__
+    reason = (e.strerror or str(e)).lower() if isinstance(e, OSError) and e.strerror else str(e)
+    return reason.strip().partition("\n")[0] or type(e).__name__

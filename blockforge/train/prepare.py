@@ -80,9 +80,9 @@ def make_evaluated(
     else:
         spec = load(source.spec if isinstance(source, Architecture) else source, overrides)  # type: ignore[arg-type]
         model = build(spec)
-        found = classes_in(model, weights) if weights is not None and "num_classes" not in spec.tree else None
-        if found is not None and found != model.num_classes:
-            model = build(spec, num_classes=found)
+        held = classes_in(model, weights) if weights is not None and "num_classes" not in spec.tree else None
+        if held is not None and held != model.num_classes:
+            model = build(spec, num_classes=held)
     if weights is not None:
         load_weights(model, weights)
     if not model.num_classes:
@@ -92,15 +92,15 @@ def make_evaluated(
 
 def _started(model: Backbone, data: Data, weights: str | os.PathLike[str], seed: int) -> Backbone:
     """The network with these weights, and with a new classifier if theirs is of other classes."""
-    found = classes_in(model, weights) or model.num_classes
-    known = classes_of(weights, found)
+    held = classes_in(model, weights) or model.num_classes
+    known = classes_of(weights, held)
     other = known is not None and data.named and not same_classes(known, data.classes)
-    if found == model.num_classes and not other:
+    if held == model.num_classes and not other:
         load_weights(model, weights)
         return model
-    have = listed(known) if known is not None else f"{found} classes"
+    have = listed(known) if known is not None else f"{held} classes"
     note(f"{os.fspath(weights)} was trained on {have}: the classifier for the {len(data.classes)} here is a new one")
-    return _replaced(model.spec, weights, found, len(data.classes), seed)
+    return _replaced(model.spec, weights, held, len(data.classes), seed)
 
 
 def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
@@ -111,8 +111,8 @@ def classes_in(model: Backbone, weights: str | os.PathLike[str]) -> int | None:
     ours = f"{name}.weight"
     layouts = (f.sources(ours) for f in FAMILIES.values() if f.matches(set(tensors)))
     names = (ours, *(key for keys in layouts if keys for key in keys))
-    found = next((tensors[key] for key in names if key in tensors), None)
-    return found.shape[0] if found is not None and found.ndim else None
+    tensor = next((tensors[key] for key in names if key in tensors), None)
+    return tensor.shape[0] if tensor is not None and tensor.ndim else None
 
 
 def _replaced(spec: Spec, weights: str | os.PathLike[str], have: int, want: int, seed: int) -> Backbone:

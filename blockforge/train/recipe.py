@@ -211,12 +211,12 @@ def _assignments(overrides: Mapping[str, Any] | list[str], report: Report) -> li
     if isinstance(overrides, Mapping):
         texts = {key: f"{key}={value}" for key, value in overrides.items()}
         return [(key, overrides[key], Loc(Source("override", (t,)), 1, 1, len(t))) for key, t in texts.items()]
-    found = []
+    assignments = []
     for text in overrides:
         loc = Loc(Source("--recipe-set", (text[:200],)), 1, 1, len(text))
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             report.error("set", f"'{text[:80]}' is not key=value", loc=loc, hint="as in --recipe-set lr=1e-4")
             continue
-        found.append((key.strip(), load_value(value, f"--recipe-set {key.strip()}").tree, loc))
-    return found
+        assignments.append((key.strip(), load_value(value, f"--recipe-set {key.strip()}").tree, loc))
+    return assignments

@@ -48,12 +48,12 @@ class Scan:
         What really lies below a folder belongs to it; links to folders are followed afterwards, so that one from a
         class to another's images takes nothing away from it.
         """
-        found: list[list[Path]] = []
+        by_class: list[list[Path]] = []
         waiting: list[tuple[int, Path]] = []
         for number, folder in enumerate(folders):
             self.known.add(node_of(folder))
             paths, links = self._walk(folder, lambda node: True)
-            found.append(paths)
+            by_class.append(paths)
             waiting += [(number, link) for link in links]
         while waiting:
             number, link = waiting.pop(0)
@@ -62,9 +62,9 @@ class Scan:
                 continue
             self.known.add(node)
             paths, links = self._walk(link, lambda node: node not in self.known)
-            found[number] += paths
+            by_class[number] += paths
             waiting += [(number, further) for further in links]
-        return [sorted(paths, key=_order) for paths in found]
+        return [sorted(paths, key=_order) for paths in by_class]
 
     def _walk(self, top: Path, enters: Callable[[Node], bool]) -> tuple[list[Path], list[Path]]:
         """Images, and links to folders, of a folder and of the real folders below it, sorted."""
@@ -92,8 +92,8 @@ class Scan:
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(folder) as found:
-                return list(found)
+            with os.scandir(folder) as entries:
+                return list(entries)
         except OSError as e:
             self.problems.append(
                 Problem(str(folder), f"a folder that cannot be read: {(e.strerror or str(e)).lower()}")
@@ -114,10 +114,10 @@ class Scan:
 def node_of(folder: Path) -> Node:
     """What a folder is. Raises: DataError if it is not there."""
     try:
-        found = os.stat(folder)
+        status = os.stat(folder)
     except OSError as e:
         raise DataError(f"cannot read {folder}: {(e.strerror or str(e)).lower()}") from None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
@@ -126,14 +126,14 @@ def class_folders(folder: Path) -> dict[str, Path]:
     Raises: DataError if there is none, if two are the same, or if a name is no text.
     """
     try:
-        found = sorted(name for name in os.listdir(folder) if not name.startswith(".") and os.path.isdir(folder / name))
+        names = sorted(name for name in os.listdir(folder) if not name.startswith(".") and os.path.isdir(folder / name))
     except OSError as e:
         raise DataError(f"cannot read {folder}: {(e.strerror or str(e)).lower()}") from None
-    if not found:
+    if not names:
         raise DataError(f"{folder} has no folders; a class is a folder of images\n  hint: {folder}/CLASS/IMAGE.jpg")
     classes: dict[str, Path] = {}
     nodes: dict[Node, Path] = {}
-    for name in found:
+    for name in names:
         path, text = folder / name, unicodedata.normalize("NFC", name)
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
             raise DataError(f"{folder} has a class whose name is not text: {name!r}\n  hint: rename it")

@@ -40,8 +40,8 @@ def _read_digits() -> tuple[Any, Any]:
     need("train", "sklearn")
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    return (found.images * (255 / 16)).round().astype(np.uint8), found.target
+    digits = load_digits()
+    return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target
 
 
 @functools.cache
@@ -78,8 +78,8 @@ def _npz(rest: str, options: Options) -> Opened:
         parts = hold_out(labels.tolist(), val_share(options))
         labelled = [(images[rows], labels[rows]) for rows in parts]
         pairs = [train, train]
-    made = [as_split(*both, f"{rest}: {x}", layout) for both, (x, _) in zip(labelled, pairs, strict=True)]
-    return Opened(classes, made[0], made[1], named=names is not None, problems=problems)
+    splits = [as_split(*both, f"{rest}: {x}", layout) for both, (x, _) in zip(labelled, pairs, strict=True)]
+    return Opened(classes, splits[0], splits[1], named=names is not None, problems=problems)
 
 
 def _read_npz(path: str) -> dict[str, Any]:

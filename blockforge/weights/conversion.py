@@ -64,10 +64,10 @@ def _layout(state: Mapping[str, Tensor], name: str | None) -> Family:
         raise WeightsError(f"no family is named '{name}'\n  hint: {did_you_mean(name, FAMILIES, 'families')}")
     if looks_ours(state):
         raise WeightsError("these are our names already\n  hint: --weights takes the file as it is")
-    found = family_of(state)
-    if name is not None and name != found.name:
-        raise WeightsError(f"these keys are the layout of {found.name}, not of {name}\n  hint: --family {found.name}")
-    return found
+    family = family_of(state)
+    if name is not None and name != family.name:
+        raise WeightsError(f"these keys are the layout of {family.name}, not of {name}\n  hint: --family {family.name}")
+    return family
 
 
 def variant(
@@ -96,15 +96,15 @@ def variant(
 
 def _compiled(overrides: Mapping[str, Any] | list[str] | None) -> list[Architecture]:
     """The zoo with some values replaced, without the specs that have no such value."""
-    found, refusal = [], None
+    zoo, refusal = [], None
     for name in list_specs():
         try:
-            found.append(compile_spec(name, overrides))
+            zoo.append(compile_spec(name, overrides))
         except SpecError as e:
             refusal = e
-    if not found and refusal is not None:
+    if not zoo and refusal is not None:
         raise refusal
-    return found
+    return zoo
 
 
 def _is_of(ours: Mapping[str, Tensor], layout: Family) -> bool:

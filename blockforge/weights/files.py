@@ -102,10 +102,10 @@ def read_checkpoint(file: str | os.PathLike[str]) -> Any:
 def _torch(path: Path) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals([*_PLAIN, *_numpy()]):
         warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol; what matters is raised
-        found = torch.load(path, map_location=_kept, weights_only=True)
-    if not isinstance(found, Mapping | list | tuple):
-        raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict")
-    return found
+        content = torch.load(path, map_location=_kept, weights_only=True)
+    if not isinstance(content, Mapping | list | tuple):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
 
 
 def _kept(storage: Any, place: str) -> Any:
@@ -139,15 +139,15 @@ def _shards(index: Path) -> dict[str, Any]:
         files = [index.parent / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise WeightsError(f"{index} is not the index of a sharded checkpoint: {e}") from None
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for file in files:
         if file.resolve().parent != index.parent.resolve():
             raise WeightsError(f"{index} names a file of another folder, {file}")
         if not file.is_file():
             near = did_you_mean(file.name, [p.name for p in index.parent.glob(f"*{file.suffix}")], "files there")
             raise WeightsError(f"{index} names {file.name}, which is not beside it\n  hint: {near}")
-        found |= read_checkpoint(file)
-    return found
+        tensors |= read_checkpoint(file)
+    return tensors
 
 
 def _refusal(text: str) -> str:

@@ -41,21 +41,21 @@ class OtherShape(NamedTuple):
     wanted: tuple[int, ...]
 
 
-def check_ours(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_ours(own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
     """Compare tensors under our names with a network's state dict. Raises: MismatchError."""
-    missing = [name for name in own if name not in found]
-    left = [name for name in found if name not in own]
+    missing = [name for name in own if name not in held]
+    left = [name for name in held if name not in own]
     shapes = [
-        OtherShape(name, tuple(found[name].shape), name, tuple(wanted.shape))
+        OtherShape(name, tuple(held[name].shape), name, tuple(wanted.shape))
         for name, wanted in own.items()
-        if name in found and found[name].shape != wanted.shape
+        if name in held and held[name].shape != wanted.shape
     ]
-    check({name: name for name in own}, found, missing, left, shapes)
+    check({name: name for name in own}, held, missing, left, shapes)
 
 
 def check(
     wanted: Mapping[str, str],
-    found: Collection[str],
+    held: Collection[str],
     missing: Collection[str],
     left: Collection[str],
     shapes: Collection[OtherShape],
@@ -64,13 +64,13 @@ def check(
 
     Args:
         wanted: the names that the network asks for, in the checkpoint's layout -> ours.
-        found: the names in the checkpoint.
+        held: the names in the checkpoint.
         missing: of `wanted`, those whose lack matters.
-        left: of `found`, those that the network has no place for.
+        left: of `held`, those that the network has no place for.
     Raises: MismatchError.
     """
     kinds: list[tuple[str, Collection[Any], Callable[[Any], str]]] = [
-        ("missing", missing, lambda name: _lacking(name, wanted[name], _like(name, left, found))),
+        ("missing", missing, lambda name: _lacking(name, wanted[name], _like(name, left, held))),
         ("left over", left, lambda name: _surplus(name, _like(name, missing, wanted))),
         ("shape", shapes, _sizes),
     ]
@@ -125,9 +125,9 @@ def _nearest_in(side: str, like: str | None) -> str:
     return f"nearest in the {side}: {like[:200]}" if like is not None else f"nothing like it in the {side}"
 
 
-def _sizes(found: OtherShape) -> str:
-    other = f" (for {found.key})" if found.key != found.source else ""
-    return f"{found.source} is {found.held} in the checkpoint, {found.wanted} in the network{other}"
+def _sizes(pair: OtherShape) -> str:
+    other = f" (for {pair.key})" if pair.key != pair.source else ""
+    return f"{pair.source} is {pair.held} in the checkpoint, {pair.wanted} in the network{other}"
 
 
 def _hint(

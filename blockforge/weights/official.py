@@ -60,9 +60,9 @@ def register(family: Family) -> Family:
 
 def family_of(state: Mapping[str, Any]) -> Family:
     """The family whose layout these official keys are. Raises: WeightsError if there is none."""
-    found = next((f for f in FAMILIES.values() if f.matches(set(state))), None)
-    if found is not None:
-        return found
+    family = next((f for f in FAMILIES.values() if f.matches(set(state))), None)
+    if family is not None:
+        return family
     begin = some(dict.fromkeys(f"{key.partition('.')[0]}." for key in state), 6)
     raise WeightsError(
         f"no known layout has these {len(state)} names: {some(state)}; they begin with {begin}\n"
@@ -106,12 +106,12 @@ def fitted(
     for name in (name for name in asked if name in tensors):
         check_value(name, tensors[name], own[name])
     sized = {k: resized_to(v, tensors[k], k, resize or {}) for k, v in asked.items() if k in tensors}
-    found = {**tensors, **_told({k: v for k, v in sized.items() if v is not None})}
-    spare = [name for name in allowed.spare if name in found]
-    check_ours(asked, {k: v for k, v in found.items() if k not in spare})
+    held = {**tensors, **_told({k: v for k, v in sized.items() if v is not None})}
+    spare = [name for name in allowed.spare if name in held]
+    check_ours(asked, {k: v for k, v in held.items() if k not in spare})
     norms = [name for name in spare if name in allowed.out_norms]
     _say_differences(own, asked, spare, "layer_norm", norms)
-    return {name: found[name] for name in asked}
+    return {name: held[name] for name in asked}
 
 
 def _of_family(
@@ -128,11 +128,11 @@ def _of_family(
 
     asked = allowed.asked(own, lambda name: not tensors.keys().isdisjoint(official([name])))
     spare = official(allowed.spare)
-    found = convert(asked, tensors, family, spare=spare, resize=resize)
+    converted = convert(asked, tensors, family, spare=spare, resize=resize)
     left = [name for name in _prepared(tensors, family) if name in spare]
     norms = official(allowed.out_norms)
     _say_differences(own, asked, left, family.out_norm, [name for name in left if name in norms])
-    return found
+    return converted
 
 
 def _say_differences(

@@ -16,13 +16,13 @@ Resize = Callable[[Tensor], Tensor | None]
 
 def resizers(model: nn.Module) -> dict[str, Resize]:
     """What brings a tensor of another size to a parameter's, by the parameter's path."""
-    found: dict[str, Resize] = {}
+    by_key: dict[str, Resize] = {}
     for path, module in model.named_modules():
         resized: Any = getattr(module, "resized", None)
         if callable(resized):
             for name, _ in module.named_parameters(recurse=False):
-                found[f"{path}.{name}" if path else name] = _of(resized, name)
-    return found
+                by_key[f"{path}.{name}" if path else name] = _of(resized, name)
+    return by_key
 
 
 def _of(resized: Any, name: str) -> Resize:
@@ -33,8 +33,8 @@ def resized_to(own: Tensor, value: Tensor, key: str, resize: Mapping[str, Resize
     """A value in a parameter's shape, where its block knows how; None: it has that shape, or it cannot be done."""
     if key not in resize or _plain(own.shape) == _plain(value.shape):
         return None
-    found = resize[key](value)
-    return found if found is not None and found.shape == own.shape else None
+    resized = resize[key](value)
+    return resized if resized is not None and resized.shape == own.shape else None
 
 
 def said(keys: list[str]) -> str:

@@ -87,8 +87,8 @@ def unwrap(
         prefix: what the names begin with; others are left out.
     Raises: WeightsError if there are no tensors, or several networks and nothing tells them apart.
     """
-    found = list(_dicts(_below(checkpoint, key), tuple(key.split(".")) if key else (), set()))
-    if not found:
+    places = list(_dicts(_below(checkpoint, key), tuple(key.split(".")) if key else (), set()))
+    if not places:
         if not isinstance(checkpoint, Mapping):
             raise WeightsError(f"it holds a {type(checkpoint).__name__}, not a state dict")
         keys = some([str(k) for k in checkpoint], 8)
@@ -96,21 +96,21 @@ def unwrap(
             f"the checkpoint holds no tensors; its keys: {keys or 'none'}\n"
             f"  hint: tensors are looked for by name at its top and below keys such as {', '.join(_WRAPPERS[:3])}"
         )
-    plain = [_without_infixes(place, tensors, prefix) for place, tensors in found]
+    plain = [_without_infixes(place, tensors, prefix) for place, tensors in places]
     if prefix:
         plain = [part for part in plain if part.tensors]
         if not plain:
-            begin = {name.partition(".")[0] for _, tensors in found for name in tensors}
+            begin = {name.partition(".")[0] for _, tensors in places for name in tensors}
             raise WeightsError(f"no name begins with '{prefix}'; {did_you_mean(prefix, begin, 'they begin with')}")
     parts = [p for part in plain for p in _networks(part, known)]
     if not parts:
         return _unknown(plain), []
     chosen = _chosen(parts)
-    said = _said(chosen, [p for p in parts if p is not chosen])
+    lines = _said(chosen, [p for p in parts if p is not chosen])
     if not chosen.average and (lists := [place for place in _nameless(checkpoint) if _is_average(place)]):
         place = ".".join(lists[0])
-        said.append(f"took the raw weights: the moving average at the key {place} is a list of tensors without names")
-    return chosen.tensors, said
+        lines.append(f"took the raw weights: the moving average at the key {place} is a list of tensors without names")
+    return chosen.tensors, lines
 
 
 def _below(checkpoint: Any, key: str | None) -> Any:
@@ -197,7 +197,7 @@ def _networks(part: Part, known: Known) -> list[Part]:
         for end in range(1, min(_DEPTH, len(parts))):
             groups.setdefault(".".join(parts[:end]) + ".", {})[".".join(parts[end:])] = tensor
     prefixes = [prefix for prefix, held in groups.items() if known(set(held))]
-    found = []
+    networks = []
     for prefix in prefixes:
         inside = [p for p in prefixes if p != prefix and p.startswith(prefix)]
         own = {k: v for k, v in groups[prefix].items() if not any((prefix + k).startswith(p) for p in inside)}
@@ -205,8 +205,8 @@ def _networks(part: Part, known: Known) -> list[Part]:
             continue
         rest = (n for n, v in part.tensors.items() if v.ndim and not n.startswith(tuple(p for p in prefixes if p)))
         others = tuple(rest) if "" not in prefixes else ()  # whose they are else is known
-        found.append(Part(part.key, part.prefix + prefix, _without_counters(own), others))
-    return found
+        networks.append(Part(part.key, part.prefix + prefix, _without_counters(own), others))
+    return networks
 
 
 def _chosen(parts: list[Part]) -> Part:

@@ -87,12 +87,12 @@ def published_truths(points: Path | None = None) -> list[Truth]:
     groups: dict[str, list[Point]] = {}
     for point in read_points(points):
         groups.setdefault(point.space, []).append(point)
-    found = []
+    known = []
     for space, group in groups.items():
         shared = [task for task in group[0].accuracies if all(task in p.accuracies for p in group)]
         tasks = {task: [p.accuracies[task] for p in group] for task in shared}
-        found.append(Truth(space, [compile_spec(p.spec) for p in group], tasks, PUBLISHED))
-    return found
+        known.append(Truth(space, [compile_spec(p.spec) for p in group], tasks, PUBLISHED))
+    return known
 
 
 def own_truth(candidates: Path, runs: Path) -> Truth:
@@ -166,14 +166,14 @@ def truths(
         raise own.TruthError(f"no truth is called '{which}'\n  hint: {hint}")
     if (candidates is None) != (runs is None):
         raise own.TruthError("networks and what they reached belong together\n  hint: give --candidates and --runs")
-    found = published_truths(points) if which != "own" else []
+    chosen = published_truths(points) if which != "own" else []
     if which != "published":
         files = (candidates or TABLES / "own_candidates.json", runs or TABLES / "own_runs.csv")
-        found.append(own_truth(*files))
-    return found
+        chosen.append(own_truth(*files))
+    return chosen
 
 
-def compare_all(found: Sequence[Truth], objectives: Sequence[str] | None, scores: Path | None) -> list[Row]:
+def compare_all(compared: Sequence[Truth], objectives: Sequence[str] | None, scores: Path | None) -> list[Row]:
     """Every truth with the objectives that are usual for it, or the given ones; see `read_scores`."""
     known = read_scores(scores)
 
@@ -183,7 +183,7 @@ def compare_all(found: Sequence[Truth], objectives: Sequence[str] | None, scores
 
     return [
         row
-        for truth in found
+        for truth in compared
         for row in compare(truth, {text: score(truth, text, known, keep) for text in objectives or truth.objectives})
     ]
 
@@ -238,8 +238,8 @@ def table(rows: Sequence[Row], partial: bool) -> TextTable:
     tasks = list(dict.fromkeys(row.task for row in rows))
     shown = TextTable(Label("score"), *(Number(task.replace("_", "\n")) for task in tasks))
     for name in dict.fromkeys(row.score for row in rows):
-        found = {row.task: row for row in rows if row.score == name}
-        shown.add_row(name.partition(":")[0], *(_cell(found[task], partial) for task in tasks))
+        row_of = {row.task: row for row in rows if row.score == name}
+        shown.add_row(name.partition(":")[0], *(_cell(row_of[task], partial) for task in tasks))
         if name == BASELINES[-1]:
             shown.add_section()
     return shown

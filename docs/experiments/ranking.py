@@ -51,18 +51,18 @@ class Rankings:
                 self._known[key] = self._sum(x * y) / pairs
         return self._known[key]
 
-    def partials(self, a: str, b: str, given: str) -> np.ndarray:
+    def partials(self, a: str, b: str, fixed: str) -> np.ndarray:
         """Kendall's partial tau of two rankings, a third one held fixed."""
-        ab, ag, bg = self.taus(a, b), self.taus(a, given), self.taus(b, given)
+        ab, ag, bg = self.taus(a, b), self.taus(a, fixed), self.taus(b, fixed)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = (ab - ag * bg) / np.sqrt((1 - ag**2) * (1 - bg**2))
-        return np.where(np.isfinite(found), found, math.nan)
+            partial = (ab - ag * bg) / np.sqrt((1 - ag**2) * (1 - bg**2))
+        return np.where(np.isfinite(partial), partial, math.nan)
 
     def tau(self, a: str, b: str) -> Estimate:
         return estimate(self.taus(a, b))
 
-    def partial(self, a: str, b: str, given: str) -> Estimate:
-        return estimate(self.partials(a, b, given))
+    def partial(self, a: str, b: str, fixed: str) -> Estimate:
+        return estimate(self.partials(a, b, fixed))
 
     def gain(self, score: str, baseline: str, truth: str) -> Estimate:
         """By how much the tau of `score` with the truth exceeds the baseline's."""

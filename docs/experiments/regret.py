@@ -91,25 +91,25 @@ def curves(trials: Sequence[Trial], setting: Setting, strategies: Sequence[Strat
     for t in full:
         row = regret[t.strategy][t.seed]
         row[costs >= t.cost] = np.fmin(row[costs >= t.cost], best - t.top1)
-    made = [t for t in own if t.trained]
-    return Curves(setting, regret, best, len(made), len(own), sum(t.seconds for t in made))
+    trained = [t for t in own if t.trained]
+    return Curves(setting, regret, best, len(trained), len(own), sum(t.seconds for t in trained))
 
 
-def verdicts(found: Curves) -> list[Verdict]:
+def verdicts(runs: Curves) -> list[Verdict]:
     """How each strategy did, beside random search if that was run too."""
-    seeds = len(next(iter(found.regret.values())))
+    seeds = len(next(iter(runs.regret.values())))
     drawn = np.random.default_rng(0).integers(0, seeds, (RESAMPLES, seeds))
     resamples_RS = np.vstack([np.arange(seeds), drawn])
-    final = {name: r[:, -1] for name, r in found.regret.items()}
-    area = {name: r[:, found.first :].mean(1) for name, r in found.regret.items()}
+    final = {name: r[:, -1] for name, r in runs.regret.items()}
+    area = {name: r[:, runs.first :].mean(1) for name, r in runs.regret.items()}
     rows = []
-    for name in found.regret:
+    for name in runs.regret:
         lead = area_lead = wins = None
         if name != BASELINE and BASELINE in final:
             leads = [values[BASELINE] - values[name] for values in (final, area)]
             lead, area_lead = (estimate(values_S[resamples_RS].mean(1)) for values_S in leads)
             wins = float((leads[0] > 0).sum() + (leads[0] == 0).sum() / 2)
-        top1 = _spread(found.best - final[name])
+        top1 = _spread(runs.best - final[name])
         rows.append(Verdict(name, top1, _spread(final[name]), _spread(area[name]), lead, area_lead, wins, seeds))
     return rows
 
@@ -118,9 +118,9 @@ def _spread(values_S: np.ndarray) -> tuple[float, float]:
     return float(values_S.mean()), float(values_S.std(ddof=1)) if len(values_S) > 1 else 0.0
 
 
-def table(found: Curves, rows: Sequence[Verdict]) -> TextTable:
+def table(runs: Curves, rows: Sequence[Verdict]) -> TextTable:
     """The verdicts, to be printed by rich."""
-    setting = found.setting
+    setting = runs.setting
     cost = f"{rows[0].seeds} seeds, each at the cost of {setting.trials} trainings of {setting.steps} steps"
     title = f"{setting.text}\n{cost}"
     shown = TextTable(
@@ -135,7 +135,7 @@ def table(found: Curves, rows: Sequence[Verdict]) -> TextTable:
     return shown
 
 
-def summary(found: Curves, rows: Sequence[Verdict]) -> str:
+def summary(runs: Curves, rows: Sequence[Verdict]) -> str:
     """What the table says of random search, and what the runs took."""
     interval = f"{LEVEL:.0%} interval"
     beating = [row.strategy for row in rows if row.beats]
@@ -145,26 +145,26 @@ def summary(found: Curves, rows: Sequence[Verdict]) -> str:
         )
     else:
         text = f"Nothing beats {BASELINE} with its whole {interval}."
-    start = f"Areas begin at the cost of {found.first + 1} trainings, where every run has trained something in full."
-    made = f"{found.evaluations} evaluations, {found.trained} trainings, {found.seconds / 60:.0f} minutes on one core"
-    return f"{text}\n{start}\nBest network of all: {found.best:.2f}%. {made}."
+    start = f"Areas begin at the cost of {runs.first + 1} trainings, where every run has trained something in full."
+    effort = f"{runs.evaluations} evaluations, {runs.trained} trainings, {runs.seconds / 60:.0f} minutes on one core"
+    return f"{text}\n{start}\nBest network of all: {runs.best:.2f}%. {effort}."
 
 
-def draw(found: Curves) -> Figure:
+def draw(runs: Curves) -> Figure:
     """Median regret against cost, with the band from the first to the third quartile of the seeds."""
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
-    x = np.arange(1, found.setting.trials + 1)
-    for name, regret_ST in found.regret.items():
+    x = np.arange(1, runs.setting.trials + 1)
+    for name, regret_ST in runs.regret.items():
         known = np.isfinite(regret_ST).all(0)
         low, middle, high = np.quantile(regret_ST[:, known], [0.25, 0.5, 0.75], axis=0)
         color = "#777777" if name == BASELINE else None
         (line,) = axes.plot(x[known], middle, label=name, color=color, drawstyle="steps-post")
         axes.fill_between(x[known], low, high, color=line.get_color(), alpha=0.15, step="post", linewidth=0)
-    seeds = len(next(iter(found.regret.values())))
+    seeds = len(next(iter(runs.regret.values())))
     axes.set(
-        xlabel=f"cost, in trainings of {found.setting.steps} steps", ylabel="regret, points of top-1",
-        title=f"{found.setting.text}\nmedian and quartiles of {seeds} seeds",
+        xlabel=f"cost, in trainings of {runs.setting.steps} steps", ylabel="regret, points of top-1",
+        title=f"{runs.setting.text}\nmedian and quartiles of {seeds} seeds",
     )  # fmt: skip
     axes.title.set_fontsize(9)
     axes.set_ylim(bottom=0)
@@ -204,15 +204,15 @@ def compare_strategies(
     named = parse_strategies(strategies, steps)
     if (signal := run_all(setting, named, seeds, runs, workers)) is not None:
         raise typer.Exit(128 + signal)
-    found = curves(read_trials(runs, setting), setting, named, seeds)
-    rows = verdicts(found)
+    compared = curves(read_trials(runs, setting), setting, named, seeds)
+    rows = verdicts(compared)
     if plot is not None:
-        write_figure(plot, draw(found))
+        write_figure(plot, draw(compared))
     if json:
         print_json([asdict(row) | {"beats": row.beats} for row in rows])
         return
-    console().print(table(found, rows))
-    console().print(summary(found, rows))
+    console().print(table(compared, rows))
+    console().print(summary(compared, rows))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class Trial:
 
 def parse_strategies(text: str, steps: int) -> list[Strategy]:
     """`random,evolution/26`. Raises: SearchError."""
-    found = []
+    strategies = []
     for name in (part.strip() for part in text.split(",")):
         match = re.fullmatch(r"(\w+)((?:/\d+)*)", name)
         if match is None:
@@ -123,10 +123,10 @@ def parse_strategies(text: str, steps: int) -> list[Strategy]:
             raise SearchError(
                 f"the rungs of '{name}' do not rise to {steps} steps\n  hint: evolution/{steps // 3 or 1}"
             )
-        found.append(Strategy(name, match[1], rungs))
-    if len({s.name for s in found}) < len(found):
+        strategies.append(Strategy(name, match[1], rungs))
+    if len({s.name for s in strategies}) < len(strategies):
         raise SearchError(f"'{text}' names a strategy twice\n  hint: name each once, as in random,tpe")
-    return found
+    return strategies
 
 
 def run_all(setting: Setting, strategies: Sequence[Strategy], seeds: int, file: Path, workers: int = 1) -> int | None:
@@ -201,12 +201,12 @@ class _Run:
         end_as_orphan()
         known = read_trials(self.file, self.setting)
         place = (self.strategy.name, self.seed, self.number)
-        made = next((t for t in known if (t.strategy, t.seed, t.number) == place), None)
-        if made is not None:
-            if (made.hash, made.steps) != (arch.hash, steps):
+        earlier = next((t for t in known if (t.strategy, t.seed, t.number) == place), None)
+        if earlier is not None:
+            if (earlier.hash, earlier.steps) != (arch.hash, steps):
                 text = f"{self.file} holds another run of {place[0]} with seed {place[1]}"
                 raise TableError(f"{text}: proposals have changed since\n  hint: write to another file")
-            return made
+            return earlier
         same = next((t for t in known if (t.hash, t.steps) == (arch.hash, steps)), None)
         trial = same or train(self.setting, arch, steps)
         cost = self.cost + self.setting.cost(steps)
@@ -245,9 +245,9 @@ def _show(trial: Trial, setting: Setting) -> None:
 def _in_processes(setting: Setting, jobs: list[tuple[Strategy, int]], file: Path, workers: int) -> int | None:
     """Each process takes the next job that nobody has taken."""
     context = multiprocessing.get_context("spawn")
-    taken = context.Value("i", 0)
+    next_job = context.Value("i", 0)
     crew = [
-        context.Process(target=_work, args=(setting, jobs, file, taken, registry.plugins())) for _ in range(workers)
+        context.Process(target=_work, args=(setting, jobs, file, next_job, registry.plugins())) for _ in range(workers)
     ]
     for process in crew:
         process.start()
@@ -259,11 +259,11 @@ def _in_processes(setting: Setting, jobs: list[tuple[Strategy, int]], file: Path
     return max(codes) - 128 if any(codes) else None
 
 
-def _work(setting: Setting, jobs: list[tuple[Strategy, int]], file: Path, taken: Any, plugins: list[str]) -> None:
+def _work(setting: Setting, jobs: list[tuple[Strategy, int]], file: Path, next_job: Any, plugins: list[str]) -> None:
     registry.load_plugins(plugins)
     while True:
-        with taken.get_lock():
-            number, taken.value = taken.value, taken.value + 1
+        with next_job.get_lock():
+            number, next_job.value = next_job.value, next_job.value + 1
         if number >= len(jobs):
             return
         strategy, seed = jobs[number]

@@ -36,8 +36,8 @@ def draw_candidates(space: str, number: int, budget: str, share: float, seed: in
 
     Raises: SpecError, SearchError, BudgetError if the space does not give them.
     """
-    found = draw_specs(load_space(space), number, seed, as_budget(budget), share)
-    lines = ",\n".join(json.dumps(arch.spec.tree) for arch in found)
+    networks = draw_specs(load_space(space), number, seed, as_budget(budget), share)
+    lines = ",\n".join(json.dumps(arch.spec.tree) for arch in networks)
 
     write_text(file, f"[\n{lines}\n]\n")
 
