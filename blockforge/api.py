@@ -66,7 +66,7 @@ def build(
     """
     arch = source if isinstance(source, Architecture) else None
     spec = load(arch.spec if arch is not None else source, overrides)  # type: ignore[arg-type]
-    changes = _given(spec, num_classes, img_size, in_chans, drop_path_rate)
+    changes = _changes(spec, num_classes, img_size, in_chans, drop_path_rate)
     if arch is None or overrides or changes:
         arch = compile_spec(spec, changes)
     if features_only or out_indices is not None:
@@ -104,7 +104,7 @@ def from_official(
     return model
 
 
-def _given(
+def _changes(
     spec: Spec,
     num_classes: int | None,
     img_size: int | tuple[int, int] | None,

@@ -67,7 +67,7 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
     if model.num_classes and target is not None and not 0 <= target < model.num_classes:
         text = f"there is no class {target} in {model.arch.name}"
         raise AnalysisError(f"{text}\n  hint: 0 to {model.num_classes - 1}")
-    layer, laid = _taken(model, layer)
+    layer, laid = _layer_and_grid(model, layer)
     if laid.height * laid.width == 1:
         hint = "an earlier --layer, or a larger image: --set input.size=..."
         raise AnalysisError(f"the map of {layer} is 1x1: it has no places to tell apart\n  hint: {hint}")
@@ -86,7 +86,7 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
     return ClassMap(chosen, layer, cam_HW / cam_HW.max(), top)
 
 
-def _taken(model: Backbone, layer: str | None) -> tuple[str, Grid]:
+def _layer_and_grid(model: Backbone, layer: str | None) -> tuple[str, Grid]:
     """The layer, and how its map lies in the image."""
     arch = model.arch
     windows = {stage.index for stage in arch.stages if stage.window_out is not None}

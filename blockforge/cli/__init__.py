@@ -60,7 +60,7 @@ def _run(make: Callable[[], typer.Typer], argv: list[str] | None, name: str | No
     except OSError as e:
         if e.errno is None:
             raise
-        code = _fail(BlockforgeError(_said(e)))
+        code = _fail(BlockforgeError(_system_message(e)))
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def _fail(error: BlockforgeError) -> int:
     return error.exit_code
 
 
-def _said(error: OSError) -> str:
+def _system_message(error: OSError) -> str:
     """What the system says, in a line: `cannot use runs/a: no space left on device`."""
     reason = (error.strerror or str(error)).lower()
     return reason if error.filename is None else f"cannot use {shown_path(error.filename)}: {reason}"

@@ -78,7 +78,7 @@ def variants(cls: type[Op]) -> Iterator[Op]:
     for name in cls.model_fields:
         for value in field_values(cls, name):
             others = ({other: v} for other in cls.model_fields if other != name for v in field_values(cls, other))
-            tried = (_made(cls, {name: value, **more}) for more in itertools.chain([{}], others))
+            tried = (_instance(cls, {name: value, **more}) for more in itertools.chain([{}], others))
             if (fits := next((op for op in tried if op is not None and _fits(op)), None)) is not None:
                 yield fits
 
@@ -87,7 +87,7 @@ def _fits(op: Op) -> bool:
     return any(accepts(op, *place) for place in example_places(op.kind))
 
 
-def _made(cls: type[Op], params: dict[str, Any]) -> Op | None:
+def _instance(cls: type[Op], params: dict[str, Any]) -> Op | None:
     try:
         return cls.model_validate(params)
     except ValidationError:
@@ -99,7 +99,7 @@ def field_values(cls: type[Op], name: str) -> list[Any]:
     default = getattr(cls(), name)
     values = []
     for value in _candidates(cls.model_fields[name].annotation):
-        instance = _made(cls, {name: value})
+        instance = _instance(cls, {name: value})
         if instance is not None and getattr(instance, name) != default:
             values.append(value)
     return values

@@ -36,7 +36,7 @@ def identity(
         "network": arch.hash,
         "data": data.identity(),
         "seed": seed,
-        "weights": _given(weights) if weights is not None else None,
+        "weights": _weights_identity(weights) if weights is not None else None,
         "plugins": _plugins(arch, data),
         "processes": world,
         "recipe": recipe.model_dump(exclude=_NO_RESULT),
@@ -86,7 +86,7 @@ def tell_changes(there: dict[str, Any], here: dict[str, Any], recipe: Recipe, st
     note(f"the run goes on to epoch {have}, not {had}{f'{stretched} {rates}' if old != new else ''}")
 
 
-def _given(weights: Weights) -> dict[str, Any]:
+def _weights_identity(weights: Weights) -> dict[str, Any]:
     """Weights by their content: a file that was moved is the same."""
     with open(weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -63,7 +63,7 @@ def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = F
     """
     from blockforge.train.check import without_broken
 
-    opened, skips = (data, False) if isinstance(data, Data) else _found(data, least)
+    opened, skips = (data, False) if isinstance(data, Data) else _opened(data, least)
     if isinstance(data, str):
         for line in opened.notes:
             note(f"{opened.name}: {line}")
@@ -97,10 +97,10 @@ def refuse(data: Data) -> None:
 
 def look(name: str) -> Data:
     """Data by name, with what is wrong in them. Raises: DataError as `open_data`, except for their problems."""
-    return _found(name)[0]
+    return _opened(name)[0]
 
 
-def _found(data: str, least: int = 2) -> tuple[Data, bool]:
+def _opened(data: str, least: int = 2) -> tuple[Data, bool]:
     """Data by name, and whether their options want what is broken left out."""
     name, options = _split_options(data)
     prefix, colon, rest = name.partition(":")

@@ -15,7 +15,7 @@ from blockforge.plugins import Registry
 from blockforge.weights import wrappers
 from blockforge.weights.differences import NONE, AllowedDifferences, allowed_differences
 from blockforge.weights.mismatch import MismatchError, OtherShape, check, check_ours, looks_ours, some
-from blockforge.weights.resize import Resize, resized_to, resizers, said
+from blockforge.weights.resize import Resize, resized_in_words, resized_to, resizers
 from blockforge.weights.values import check_kinds, check_value
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def convert(
 
 def _told(resized: dict[str, Tensor]) -> dict[str, Tensor]:
     if resized:
-        note(said(list(resized)))
+        note(resized_in_words(list(resized)))
     return resized
 
 

@@ -37,7 +37,7 @@ def resized_to(own: Tensor, value: Tensor, key: str, resize: Mapping[str, Resize
     return resized if resized is not None and resized.shape == own.shape else None
 
 
-def said(keys: list[str]) -> str:
+def resized_in_words(keys: list[str]) -> str:
     """A line for the user."""
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
     return f"resized from another image or window size, bicubic: {keys[0]}{more}"

@@ -106,7 +106,7 @@ def unwrap(
     if not parts:
         return _unknown(plain), []
     chosen = _chosen(parts)
-    lines = _said(chosen, [p for p in parts if p is not chosen])
+    lines = _choice_in_words(chosen, [p for p in parts if p is not chosen])
     if not chosen.average and (lists := [place for place in _nameless(checkpoint) if _is_average(place)]):
         place = ".".join(lists[0])
         lines.append(f"took the raw weights: the moving average at the key {place} is a list of tensors without names")
@@ -222,7 +222,7 @@ def _chosen(parts: list[Part]) -> Part:
     return first[0]
 
 
-def _said(chosen: Part, left: list[Part]) -> list[str]:
+def _choice_in_words(chosen: Part, left: list[Part]) -> list[str]:
     """Lines about what was not taken."""
     lines = []
     if chosen.average and (raw := [p for p in left if not p.average]):

@@ -162,7 +162,7 @@ def test_checkpoint_of_another_size(official: State) -> None:
 
 
 def test_model_that_is_not_of_the_family(official: State) -> None:
-    spec = Path(__file__).parent / "specs" / "batch_norm.yaml"
+    spec = Path(__file__).parents[1] / "specs" / "batch_norm.yaml"
     with pytest.raises(bf.WeightsError, match=r"in the official layout of smt, .*: 53 of its 71 tensors have no"):
         bf.from_official(spec, official)
 

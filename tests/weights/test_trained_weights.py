@@ -20,7 +20,7 @@ import blockforge as bf
 from blockforge.cli import main
 
 SPEC = "specs/narrow/swin.yaml"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NAME = "stem.0.weight"
 State = dict[str, Any]
 
