@@ -20,7 +20,7 @@ ifneq ($(HEALTHY),yes)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint types docs bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(DEV)  ## Run the test suite; make test ARGS="-k sam" runs a part of it
 lint: $(DEV)  ## Check style and formatting
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+
+types: $(DEV)  ## Check types
+	@$(BIN)/python -m mypy -p blockforge
 
 docs: $(DEV)  ## Write docs/blocks.md and docs/zoo.md anew from the code and the specs
 	@$(BIN)/python docs/generate.py

@@ -24,6 +24,9 @@ if os.path.isfile(os.path.join(__path__[0], "kernels")):
 if TYPE_CHECKING:
     from blockforge.api import build, compile, from_official
     from blockforge.compiler import Architecture
+    from blockforge.draw.dot_mermaid import to_dot as to_dot
+    from blockforge.draw.dot_mermaid import to_mermaid as to_mermaid
+    from blockforge.draw.summary import summary as summary
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
     from blockforge.integrations.hub import from_pretrained, push_to_hub, save_pretrained
     from blockforge.saving import load_model, load_weights, save_model
@@ -42,6 +45,9 @@ _HOMES = {
     "from_pretrained": "integrations.hub",
     "push_to_hub": "integrations.hub",
     "save_pretrained": "integrations.hub",
+    "summary": "draw.summary",
+    "to_dot": "draw.dot_mermaid",
+    "to_mermaid": "draw.dot_mermaid",
     "load_model": "saving",
     "load_weights": "saving",
     "Weights": "weights.files",

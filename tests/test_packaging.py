@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -194,49 +195,95 @@ def test_imports_are_as_light_as_promised(statement: str, absent: set[str]) -> N
     assert not loaded_by(statement) & absent
 
 
-ABOVE_SPEC = ("blockforge.blocks", "blockforge.compiler", "blockforge.search")
-FORBIDDEN = {
-    "blockforge.errors": ("blockforge", "torch"),
-    "blockforge.units": ("blockforge.spec", *ABOVE_SPEC, "torch"),
-    "blockforge.spec": (*ABOVE_SPEC, "torch", "networkx"),
-    "blockforge.kernels": ("blockforge.spec", *ABOVE_SPEC),
-    "blockforge.blocks": ("blockforge.compiler", "blockforge.search"),
-    "blockforge.compiler": ("blockforge.search", "blockforge.weights", "optuna"),
-    "blockforge.weights": ("blockforge.search", "optuna"),
-    "blockforge.api": ("blockforge.search", "optuna"),
-    "blockforge.saving": ("blockforge.search", "optuna"),
-    "blockforge": ("blockforge.cli",),
-}
-"""Package or module -> what nothing in it may import, not even inside a function."""
+LEVELS = (
+    ("errors", "interrupts", "locks", "notes", "one_tree", "optimizers", "torch_private"),
+    ("console", "extras", "files", "plugins", "units"),
+    ("capacity", "figures", "kernels", "spec", "specs"),
+    ("blocks", "doctor"),
+    ("compiler",),
+    ("ablation", "draw", "eject", "export", "schema", "weights"),
+    ("saving",),
+    ("api",),
+    ("integrations", "train"),
+    ("analyze", "measure", "timm"),
+    ("search",),
+    ("cli", "testing"),
+)
+"""The folders and files of `blockforge`, from the ground up. Each imports only those below it, wherever the import
+stands; `blockforge` itself, the front door, may be asked by all, and names of types may be read from anywhere."""
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+HOME_OF = {"optuna": ("search",), "networkx": ("compiler", "draw")}
+"""A library -> the only rooms that may import it."""
+WITHOUT_TORCH = ("console", "draw", "errors", "files", "interrupts", "notes", "plugins", "spec", "specs", "units")
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it; `from a import b` gives `a` and `a.b`."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """The modules that a file imports, wherever in it; `from a import b` gives `a.b`. Names of types do not count."""
+    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            nodes.extend(ast.iter_child_nodes(node))
 
 
-def inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+def room(module: str) -> str:
+    """`blockforge.spec.load` -> `spec`; "" for what the front door itself gives."""
+    name = f"{module}..".split(".")[1]
+    return name if (REPO / "blockforge" / name).is_dir() or (REPO / "blockforge" / f"{name}.py").is_file() else ""
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_point_one_way(package: str) -> None:
-    own = [f for f in MODULES if inside(module_name(f), package)]
-    assert own
+IMPORTS = [
+    (module_name(file), name)
+    for file in MODULES
+    if file != REPO / "blockforge" / "__init__.py"
+    for name in imports(file)
+]
+
+
+def test_every_folder_has_a_level() -> None:
+    assert {room(module_name(file)) for file in MODULES} - {""} == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", LEVEL)
+def test_imports_point_down(name: str) -> None:
     wrong = [
-        f"{module_name(file)} imports {name}"
-        for file in own
-        if not inside(module_name(file), "blockforge.cli")
-        for name in imports(file)
-        if any(inside(name, banned) for banned in FORBIDDEN[package])
+        f"{user} imports {used}"
+        for user, used in IMPORTS
+        if room(user) == name and used.startswith("blockforge.") and room(used) not in ("", name)
+        if LEVEL[room(used)] >= LEVEL[name]
     ]
+    assert not wrong, "see LEVELS; an object may offer what a room above has through the front door, `blockforge`"
+
+
+@pytest.mark.parametrize("library", HOME_OF)
+def test_a_library_has_its_rooms(library: str) -> None:
+    users = {room(user) for user, used in IMPORTS if used.partition(".")[0] == library}
+    assert users <= set(HOME_OF[library])
+
+
+def test_what_needs_no_tensors_needs_no_torch() -> None:
+    wrong = [user for user, used in IMPORTS if used.partition(".")[0] == "torch" and room(user) in WITHOUT_TORCH]
     assert not wrong
+
+
+def test_the_map_in_the_docs_is_the_order_of_imports() -> None:
+    lines = (REPO / "docs" / "design.md").read_text(encoding="utf-8").splitlines()
+    rows = [re.findall(r"`([a-z_]+)`", line.split("|")[1]) for line in lines if line.startswith("| `")]
+    assert [row for row in rows if set(row) & set(LEVEL)] == [list(names) for names in reversed(LEVELS)]
+
+
+def test_places_that_the_guide_names_exist() -> None:
+    """Up to the first part in capitals, which stands for a name to be chosen."""
+    text = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = re.findall(r"`([\w.-]+/[\w./-]*)`", text)
+    fixed = {place: re.split(r"[A-Z]+", place)[0] for place in places}
+    assert len(fixed) > 20
+    assert not [place for place, start in fixed.items() if not (REPO / start).exists()]
 
 
 def test_linked_packages_are_imported_by_their_long_names() -> None:

@@ -193,7 +193,7 @@ def bench_compare(
     """
     import dataclasses
 
-    from blockforge.measure import compare, trainings
+    from blockforge.search.equal_cost import compare, trainings
 
     networks = compare.fitted(specs, budget, fit, overrides or ())
     training = trainings.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers)

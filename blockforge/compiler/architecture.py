@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+import blockforge
 from blockforge.blocks.base import Shape, Tokens
 from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
@@ -22,6 +23,7 @@ from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
 from blockforge.spec.plan import Plan
+from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -111,6 +113,12 @@ class Architecture:
         return sum(len(s.layers) for s in self.plan.stages)
 
     @property
+    def totals(self) -> str:
+        """The figures in one line."""
+        figures = f"{format_count(self.params)} params, {format_count(self.macs)} MACs"
+        return f"{figures}, {format_bytes(self.activation_bytes)} peak activations, {self.depth} layers"
+
+    @property
     def activation_bytes(self) -> int:
         """Peak bytes of live activations in inference, one float32 image, on `backend`. What each image of a batch
         adds; what is allocated for a batch is `peak_activation_bytes`."""
@@ -191,9 +199,7 @@ class Architecture:
 
     def summary(self, layers: bool = True) -> Group:
         """A table a stage, and one a layer, to be printed by rich."""
-        from blockforge.draw.summary import summary
-
-        return summary(self, layers)
+        return blockforge.summary(self, layers)
 
     def to_json(self, indent: int | None = None) -> str:
         """The graph as node-link JSON, with the spec; `from_json` reloads it."""
@@ -224,7 +230,6 @@ class Architecture:
 
         Raises: SpecError if the text is not such JSON, or if this version compiles the spec to another graph.
         """
-        from blockforge.compiler import compile_spec
         from blockforge.spec import load
 
         try:
@@ -235,7 +240,7 @@ class Architecture:
                 raise TypeError("its spec is no mapping")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise SpecError([Diagnostic("json", f"not a graph written by blockforge: {e}")]) from None
-        arch = compile_spec(load(tree), backend=backend)
+        arch = blockforge.compile(load(tree), backend=backend)
         if arch.hash != known:
             text = f"the spec now compiles to another graph ({arch.hash}, was {known})"
             raise SpecError([Diagnostic("json", text, hint="it was written by another version of blockforge")])
@@ -243,15 +248,11 @@ class Architecture:
 
     def to_dot(self) -> str:
         """The graph in graphviz's language."""
-        from blockforge.draw.dot_mermaid import to_dot
-
-        return to_dot(self)
+        return blockforge.to_dot(self)
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from blockforge.draw.dot_mermaid import to_mermaid
-
-        return to_mermaid(self)
+        return blockforge.to_mermaid(self)
 
 
 def _map(shape: Shape, tokens: Tokens | None) -> Shape:

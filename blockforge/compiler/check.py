@@ -10,7 +10,6 @@ from typing import Any
 
 from blockforge.compiler import compile_spec
 from blockforge.compiler.candidates import compile_candidate
-from blockforge.draw.summary import totals
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes, load
 from blockforge.spec.relations.repair import relations_of
@@ -44,7 +43,7 @@ def probe(source: SpecLike, overrides: Overrides | None = None) -> Finding:
         arch = compile_spec(spec)
     except SpecError as e:
         return Finding(e.diagnostics)
-    return Finding(list(arch.warnings), totals(arch))
+    return Finding(list(arch.warnings), arch.totals)
 
 
 class _Space:

@@ -29,18 +29,12 @@ def summary(arch: Architecture, layers: bool) -> Group:
     parts: list[RenderableType] = [Prose(_headline(arch), "bold"), _stage_table(arch)]
     if layers:
         parts.append(_layer_table(arch))
-    parts.append(Prose(totals(arch), "bold"))
+    parts.append(Prose(arch.totals, "bold"))
     scan = f"; {format_count(arch.scan_macs)} of them in scans" if arch.scan_macs else ""
     peak = f"live activations, one float32 image, on the {arch.backend} backend, at {arch.peak_node}"
     parts.append(Prose(f"{CONVENTION}{scan}. Peak: {peak}."))
     parts += [Prose(d.render(), "yellow") for d in arch.warnings]
     return Group(*parts)
-
-
-def totals(arch: Architecture) -> str:
-    """The figures of a network in one line."""
-    figures = f"{format_count(arch.params)} params, {format_count(arch.macs)} MACs"
-    return f"{figures}, {format_bytes(arch.activation_bytes)} peak activations, {arch.depth} layers"
 
 
 def overview(arch: Architecture) -> dict[str, Any]:

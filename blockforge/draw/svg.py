@@ -22,7 +22,7 @@ from blockforge.draw.layout import (
     lay_out,
     received,
 )
-from blockforge.draw.summary import compact, totals
+from blockforge.draw.summary import compact
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None) -> str:
         *drawing.chips(),
         *legend,
     ]
-    width = max(layout.width, right, 2 * MARGIN + len(totals(arch)) * CHAR * 1.1)
+    width = max(layout.width, right, 2 * MARGIN + len(arch.totals) * CHAR * 1.1)
     page = Box(0, 0, round(width), round(layout.height + 2 * MARGIN))
     size = f'width="{page.width}" height="{page.height}" viewBox="0 0 {page.width} {page.height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONT}" font-size="11">'
@@ -89,7 +89,7 @@ class _Drawing:
         image = f"image {size.channels}x{size.size[0]}x{size.size[1]}"
         return [
             _text(MARGIN, MARGIN + 14, self.arch.name, 'font-size="18" font-weight="bold"'),
-            _text(MARGIN, MARGIN + 32, totals(self.arch), 'font-size="12"'),
+            _text(MARGIN, MARGIN + 32, self.arch.totals, 'font-size="12"'),
             _text(MARGIN, MARGIN + 48, f"{image}; 1 MAC = 1 multiply-add, the FLOPs of papers", _GREY),
         ]
 

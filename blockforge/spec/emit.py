@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from blockforge.spec.model import Spec
 from blockforge.spec.yaml.scalars import ScalarError, resolve
+
+if TYPE_CHECKING:
+    from blockforge.spec.model import Spec
 
 SCHEMA_HEADER = "# yaml-language-server: $schema=schema.json\n"
 _ORDER = ("blockforge", "name", "about")

@@ -30,7 +30,7 @@ from blockforge.console.csv_text import to_csv
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.files import append_text, write_text
-from blockforge.measure.trainings import Run, read_runs
+from blockforge.search.equal_cost.trainings import Run, read_runs
 from blockforge.search.objectives.correlation import BASELINES, baselines
 from blockforge.search.objectives.measure import as_measure
 

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture
 from blockforge.errors import BlockforgeError, ScoreError
-from blockforge.measure.kept_rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.search import SearchError, search
+from blockforge.search.equal_cost.kept_rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.objectives.scores.micro import Micro
 from blockforge.search.samplers.sampling import check_sampler

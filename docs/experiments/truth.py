@@ -18,8 +18,8 @@ from blockforge.cli import script
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
 from blockforge.files import write_text
-from blockforge.measure.trainings import SEEDS, train_all
 from blockforge.search.budget import as_budget
+from blockforge.search.equal_cost.trainings import SEEDS, train_all
 from blockforge.search.space.load import load_space
 from blockforge.search.space.statistics import draw_specs
 

@@ -18,7 +18,8 @@ import blockforge
 from blockforge.cli import main, script
 from blockforge.cli._output import console
 from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
-from blockforge.measure import compare, models, scaling
+from blockforge.measure import models, scaling
+from blockforge.search.equal_cost import compare
 
 WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent

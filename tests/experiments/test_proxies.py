@@ -19,9 +19,9 @@ from truth import TruthError, read_candidates
 import blockforge as bf
 from blockforge.cli import script
 from blockforge.errors import BlockforgeError
-from blockforge.measure import trainings
-from blockforge.measure.kept_rows import TableError
-from blockforge.measure.trainings import Run, read_runs, train_all
+from blockforge.search.equal_cost import trainings
+from blockforge.search.equal_cost.kept_rows import TableError
+from blockforge.search.equal_cost.trainings import Run, read_runs, train_all
 from blockforge.search.objectives.correlation import kendall
 
 

@@ -17,8 +17,8 @@ from strategies import Setting, Strategy, Trial, parse_strategies, read_trials, 
 import blockforge as bf
 from blockforge.cli import script
 from blockforge.errors import BlockforgeError
-from blockforge.measure.kept_rows import TableError
 from blockforge.search import SearchError
+from blockforge.search.equal_cost.kept_rows import TableError
 from blockforge.train import DivergedError, TrainResult, open_data
 
 SETTING = Setting("tiny", "2MMACs", 0.95, "digits?val=0.2", "micro", steps=9, trials=4, eta=2)

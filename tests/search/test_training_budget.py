@@ -15,10 +15,10 @@ import blockforge as bf
 from blockforge.cli import main
 from blockforge.compiler.costs import training
 from blockforge.kernels.costs import CostError
-from blockforge.measure.compare import fitted
 from blockforge.saving import spec_text
 from blockforge.search import SearchError, SearchResult, open_result, search
 from blockforge.search.budget import check_budget, excess, over, smallest_candidate
+from blockforge.search.equal_cost.compare import fitted
 from blockforge.search.report.html import page
 from blockforge.search.report.summary import report
 from blockforge.search.space.fit import fit

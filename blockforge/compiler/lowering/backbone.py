@@ -6,14 +6,13 @@ import copy
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
 import blockforge
 from blockforge.blocks.base import Norm
 from blockforge.capacity import need
-from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.lower import build_modules, emit
 from blockforge.compiler.lowering.modules import Layer
@@ -21,6 +20,9 @@ from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out
 from blockforge.errors import BlockforgeError
 from blockforge.spec.model import Spec
 from blockforge.units import format_count
+
+if TYPE_CHECKING:
+    from blockforge.compiler.architecture import Architecture
 
 
 class FeatureInfo(list[dict[str, Any]]):
@@ -181,8 +183,6 @@ class Backbone(fx.GraphModule):
         Args:
             global_pool: another pooling; "": none, the model returns its last map_BCHW, before the head.
         """
-        from blockforge.compiler import compile_spec
-
         self._needs_head("reset_classifier")
         pooled = bool(global_pool) if global_pool is not None else self.pooled
         if num_classes and not pooled:
@@ -192,7 +192,7 @@ class Backbone(fx.GraphModule):
         overrides: dict[str, Any] = {"num_classes": num_classes}
         if global_pool:
             overrides["head.pool"] = global_pool
-        arch = compile_spec(self.arch.spec, overrides)
+        arch = blockforge.compile(self.arch.spec, overrides)
         _check_memory(arch, with_head=True)
         self.arch = arch
         if global_pool:

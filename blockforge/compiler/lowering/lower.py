@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from torch import fx, nn
 
 from blockforge.blocks.base import Norm, Tokens
-from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
@@ -31,6 +30,9 @@ from blockforge.compiler.lowering import modules
 from blockforge.compiler.lowering.modules import Branch, Fuse, WindowIn, WindowOut, image_map
 from blockforge.compiler.lowering.out_norms import out_norm_path
 from blockforge.compiler.maps import fit_map, token_map
+
+if TYPE_CHECKING:
+    from blockforge.compiler.architecture import Architecture
 
 
 def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | None = None) -> dict[str, nn.Module]:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from blockforge.blocks.base import Norm
 from blockforge.blocks.registry import make
-from blockforge.compiler.architecture import Architecture
 from blockforge.errors import BlockforgeError, OpError
+
+if TYPE_CHECKING:
+    from blockforge.compiler.architecture import Architecture
 
 OutNorm = str | Mapping[str, Any] | Norm | None
 """A norm as a spec names it: `layer_norm`, or `{"op": "layer_norm", "eps": 1e-6}`; None and `none`: no norms."""

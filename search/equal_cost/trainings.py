@@ -16,7 +16,7 @@ from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.measure.kept_rows import append_row, cut_torn_row, read_rows
+from blockforge.search.equal_cost.kept_rows import append_row, cut_torn_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.train import Data, DivergedError, fit, load_recipe, open_data
 

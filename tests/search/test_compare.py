@@ -12,9 +12,9 @@ import pytest
 from blockforge.cli import main
 from blockforge.compiler import Architecture
 from blockforge.errors import BudgetError
-from blockforge.measure import trainings as made_alike
-from blockforge.measure.compare import CompareError, Row, compare, fitted, summary
-from blockforge.measure.trainings import Run, read_runs, runs_of, train_all
+from blockforge.search.equal_cost import trainings as made_alike
+from blockforge.search.equal_cost.compare import CompareError, Row, compare, fitted, summary
+from blockforge.search.equal_cost.trainings import Run, read_runs, runs_of, train_all
 from blockforge.train import Data
 
 CONVOLUTIONS = """

@@ -11,8 +11,8 @@ from pathlib import Path
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, BudgetError
-from blockforge.measure.trainings import Run
 from blockforge.search.budget import as_budget, over
+from blockforge.search.equal_cost.trainings import Run
 from blockforge.search.space.fit import fit
 
 
