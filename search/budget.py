@@ -28,8 +28,14 @@ _SECONDS = 0.3
 """Of measuring one candidate's latency, at least seven calls."""
 
 
-def as_budget(budget: Budget | str | Sequence[str] | None) -> Budget:
-    """A budget, read from text if need be; None: no limits. Raises: BudgetError."""
+def as_budget(budget: Budget | Mapping[str, Any] | str | Sequence[str] | None) -> Budget:
+    """A budget, read from text if need be, or from what `Budget.as_dict` gave; None: no limits. Raises: BudgetError."""
+    if isinstance(budget, Mapping):
+        try:
+            return Budget(**budget)
+        except TypeError:
+            known = ", ".join(field.name for field in dataclasses.fields(Budget))
+            raise BudgetError(f"no limits are named {', '.join(budget)}\n  hint: limits: {known}") from None
     return budget if isinstance(budget, Budget) else parse_budget(budget) if budget else Budget()
 
 

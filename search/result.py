@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from blockforge.search.objectives.correlation import size_correlations
 from blockforge.search.objectives.costs import COSTS
 from blockforge.search.space.load import candidate
+from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
-from blockforge.search.study.settings import Plan
 from blockforge.spec import Spec, load
 from blockforge.units import Budget
 

@@ -59,7 +59,10 @@ PrefixOption = Annotated[
     ),
 ]  # fmt: skip
 LeaseOption = Annotated[
-    float, typer.Option(min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead.")
+    float | None,
+    typer.Option(
+        min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead.", show_default="60.0"
+    ),
 ]
 SkipOption = Annotated[
     bool, typer.Option("--skip-broken", help="Read every image first, and leave out those that cannot be read.")

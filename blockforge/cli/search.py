@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from blockforge.cli._output import SPACE_HELP, LeaseOption, SetOption, console
+
+if TYPE_CHECKING:
+    from blockforge.search.study.config import SearchConfig
 
 RUNS = Path("runs")
 
@@ -45,9 +48,11 @@ def search(
         typer.Option(metavar="SHARE", help="Scale widths so that each candidate costs this share of the budget."),
     ] = None,
     trials: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Distinct candidates within the budget to evaluate, in total."),
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Distinct candidates within the budget to evaluate, in total.", show_default="64"
+        ),
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +83,9 @@ def search(
         ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the study of a folder.")] = None,
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that evaluate candidates.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that evaluate candidates.", show_default="1")
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -88,24 +95,29 @@ def search(
     study: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name in the database.", show_default="that of DIR")
     ] = None,
-    launcher: Annotated[Launcher, typer.Option(help="What runs the workers.")] = Launcher.local,
+    launcher: Annotated[Launcher | None, typer.Option(help="What runs the workers.", show_default="local")] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, as in auto.")] = None,
     trial_timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
     ] = None,
-    lease: LeaseOption = 60.0,
+    lease: LeaseOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML file of settings; what the command line says goes before it."),
+    ] = None,
     overrides: SetOption = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="SIDE|HxW", help="Image size that costs are stated for, as in 224 or 192x256."),
     ] = None,
-) -> None:
+) -> None:  # fmt: skip
     """Search a space for backbones within a budget.
 
     Candidates over the budget are refused before anything is built, and equal networks are evaluated once.
-    The folder gets report.html, trials.csv, best/*.yaml (for blockforge build) and pareto.png. The same --out
-    goes on where an earlier run ended, however it ended; settings that are not given are then the study's own.
+    The folder gets report.html, trials.csv, best/*.yaml (for blockforge build), pareto.png and config.yaml (for
+    --config). The same --out goes on where an earlier run ended, however it ended; settings that are not given are then
+    the study's own.
 
     \b
     Examples:
@@ -116,24 +128,27 @@ def search(
       blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
       blockforge search my_space.yaml --set stages.2.depth=12
+      blockforge search --config runs/small/config.yaml --seed 1
     """
     from blockforge.errors import SearchError
     from blockforge.search import search as run
-    from blockforge.search.report.files import has_study, read_place
     from blockforge.search.report.summary import first_failure, report
+    from blockforge.search.study.config_files import read_config
+    from blockforge.search.study.folder import has_study, read_place
 
     if resume is not None:
         if out is not None:
             raise typer.BadParameter("give --resume or --out", param_hint="--resume")
         if not has_study(resume) and not read_place(resume):
             raise SearchError(f"there is no study in {resume}\n  hint: blockforge search --out {resume} starts one")
-    folder = resume or out or default_folder(space, budget, seed)
+    below = read_config(config)
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
         space, budget=budget, fit=fit, trials=trials, objectives=objective, weights=_weights(weights), rungs=rung,
         eta=eta, sampler=sampler.value if sampler else None, start=start.split(",") if start else None, seed=seed,
-        out=folder, workers=workers, storage=storage, study=study, launcher=launcher.value, address=address,
-        overrides=changes or None, trial_timeout=trial_timeout, lease=lease, progress=True,
+        out=resume or out or below.study.out or default_folder(space, budget, seed, below), workers=workers,
+        storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
+        overrides=changes or None, trial_timeout=trial_timeout, lease=lease, config=below, progress=True,
     )  # fmt: skip
     console().print(report(result))
     if result.signal is not None:
@@ -144,9 +159,13 @@ def search(
         raise SearchError(f"no candidate has a score: {why[0].lower()}{why[1:]}")
 
 
-def default_folder(space: str | None, budget: str | None, seed: int | None) -> Path:
+def default_folder(space: str | None, budget: str | None, seed: int | None, config: SearchConfig) -> Path:
     """The folder of a search that names none: the same command finds its study again."""
-    parts = [Path(space or "hybrid").stem, budget or "any", f"seed{seed or 0}"]
+    source, limits = config.space.source, config.budget.limits
+    named = source.get("name", "space") if isinstance(source, dict) else str(source)
+    limited = ",".join(map(str, limits)) if isinstance(limits, list) else str(limits)
+    number = seed if seed is not None else config.proposals.seed
+    parts = [Path(space or named).stem, budget or limited or "any", f"seed{number}"]
     return RUNS / "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
 
 

@@ -15,7 +15,7 @@ def worker(
         str, typer.Option(metavar="URL|DIR", help="Where the study is: a database, or the folder of a search.")
     ],
     study: Annotated[str, typer.Option(metavar="NAME", help=STUDY_HELP)] = "search",
-    lease: LeaseOption = 60.0,
+    lease: LeaseOption = None,
 ) -> None:
     """Help with a search: evaluate candidates of its study until it has as many as it wants.
 
@@ -30,7 +30,8 @@ def worker(
     from rich.console import Console
 
     from blockforge.errors import SearchError
-    from blockforge.search.report.files import read_place
+    from blockforge.search.study.config import LEASE
+    from blockforge.search.study.folder import read_place
     from blockforge.search.workers.trial_progress import reporter
     from blockforge.search.workers.worker import work
 
@@ -38,7 +39,7 @@ def worker(
         raise SearchError(f"there is no study in {storage}\n  hint: blockforge search --out {storage} starts one")
     place = read_place(Path(storage)) if "://" not in storage else {}
     known = place.get("storage", storage), place.get("study", study)
-    reason, received = work(*known, reporter=reporter(True, Console(stderr=True)), lease=lease)
+    reason, received = work(*known, reporter=reporter(True, Console(stderr=True)), lease=lease if lease is not None else LEASE)
     if reason is not None:
         print(f"ended early: {reason}")
     if received is not None:

@@ -49,5 +49,9 @@ def to_yaml(spec: Spec, header: bool = True) -> str:
     """The spec as YAML. `header`: with the line by which editors find the schema."""
     tree = spec.tree
     ordered = {k: tree[k] for k in (*_ORDER, *(k for k in tree if k not in _ORDER)) if k in tree}
-    body = yaml.dump(ordered, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-    return (SCHEMA_HEADER if header else "") + body
+    return (SCHEMA_HEADER if header else "") + dump_yaml(ordered)
+
+
+def dump_yaml(tree: Any) -> str:
+    """Plain data as YAML that our loader reads as the same data."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -28,7 +28,7 @@ from blockforge.search import SearchError, search
 from blockforge.search.equal_cost.kept_rows import TableError, append_row, cut_torn_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.objectives.scores.micro import Micro
-from blockforge.search.samplers.sampling import check_sampler
+from blockforge.search.samplers.registry import check_sampler
 from blockforge.search.space.load import load_space
 from blockforge.train import DivergedError, load_recipe
 

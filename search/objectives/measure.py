@@ -27,7 +27,6 @@ objective on the lower rungs; see `rungs`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from blockforge.compiler import Architecture
 from blockforge.errors import ScoreError, SearchError
 from blockforge.search.objectives import registry
 from blockforge.search.registry import user_code
+from blockforge.search.registry.describe import describe
 
 Direction = Literal["maximize", "minimize"]
 
@@ -127,15 +127,6 @@ def checked(score: Any) -> float:
     if not math.isfinite(value):
         raise ScoreError(f"the score is {value}")
     return value
-
-
-def describe(objective: Callable[..., Any]) -> str:
-    """What tells objectives apart: scores of different ones are never compared."""
-    if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
-        return repr(objective)
-    kind = type(objective)
-    module = getattr(objective, "__module__", kind.__module__)
-    return f"{module}:{getattr(objective, '__qualname__', kind.__qualname__)}"
 
 
 def is_remakable(measure: Measure) -> bool:

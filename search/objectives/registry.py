@@ -30,6 +30,12 @@ def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
     raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
 
 
+def check_name(objective: Any) -> None:
+    """Raise SearchError for a text that names no objective, as far as that can be said before its code is run."""
+    if isinstance(objective, str) and not is_packaged(objective) and user_code.reference(objective) is None:
+        make(objective)
+
+
 def is_packaged(text: str) -> bool:
     """Whether a text names an objective of this package, and no code of a user's."""
     return text.strip().partition(":")[0] in names()

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from blockforge.console.csv_text import lines_csv
-from blockforge.errors import BlockforgeError
 from blockforge.figures import write_figure
 from blockforge.files import make_folder, write_text
 from blockforge.saving import spec_text
 from blockforge.search.objectives.costs import COSTS
 from blockforge.search.result import SearchResult
-from blockforge.search.study.journal import JOURNAL
+from blockforge.search.study.folder import BEST, FAILURES, PLOT, REPORT, TRIALS
 from blockforge.search.study.records import TrialRecord
-from blockforge.spec import Spec, holes, load
+from blockforge.spec import holes
 from blockforge.units import TRAINING, format_count
 
-SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
-FAILURES = "failures.txt"
-PLACE, LOGS = "study.json", "workers"
 TOP = 5
 _OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
 _BEFORE = ("number", "state")
 _AFTER = ("rung", *COSTS, "hash", "start", "duplicate_of", "retry_of", "promoted_from", "seconds", "worker", "reason")
-
-
-def has_study(folder: Path | None) -> bool:
-    """Whether a folder holds a journal."""
-    return folder is not None and (folder / JOURNAL).exists()
-
-
-def read_place(folder: Path | None) -> dict[str, str]:
-    """Where the study of a folder is, if it is in a database."""
-    if folder is None or not (folder / PLACE).is_file():
-        return {}
-    try:
-        return dict(json.loads((folder / PLACE).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return {}
-
-
-def write_space(folder: Path, space: Spec) -> None:
-    """Keep the space beside its study, for people to read."""
-    write_text(folder / SPACE, spec_text(space))
-
-
-def read_space(folder: Path | None) -> Spec | None:
-    """The space that the folder's study was started with, if it can be read."""
-    if folder is None or not (folder / SPACE).exists():
-        return None
-    try:
-        return load(folder / SPACE)
-    except BlockforgeError:
-        return None
 
 
 def write_results(result: SearchResult, folder: Path) -> None:

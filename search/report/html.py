@@ -9,10 +9,11 @@ from typing import Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.diff import changes
 from blockforge.errors import BlockforgeError
-from blockforge.search.report.files import BEST, best_files
+from blockforge.search.report.files import best_files
 from blockforge.search.report.page import PAGE
 from blockforge.search.report.summary import dropped_starts
 from blockforge.search.result import SearchResult
+from blockforge.search.study.folder import BEST
 from blockforge.search.study.records import LABELS, TrialRecord
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count

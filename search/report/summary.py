@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from blockforge.console.prose import Prose, copied
 from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import RANK_SUM
-from blockforge.search.report.files import BEST, FAILURES, REPORT, TOP, TRIALS, best_files
+from blockforge.search.report.files import TOP, best_files
 from blockforge.search.result import SearchResult
+from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count

@@ -6,12 +6,10 @@ worker ever sees half a candidate.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -22,14 +20,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from blockforge.errors import SearchError, did_you_mean
 from blockforge.spec import Hole
 
 if TYPE_CHECKING:
     from blockforge.search.study.history import History
-
-SamplerName = Literal["tpe", "random", "nsga2", "evolution", "brute"]
-SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 
 Choose = Callable[[str, BaseDistribution], Any]
 """Gives a value for a hole, by its name and what Optuna calls its range."""
@@ -192,20 +186,3 @@ def _by_optuna(sampler: BaseSampler, study: Study) -> Choose:
         return sampler.sample_independent(study, trial, name, distribution)
 
     return choose
-
-
-def check_sampler(name: str) -> None:
-    """Raise SearchError for a sampler that does not exist."""
-    if name not in SAMPLERS:
-        raise SearchError(f"no sampler named '{name}'\n  hint: {did_you_mean(name, SAMPLERS, 'samplers')}")
-
-
-@contextlib.contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """No line on the terminal for each study and trial; the caller's own setting comes back."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -21,10 +21,9 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
+from blockforge.search.study.config import LEASE
 from blockforge.search.study.patience import PatientStorage
 
-LEASE = 60.0
-"""Seconds without a sign of life after which a worker counts as dead."""
 _PREFIX = "worker:"
 _ALIVE_HERE: set[str] = set()
 

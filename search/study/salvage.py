@@ -17,7 +17,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from blockforge.errors import SearchError
-from blockforge.search.report.files import SPACE
+from blockforge.search.study.folder import SPACE
 from blockforge.search.study.journal import JOURNAL, labelled, place_of, read_line
 from blockforge.search.study.records import OUTCOME
 

@@ -17,9 +17,9 @@ from blockforge.errors import SearchError, did_you_mean
 from blockforge.extras import need
 from blockforge.search.objectives.measure import Direction
 from blockforge.search.study import patience
+from blockforge.search.study.attributes import IDENTITY, read_identity
 from blockforge.search.study.journal import JOURNAL, Journal
 from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError, said
-from blockforge.search.study.settings import IDENTITY, SETTINGS
 
 STUDY = "search"
 _SQLITE_WAIT = 60.0
@@ -53,6 +53,17 @@ def open_storage(
         raise
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as e:
         raise SearchError(f"{path} is not a study that can be read: {e}") from None
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """No line on the terminal for each study and trial; the caller's own setting comes back."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 @contextlib.contextmanager
@@ -165,29 +176,28 @@ def _journal_exists(path: Path) -> bool:
 
 def open_study(
     storage: BaseStorage,
-    identity: Mapping[str, Any],
+    wanted: Mapping[str, Any],
     space_differs_at: Sequence[str] = (),
     *,
     name: str = STUDY,
     directions: Sequence[Direction] = ("maximize",),
-    settings: Mapping[str, Any] | None = None,
 ) -> Study:
     """The study in `storage`, made if there is none.
 
     Args:
-        identity: what must be equal for a study to go on.
+        wanted: what the study keeps of itself; see `attributes`. Its identity must be equal for it to go on.
         space_differs_at: paths to name in the error if the spaces differ.
-        settings: what workers read.
     Raises: SearchError if the study was started with another identity; says what differs.
     """
-    known = (study_attributes(storage, name) or {}).get(IDENTITY)
+    identity = wanted.get(IDENTITY, {})
+    known = read_identity(study_attributes(storage, name) or {})
     if known is not None and known != identity:
         raise SearchError(_mismatch(known, identity, space_differs_at))
     study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
-    if settings is not None and study.user_attrs.get(SETTINGS) != settings:
-        study.set_user_attr(SETTINGS, dict(settings))
-    if known is None:  # last: a study that has an identity is whole
-        study.set_user_attr(IDENTITY, dict(identity))
+    before = study.user_attrs
+    for key, value in wanted.items():  # its identity is the last of them: a study that has one is whole
+        if before.get(key) != value and (key != IDENTITY or known is None):
+            study.set_user_attr(key, value)
     return study
 
 

@@ -12,43 +12,38 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from blockforge.blocks import registry
 from blockforge.errors import BlockforgeError, SearchError
 from blockforge.extras import need
-from blockforge.search.study.lease import LEASE
+from blockforge.search.study.config import WorkersConfig
 from blockforge.search.workers.watchdog import OVERTIME
 
-Launcher = Literal["local", "ray"]
 _TAIL = 4000
 
 
 @dataclass
-class Crew:
+class WorkerSettings:
     """What all workers of a search are told.
 
     Attributes:
         storage: a URL, or the folder of the journal, as workers see it.
         logs: a folder for what workers print; None: one that goes away.
-        lease: see `worker.work`.
         plugins: files of blocks, which must be there where a worker is.
     """
 
     storage: str
     study: str
-    workers: int
-    max_idle: int
+    workers: WorkersConfig
     logs: Path | None = None
-    lease: float = LEASE
     plugins: list[str] = field(default_factory=registry.plugins)
 
     def arguments(self, stream: int, worker: str, parent: int | None = None) -> dict[str, Any]:
         """Of `worker.work`."""
         return {
             "storage": self.storage, "study": self.study, "stream": stream, "worker": worker,
-            "max_idle": self.max_idle, "lease": self.lease, "plugins": self.plugins,
-            "parent": parent,
+            "max_idle": self.workers.max_idle, "lease": self.workers.lease, "plugins": self.plugins, "parent": parent,
         }  # fmt: skip
 
 
@@ -80,18 +75,19 @@ Starter = Callable[[int, str], Handle]
 
 
 @contextlib.contextmanager
-def starter(crew: Crew, launcher: Launcher, address: str | None) -> Iterator[Starter]:
+def starter(settings: WorkerSettings) -> Iterator[Starter]:
     """What starts workers, for as long as they are wanted."""
-    if launcher == "ray":
-        with _ray(crew, address) as start:
+    if settings.workers.launcher == "ray":
+        with _ray(settings, settings.workers.address) as start:
             yield start
         return
     with contextlib.ExitStack() as stack:
-        logs = crew.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        logs = settings.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs.mkdir(parents=True, exist_ok=True)
 
         def start(stream: int, worker: str) -> Handle:
-            return _Process(crew.arguments(stream, worker, os.getpid()), logs / f"worker{stream}.log", crew.workers)
+            arguments = settings.arguments(stream, worker, os.getpid())
+            return _Process(arguments, logs / f"worker{stream}.log", settings.workers.number)
 
         yield start
 
@@ -145,7 +141,7 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _ray(crew: Crew, address: str | None) -> Iterator[Starter]:
+def _ray(settings: WorkerSettings, address: str | None) -> Iterator[Starter]:
     need("ray", "ray")
     import ray
 
@@ -163,7 +159,7 @@ def _ray(crew: Crew, address: str | None) -> Iterator[Starter]:
         return worker.work(**arguments)
 
     def start(stream: int, name: str) -> Handle:
-        return _RayTask(ray, name, work.remote(crew.arguments(stream, name)))
+        return _RayTask(ray, name, work.remote(settings.arguments(stream, name)))
 
     try:
         yield start

@@ -39,8 +39,10 @@ from blockforge.search.samplers.rungs import next_promotion
 from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
 from blockforge.search.space.fit import fit
 from blockforge.search.space.widths import Widths
+from blockforge.search.study.config import MAX_IDLE
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import (
     ARCH,
     EVALUATED,
@@ -51,14 +53,12 @@ from blockforge.search.study.records import (
     arch_attributes,
     final_state,
 )
-from blockforge.search.study.settings import Plan
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
 from blockforge.units import TRAINING
 
-MAX_IDLE = 500
 _STUCK = 10
 """After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
 _SCARCE, _HOPELESS = 30, 150
@@ -147,7 +147,7 @@ class Session:
         self.history.sync()
         if self.history.retries:
             return self._retry(min(self.history.retries))
-        for name, params in (self.plan.starts or {}).items():
+        for name, params in self.plan.starts.items():
             if name not in self.history.started:
                 return Task(params, {"start": name})
         fresh = self.history.evaluated < self.plan.target and not self.history.tree.exhausted

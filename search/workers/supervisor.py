@@ -13,7 +13,7 @@ from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch
 from blockforge.search.study.trials import recover
-from blockforge.search.workers.launcher import Crew, Handle, Launcher, Starter, starter
+from blockforge.search.workers.launcher import Handle, Starter, WorkerSettings, starter
 from blockforge.search.workers.trial_progress import Reporter
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
@@ -33,19 +33,18 @@ class _Slot:
     """It was made to end, if it was."""
 
 
-def run_crew(
-    crew: Crew, study: Study, history: History, reporter: Reporter, interrupts: EvaluationInterrupts,
-    launcher: Launcher = "local", address: str | None = None,
-) -> str | None:  # fmt: skip
+def supervise(
+    settings: WorkerSettings, study: Study, history: History, reporter: Reporter, interrupts: EvaluationInterrupts
+) -> str | None:
     """Start workers, start those again that die, and follow the study until all have ended.
 
     Returns: why the search ended before its target, if it did.
     Raises: SearchError if a worker cannot work.
     """
     clock = Clock(_UNSTEADY)
-    watch = Watch(study, crew.lease, lambda: clock.steady)
-    with starter(crew, launcher, address) as start:
-        slots, deaths = [_Slot(i, start(i, _name())) for i in range(crew.workers)], 0
+    watch = Watch(study, settings.workers.lease, lambda: clock.steady)
+    with starter(settings) as start:
+        slots, deaths = [_Slot(i, start(i, _name())) for i in range(settings.workers.number)], 0
         looked = time.monotonic()
         try:
             while not all(slot.over for slot in slots):
@@ -59,7 +58,7 @@ def run_crew(
                 for record in (ended := history.sync()):
                     reporter.update(record)
                 deaths = deaths + died if not ended else 0
-                if deaths >= _HOPELESS * crew.workers:
+                if deaths >= _HOPELESS * settings.workers.number:
                     raise SearchError(f"workers die before they finish a trial\n{slots[0].handle.trace()}")
                 time.sleep(_EVERY)
         finally:

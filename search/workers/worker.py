@@ -19,11 +19,12 @@ from blockforge.blocks import registry
 from blockforge.console.progress import Display
 from blockforge.errors import BlockforgeError, SearchError
 from blockforge.interrupts import EvaluationInterrupts
-from blockforge.search.samplers.sampling import quiet_optuna
-from blockforge.search.study.lease import LEASE, Lease
-from blockforge.search.study.settings import announce, read_plan
-from blockforge.search.study.storage import STUDY, join_study, opened, shown_url
-from blockforge.search.workers.session import MAX_IDLE, Session
+from blockforge.search.study.attributes import read_plan
+from blockforge.search.study.config import LEASE, MAX_IDLE
+from blockforge.search.study.lease import Lease
+from blockforge.search.study.plan import announce
+from blockforge.search.study.storage import STUDY, join_study, opened, quiet_optuna, shown_url
+from blockforge.search.workers.session import Session
 from blockforge.search.workers.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.watchdog import Watchdog
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
-from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.study.storage import quiet_optuna
 
 
 @pytest.fixture

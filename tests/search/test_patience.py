@@ -18,10 +18,10 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
 from blockforge.search import search
-from blockforge.search.samplers.sampling import quiet_optuna
 from blockforge.search.study import patience
 from blockforge.search.study.patience import Patience, PatientStorage, StorageAwayError
 from blockforge.search.study.records import EVALUATED
+from blockforge.search.study.storage import quiet_optuna
 from blockforge.spec import Spec
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,7 +15,8 @@ import blockforge as bf
 from blockforge.search import SearchError, search
 from blockforge.search.samplers.evolution import mutated
 from blockforge.search.samplers.pareto import crowding, order, ranks
-from blockforge.search.samplers.sampling import SAMPLERS, Draft, chooser, count, index_of, nth
+from blockforge.search.samplers.registry import SAMPLERS
+from blockforge.search.samplers.sampling import Draft, chooser, count, index_of, nth
 from blockforge.search.study.history import History
 from blockforge.spec import Spec, holes
 

@@ -9,8 +9,9 @@ import pytest
 from blockforge.errors import ScoreError
 from blockforge.search.objectives.correlation import BASELINES, baselines, kendall, rank, size_correlations
 from blockforge.search.objectives.costs import COSTS
-from blockforge.search.objectives.measure import checked, describe
+from blockforge.search.objectives.measure import checked
 from blockforge.search.objectives.scores.expressivity import Expressivity
+from blockforge.search.registry.describe import describe
 from blockforge.search.study.records import TrialRecord, pareto_front, ranked
 
 

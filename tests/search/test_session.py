@@ -10,14 +10,12 @@ import pytest
 
 import blockforge as bf
 from blockforge.interrupts import EvaluationInterrupts
-from blockforge.search.objectives.measure import as_measure
-from blockforge.search.samplers.sampling import quiet_optuna
+from blockforge.search.study.config import given
 from blockforge.search.study.lease import Lease
-from blockforge.search.study.settings import Plan
-from blockforge.search.study.storage import open_study, opened
+from blockforge.search.study.plan import resolve
+from blockforge.search.study.storage import open_study, opened, quiet_optuna
 from blockforge.search.workers.session import Session, Task
 from blockforge.spec import Spec
-from blockforge.units import Budget
 
 Workers = Callable[..., Session]
 GIVEN = {"stages.1.dim": 24, "stages.1.depth": 1}
@@ -30,10 +28,11 @@ def workers(request: pytest.FixtureRequest, few: Spec, tmp_path: Path) -> Iterat
         stack.enter_context(quiet_optuna())
 
         def worker(objective: Callable[[bf.Architecture], float], **settings: object) -> Session:
-            plan = Plan(few, Budget(), 0, (as_measure(objective),), **{"sampler": "random", "target": 6, **settings})
+            goal = {"objectives": [objective], "trials": 6, **settings}
+            plan = resolve(given(space={"source": few}, goal=goal, proposals={"sampler": "random"}))
             where = tmp_path if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
             storage = stack.enter_context(opened(where))
-            study = open_study(storage, {}, settings=plan.settings())
+            study = open_study(storage, {})
             lease = stack.enter_context(Lease(study))
             return Session(plan, study, lease, EvaluationInterrupts())
 
@@ -105,6 +104,6 @@ def test_no_more_candidates_than_asked_for(workers: Workers) -> None:
         assert other._next() is None
         return 1.0
 
-    one, other = workers(last, target=1), workers(last, target=1)
+    one, other = workers(last, trials=1), workers(last, trials=1)
     assert one.step(one._next()).state == "scored"
     assert other._next() is None

@@ -148,7 +148,7 @@ def test_where_nothing_fits_the_limit_is_named(tiny: Spec, tmp_path: Path, capsy
 
 
 def test_giving_up_names_the_nearest_and_the_limit(few: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockforge.search.run.check_budget", lambda *_: None)
+    monkeypatch.setattr("blockforge.search.workers.run.check_budget", lambda *_: None)
     with pytest.raises(bf.BudgetError) as e:
         search(few, budget="300KB:train,batch=8", trials=2, objective=depth, max_idle=5, sampler="random")
     _, nearest, hint = str(e.value).splitlines()

@@ -1,0 +1,203 @@
+"""The settings of a search: one nested, frozen model. The command line fills it, `--config FILE` reads it, the study
+keeps it, and everything inside passes it on.
+
+What was not given is not set (`model_fields_set`), so that settings can be laid over one another: those given now
+over those of a file, over those of the study that goes on, over the defaults. Objectives, samplers, pruners and spaces
+may be handed over as objects; what is kept of them is the text that names them, and of a space its whole tree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import NoneType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from blockforge.search.registry.describe import describe
+from blockforge.search.space.load import DEFAULT_SPACE
+from blockforge.spec import Spec
+from blockforge.spec.fields import OrNone
+from blockforge.spec.model import Model
+from blockforge.spec.schema_errors import shown
+from blockforge.units import Budget
+
+MAX_IDLE = 500
+LEASE = 60.0
+"""Seconds without a sign of life after which a worker counts as dead."""
+Launcher = Literal["local", "ray"]
+_SPACES = (str, os.PathLike, dict, Spec)
+
+
+def _is(law: str, *types: type) -> AfterValidator:
+    """A value of one of some types; a union of pydantic's would tell of each of them by itself."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise PydanticCustomError("kind", "this should be {law}, not {value}", {"law": law, "value": shown(value)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_name(value: Any) -> Any:
+    if isinstance(value, bool | int | float | list | dict):
+        raise PydanticCustomError("name", "this should be a name, as text, not {value}", {"value": shown(value)})
+    return value
+
+
+def _kept_space(value: Any) -> Any:
+    return value.tree if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _kept_budget(value: Any) -> Any:
+    return value.as_dict() if isinstance(value, Budget) else value
+
+
+def _kept_start(value: Any) -> Any:
+    return value if isinstance(value, dict) else [_kept_space(source) for source in value]
+
+
+Named = Annotated[Any, AfterValidator(_is_name), PlainSerializer(describe)]
+"""A text that names something, or the thing itself."""
+
+
+class SpaceConfig(Model):
+    """What is searched. In short: the source alone."""
+
+    source: Annotated[Any, _is("a name, a file or a spec", *_SPACES), PlainSerializer(_kept_space)] = DEFAULT_SPACE
+    """A packaged space by its name, a file, or a spec with holes written out."""
+    overrides: Annotated[Any, _is("a mapping of paths to values", dict, list)] = Field(default_factory=dict)
+    """Values of it to replace by path, as in stages.2.depth: 12."""
+    start: Annotated[Any, _is("a list of specs", list, dict), PlainSerializer(_kept_start)] = Field(
+        default_factory=list
+    )
+    """Specs in it to begin with; or, by a name for each, the values of their holes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class BudgetConfig(Model):
+    """What a candidate may cost. In short: the limits alone."""
+
+    limits: Annotated[Any, _is("text, as in 5GFLOPs", str, list, dict, Budget), PlainSerializer(_kept_budget)] = ""
+    """Upper limits, as in 5GFLOPs,30Mparams."""
+    fit: Annotated[float | None, OrNone] = None
+    """The least share of the budget that the widths of each candidate are scaled to; none: they stay as they are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"limits": value} if isinstance(value, str) else value
+
+
+class GoalConfig(Model):
+    """What is wanted of candidates, and of how many."""
+
+    objectives: list[Named] = Field(default_factory=lambda: ["expressivity"])
+    """What candidates are ranked by: names, module:function, file.py:function, each with options."""
+    weights: list[float] = Field(default_factory=list)
+    """Of the objectives in a sum that is maximised; none of them: a Pareto front."""
+    rungs: list[Named] = Field(default_factory=list)
+    """Cheap stand-ins for the first objective, the cheapest first."""
+    eta: int = 3
+    """The best 1/eta of a rung go up."""
+    trials: int = 64
+    """Distinct candidates within the budget to evaluate, in total."""
+    trial_timeout: Annotated[Any, _is("a time, as in 5min", int, float, str, NoneType), OrNone] = None
+    """What one evaluation may take, in seconds or as 90s, 5min, 2h; none: any time."""
+
+
+class ProposalConfig(Model):
+    """Who proposes candidates. In short: the sampler alone."""
+
+    sampler: Named = "tpe"
+    """tpe, random, nsga2, evolution, brute; or module:factory, file.py:factory."""
+    pruner: Annotated[Named, OrNone] = None
+    """module:factory or file.py:factory of a pruner of Optuna's; none: every evaluation runs to its end."""
+    seed: int = 0
+    """Of proposals and scores."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"sampler": value} if isinstance(value, str) else value
+
+
+class WorkersConfig(Model):
+    """Who evaluates candidates in this run. In short: how many."""
+
+    number: int = 1
+    """Processes on this machine, or Ray tasks."""
+    launcher: Launcher = "local"
+    """What starts them."""
+    address: Annotated[str | None, OrNone] = None
+    """Of the Ray cluster; none: one on this machine."""
+    lease: float = LEASE
+    """Seconds without a sign of life after which a worker counts as dead."""
+    max_idle: int = MAX_IDLE
+    """Proposals in a row that may bring nothing to evaluate before a worker ends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"number": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class StudyConfig(Model):
+    """Where the study is. In short: its folder."""
+
+    out: Annotated[str | None, OrNone] = None
+    """A folder for the study and its results; one that holds a study goes on with it."""
+    storage: Annotated[str | None, OrNone] = None
+    """A database by its URL, in place of a journal in the folder."""
+    name: Annotated[str | None, OrNone] = None
+    """The study's name there; by default that of the folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"out": value} if isinstance(value, str) else value
+
+
+class SearchConfig(Model):
+    """All settings of a search."""
+
+    space: SpaceConfig = Field(default_factory=SpaceConfig)
+    """What is searched: source, overrides, start."""
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    """What a candidate may cost: limits, fit."""
+    goal: GoalConfig = Field(default_factory=GoalConfig)
+    """What is wanted: objectives, weights, rungs, eta, trials, trial_timeout."""
+    proposals: ProposalConfig = Field(default_factory=ProposalConfig)
+    """Who proposes: sampler, pruner, seed."""
+    workers: WorkersConfig = Field(default_factory=WorkersConfig)
+    """Who evaluates in this run: number, launcher, address, lease, max_idle."""
+    study: StudyConfig = Field(default_factory=StudyConfig)
+    """Where the study is: out, storage, name."""
+
+    def over(self, below: SearchConfig) -> SearchConfig:
+        """What is set here, and for the rest what `below` has."""
+        parts = {}
+        for name in SearchConfig.model_fields:
+            own: Model = getattr(self, name)
+            parts[name] = getattr(below, name).model_copy(
+                update={key: getattr(own, key) for key in own.model_fields_set}
+            )
+        return SearchConfig.model_construct(**parts)
+
+    def kept(self) -> dict[str, Any]:
+        """What a study keeps, as JSON: all but where it is and who works in this run."""
+        return self.model_dump(exclude={"workers", "study"}, exclude_none=True)
+
+
+def given(**parts: Mapping[str, Any]) -> SearchConfig:
+    """Settings from Python: those that are not None."""
+    return SearchConfig.model_validate(
+        {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
+    )

@@ -1,0 +1,85 @@
+"""Settings of a search as a YAML file: read for `--config`, with errors that point into it, and written beside a
+study, so that the same search can be made again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from blockforge.errors import BlockforgeError, Loc, Locs, Report, Source
+from blockforge.errors import Path as Place
+from blockforge.files import write_text
+from blockforge.search.budget import as_budget
+from blockforge.search.objectives import registry as objectives
+from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.folder import CONFIG
+from blockforge.spec.emit import dump_yaml
+from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.yaml.loader import Document, load_file
+from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.units import parse_duration
+
+_PLACE_OF_ITS_OWN = re.compile(r"^\w+:\d+:\d+: error\[[\w-]+\]: ")
+"""A budget says where in its text it is wrong; here the place is that in the file."""
+ConfigLike = SearchConfig | str | os.PathLike[str] | Mapping[str, Any]
+
+
+def read_config(source: ConfigLike | None) -> SearchConfig:
+    """Settings from a file, from a mapping, or as they are; None: none.
+
+    Raises: SpecError with every error that can be seen before the search, each with its place.
+    """
+    if source is None or isinstance(source, SearchConfig):
+        return source or SearchConfig()
+    document = _from_mapping(source) if isinstance(source, Mapping) else load_file(source)
+    report = Report(document.locs)
+    if not isinstance(document.tree, dict):
+        report.error("config", "settings are a mapping of keys", hint="as in space: tiny")
+        report.close()
+    try:
+        config = SearchConfig.model_validate(document.tree)
+    except ValidationError as e:
+        report_schema_errors(e, SearchConfig, report)
+        report.close()
+        raise
+    _check_names(config, report)
+    report.close()
+    return config
+
+
+def _from_mapping(source: Mapping[str, Any]) -> Document:
+    report = Report(Locs({(): (None, Loc(Source("<mapping>", ()), 1, 1))}))
+    tree = plain_data(source, report)
+    report.close()
+    return Document(tree, report.locs)
+
+
+def _check_names(config: SearchConfig, report: Report) -> None:
+    """What names and quantities say, as far as that needs no code of the user's."""
+    checks: list[tuple[Place, Any, Any]] = [
+        (("budget", "limits"), as_budget, config.budget.limits),
+        (("proposals", "sampler"), check_sampler, config.proposals.sampler),
+    ]
+    for key in ("objectives", "rungs"):
+        names = enumerate(getattr(config.goal, key))
+        checks += [(("goal", key, i), objectives.check_name, name) for i, name in names]
+    if config.goal.trial_timeout is not None:
+        checks.append((("goal", "trial_timeout"), parse_duration, config.goal.trial_timeout))
+    for path, check, value in checks:
+        try:
+            check(value)
+        except BlockforgeError as e:
+            message, _, hint = str(e).partition("\n  hint: ")
+            told = _PLACE_OF_ITS_OWN.sub("", message.partition("\n")[0])
+            report.error("value", told, path, hint=hint or None)
+
+
+def write_config(folder: Path, config: SearchConfig) -> None:
+    """Keep the settings of a study beside it; the space is written out in them."""
+    write_text(folder / CONFIG, dump_yaml(config.kept()))

@@ -1,0 +1,189 @@
+"""A study, resolved: its settings, and what they name, at hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from blockforge import __version__
+from blockforge.plugins import plugins
+from blockforge.compiler.graph import canonical
+from blockforge.errors import SearchError
+from blockforge.kernels import costs
+from blockforge.search.budget import as_budget
+from blockforge.search.objectives.measure import Direction, Measure, as_measure
+from blockforge.search.registry.describe import describe
+from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.space.load import fingerprint, load_space
+from blockforge.search.space.starts import find_starts
+from blockforge.search.study.config import SearchConfig
+from blockforge.spec import Spec
+from blockforge.units import Budget, parse_duration
+
+VERSION = f"{__version__}, graph {canonical.VERSION}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is.
+
+    Attributes:
+        config: its settings; the space, the budget and the starts stand in them as they were found.
+        space, budget, objectives, rungs: what the settings name.
+    """
+
+    config: SearchConfig
+    space: Spec
+    budget: Budget
+    objectives: tuple[Measure, ...]
+    rungs: tuple[Measure, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_sampler(self.config.proposals.sampler)
+        names = [m.name for m in self.objectives]
+        if len(set(names)) < len(names):
+            raise SearchError(f"objectives need names of their own, there are {', '.join(names)}")
+        if self.weights and len(self.weights) != len(self.objectives):
+            raise SearchError(f"{len(self.objectives)} objectives need as many weights, there are {len(self.weights)}")
+        if self.eta < 2:
+            raise SearchError("with rungs at most every second candidate goes up\n  hint: --eta 2 or more")
+        for rung in self.rungs:
+            if rung.direction != (first := self.objectives[0]).direction:
+                text = f"the rung {rung.text} is to {rung.direction}, what it stands for ({first.text}) is not"
+                raise SearchError(f"{text}\n  hint: all rungs of a search have one direction")
+        if self.fit is not None and not self.budget.limits:
+            raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of the objectives in a sum; none: with several objectives the study looks for a Pareto front."""
+        return tuple(float(weight) for weight in self.config.goal.weights)
+
+    @property
+    def eta(self) -> int:
+        """On each rung the best 1/eta go up."""
+        return self.config.goal.eta
+
+    @property
+    def fit(self) -> float | None:
+        """The least share of the budget that candidates are widened or narrowed to; None: they stay as they are."""
+        return self.config.budget.fit
+
+    @property
+    def seed(self) -> int:
+        """Of proposals and scores."""
+        return self.config.proposals.seed
+
+    @property
+    def sampler(self) -> str:
+        """The text of what proposes candidates."""
+        return str(describe(self.config.proposals.sampler))
+
+    @property
+    def target(self) -> int:
+        """Evaluated candidates that end the search."""
+        return self.config.goal.trials
+
+    @property
+    def trial_timeout(self) -> float | None:
+        """Seconds that one evaluation may take; None: any."""
+        timeout = self.config.goal.trial_timeout
+        return None if timeout is None else parse_duration(timeout)
+
+    @property
+    def starts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Candidates to begin with, the answers of each by its name."""
+        return dict(self.config.space.start)
+
+    @property
+    def levels(self) -> list[tuple[Measure, ...]]:
+        """What is measured on each rung, the lowest first."""
+        return [*((rung, *self.objectives[1:]) for rung in self.rungs), self.objectives]
+
+    @property
+    def directions(self) -> list[Direction]:
+        """One for each value that the study ranks by."""
+        return ["maximize"] if self.weights else [m.direction for m in self.objectives]
+
+    @property
+    def signs(self) -> tuple[float, ...]:
+        """1 for each value that is better when larger, -1 for the others."""
+        return tuple(1.0 if d == "maximize" else -1.0 for d in self.directions)
+
+    @property
+    def value_names(self) -> list[str]:
+        """What each value is called."""
+        return ["score"] if len(self.directions) == 1 else [m.name for m in self.objectives]
+
+    @property
+    def about(self) -> str:
+        """What the study ranks by, for a heading."""
+        if self.weights:
+            return " + ".join(f"{w:g} * {m.about}" for w, m in zip(self.weights, self.objectives, strict=True))
+        return ", ".join(m.about for m in self.objectives)
+
+    def values(self, measured: Sequence[float]) -> list[float]:
+        """What the study ranks by, from what the objectives gave."""
+        if not self.weights:
+            return list(measured)
+        signs = (m.sign for m in self.objectives)
+        return [sum(w * s * v for w, s, v in zip(self.weights, signs, measured, strict=True))]
+
+    @property
+    def objective(self) -> str:
+        """The objectives as text."""
+        texts = [m.text for m in self.objectives]
+        if self.weights:
+            texts = [f"{w:g} * {t}" for w, t in zip(self.weights, texts, strict=True)]
+        return (" + " if self.weights else ", ").join(texts)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a study to go on."""
+        identity: dict[str, Any] = {
+            "blockforge": VERSION,
+            "space": f"{self.space.name} ({fingerprint(self.space)})",
+            "budget": self.budget.as_dict(),
+            "memory": f"of the {costs.DEFAULT} backend",
+            "seed": self.seed,
+            "objective": self.objective,
+            "sampler": self.sampler,
+        }
+        if self.rungs:
+            identity["rungs"] = ", ".join(m.text for m in self.rungs) + f", eta {self.eta}"
+        return identity | ({"fit": self.fit} if self.fit is not None else {})
+
+
+def resolve(config: SearchConfig, earlier: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
+    """What settings name, found: the space, the budget, the objectives, the candidates to begin with.
+
+    Args:
+        earlier: candidates that the study was told to begin with before.
+    Raises: SearchError, SpecError, BudgetError.
+    """
+    space = load_space(config.space.source, config.space.overrides or None)
+    budget, seed = as_budget(config.budget.limits), config.proposals.seed
+    begin = config.space.start
+    starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
+    measures = [tuple(as_measure(o, seed) for o in group) for group in (config.goal.objectives, config.goal.rungs)]
+    return Plan(with_values(config, space, budget, starts), space, budget, *measures)
+
+
+def with_values(config: SearchConfig, space: Spec, budget: Budget, starts: Mapping[str, Any]) -> SearchConfig:
+    """Settings with what was found in the place of names, so that they say the same everywhere and later."""
+    return config.model_copy(
+        update={
+            "space": config.space.model_copy(update={"source": space, "overrides": {}, "start": dict(starts)}),
+            "budget": config.budget.model_copy(update={"limits": budget}),
+        }
+    )
+
+
+def announce(plan: Plan) -> None:
+    """Name the user's code that is run, and where it lies, on standard error: a line each."""
+    for measure in (*plan.objectives, *plan.rungs):
+        if measure.source is not None:
+            print(f"objective {measure.text}: runs {measure.source}", file=sys.stderr, flush=True)
+    for file in plugins():
+        print(f"plugin: runs {file}", file=sys.stderr, flush=True)

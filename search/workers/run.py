@@ -1,0 +1,156 @@
+"""A run of a search: its study opened or gone on with, worked on in this process or in others, its files written."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+
+from blockforge.errors import SearchError
+from blockforge.interrupts import EvaluationInterrupts
+from blockforge.search.budget import check_budget
+from blockforge.search.objectives.measure import check_remakable, is_remakable
+from blockforge.search.report.files import write_results
+from blockforge.search.result import SearchResult
+from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.space.load import differences
+from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
+from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.config_files import write_config
+from blockforge.search.study.folder import LOGS, read_space, write_place, write_space
+from blockforge.search.study.history import History
+from blockforge.search.study.journal import working_in
+from blockforge.search.study.lease import Lease
+from blockforge.search.study.place import StudyPlace
+from blockforge.search.study.plan import Plan, announce, resolve
+from blockforge.search.study.storage import open_study, opened, quiet_optuna, shown_url
+from blockforge.search.workers.launcher import WorkerSettings
+from blockforge.search.workers.session import Session
+from blockforge.search.workers.supervisor import supervise
+from blockforge.search.workers.trial_progress import Reporter, reporter
+from blockforge.spec import holes
+
+_RESUME = "nothing that was finished is lost; the same command goes on"
+
+
+def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult:
+    """Search as the settings say, over those of the study if there is one.
+
+    Raises: see `blockforge.search.search`.
+    """
+    check_sampler(config.proposals.sampler)
+    for what, number in (("trials", config.goal.trials), ("workers", config.workers.number)):
+        if number < 1:
+            raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
+    place = StudyPlace.of(config.study)
+    resumes = place.study_exists()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_optuna())
+        if resumes:
+            stack.enter_context(working_in(place.folder))
+        known = place.attributes() if resumes or place.storage else None
+        place.check_whole(known)
+        plan = _resolve(config, known if resumes else None)
+        alone = _is_alone(plan, place)
+        check_budget(plan.space, plan.budget, plan.fit)
+        if not resumes:
+            stack.enter_context(working_in(place.folder))
+        if progress:
+            announce(plan)
+        interrupts = stack.enter_context(EvaluationInterrupts())
+        try:
+            storage = stack.enter_context(opened(place.where, interrupts.stopped))
+            own = _Run(plan, place, storage, reporter(progress), interrupts)
+            return own.here() if alone else own.in_processes()
+        except OSError as e:  # what an objective raises is kept with its trial: this is the folder
+            raise SearchError(f"cannot write in {place.folder}: {e.strerror or e}\n  hint: {_RESUME}") from e
+
+
+def _resolve(config: SearchConfig, known: dict[str, Any] | None) -> Plan:
+    """The plan of a run: what is set now, over what the study keeps."""
+    if not known or IDENTITY not in known:  # without one its run died before it began
+        return resolve(config)
+    check_plugins(known)
+    before = stored_config(known)
+    return resolve(config.over(before), earlier=before.space.start)
+
+
+def _is_alone(plan: Plan, place: StudyPlace) -> bool:
+    """Whether this process evaluates all by itself; raises SearchError where others could not take part.
+
+    A single worker has a process of its own where an evaluation may have to be ended with it.
+    """
+    measures = [*plan.objectives, *plan.rungs]
+    workers = plan.config.workers
+    if workers.number > 1 or workers.launcher != "local":
+        place.check_shared()
+        check_remakable(measures)
+        return False
+    return plan.trial_timeout is None or place.where is None or not all(is_remakable(m) for m in measures)
+
+
+@dataclass
+class _Run:
+    """A search that is about to begin."""
+
+    plan: Plan
+    place: StudyPlace
+    storage: BaseStorage
+    reporter: Reporter
+    interrupts: EvaluationInterrupts
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+
+    def here(self) -> SearchResult:
+        """In this process."""
+        study = self._open()
+        with Lease(study, self.plan.config.workers.lease) as lease:
+            session = Session(self.plan, study, lease, self.interrupts)
+            self.reporter.start(self.plan.target, session.records, self.plan.signs)
+            try:
+                stopped = session.run(self.reporter, self.plan.config.workers.max_idle)
+            finally:
+                self.reporter.stop()
+        return self._result(session.history, stopped)
+
+    def in_processes(self) -> SearchResult:
+        """In processes of their own."""
+        study = self._open()
+        history = History(study, holes(self.plan.space), self.plan.signs, len(self.plan.levels))
+        self.reporter.start(self.plan.target, history.sync(), self.plan.signs)
+        where = self.place.storage or str(Path(self.place.where or "").resolve())
+        logs = self.place.folder / LOGS if self.place.folder is not None else None
+        settings = WorkerSettings(where, self.place.name, self.plan.config.workers, logs)
+        try:
+            stopped = supervise(settings, study, history, self.reporter, self.interrupts)
+        finally:
+            self.reporter.stop()
+        return self._result(history, stopped)
+
+    def _open(self) -> Study:
+        folder, plan = self.place.folder, self.plan
+        before = read_space(folder)
+        differs = differences(before, plan.space) if before else []
+        name, directions = self.place.name, plan.directions
+        study = open_study(self.storage, attributes(plan), differs, name=name, directions=directions)
+        if folder is not None:
+            write_space(folder, plan.space)
+            write_config(folder, plan.config)
+            if self.place.storage:
+                write_place(folder, shown_url(self.place.storage), self.place.name)
+        return study
+
+    def _result(self, history: History, stopped: str | None) -> SearchResult:
+        trials = [r for _, r in sorted(history.records.items())]
+        signal = self.interrupts.received if stopped else None
+        seconds = time.monotonic() - self.started
+        result = SearchResult(self.plan, trials, seconds, stopped, signal, self.place.folder)
+        if self.place.folder is not None:
+            write_results(result, self.place.folder)
+        return result
