@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
     from blockforge.integrations.hub import from_pretrained, push_to_hub, save_pretrained
     from blockforge.saving import load_model, load_weights, save_model
+    from blockforge.search.run import search
     from blockforge.spec import Spec, list_specs, load
     from blockforge.weights.files import Weights
 
@@ -76,12 +79,11 @@ __all__ = [
     "push_to_hub",
     "save_model",
     "save_pretrained",
+    "search",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":  # the package, which is its own function: bf.search(...)
-        return importlib.import_module("blockforge.search")
     if name not in _HOMES:
         raise AttributeError(f"module 'blockforge' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"blockforge.{_HOMES[name]}"), name)
@@ -91,3 +93,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package, whose `search` is the function of the subpackage of that name, in whatever order they are imported.
+
+    The import system sets `blockforge.search` to the subpackage once it is loaded; a plain attribute would then
+    change under its users' hands.
+    """
+
+    @property
+    def search(self) -> Any:
+        """`blockforge.search.search`."""
+        return vars(self).get("search") or importlib.import_module("blockforge.search").search
+
+    @search.setter
+    def search(self, value: Any) -> None:
+        if not isinstance(value, ModuleType):  # somebody's own, as a test puts it there
+            vars(self)["search"] = value
+
+
+sys.modules[__name__].__class__ = _Package

@@ -98,3 +98,10 @@ def test_settings_are_frozen_and_complete() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.goal.trials = 3  # type: ignore[misc]
     assert SearchConfig.model_validate(config.kept()).kept() == config.kept()
+
+
+def test_the_manuals_example_is_right(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "settings.yaml").write_text(page.partition("```yaml settings.yaml\n")[2].partition("```")[0])
+    config = read_config(tmp_path / "settings.yaml")
+    assert (config.workers.number, config.goal.trials, config.budget.fit) == (4, 200, None)
