@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from pydantic import ValidationError
 
 from blockforge.compiler import Architecture
@@ -34,7 +36,8 @@ def search(
     trials: int | None = None,
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
-    sampler: str | None = None,
+    sampler: str | BaseSampler | None = None,
+    pruner: str | BasePruner | None = None,
     overrides: Mapping[str, Any] | list[str] | None = None,
     objective: Objective | None = None,
     objectives: Sequence[Objective] | None = None,
@@ -65,7 +68,11 @@ def search(
         seed: makes proposals and scores reproducible, with one worker. Default: 0.
         out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are
             reached in total.
-        sampler: `tpe` (the default), `random`, `nsga2`, `evolution` or `brute`.
+        sampler: `tpe` (the default), `random`, `nsga2`, `evolution`, `brute`; or any sampler of Optuna's, as an object
+            or by the name of what makes it: `module:factory`, `file.py:factory`, with `:key=value` behind it. Its
+            random numbers come from `seed`. An object serves this process alone.
+        pruner: one of Optuna's, in the same ways; it cuts evaluations short, where the objective calls
+            `report(value, step)`.
         overrides: values of the space to replace by path, holes included.
         objective: what to maximise (or minimise, if it says so); see `blockforge.search.objectives.measure`. Default:
             `expressivity`.
@@ -98,7 +105,7 @@ def search(
             "objectives": _listed(wanted), "weights": _listed(weights), "rungs": _listed(rungs), "eta": eta,
             "trials": trials, "trial_timeout": trial_timeout,
         },
-        proposals={"sampler": sampler, "seed": seed},
+        proposals={"sampler": sampler, "pruner": pruner, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "lease": lease, "max_idle": max_idle,
         },

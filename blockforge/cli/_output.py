@@ -61,7 +61,10 @@ PrefixOption = Annotated[
 LeaseOption = Annotated[
     float | None,
     typer.Option(
-        min=1, metavar="SECONDS", help="How long a worker may be silent until it is taken for dead.", show_default="60.0"
+        min=1,
+        metavar="SECONDS",
+        help="How long a worker may be silent until it is taken for dead.",
+        show_default="60.0",
     ),
 ]
 SkipOption = Annotated[

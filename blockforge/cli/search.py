@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-class Sampler(str, Enum):  # noqa: UP042  (typer reads the values of such a class as choices)
-    """What proposes candidates."""
-
-    tpe = "tpe"
-    random = "random"
-    nsga2 = "nsga2"
-    evolution = "evolution"
-    brute = "brute"
-
-
 class Launcher(str, Enum):  # noqa: UP042
     """What runs the workers."""
 
@@ -69,7 +59,19 @@ def search(
         typer.Option(metavar="NAME[:...]", help="A cheap stand-in for the first objective; may be repeated."),
     ] = None,
     eta: Annotated[int | None, typer.Option(min=2, help="The best 1/eta of a rung go up.", show_default="3")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="What proposes candidates.", show_default="tpe")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Who proposes: tpe, random, nsga2, evolution, brute; or module:factory.",
+            show_default="tpe",
+        ),
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY", help="One of Optuna's, as in optuna.pruners:MedianPruner.", show_default="none"
+        ),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(metavar="SPEC,...", help="Specs that lie in the space, to begin with.")
     ] = None,
@@ -127,12 +129,14 @@ def search(
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
+      blockforge search --sampler optuna.samplers:CmaEsSampler --objective train:data=mnist5k,epochs=5
       blockforge search my_space.yaml --set stages.2.depth=12
       blockforge search --config runs/small/config.yaml --seed 1
     """
     from blockforge.errors import SearchError
     from blockforge.search import search as run
     from blockforge.search.report.summary import first_failure, report
+    from blockforge.search.samplers.registry import check_pruner, check_sampler
     from blockforge.search.study.config_files import read_config
     from blockforge.search.study.folder import has_study, read_place
 
@@ -141,11 +145,16 @@ def search(
             raise typer.BadParameter("give --resume or --out", param_hint="--resume")
         if not has_study(resume) and not read_place(resume):
             raise SearchError(f"there is no study in {resume}\n  hint: blockforge search --out {resume} starts one")
+    for name, check, value in (("--sampler", check_sampler, sampler or "tpe"), ("--pruner", check_pruner, pruner)):
+        try:
+            check(value)
+        except SearchError as e:
+            raise typer.BadParameter(str(e), param_hint=name) from None
     below = read_config(config)
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
         space, budget=budget, fit=fit, trials=trials, objectives=objective, weights=_weights(weights), rungs=rung,
-        eta=eta, sampler=sampler.value if sampler else None, start=start.split(",") if start else None, seed=seed,
+        eta=eta, sampler=sampler, pruner=pruner, start=start.split(",") if start else None, seed=seed,
         out=resume or out or below.study.out or default_folder(space, budget, seed, below), workers=workers,
         storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
         overrides=changes or None, trial_timeout=trial_timeout, lease=lease, config=below, progress=True,

@@ -39,7 +39,9 @@ def worker(
         raise SearchError(f"there is no study in {storage}\n  hint: blockforge search --out {storage} starts one")
     place = read_place(Path(storage)) if "://" not in storage else {}
     known = place.get("storage", storage), place.get("study", study)
-    reason, received = work(*known, reporter=reporter(True, Console(stderr=True)), lease=lease if lease is not None else LEASE)
+    reason, received = work(
+        *known, reporter=reporter(True, Console(stderr=True)), lease=lease if lease is not None else LEASE
+    )
     if reason is not None:
         print(f"ended early: {reason}")
     if received is not None:

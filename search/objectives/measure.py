@@ -20,6 +20,9 @@ written as text and made again by each worker:
 
 Values of options are numbers, true, false or text.
 
+An objective with a parameter `report` may call it on its way, `report(value, step)`; where the search has a pruner,
+that call raises `optuna.TrialPruned` once the candidate does not look good enough to go on.
+
 A study has one value a trial (one objective; or several with weights, whose signed sum is maximised) or one a
 direction (several without weights: a Pareto front). With rungs, cheap stand-ins take the place of the first
 objective on the lower rungs; see `rungs`.
@@ -27,6 +30,7 @@ objective on the lower rungs; see `rungs`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +44,8 @@ from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
 
 Direction = Literal["maximize", "minimize"]
+Report = Callable[[float, int], None]
+"""Takes a value on the way and its step."""
 
 
 class Objective(Protocol):
@@ -63,7 +69,7 @@ class Measure:
     name: str
     direction: Direction
     cost: float
-    call: Callable[[Architecture], Any] = field(compare=False, repr=False)
+    call: Callable[..., Any] = field(compare=False, repr=False)
     about: str = field(default="", compare=False)
     source: str | None = field(default=None, compare=False)
     """The user's file that its code is in."""
@@ -79,9 +85,23 @@ class Measure:
         """What turns a value into one that is larger when it is better."""
         return 1.0 if self.direction == "maximize" else -1.0
 
-    def __call__(self, arch: Architecture) -> tuple[float, dict[str, float]]:
-        """The value, and all figures by name. Raises: ScoreError if the value is not finite."""
-        answer = self.call(arch)
+    @property
+    def reports(self) -> bool:
+        """Whether it can tell values on its way, which a pruner goes by."""
+        try:
+            return "report" in inspect.signature(self.call).parameters
+        except (TypeError, ValueError):  # of some built-in callables nothing is known
+            return False
+
+    def __call__(self, arch: Architecture, report: Report | None = None) -> tuple[float, dict[str, float]]:
+        """The value, and all figures by name.
+
+        Args:
+            report: takes values on the way, and raises where that is the end.
+        Raises: ScoreError if the value is not finite.
+        """
+        more = {"report": report} if report is not None and self.reports else {}
+        answer = self.call(arch, **more)
         figures = dict(answer) if isinstance(answer, Mapping) else {self.name: answer}
         if self.name not in figures:
             raise ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 from typing import Any
 
 
@@ -12,8 +13,11 @@ def describe(value: Any) -> Any:
         return value
     if (text := getattr(value, "text", None)) is not None:  # a measure
         return text
+    kind = type(value)
+    if {"BaseSampler", "BasePruner"} & {base.__name__ for base in kind.__mro__}:
+        module = ".".join(takewhile(lambda part: not part.startswith("_"), kind.__module__.split(".")))
+        return f"{module}:{kind.__qualname__} (an object)"  # no text that could make it again with its settings
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return repr(value)
-    kind = type(value)
     module = getattr(value, "__module__", kind.__module__)
     return f"{module}:{getattr(value, '__qualname__', kind.__qualname__)}"

@@ -1,58 +1,47 @@
-"""Enumeration: every candidate of a space with countable holes once, in random order."""
+"""Enumeration: every candidate of a space with countable holes once, in random order.
+
+Why not Optuna's `BruteForceSampler` (which a search takes, too): it builds its tree of candidates anew from all trials
+for every single hole, so that a proposal takes longer with each trial; ours grows with the trials.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.errors import SearchError
-from blockforge.search.samplers.sampling import Choose, count, index_of, nth
+from blockforge.search.samplers.base import ProposalSampler
+from blockforge.search.samplers.choose import Choose
+from blockforge.search.samplers.memory import Memory
+from blockforge.search.space.parameters import count, nth
+from blockforge.search.space.tree import Node, Tree
 
 
-@dataclass
-class _Node:
-    """A hole under given values of the holes before it; without a name, the end of a candidate."""
+class Enumeration(ProposalSampler):
+    """Candidates that were not proposed before, until there is none left; then `study.optimize` ends."""
 
-    size: int = 0
-    below: dict[int, _Node] = field(default_factory=dict)
-    done: bool = False
+    def propose(self, study: Study, trial: FrozenTrial, memory: Memory, seeds: list[int]) -> Choose:
+        return unexplored(memory.tree, np.random.default_rng(seeds))
 
-
-class Tree:
-    """The candidates proposed so far. A hole may open others below it, so it is a tree and no grid."""
-
-    def __init__(self) -> None:
-        self.root = _Node()
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether there is no candidate left."""
-        return self.root.done
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Note a candidate. Spaces with a continuous hole have no tree."""
-        if not trial.params:  # its line in a journal was lost
-            return
-        node, passed = self.root, [self.root]
-        for name, value in trial.params.items():
-            distribution = trial.distributions[name]
-            size = count(distribution)
-            if size is None:
-                return
-            node.size = size
-            node = node.below.setdefault(index_of(distribution, value), _Node())
-            passed.append(node)
-        node.done = True
-        for node in reversed(passed[:-1]):
-            node.done = len(node.below) == node.size and all(n.done for n in node.below.values())
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """End the study with its last candidate."""
+        super().after_trial(study, trial, state, values)
+        memory = self.memory(study)
+        memory.sync(study)
+        memory.tree.add(trial)
+        if memory.tree.exhausted:
+            with contextlib.suppress(RuntimeError):  # nothing to stop outside of `optimize`
+                study.stop()
 
 
 def unexplored(tree: Tree, rng: np.random.Generator) -> Choose:
     """Values that together make a candidate that was not proposed before."""
-    place: list[_Node | None] = [tree.root]
+    place: list[Node | None] = [tree.root]
 
     def choose(name: str, distribution: BaseDistribution) -> object:
         size = count(distribution)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockforge.errors import BlockforgeError, SearchError
-from blockforge.search.samplers.sampling import scalar_of
 from blockforge.search.space.locate import locate
+from blockforge.search.space.parameters import scalar_of
 from blockforge.spec import Spec, SpecLike, holes, load
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blockforge.plugins import Source, needed, sources
 from blockforge.errors import SearchError
+from blockforge.plugins import Source, needed, sources
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives.measure import Measure, as_measure, as_read
 from blockforge.search.objectives.registry import is_packaged

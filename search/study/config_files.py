@@ -16,7 +16,7 @@ from blockforge.errors import Path as Place
 from blockforge.files import write_text
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives import registry as objectives
-from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.folder import CONFIG
 from blockforge.spec.emit import dump_yaml
@@ -65,6 +65,7 @@ def _check_names(config: SearchConfig, report: Report) -> None:
     checks: list[tuple[Place, Any, Any]] = [
         (("budget", "limits"), as_budget, config.budget.limits),
         (("proposals", "sampler"), check_sampler, config.proposals.sampler),
+        (("proposals", "pruner"), check_pruner, config.proposals.pruner),
     ]
     for key in ("objectives", "rungs"):
         names = enumerate(getattr(config.goal, key))

@@ -1,23 +1,16 @@
-"""What a worker knows of a study: every trial, read once, in the form that samplers, claims and rungs need."""
+"""What a worker knows of a study: every trial, read once, in the form that claims and rungs need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from blockforge.search.samplers import pareto
-from blockforge.search.samplers.brute import Tree
-from blockforge.search.samplers.tpe import Groups, Seen, see
+from blockforge.search.space.tree import Tree
+from blockforge.search.study import pareto
 from blockforge.search.study.records import EVALUATED, TrialRecord, losses, read_trial
 from blockforge.spec import Hole
-
-ELITE = 48
-_RECENT, _REFUSED = 112, 32
-_ENOUGH = 20
-"""Evaluated candidates on a rung from which on samplers learn from it and no longer from the one below."""
 
 
 class History:
@@ -33,7 +26,6 @@ class History:
         started: names of the candidates to start from that were proposed.
         log: finished trials in the order in which they were seen, without interrupted ones.
         tree: the candidates proposed so far; tells when there is none left.
-        groups: which holes occur together.
     """
 
     def __init__(self, study: Study, holes: Mapping[str, Hole], signs: Sequence[float], rungs: int = 1) -> None:
@@ -49,13 +41,7 @@ class History:
         self.tree = Tree()
         self.evaluated = 0
         self._trials: dict[int, FrozenTrial] = {}
-        self._told: list[list[int]] = [[] for _ in range(rungs)]
-        self._elites: list[list[TrialRecord]] = [[] for _ in range(rungs)]
-        self._refused: list[int] = []
-        self._least: list[int] = []
-        self._seen: dict[int, Seen] = {}
         self._read = 0
-        self.groups = Groups()
 
     def sync(self) -> list[TrialRecord]:
         """Read what has changed; the trials that have ended since."""
@@ -81,35 +67,8 @@ class History:
         for number, trial in self.running.items():
             if (trial.user_attrs.get("arch", {}).get("hash"), trial.user_attrs.get("rung", 0)) == key:
                 numbers.append(number)
-        found = min(numbers, default=None)
-        return None if found is None or (before is not None and found >= before) else found
-
-    def sample(self) -> list[Seen]:
-        """The trials that a model-based sampler learns from, at most a few hundred.
-
-        The best, the latest, the refused ones that are nearest to the budget, and what is running. A sampler that
-        saw all of them would take longer with each; TPE's good side is never more than 25 trials, all of them
-        among the best.
-        """
-        level = self.level
-        told = self._told[level]
-        chosen = {r.number for r in self._elites[level]} | set(told[-_RECENT:])
-        chosen |= set(self._least) | set(self._refused[-_REFUSED:])
-        return [self._seen[n] for n in sorted(chosen)] + [see(t) for _, t in sorted(self.running.items())]
-
-    @property
-    def level(self) -> int:
-        """The rung whose values samplers learn from: the highest one with enough of them."""
-        return max((i for i, rung in enumerate(self.rungs) if len(rung) >= _ENOUGH), default=0)
-
-    def latest(self, n: int) -> list[TrialRecord]:
-        """The last scored candidates of that rung."""
-        return self.rungs[self.level][-n:]
-
-    def elite(self, n: int) -> list[TrialRecord]:
-        """Its best candidates; where they are fewer, the refused ones nearest to the budget stand behind them."""
-        best = self._elites[self.level][:n]
-        return best + [self.records[i] for i in self._least[: n - len(best)]]
+        claimant = min(numbers, default=None)
+        return None if claimant is None or (before is not None and claimant >= before) else claimant
 
     def params(self, record: TrialRecord) -> Mapping[str, object]:
         """What Optuna keeps for the holes of a trial."""
@@ -142,18 +101,6 @@ class History:
             known = self.first.get(record.key)
             if known is None or record.number < known.number:
                 self.first[record.key] = record
-        if trial.state in (TrialState.PRUNED, TrialState.COMPLETE):
-            self._seen[record.number] = see(trial)
-            self.groups.add(trial)
-        if trial.state == TrialState.PRUNED:
-            self._refused.append(record.number)
-            self._least = sorted([*self._least, record.number], key=self._violation)[:_REFUSED]
-        elif trial.state == TrialState.COMPLETE:
-            self._told[record.rung].append(record.number)
         if record.state == "scored":
             self.rungs[record.rung].append(record)
-            self._elites[record.rung] = self.better([*self._elites[record.rung], record])[:ELITE]
         return record
-
-    def _violation(self, number: int) -> float:
-        return float(np.sum([v for v in self._trials[number].constraints.values() if v > 0]))

@@ -42,6 +42,7 @@ class Journal(JournalFileBackend):
         if path.exists() and not reading:
             with self.kernel_lock.held():
                 mend_end(path)
+        self._begins = {0: 0}
         super().__init__(str(path), lock_obj=self.kernel_lock)  # type: ignore[arg-type]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -60,14 +61,14 @@ class Journal(JournalFileBackend):
                 raise
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        number = log_number_from if log_number_from in self._log_number_offset else 0
+        number = log_number_from if log_number_from in self._begins else 0
         with open(self.path, "rb") as file:
-            file.seek(self._log_number_offset[number])
+            file.seek(self._begins[number])
             damaged: DamageError | None = None
             for line in iter(file.readline, b""):
                 if not line.endswith(b"\n"):
                     return  # it is being written, or was never finished
-                at = self._log_number_offset[number]
+                at = self._begins[number]
                 if damaged is not None:
                     if _follows(line, at):
                         raise damaged  # it is not the end of the file
@@ -78,7 +79,7 @@ class Journal(JournalFileBackend):
                     damaged = DamageError(self.path, number + 1, str(e))
                     continue
                 number += 1
-                self._log_number_offset[number] = at + len(line)
+                self._begins[number] = at + len(line)
                 if number > log_number_from:
                     yield log
             if damaged is not None and number == 0:

@@ -21,6 +21,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
+from blockforge.search.optuna_private import storage_of, study_id
 from blockforge.search.study.config import LEASE
 from blockforge.search.study.patience import PatientStorage
 
@@ -44,7 +45,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         _ALIVE_HERE.add(self.id)
-        self._say(self.study._storage)
+        self._say(storage_of(self.study))
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
         return self
@@ -76,7 +77,7 @@ class Lease:
     def _say(self, storage: BaseStorage, **more: Any) -> None:
         self.beats += 1
         life = {"beats": self.beats, "host": platform.node(), **_process(), **more}
-        storage.set_study_user_attr(self.study._study_id, _PREFIX + self.id, life)
+        storage.set_study_user_attr(study_id(self.study), _PREFIX + self.id, life)
 
 
 class Clock:
@@ -102,7 +103,7 @@ class Clock:
 
 def impatient(study: Study) -> BaseStorage:
     """A study's storage, whose errors come at once."""
-    storage = study._storage
+    storage = storage_of(study)
     return storage.inner if isinstance(storage, PatientStorage) else storage
 
 

@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.errors import SearchError
+from blockforge.search.optuna_private import trial_id as id_of
 
 DATABASE, FILE = 600.0, 60.0
 """Seconds for which a database, and a file, may be away."""
@@ -173,8 +174,8 @@ class PatientStorage(BaseStorage):
         assert template is not None
         for trial in reversed(self.inner.get_all_trials(study_id, deepcopy=False)):
             same = trial.user_attrs == template.user_attrs and trial.params == template.params
-            if trial._trial_id > self._made and same:
-                return trial._trial_id
+            if id_of(trial) > self._made and same:
+                return id_of(trial)
         return None
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockforge import __version__
-from blockforge.plugins import plugins
 from blockforge.compiler.graph import canonical
 from blockforge.errors import SearchError
 from blockforge.kernels import costs
+from blockforge.plugins import plugins
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives.measure import Direction, Measure, as_measure
 from blockforge.search.registry.describe import describe
-from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.space.load import fingerprint, load_space
 from blockforge.search.space.starts import find_starts
 from blockforge.search.study.config import SearchConfig
@@ -41,7 +41,6 @@ class Plan:
     rungs: tuple[Measure, ...] = ()
 
     def __post_init__(self) -> None:
-        check_sampler(self.config.proposals.sampler)
         names = [m.name for m in self.objectives]
         if len(set(names)) < len(names):
             raise SearchError(f"objectives need names of their own, there are {', '.join(names)}")
@@ -55,6 +54,23 @@ class Plan:
                 raise SearchError(f"{text}\n  hint: all rungs of a search have one direction")
         if self.fit is not None and not self.budget.limits:
             raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs")
+
+    def check_proposals(self) -> None:
+        """Raise SearchError where the sampler or the pruner cannot be had.
+
+        Pruners compare values on the way of one objective: rungs and sums have values of several.
+        """
+        check_sampler(self.config.proposals.sampler)
+        check_pruner(self.config.proposals.pruner)
+        if self.pruner is None:
+            return
+        if len(self.objectives) > 1 or self.rungs:
+            hint = "rungs go by the rank among several objectives: --rung"
+            raise SearchError(f"a pruner needs one objective and no rungs\n  hint: {hint}")
+        known = self.objectives[0]
+        if not known.reports:
+            text = f"the pruner has nothing to go by: {known.text} tells no values on its way"
+            raise SearchError(f"{text}\n  hint: def score(arch, report=None), which calls report(value, step)")
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -80,6 +96,11 @@ class Plan:
     def sampler(self) -> str:
         """The text of what proposes candidates."""
         return str(describe(self.config.proposals.sampler))
+
+    @property
+    def pruner(self) -> str | None:
+        """The text of what cuts evaluations short; None: nothing."""
+        return describe(self.config.proposals.pruner)
 
     @property
     def target(self) -> int:
@@ -152,6 +173,8 @@ class Plan:
         }
         if self.rungs:
             identity["rungs"] = ", ".join(m.text for m in self.rungs) + f", eta {self.eta}"
+        if self.pruner is not None:
+            identity["pruner"] = self.pruner
         return identity | ({"fit": self.fit} if self.fit is not None else {})
 
 
@@ -167,7 +190,9 @@ def resolve(config: SearchConfig, earlier: Mapping[str, Mapping[str, Any]] | Non
     begin = config.space.start
     starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
     measures = [tuple(as_measure(o, seed) for o in group) for group in (config.goal.objectives, config.goal.rungs)]
-    return Plan(with_values(config, space, budget, starts), space, budget, *measures)
+    plan = Plan(with_values(config, space, budget, starts), space, budget, *measures)
+    plan.check_proposals()
+    return plan
 
 
 def with_values(config: SearchConfig, space: Spec, budget: Budget, starts: Mapping[str, Any]) -> SearchConfig:

@@ -15,17 +15,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.costs import COSTS
-from blockforge.search.samplers import pareto
-from blockforge.search.samplers.sampling import label_of
+from blockforge.search.space.parameters import label_of
+from blockforge.search.study import pareto
 from blockforge.spec import Hole
 from blockforge.units import TRAINING
 
 Verdict = Literal[
-    "scored", "duplicate", "refused", "unfitted", "excluded", "invalid", "failed", "interrupted", "running"
+    "scored", "duplicate", "refused", "unfitted", "excluded", "invalid", "failed", "pruned", "interrupted", "running"
 ]
 """`scored`: evaluated. `duplicate`: the network of an earlier trial, whose values it takes. `refused`: over the
 budget. `unfitted`: no widths of it cost what `fit` wants. `excluded`: against a relation of the space. `invalid`: does
-not compile. `failed`: its evaluation raised, or its process died too often. `interrupted`: to be tried again."""
+not compile. `failed`: its evaluation raised, or its process died too often. `pruned`: its evaluation was cut short,
+because it did not look good. `interrupted`: to be tried again."""
 
 LABELS: dict[Verdict, str] = {
     "refused": "over budget",
@@ -34,11 +35,12 @@ LABELS: dict[Verdict, str] = {
     "duplicate": "duplicate",
     "invalid": "invalid",
     "failed": "failed",
+    "pruned": "pruned",
     "interrupted": "interrupted",
 }
 """What became of candidates that have no score, in words, in the order in which they are told."""
 
-EVALUATED: tuple[Verdict, ...] = ("scored", "failed")
+EVALUATED: tuple[Verdict, ...] = ("scored", "failed", "pruned")
 """What counts towards `--trials`."""
 
 UNBUILT: tuple[Verdict, ...] = ("refused", "unfitted", "excluded", "invalid")
@@ -104,14 +106,31 @@ def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_byte
     return {**found, "widths": dict(widths)} if widths else found
 
 
-def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
-    """The record of a stored trial."""
-    outcome: dict[str, Any] = {"state": "running"}
-    if trial.state.is_finished():
-        outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
+def verdict_of(trial: FrozenTrial) -> Verdict:
+    """What became of a trial of any study; plain Optuna knows complete, failed, pruned and broken constraints."""
+    if not trial.state.is_finished():
+        return "running"
+    if WORKER in trial.user_attrs or OUTCOME in trial.user_attrs:
+        return _outcome(trial)["state"]
+    if trial.state == TrialState.COMPLETE:
+        return "scored"
+    if trial.state == TrialState.FAIL:
+        return "failed"
+    return "refused" if any(by > 0 for by in trial.constraints.values()) else "pruned"
+
+
+def _outcome(trial: FrozenTrial) -> dict[str, Any]:
+    """What its worker wrote of a finished trial."""
+    outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
     if outcome["state"] == "refused":  # studies of earlier versions tell the reason in the constraints alone
         kinds = {name.partition("[")[0] for name, by in trial.constraints.items() if by > 0}
         outcome["state"] = "excluded" if "require" in kinds else "unfitted" if "fit" in kinds else "refused"
+    return outcome
+
+
+def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
+    """The record of a stored trial."""
+    outcome = _outcome(trial) if trial.state.is_finished() else {"state": "running"}
     values = outcome.pop("values", None)
     if values is not None:
         outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
@@ -124,7 +143,7 @@ def final_state(outcome: Mapping[str, Any]) -> TrialState:
     """What Optuna is told of a trial with this outcome."""
     if outcome.get("values") is not None:
         return TrialState.COMPLETE
-    return TrialState.PRUNED if outcome["state"] in UNBUILT else TrialState.FAIL
+    return TrialState.PRUNED if outcome["state"] in (*UNBUILT, "pruned") else TrialState.FAIL
 
 
 def _cut_off(trial: FrozenTrial) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from optuna.study import Study
 from blockforge.errors import SearchError, did_you_mean
 from blockforge.extras import need
 from blockforge.search.objectives.measure import Direction
+from blockforge.search.optuna_private import engine_of
 from blockforge.search.study import patience
 from blockforge.search.study.attributes import IDENTITY, read_identity
 from blockforge.search.study.journal import JOURNAL, Journal
@@ -91,7 +92,7 @@ def opened(
 
 def _close(storage: BaseStorage) -> None:
     storage.remove_session()
-    engine = getattr(getattr(storage, "_backend", None), "engine", None)
+    engine = engine_of(storage)
     if engine is not None:
         engine.dispose()
     elif isinstance(storage, optuna.storages.GrpcStorageProxy):

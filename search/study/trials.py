@@ -10,41 +10,42 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from blockforge.search.optuna_private import storage_of, study_id, trial_id
 from blockforge.search.study.patience import PatientStorage
 from blockforge.search.study.records import DEATH, OUTCOME, WORKER, final_state
 
 
 def make_trial(study: Study, template: FrozenTrial) -> int:
     """Put a trial into the storage, whole; its number."""
-    trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
-    return study._storage.get_trial_number_from_id(trial_id)
+    storage = storage_of(study)
+    return storage.get_trial_number_from_id(storage.create_new_trial(study_id(study), template_trial=template))
 
 
 def flush(study: Study) -> None:
     """Bring what was written to the disk, where the storage does not do so by itself."""
-    if isinstance(study._storage, PatientStorage):
-        study._storage.flush()
+    if isinstance(storage := storage_of(study), PatientStorage):
+        storage.flush()
 
 
 def close_trial(study: Study, number: int, outcome: Mapping[str, Any]) -> bool:
     """Write a trial's outcome and finish it; False if somebody else did, who took this worker for dead."""
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    storage = storage_of(study)
+    own = storage.get_trial_id_from_study_id_trial_number(study_id(study), number)
     try:
-        storage.set_trial_user_attr(trial_id, OUTCOME, dict(outcome))
+        storage.set_trial_user_attr(own, OUTCOME, dict(outcome))
     except UpdateFinishedTrialError:
         return False
-    return tell_outcome(study, trial_id, outcome)
+    return tell_outcome(study, own, outcome)
 
 
-def tell_outcome(study: Study, trial_id: int, outcome: Mapping[str, Any]) -> bool:
-    """Finish a trial as its outcome says; False if it was finished."""
-    return _finish(study, trial_id, final_state(outcome), outcome.get("values"))
+def tell_outcome(study: Study, own: int, outcome: Mapping[str, Any]) -> bool:
+    """Finish a trial as its outcome says; False if it was finished. `own` is its id in the storage."""
+    return _finish(study, own, final_state(outcome), outcome.get("values"))
 
 
-def _finish(study: Study, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+def _finish(study: Study, own: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
     try:
-        study._storage.set_trial_state_values(trial_id, state, values)
+        storage_of(study).set_trial_state_values(own, state, values)
     except UpdateFinishedTrialError:
         return False
     return True
@@ -65,11 +66,11 @@ def recover(study: Study, dead: Callable[[set[str]], set[str]], death: Mapping[s
     for trial in (t for t in left if t.user_attrs.get(WORKER, "") in gone):
         outcome = trial.user_attrs.get(OUTCOME)
         if outcome is not None:
-            tell_outcome(study, trial._trial_id, outcome)
+            tell_outcome(study, trial_id(trial), outcome)
         else:
             with contextlib.suppress(UpdateFinishedTrialError):
                 if death is not None:
-                    study._storage.set_trial_user_attr(trial._trial_id, DEATH, dict(death))
-            _finish(study, trial._trial_id, TrialState.FAIL)
+                    storage_of(study).set_trial_user_attr(trial_id(trial), DEATH, dict(death))
+            _finish(study, trial_id(trial), TrialState.FAIL)
         freed.append(trial.number)
     return freed

@@ -17,7 +17,7 @@ from blockforge.search.budget import check_budget
 from blockforge.search.objectives.measure import check_remakable, is_remakable
 from blockforge.search.report.files import write_results
 from blockforge.search.result import SearchResult
-from blockforge.search.samplers.registry import check_sampler
+from blockforge.search.samplers.registry import check_pruner, check_sampler, check_shareable, is_handed_over
 from blockforge.search.space.load import differences
 from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
 from blockforge.search.study.config import SearchConfig
@@ -44,6 +44,7 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
     Raises: see `blockforge.search.search`.
     """
     check_sampler(config.proposals.sampler)
+    check_pruner(config.proposals.pruner)
     for what, number in (("trials", config.goal.trials), ("workers", config.workers.number)):
         if number < 1:
             raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
@@ -86,12 +87,15 @@ def _is_alone(plan: Plan, place: StudyPlace) -> bool:
     A single worker has a process of its own where an evaluation may have to be ended with it.
     """
     measures = [*plan.objectives, *plan.rungs]
-    workers = plan.config.workers
+    workers, proposals = plan.config.workers, plan.config.proposals
     if workers.number > 1 or workers.launcher != "local":
         place.check_shared()
         check_remakable(measures)
+        check_shareable(proposals.sampler, "sampler")
+        check_shareable(proposals.pruner, "pruner")
         return False
-    return plan.trial_timeout is None or place.where is None or not all(is_remakable(m) for m in measures)
+    objects = is_handed_over(proposals.sampler) or is_handed_over(proposals.pruner)
+    return plan.trial_timeout is None or place.where is None or objects or not all(map(is_remakable, measures))
 
 
 @dataclass

@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from optuna import TrialPruned
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.candidates import compile_candidate
@@ -34,10 +35,12 @@ from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.interrupts import EvaluationInterrupts, Overtime, Stopped
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
-from blockforge.search.objectives.measure import Measure
-from blockforge.search.samplers.rungs import next_promotion
-from blockforge.search.samplers.sampling import Choose, Draft, chooser, fixed, scalar_of, uniform
+from blockforge.search.objectives.measure import Measure, Report
+from blockforge.search.samplers.choose import Choose, fixed, uniform
+from blockforge.search.samplers.memory import ENOUGH
+from blockforge.search.samplers.registry import goes_through_all, make_pruner, make_sampler
 from blockforge.search.space.fit import fit
+from blockforge.search.space.parameters import scalar_of
 from blockforge.search.space.widths import Widths
 from blockforge.search.study.config import MAX_IDLE
 from blockforge.search.study.history import History
@@ -54,6 +57,9 @@ from blockforge.search.study.records import (
     final_state,
 )
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
+from blockforge.search.workers.draft import Draft
+from blockforge.search.workers.proposals import Proposals
+from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
@@ -101,11 +107,20 @@ class Session:
         self.holes = holes(plan.space)
         self.history = History(study, self.holes, plan.signs, len(plan.levels))
         self.watch = Watch(study, lease.seconds, lease.steady)
+        sampler = make_sampler(plan.config.proposals.sampler, plan.seed, stream)
+        pruner = make_pruner(plan.config.proposals.pruner)
+        self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None)
+        self.goes_through_all = goes_through_all(sampler)
         self._under_way: int | None = None
         self._smallest: dict[str, Any] | None = None
         self._looked = float("-inf")
         self.recover()
         self.history.sync()
+
+    def _is_shown(self, trial: FrozenTrial) -> bool:
+        """Whether a sampler that knows no rungs may see a trial: values of different rungs are not comparable."""
+        level = max((i for i, rung in enumerate(self.history.rungs) if len(rung) >= ENOUGH), default=0)
+        return trial.state != TrialState.COMPLETE or trial.user_attrs.get("rung", 0) == level
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -150,7 +165,8 @@ class Session:
         for name, params in self.plan.starts.items():
             if name not in self.history.started:
                 return Task(params, {"start": name})
-        fresh = self.history.evaluated < self.plan.target and not self.history.tree.exhausted
+        exhausted = self.history.tree.exhausted or self.proposals.over
+        fresh = self.history.evaluated < self.plan.target and not exhausted
         if self.plan.rungs and (best := next_promotion(self.history, self.plan.eta, last=not fresh)):
             return Task(self.history.params(best), {"rung": best.rung + 1, "promoted_from": best.number})
         under_way = sum(t.user_attrs.get("rung", 0) == 0 for t in self.history.running.values())
@@ -165,7 +181,8 @@ class Session:
 
     def step(self, task: Task) -> TrialRecord | None:
         """One trial, from the proposal to its outcome; None if another worker took it over."""
-        draft = Draft(self._chooser(task))
+        draft = Draft()
+        self._choose(draft, task)
         try:
             arch, widths = self._compile(draft)
         except SpecError as e:
@@ -193,21 +210,20 @@ class Session:
             if self.history.records[waiting].key == key:  # proposed anew: that counts as the next attempt
                 task = self._retry(waiting)
                 break
-        number = make_trial(
-            self.study,
-            draft.trial(
-                TrialState.RUNNING, user_attrs={**attrs, WORKER: self.lease.id, **task.origin}, constraints=shares
-            ),
-        )
+        own = {**attrs, WORKER: self.lease.id, **task.origin}
+        notes = self.proposals.notes(shares, TrialState.RUNNING, None)
+        trial = draft.trial(TrialState.RUNNING, user_attrs=own, system_attrs=notes, constraints=shares)
+        number = make_trial(self.study, trial)
+        self.proposals.written(number)
         self.history.sync()
         if (first := self.history.claimed(key, before=number)) is not None:
             return self._close(number, self._duplicate(first))
         self._under_way = number
-        return self._close(number, self._evaluate(arch, self.plan.levels[task.rung]), evaluated=True)
+        return self._close(number, self._evaluate(arch, self.plan.levels[task.rung], number), evaluated=True)
 
     def _compile(self, draft: Draft) -> tuple[Architecture, dict[str, Any]]:
         """The network of a draft, fitted to the budget if that is wanted, and the widths that this changed."""
-        if self.plan.sampler == "brute":  # which goes through all combinations, right or not
+        if self.goes_through_all:  # all combinations, right or not
             arch = compile_spec(self.plan.space, ask=draft.ask)
         else:
             arch = compile_candidate(self.plan.space, draft.ask, mended=draft.mend)
@@ -232,25 +248,39 @@ class Session:
         known = self.history.records.get(first)
         return outcome | ({"values": list(known.values)} if known is not None and known.values is not None else {})
 
-    def _evaluate(self, arch: Architecture, measures: tuple[Measure, ...]) -> dict[str, Any]:
+    def _evaluate(self, arch: Architecture, measures: tuple[Measure, ...], number: int) -> dict[str, Any]:
         started = time.perf_counter()
         measured: dict[str, float] = {}
         figures: dict[str, float] = {}
         try:
             with self.interrupts.evaluation(self.plan.trial_timeout):
                 for measure in sorted(measures, key=lambda m: m.cost):
-                    measured[measure.name], more = measure(arch)
+                    measured[measure.name], more = measure(arch, self._report(number))
                     figures |= more
         except Stopped:
             return {"state": "interrupted", "reason": "it was stopped"}
         except Overtime:
             return self._late() | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
+        except TrialPruned as e:
+            return {"state": "pruned", "reason": str(e)}
         except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
             outcome = {"state": "failed", "reason": _told(e)[:300]}
             return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
         values = self.plan.values([measured[m.name] for m in measures])
         seconds = round(time.perf_counter() - started, 3)
         return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
+
+    def _report(self, number: int) -> Report | None:
+        """What an objective tells its values on the way, where a pruner wants to know; it ends with TrialPruned."""
+        if self.proposals.pruner is None:
+            return None
+        trial = self.study.get_trials(deepcopy=False)[number]
+
+        def report(value: float, step: int) -> None:
+            if self.proposals.prunes(trial, float(value), int(step)):
+                raise TrialPruned(f"pruned at step {step}: {float(value):.4g}")
+
+        return report
 
     def _late(self) -> dict[str, Any]:
         return {"state": "failed", "reason": f"it took longer than --trial-timeout {self.plan.trial_timeout:g}s"}
@@ -271,13 +301,15 @@ class Session:
     ) -> TrialRecord | None:
         """Write a trial that has ended before anything was evaluated."""
         own = {**(attrs or {}), OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
-        trial = draft.trial(
-            final_state(outcome), values=outcome.get("values"), user_attrs=own, constraints=constraints or {}
-        )
+        state, values, limits = final_state(outcome), outcome.get("values"), constraints or {}
+        notes = self.proposals.notes(limits, state, values)
+        trial = draft.trial(state, values=values, user_attrs=own, system_attrs=notes, constraints=limits)
         return self._ended(make_trial(self.study, trial))
 
     def _close(self, number: int, outcome: dict[str, Any], evaluated: bool = False) -> TrialRecord | None:
         """Write the outcome of a trial, and bring what it cost to find to the disk."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        self.proposals.ended(trial, final_state(outcome), outcome.get("values"))
         if not close_trial(self.study, number, outcome):
             return None
         if evaluated:
@@ -288,17 +320,22 @@ class Session:
         self.history.sync()
         return self.history.records.get(number)
 
-    def _chooser(self, task: Task) -> Choose:
-        """Interrupted trials do not count: what comes after them is as it would be without the stop."""
+    def _choose(self, draft: Draft, task: Task) -> None:
+        """Say how the values of a draft are chosen.
+
+        Interrupted trials do not count: what comes after them is as it would be without the stop.
+        """
         log = self.history.log
         seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
-        if task.params is not None:
-            return fixed(task.params, uniform(np.random.default_rng(seeds)))
-        if self._scarce(log[-_SCARCE:]) and self.plan.sampler != "brute":
-            return self._near_the_smallest(seeds)
         stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
-        sampler = "random" if stuck and self.plan.sampler != "brute" else self.plan.sampler
-        return chooser(sampler, self.history, seeds)
+        if task.params is not None:
+            draft.choose = fixed(task.params, uniform(np.random.default_rng(seeds)))
+        elif not self.goes_through_all and self._scarce(log[-_SCARCE:]):
+            draft.choose = self._near_the_smallest(seeds)
+        elif not self.goes_through_all and stuck:
+            draft.choose = uniform(np.random.default_rng(seeds))
+        else:
+            self.proposals.begin(draft, seeds, len(self.history.records) + len(self.history.running))
 
     @staticmethod
     def _scarce(latest: list[TrialRecord]) -> bool:
@@ -310,8 +347,8 @@ class Session:
         """Where hardly any candidate keeps the budget: the smallest one, in a few holes like a random one."""
         rng = np.random.default_rng(seeds)
         if self._smallest is None:
-            found = smallest_candidate(self.plan.space, self.plan.budget)
-            self._smallest = {name: scalar_of(self.holes[name], value) for name, value in found.answers.items()}
+            answers = smallest_candidate(self.plan.space, self.plan.budget).answers
+            self._smallest = {name: scalar_of(self.holes[name], value) for name, value in answers.items()}
         share = rng.choice([0.0, 0.1, 0.3])
         kept = {name: value for name, value in self._smallest.items() if rng.random() >= share}
         return fixed(kept, uniform(rng))

@@ -14,10 +14,11 @@ from optuna.samplers import TPESampler
 import blockforge as bf
 from blockforge.search import SearchError, search
 from blockforge.search.samplers.evolution import mutated
-from blockforge.search.samplers.pareto import crowding, order, ranks
 from blockforge.search.samplers.registry import SAMPLERS
-from blockforge.search.samplers.sampling import Draft, chooser, count, index_of, nth
-from blockforge.search.study.history import History
+from blockforge.search.samplers.tpe import BoundedTPE
+from blockforge.search.space.parameters import count, index_of, nth
+from blockforge.search.study.pareto import crowding, order, ranks
+from blockforge.search.workers.draft import Draft
 from blockforge.spec import Spec, holes
 
 
@@ -52,16 +53,16 @@ def test_tpe_proposes_what_optunas_does(tiny: Spec, several: bool) -> None:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seed = int(np.random.SeedSequence([3, 4]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([3, 40]).generate_state(1)[0])
         theirs = TPESampler(multivariate=True, group=True, constant_liar=False, seed=seed)
-    history = History(study, own, [1.0, -1.0][: 1 + several])
-    history.sync()
-    choose = chooser("tpe", history, [3, 4])
+    ours = BoundedTPE(seed=3)
     trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     expected = theirs.sample_relative(study, trial, theirs.infer_relative_search_space(study, trial))
-    draft = Draft(choose)
+    ours.before_trial(study, trial)
+    draft = Draft(lambda name, distribution: ours.sample_independent(study, trial, name, distribution))
     for hole in own.values():
         draft.ask(hole)
+    assert ours.memory(study).counted == 40
     assert len(expected) == len(own)
     assert draft.params == expected
 

@@ -6,9 +6,10 @@ import pytest
 
 import blockforge as bf
 from blockforge.search import SearchError, list_spaces, load_space
-from blockforge.search.samplers.sampling import check_sampler, label_of
+from blockforge.search.samplers.registry import check_sampler
 from blockforge.search.space.load import check_requirements, differences, fingerprint, values
 from blockforge.search.space.locate import NotInSpaceError, locate
+from blockforge.search.space.parameters import label_of
 from blockforge.search.space.statistics import sample_costs
 from blockforge.spec import Hole, Spec, fill, holes
 from blockforge.units import Budget

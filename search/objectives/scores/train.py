@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.network import open_cached
-from blockforge.train import fit
+from blockforge.train import EpochRecord, fit
+from blockforge.train.epoch_progress import EpochProgress
+
+if TYPE_CHECKING:
+    from blockforge.search.objectives.measure import Report
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,29 @@ class Train:
         length = f"{self.epochs} epochs of " if self.epochs is not None else ""
         return f"top-1 on {self.data} after {length}the recipe {self.recipe}"
 
-    def __call__(self, arch: Architecture) -> dict[str, float]:
-        """Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more."""
+    def __call__(self, arch: Architecture, report: Report | None = None) -> dict[str, float]:
+        """The accuracy; `report` is told that of each epoch.
+
+        Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more.
+        """
         folder = Path(self.out) / f"{arch.hash}-{self.seed}" if self.out is not None else None
-        found = fit(
+        result = fit(
             arch, open_cached(self.data), self.recipe, epochs=self.epochs, seed=self.seed, out=folder,
             overrides={"num_classes": len(open_cached(self.data).classes)},
+            progress=_Reporting(report) if report is not None else False,
         )  # fmt: skip
-        return {self.name: found.final, "loss": found.history[-1].val_loss, "train_seconds": found.seconds}
+        return {self.name: result.final, "loss": result.history[-1].val_loss, "train_seconds": result.seconds}
+
+
+class _Reporting(EpochProgress):
+    """Tells the accuracy of each epoch; what that raises ends the run."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.report(record.top1, record.epoch)
 
 
 train = Train

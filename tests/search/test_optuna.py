@@ -1,0 +1,220 @@
+"""Optuna through its front door: its samplers and pruners in our search, our samplers in its studies."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+import blockforge as bf
+from blockforge.cli import main
+from blockforge.errors import SearchError
+from blockforge.search import SearchResult, open_result, search
+from blockforge.search.samplers.registry import SAMPLERS, make_sampler
+from blockforge.spec import Spec
+
+SEARCH = Path(__file__).parents[2] / "search"
+TINY = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
+
+
+def size(arch: bf.Architecture) -> float:
+    return float(arch.params)
+
+
+def rosy(trial: optuna.Trial) -> float:
+    kind = trial.suggest_categorical("kind", ["none", "deep"])
+    depth = trial.suggest_int("depth", 1, 3) if kind == "deep" else 0
+    return depth + trial.suggest_int("width", 8, 32, step=8) / 8
+
+
+# --- ours in plain studies
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_our_samplers_serve_plain_studies(name: str) -> None:
+    def run() -> optuna.Study:
+        study = optuna.create_study(direction="maximize", sampler=make_sampler(name, 1))
+        study.optimize(rosy, n_trials=30)
+        return study
+
+    studies = [run(), run()]
+    assert [t.params for t in studies[0].trials] == [t.params for t in studies[1].trials]
+    assert studies[0].best_value >= 6
+    if name == "brute":  # 3 * 4 with a depth, 4 without: each once, and then it ends by itself
+        assert len(studies[0].trials) == len({tuple(t.params.items()) for t in studies[0].trials}) == 16
+
+
+@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+def test_our_samplers_serve_several_values_threads_and_failures(name: str) -> None:
+    def both(trial: optuna.Trial) -> tuple[float, float]:
+        x = trial.suggest_float("x", 0, 1)
+        if trial.number % 7 == 3:
+            raise ValueError
+        return x, (1 - x) ** 2
+
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=make_sampler(name, 0))
+    study.optimize(both, n_trials=40, n_jobs=2, catch=(ValueError,))
+    values = [t.params["x"] for t in study.trials]
+    assert len(set(values)) == 40, "nobody proposes the same twice"
+
+
+# --- Optuna's in our search
+
+
+def quiet(make: Callable[[], BaseSampler]) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are experimental
+        return make()
+
+
+GRID = {
+    "stages.0.dim": [8, 16], "stages.0.depth": [1], "stages.1.dim": [16, 24], "stages.1.depth": [1, 2],
+    "stages.1.layers": ["dw"], "blocks.dw.0.kernel_size": [3], "blocks.dw.1.mlp_ratio": [1],
+    "stages.1.connect": ["none"],
+}  # fmt: skip
+THEIRS: dict[str, Callable[[], BaseSampler]] = {
+    "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=4),
+    "random": lambda: optuna.samplers.RandomSampler(),
+    "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=4),
+    "qmc": lambda: optuna.samplers.QMCSampler(seed=0),
+    "gp": lambda: optuna.samplers.GPSampler(n_startup_trials=6),
+    "brute": lambda: optuna.samplers.BruteForceSampler(),
+    "grid": lambda: optuna.samplers.GridSampler(GRID),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", THEIRS)
+def test_their_samplers_serve_our_search(tiny: Spec, name: str, tmp_path: Path) -> None:
+    trials = {"gp": 7, "grid": 8}.get(name, 12)
+
+    def run(trials: int, out: Path | None = None) -> SearchResult:
+        sampler = quiet(THEIRS[name])
+        return search(tiny, trials=trials, objective=size, budget="900KFLOPs", sampler=sampler, seed=3, out=out)
+
+    whole = run(trials)
+    assert whole.evaluated == trials
+    assert all(bf.compile(whole.spec(t)).hash == t.hash for t in whole.ranked[:2])
+    for count in (trials - 4, trials):  # stopped in between, it is the same study
+        parts = run(count, tmp_path)
+    assert [t.holes for t in parts.trials] == [t.holes for t in whole.trials]
+
+
+def test_cma_es_serves_our_search(tiny: Spec) -> None:
+    pytest.importorskip("cmaes")
+    sampler = quiet(lambda: optuna.samplers.CmaEsSampler(n_startup_trials=4))
+    assert search(tiny, trials=10, objective=size, sampler=sampler).evaluated == 10
+
+
+def test_a_sampler_that_says_it_is_over_ends_the_search(few: Spec) -> None:
+    result = search(few, trials=50, objective=size, sampler=quiet(optuna.samplers.BruteForceSampler))
+    assert (result.evaluated, result.stopped) == (6, "every candidate of the space was proposed")
+
+
+def test_a_sampler_that_fails_is_told_by_name(tiny: Spec) -> None:
+    sampler = quiet(lambda: optuna.samplers.GridSampler({"other": [1]}))
+    with pytest.raises(
+        SearchError, match=r"the sampler optuna.samplers:GridSampler \(an object\) failed: ValueError: "
+    ):
+        search(tiny, trials=2, objective=size, sampler=sampler)
+
+
+# --- by name, and as objects
+
+
+def test_a_sampler_by_the_name_of_its_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "own_samplers.py").write_text(
+        "import optuna\nSEEN = []\n"
+        "def make(seed, startup=5):\n    SEEN.append((seed, startup))\n"
+        "    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)\n"
+        "def wrong():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    command = ["search", str(TINY), "--objective", "params", "--trials", "3", "--out", "run"]
+    assert main([*command, "--sampler", "own_samplers.py:make:startup=2", "--seed", "9", "--workers", "2"]) == 0
+    assert open_result("run").plan.sampler == "own_samplers.py:make:startup=2"
+    assert main([*command, "--sampler", "own_samplers.py:wrong", "--out", "other"]) == 1
+    assert "own_samplers.py:wrong gives int, and no BaseSampler of Optuna's" in capsys.readouterr().err
+    assert main(["search", str(TINY), "--sampler", "optuna.samplers:RandomSampler", "--objective", "params",
+                 "--trials", "2", "--out", "third"]) == 0  # fmt: skip
+    assert main([*command, "--sampler", "random"]) == 1
+    told = capsys.readouterr().err
+    assert "sampler: the study has own_samplers.py:make:startup=2, this run random" in told
+
+
+def test_an_object_serves_its_process_alone(tiny: Spec, tmp_path: Path) -> None:
+    sampler = optuna.samplers.RandomSampler()
+    first = search(tiny, trials=3, objective="params", sampler=sampler, out=tmp_path)
+    assert first.plan.sampler == "optuna.samplers:RandomSampler (an object)"
+    with pytest.raises(SearchError, match=r"was handed over as an object, which is gone\n  hint: hand it over again"):
+        search(trials=5, out=tmp_path)
+    assert search(trials=5, out=tmp_path, sampler=optuna.samplers.RandomSampler()).evaluated == 5
+    assert open_result(tmp_path).evaluated == 5, "reading needs no sampler"
+    with pytest.raises(SearchError, match=r"workers cannot make the sampler optuna.samplers:RandomSampler"):
+        search(tiny, trials=5, objective="params", sampler=sampler, workers=2, out=tmp_path / "two")
+    with pytest.raises(SearchError, match=r"a sampler is a name or a BaseSampler of Optuna's, not builtins:NoneType"):
+        search(tiny, sampler=None.__repr__)  # type: ignore[arg-type]
+
+
+# --- pruners
+
+
+def slow(arch: bf.Architecture, report: Callable[[float, int], None] | None = None) -> float:
+    for step in range(4):
+        if report is not None:
+            report(arch.params * (step + 1) / 4, step)
+    return float(arch.params)
+
+
+def test_a_pruner_cuts_evaluations_short(tiny: Spec, tmp_path: Path) -> None:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
+    result = search(tiny, trials=20, objective=slow, sampler="tpe", pruner=pruner, out=tmp_path)
+    pruned = [t for t in result.trials if t.state == "pruned"]
+    assert result.evaluated == 20
+    assert 3 < len(pruned) < 17
+    assert all(t.values is None and t.reason.startswith("pruned at step 0: ") for t in pruned)
+    assert max(t.params for t in pruned) < max(t.score for t in result.ranked)
+    study = optuna.load_study(
+        study_name="search",
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
+        ),
+    )
+    assert sum(t.state == TrialState.PRUNED and bool(t.intermediate_values) for t in study.trials) == len(pruned)
+    assert "pruned" in (tmp_path / "trials.csv").read_text()
+
+
+def test_what_a_pruner_cannot_do_is_told(tiny: Spec) -> None:
+    name = "optuna.pruners:MedianPruner"
+    for settings, message in [
+        ({"objective": "params"}, r"nothing to go by: params tells no values on its way\n  hint: def score"),
+        ({"objectives": [slow, "params"]}, r"a pruner needs one objective and no rungs"),
+        ({"objective": slow, "rungs": [size]}, r"a pruner needs one objective and no rungs"),
+        ({"objective": slow, "pruner": "median"}, r"no pruner named 'median'\n  hint: optuna.pruners:MedianPruner"),
+    ]:
+        with pytest.raises(SearchError, match=message):
+            search(tiny, trials=2, **{"pruner": name, **settings})
+
+
+# --- the fence
+
+
+def test_private_names_of_optuna_stand_in_one_file() -> None:
+    wrong = []
+    for file in SEARCH.rglob("*.py"):
+        if file.name == "optuna_private.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and "optuna" in (node.module or "").split(".")[0]:
+                names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+                wrong += [f"{file.name}: {name}" for name in names if name.startswith("_")]
+            private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and isinstance(node.value, ast.Name) and node.value.id in {"study", "trial", "distribution"}:
+                wrong.append(f"{file.name}: {node.value.id}.{node.attr}")
+    assert not wrong
