@@ -68,6 +68,6 @@ class Computed(nn.Module):
             except NotImplementedError:
                 return fn(torch.empty_like(t, device="cpu"))
 
-        super()._apply(of_tensor, recurse)
+        super()._apply(of_tensor, recurse)  # type: ignore[no-untyped-call]
         self.init_non_persistent_buffers()
         return self

@@ -24,18 +24,18 @@ __all__ = [
     "load_plugin", "load_plugins", "make", "mixer", "norm", "plugins", "stem",
 ]  # fmt: skip
 
-BLOCKS: Registry[type[base.Op]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
-T = TypeVar("T", bound=type[base.Op])
+BLOCKS: Registry[type[base.AnyOp]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
+T = TypeVar("T", bound=type[base.AnyOp])
 
 
-def _register(name: str, cls: type[base.Op]) -> None:
+def _register(name: str, cls: type[base.AnyOp]) -> None:
     if not cls.__doc__:
         raise PluginError(f"block '{name}' ({cls.__module__}) has no docstring")
     BLOCKS.add(name, cls, cls.__module__)
     cls.op = name
 
 
-def _decorator(kind: type[base.Op]) -> Callable[[str], Callable[[T], T]]:
+def _decorator(kind: type[base.AnyOp]) -> Callable[[str], Callable[[T], T]]:
     def named(name: str) -> Callable[[T], T]:
         def register(cls: T) -> T:
             if not issubclass(cls, kind):
@@ -62,12 +62,12 @@ def load_blocks() -> None:
     BLOCKS.load()
 
 
-def blocks(*kinds: base.Kind) -> dict[str, type[base.Op]]:
+def blocks(*kinds: base.Kind) -> dict[str, type[base.AnyOp]]:
     """The registered blocks by name, of the given kinds or of all."""
     return {n: c for n, c in sorted(BLOCKS.items()) if not kinds or c.kind in kinds}
 
 
-def get(name: str, *kinds: base.Kind) -> type[base.Op]:
+def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     """The block class called `name`.
 
     Raises: OpError if there is none, or if it is of another kind than those asked for.
@@ -92,10 +92,10 @@ class ParamsError(OpError):
         self.errors = errors
 
 
-_MADE: dict[Any, base.Op] = {}
+_MADE: dict[Any, base.AnyOp] = {}
 
 
-def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.Op:
+def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.AnyOp:
     """The block `name` with these parameters; equal calls share one object.
 
     Raises: OpError for an unknown name, ParamsError for parameters that are unknown or do not validate.
@@ -122,7 +122,7 @@ def _frozen(value: Any) -> Any:
     return (type(value).__name__, value)  # 1, 1.0 and True are different parameters
 
 
-def _explain(cls: type[base.Op], error: Any) -> tuple[tuple[str | int, ...], OpError]:
+def _explain(cls: type[base.AnyOp], error: Any) -> tuple[tuple[str | int, ...], OpError]:
     """One pydantic error as an OpError with its path."""
     where = tuple(error["loc"])
     if error["type"] == "extra_forbidden":

@@ -75,7 +75,7 @@ def is_symbolic(*sizes: int) -> bool:
 
 
 def _least(a: int, b: int) -> int:
-    least: int = torch.sym_min(a, b) if is_symbolic(a, b) else min(a, b)  # type: ignore[no-untyped-call]
+    least: int = torch.sym_min(a, b) if is_symbolic(a, b) else min(a, b)
     return least
 
 

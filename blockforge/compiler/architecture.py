@@ -59,7 +59,7 @@ class Architecture:
         return self.source.name
 
     @functools.cached_property
-    def graph(self) -> nx.DiGraph:
+    def graph(self) -> nx.DiGraph[str]:
         """The network as a networkx graph, in execution order.
 
         Attributes of a node: `node`, its object; `kind` (input, stem, downsample, mixer, ffn, aggregator, norm,

@@ -18,8 +18,9 @@ Rounding = tuple[bool, ...]
 
 def rounding(op: Reducing, shape: Shape, dim: int) -> Rounding:
     """How a block rounds the sides of maps that its stride does not divide."""
-    stride, out = op.total_stride(shape, dim), lambda side: op.out_shape(Shape(side, side, shape.dim), dim).height
-    return tuple(out(FAR * stride + rest) > FAR for rest in range(stride))
+    stride = op.total_stride(shape, dim)
+    sides = (FAR * stride + rest for rest in range(stride))
+    return tuple(op.out_shape(Shape(side, side, shape.dim), dim).height > FAR for side in sides)
 
 
 def fitted(side: int, target: int, up: Rounding) -> int:

@@ -24,7 +24,7 @@ from blockforge.errors import Report
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec import Spec, SpecLike, load, resolve
 from blockforge.spec.plan import Plan
-from blockforge.spec.resolve import Ask
+from blockforge.spec.scope import Ask
 
 
 def compile_spec(

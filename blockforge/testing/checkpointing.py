@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from blockforge.blocks.base import Op
+from blockforge.blocks.base import Op, Place
 from blockforge.blocks.recompute import checkpoint
 from blockforge.kernels import backend
 from blockforge.testing.examples import build_on_maps, example_inputs
@@ -27,7 +27,7 @@ class Step(NamedTuple):
     generator: Tensor
 
 
-def check_checkpointing(op: Op, *place: Any) -> None:
+def check_checkpointing(op: Op[*Place], *place: *Place) -> None:
     """With checkpointing, in either of torch's ways, a training step gives the outputs, gradients and buffers and
     leaves the generators as without, with every backend; and each saved tensor is read once."""
     leaves, form = tree_flatten(example_inputs(op.kind, *place))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Mixer, Op, Shape
+from blockforge.blocks.base import AnyOp, Mixer, Op, Place, Shape
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
@@ -28,12 +28,12 @@ TOLERANCE = 0.1
 """Of memory: predicted against allocated."""
 
 
-def check_op(op: Op, *place: Any) -> None:
+def check_op(op: AnyOp, *place: Any) -> None:
     """Run every check on a block at a place, or at every example place of its kind that it accepts.
 
     Raises: AssertionError that names the block, the place and the law.
     """
-    places = [place] if place else [p for p in example_places(op.kind) if accepts(op, *p)]
+    places: list[tuple[Any, ...]] = [place] if place else [p for p in example_places(op.kind) if accepts(op, *p)]
     assert places, f"{op.op} accepts no example place of a {op.kind}; give one: check_op(op, *place)"
     for at in places:
         for check in CHECKS:
@@ -43,7 +43,7 @@ def check_op(op: Op, *place: Any) -> None:
                 raise AssertionError(f"{check.__name__}: {op.op}({op}) at {at}: {e}") from e
 
 
-def check_costs(op: Op, *place: Any) -> None:
+def check_costs(op: Op[*Place], *place: *Place) -> None:
     """Parameters and multiply-adds are what the module has and does."""
     module, cost = build_on_maps(op, *place), op.cost(*place)
     counted = sum(p.numel() for p in module.parameters())
@@ -53,14 +53,14 @@ def check_costs(op: Op, *place: Any) -> None:
     assert cost.macs == macs, f"predicted {cost.macs} multiply-adds, torch counts {macs} (scans included)"
 
 
-def check_shape(op: Op, *place: Any) -> None:
+def check_shape(op: Op[*Place], *place: *Place) -> None:
     """The module gives the shape that the block declares."""
     y, expected = _module(op, place)(*example_inputs(op.kind, *place, batch=3)), _expected(op, place, 3)
     assert tuple(y.shape) == expected, f"declared {expected}, the module gives {tuple(y.shape)}"
     assert y.dtype == torch.float32, f"float32 gives {y.dtype}"
 
 
-def check_workspace(op: Op, *place: Any) -> None:
+def check_workspace(op: Op[*Place], *place: *Place) -> None:
     """The declared workspace is the memory that a forward pass takes, on every backend that costs are of."""
     module = _module(op, place)
     for name in runnable_backends():
@@ -71,7 +71,7 @@ def check_workspace(op: Op, *place: Any) -> None:
         assert close, f"predicted {predicted} bytes an image at most on {name}, {measured} were alive"
 
 
-def check_training_memory(op: Op, *place: Any) -> None:
+def check_training_memory(op: Op[*Place], *place: *Place) -> None:
     """What the backward pass needs on the CPU is what it needs on the meta device, where training memory is found; on
     every backend that costs are of."""
     for name in runnable_backends():
@@ -81,7 +81,7 @@ def check_training_memory(op: Op, *place: Any) -> None:
         assert close, f"on the meta device backward needs {predicted} bytes an image on {name}, on the CPU {measured}"
 
 
-def check_gradients(op: Op, *place: Any) -> None:
+def check_gradients(op: Op[*Place], *place: *Place) -> None:
     """The gradient reaches every parameter and every input, and is finite."""
     module = _module(op, place)
     x = tree_map_only(Tensor, lambda t: t.requires_grad_(), example_inputs(op.kind, *place))
@@ -92,7 +92,7 @@ def check_gradients(op: Op, *place: Any) -> None:
         assert tensor.grad.any(), f"the gradient of {name} is zero everywhere"
 
 
-def check_gradcheck(op: Op, *place: Any) -> None:
+def check_gradcheck(op: Op[*Place], *place: *Place) -> None:
     """The gradient is the derivative: finite differences in float64, along random directions."""
     module = _module(op, place).double()
     x = _flat(example_inputs(op.kind, *place, batch=1, dtype=torch.float64))
@@ -110,7 +110,7 @@ def check_gradcheck(op: Op, *place: Any) -> None:
         raise AssertionError(f"the gradient is not the derivative: {e}") from e
 
 
-def check_batch(op: Op, *place: Any) -> None:
+def check_batch(op: Op[*Place], *place: *Place) -> None:
     """In evaluation an image's result depends on that image alone, wherever it stands in the batch."""
     module, x = _module(op, place), example_inputs(op.kind, *place, batch=4)
     order = torch.tensor([2, 0, 3, 1])
@@ -122,7 +122,7 @@ def check_batch(op: Op, *place: Any) -> None:
     torch.testing.assert_close(alone, whole[2:3], rtol=1e-4, atol=noise)
 
 
-def check_deterministic(op: Op, *place: Any) -> None:
+def check_deterministic(op: Op[*Place], *place: *Place) -> None:
     """In evaluation the same input gives the same bits, and the input stays as it was."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
     before = copy.deepcopy(x)
@@ -132,7 +132,7 @@ def check_deterministic(op: Op, *place: Any) -> None:
     assert same, "the module writes into its input"
 
 
-def check_copies(op: Op, *place: Any) -> None:
+def check_copies(op: Op[*Place], *place: *Place) -> None:
     """deepcopy, pickle and a state dict's round trip give the same module."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
     fresh = build_on_maps(op, *place).eval()
@@ -147,7 +147,7 @@ def check_copies(op: Op, *place: Any) -> None:
             assert torch.equal(other(*x), y), f"{how} gives another result"
 
 
-def check_buffers(op: Op, *place: Any) -> None:
+def check_buffers(op: Op[*Place], *place: *Place) -> None:
     """Buffers that are not saved are computed again by `init_non_persistent_buffers`, as loaders call it that gave
     memory to a module from the meta device."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
@@ -165,7 +165,7 @@ def check_buffers(op: Op, *place: Any) -> None:
         assert torch.equal(fresh(*x), module(*x)), "with its weights, a module from the meta device is another one"
 
 
-def check_reset(op: Op, *place: Any) -> None:
+def check_reset(op: Op[*Place], *place: *Place) -> None:
     """Given memory module by module, as FSDP does it, each starts its own parameters by `reset_parameters()`."""
     module, x = build_on_maps(op, *place).to("meta"), example_inputs(op.kind, *place)
     for name, part in module.named_modules():
@@ -183,7 +183,7 @@ def check_reset(op: Op, *place: Any) -> None:
         assert module(*x).isfinite().all(), "after reset_parameters() it gives numbers that are not finite"
 
 
-def check_parameters(op: Op, *place: Any) -> None:
+def check_parameters(op: AnyOp, *place: Any) -> None:
     """The parameters reload through the registry, from plain data, to an equal block."""
     plain = json.loads(json.dumps(op.parameters_dict()))
     again = registry.make(op.op, plain, op.kind)
@@ -191,7 +191,7 @@ def check_parameters(op: Op, *place: Any) -> None:
     assert again.cost(*place) == op.cost(*place), "the reloaded block has another cost"
 
 
-def check_training(op: Op, *place: Any) -> None:
+def check_training(op: Op[*Place], *place: *Place) -> None:
     """In training mode it runs forward and backward, as it was initialised, without losing a number."""
     module = build_on_maps(op, *place).train()
     x = tree_map_only(Tensor, lambda t: t.requires_grad_(), example_inputs(op.kind, *place))
@@ -203,7 +203,7 @@ def check_training(op: Op, *place: Any) -> None:
     assert finite, "a gradient is missing or not finite"
 
 
-def check_bfloat16(op: Op, *place: Any) -> None:
+def check_bfloat16(op: Op[*Place], *place: *Place) -> None:
     """It runs in bfloat16 and gives about what it gives in float32."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
     with torch.no_grad():
@@ -214,7 +214,7 @@ def check_bfloat16(op: Op, *place: Any) -> None:
     assert error < 0.1, f"bfloat16 is off by {error:.3f} of the result"
 
 
-def check_sizes(op: Op, *place: Any) -> None:
+def check_sizes(op: AnyOp, *place: Any) -> None:
     """Built for one size and run at another it is what the same weights are that were built for that one, or it refuses
     in words. Where the size decides how many parameters there are, it gives the shape of the other size."""
     module, (height, width, dim) = _module(op, place), place[0]
@@ -237,7 +237,7 @@ def check_sizes(op: Op, *place: Any) -> None:
         assert torch.allclose(y, wanted, rtol=1e-4, atol=1e-5), f"at {size} it is off by {(y - wanted).abs().max()}"
 
 
-def check_fed(op: Op, *place: Any) -> None:
+def check_fed(op: AnyOp, *place: Any) -> None:
     """Behind an aggregator a mixer works at the width it asks for, and gives the map's own width."""
     if not isinstance(op, Mixer):
         return
@@ -251,7 +251,7 @@ def check_fed(op: Op, *place: Any) -> None:
                 check(fed, Shape(shape.height, shape.width, width))
 
 
-def check_head(op: Op, *place: Any) -> None:
+def check_head(op: Op[*Place], *place: *Place) -> None:
     """A head gives features before its classifier, and takes a new classifier."""
     if op.kind != "head":
         return
@@ -292,14 +292,14 @@ CHECKS: tuple[Callable[..., None], ...] = (
 """Every law, in the order in which `check_op` asks."""
 
 
-def _module(op: Op, place: tuple[Any, ...]) -> nn.Module:
+def _module(op: Op[*Place], place: tuple[*Place]) -> nn.Module:
     """The module in evaluation mode, off its initial values."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return randomise(build_on_maps(op, *place)).eval()
 
 
-def _expected(op: Op, place: tuple[Any, ...], batch: int) -> tuple[int, ...]:
+def _expected(op: Op[*Place], place: tuple[*Place], batch: int) -> tuple[int, ...]:
     shape = op.out_shape(*place)
     return (batch, shape.dim) if op.kind == "head" else (batch, *shape)
 

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Op, Shape
+from blockforge.blocks.base import AnyOp, Kind, Op, Place, Shape
 from blockforge.blocks.maps import Maps
 from blockforge.errors import OpError
 
-Place = tuple[Any, ...]
+AnyPlace = tuple[Any, ...]
 """The arguments of a block's methods, as `blockforge.blocks.base` lists them for each kind."""
 
-_MAPS: tuple[Place, ...] = ((Shape(7, 5, 24),), (Shape(6, 11, 60),), (Shape(13, 18, 64),))
-_PLACES: dict[Kind, tuple[Place, ...]] = {
+_MAPS: tuple[AnyPlace, ...] = ((Shape(7, 5, 24),), (Shape(6, 11, 60),), (Shape(13, 18, 64),))
+_PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
     "mixer": _MAPS,
     "ffn": _MAPS,
     "norm": _MAPS,
@@ -35,12 +35,12 @@ _PLACES: dict[Kind, tuple[Place, ...]] = {
 }
 
 
-def example_places(kind: Kind) -> tuple[Place, ...]:
+def example_places(kind: Kind) -> tuple[AnyPlace, ...]:
     """Places for blocks of a kind: not square, odd sides among them, widths of many divisors, small first."""
     return _PLACES[kind]
 
 
-def accepts(op: Op, *place: Any) -> bool:
+def accepts(op: Op[*Place], *place: *Place) -> bool:
     """Whether the block can stand there."""
     try:
         op.check(*place)
@@ -49,7 +49,7 @@ def accepts(op: Op, *place: Any) -> bool:
     return True
 
 
-def build_on_maps(op: Op, *place: Any) -> nn.Module:
+def build_on_maps(op: Op[*Place], *place: *Place) -> nn.Module:
     """The block's module on x_BHWC, whatever its layout."""
     module = op.build(*place)
     return Maps(module) if op.layout == "NCHW" else module
@@ -69,7 +69,7 @@ def example_inputs(
     return (x, [noise(dim) for dim in place[1]]) if kind == "aggregator" else (x,)
 
 
-def variants(cls: type[Op]) -> Iterator[Op]:
+def variants(cls: type[AnyOp]) -> Iterator[AnyOp]:
     """The block with its defaults, then with each parameter varied in turn.
 
     A value that no example place accepts goes with the first value of another parameter that makes it fit.
@@ -83,18 +83,18 @@ def variants(cls: type[Op]) -> Iterator[Op]:
                 yield fits
 
 
-def _fits(op: Op) -> bool:
+def _fits(op: AnyOp) -> bool:
     return any(accepts(op, *place) for place in example_places(op.kind))
 
 
-def _instance(cls: type[Op], params: dict[str, Any]) -> Op | None:
+def _instance(cls: type[AnyOp], params: dict[str, Any]) -> AnyOp | None:
     try:
         return cls.model_validate(params)
     except ValidationError:
         return None
 
 
-def field_values(cls: type[Op], name: str) -> list[Any]:
+def field_values(cls: type[AnyOp], name: str) -> list[Any]:
     """Small valid values of one parameter other than its default, found from its type."""
     default = getattr(cls(), name)
     values = []

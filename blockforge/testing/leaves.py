@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from blockforge.blocks.base import Op
+from blockforge.blocks.base import Op, Place
 from blockforge.blocks.leaves import layout_of
 from blockforge.testing.examples import build_on_maps, example_inputs
 from blockforge.testing.measure import randomise
@@ -56,13 +56,13 @@ class _Doubled(nn.Module):
         return 2 * weight
 
 
-def check_layout(op: Op, *place: Any) -> None:
+def check_layout(op: Op[*Place], *place: *Place) -> None:
     """A block whose module is a leaf of torch's says what that takes; every other one works on x_BHWC."""
     actual = layout_of(op.build(*place))
     assert op.layout == actual, f"layout is {op.layout}, a {type(op.build(*place)).__name__} works on {actual}"
 
 
-def check_hooks(op: Op, *place: Any) -> None:
+def check_hooks(op: Op[*Place], *place: *Place) -> None:
     """Forward hooks, their likes before it and full backward hooks of every leaf fire, change nothing, and what they
     keep stays as it was."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
@@ -88,7 +88,7 @@ def check_hooks(op: Op, *place: Any) -> None:
     assert not missing, f"no backward hook fires of {sorted(missing)}"
 
 
-def check_replaced(op: Op, *place: Any) -> None:
+def check_replaced(op: Op[*Place], *place: *Place) -> None:
     """A module around a leaf, whatever its class, is called in its place: alone, it changes nothing, and one that gives
     other values has its effect. Frozen batch norms give what they froze."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
@@ -103,7 +103,7 @@ def check_replaced(op: Op, *place: Any) -> None:
             _same(replaced, scaled, f"what stands in the place of '{name}' is not what is computed")
 
 
-def check_parametrized(op: Op, *place: Any) -> None:
+def check_parametrized(op: Op[*Place], *place: *Place) -> None:
     """Parametrised and pruned weights are those that it computes with, and their gradients arrive."""
     module, x = _module(op, place), example_inputs(op.kind, *place)
     names = [name for name, leaf in leaves(module) if getattr(leaf, "weight", None) is not None]
@@ -146,7 +146,7 @@ def _scaled(leaf: Any) -> nn.Module:
     return leaf  # type: ignore[no-any-return]
 
 
-def _module(op: Op, place: tuple[Any, ...]) -> nn.Module:
+def _module(op: Op[*Place], place: tuple[*Place]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = randomise(build_on_maps(op, *place)).eval()

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Op, Shape
+from blockforge.blocks.base import AnyOp, Kind, Shape
 from blockforge.testing.examples import accepts, example_places, field_values
 
 
 @st.composite
-def ops(draw: st.DrawFn, *kinds: Kind) -> Op:
+def ops(draw: st.DrawFn, *kinds: Kind) -> AnyOp:
     """A registered block of these kinds (or of any), its parameters at their defaults or at small other values."""
     cls = draw(st.sampled_from(list(registry.blocks(*kinds).values())))
     return draw(parametrised(cls))
 
 
 @st.composite
-def parametrised(draw: st.DrawFn, cls: type[Op]) -> Op:
+def parametrised(draw: st.DrawFn, cls: type[AnyOp]) -> AnyOp:
     """A block with random parameters; combinations that it refuses fall back to its defaults."""
     params: dict[str, Any] = {}
     for name in cls.model_fields:
@@ -37,7 +37,7 @@ def parametrised(draw: st.DrawFn, cls: type[Op]) -> Op:
 
 
 @st.composite
-def placed_ops(draw: st.DrawFn, *kinds: Kind) -> tuple[Op, tuple[Any, ...]]:
+def placed_ops(draw: st.DrawFn, *kinds: Kind) -> tuple[AnyOp, tuple[Any, ...]]:
     """A block and an example place that it accepts."""
     op = draw(ops(*kinds).filter(lambda op: any(accepts(op, *p) for p in example_places(op.kind))))
     return op, draw(st.sampled_from([p for p in example_places(op.kind) if accepts(op, *p)]))
@@ -107,12 +107,12 @@ def _branches(draw: st.DrawFn, dims: list[int]) -> dict[str, Any]:
     return branch
 
 
-def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[Op]:
+def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[AnyOp]:
     """Blocks that keep their map and accept it at all these widths."""
     return ops(kind).filter(lambda op: all(accepts(op, Shape(7, 5, dim)) for dim in dims))
 
 
-def _plain(op: Op) -> dict[str, Any]:
+def _plain(op: AnyOp) -> dict[str, Any]:
     """A block as a spec writes it, without what is left at its default."""
     cls = type(op)
     changed = {k: v for k, v in op.parameters_dict().items() if v != cls().parameters_dict()[k]}
@@ -122,7 +122,7 @@ def _plain(op: Op) -> dict[str, Any]:
     }
 
 
-def _reads_none(cls: type[Op], name: str) -> bool:
+def _reads_none(cls: type[AnyOp], name: str) -> bool:
     """Whether a parameter may be left out by the word `none`, as norms may."""
     try:
         cls.model_validate({name: "none"})

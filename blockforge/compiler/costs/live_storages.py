@@ -21,7 +21,7 @@ class LiveStorages(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.alive: dict[int, int] = {}  # a storage's address -> its bytes
         self.now = self.peak = 0
 

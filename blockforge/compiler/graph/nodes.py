@@ -169,7 +169,7 @@ def _edges(nodes: Iterable[Node]) -> Iterator[Edge]:
         yield from (Edge(source, site.name, role, given[source]) for source, role in roles.items())
 
 
-def digraph(nodes: Iterable[Node], locs: Locs) -> nx.DiGraph:
+def digraph(nodes: Iterable[Node], locs: Locs) -> nx.DiGraph[str]:
     """The network as networkx knows it, in execution order. `locs`: where everything is written."""
     nodes = list(nodes)
     graph: nx.DiGraph[str] = nx.DiGraph()
