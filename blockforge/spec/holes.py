@@ -8,19 +8,16 @@ from typing import Any
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
 from blockforge.spec.model import Spec
-from blockforge.spec.values import Hole, Ref, plain, walk
+from blockforge.spec.values import Hole, Ref, all_values, plain
 from blockforge.spec.yaml.loader import Document
 
 
 def holes(spec: Spec) -> dict[str, Hole]:
     """Every hole of `spec` by name, those inside choices included, in the order they are written."""
     found: dict[str, Hole] = {}
-
-    def visit(value: Any) -> None:
+    for value in all_values(spec.lifted):
         if isinstance(value, Hole):
             found.setdefault(value.name, value)
-
-    walk(spec.lifted, visit)
     return found
 
 
@@ -103,13 +100,11 @@ def _drop_unused_names(tree: dict[str, Any]) -> None:
     todo = [{k: v for k, v in owner.items() if k not in ("let", "stages", "about")} for owner in owners]
     todo += [s for s in tree["stages"] if not isinstance(s, dict)]
 
-    def visit(value: Any) -> None:
-        if isinstance(value, Ref) and value.name not in used:
-            used.add(value.name)
-            todo.extend(given.get(value.name, []))
-
     while todo:
-        walk(todo.pop(), visit)
+        for value in all_values(todo.pop()):
+            if isinstance(value, Ref) and value.name not in used:
+                used.add(value.name)
+                todo.extend(given.get(value.name, []))
     for owner in owners:
         if "let" in owner:
             owner["let"] = {k: v for k, v in owner["let"].items() if k in used}

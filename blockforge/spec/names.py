@@ -6,15 +6,15 @@ from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.reporting import NOWHERE, report_at
-from blockforge.spec.values import Ref, walk
+from blockforge.spec.values import Ref, all_values
 
 
 def check_names(tree: Any, report: Report) -> None:
     """Report each reference of a lifted tree that no `let` within reach gives."""
     if not isinstance(tree, dict):
         return
-    shared, anywhere = _given(tree), set[str]()
-    walk(tree, lambda v: anywhere.update(_given(v)))
+    shared = _given(tree)
+    anywhere = {name for value in all_values(tree) for name in _given(value)}
     stages = tree.get("stages")
     for i, stage in enumerate(stages if isinstance(stages, list) else []):
         # a stage that is chosen or named brings its own names with it
@@ -33,8 +33,6 @@ def _given(tree: Any) -> set[str]:
 
 
 def _check(tree: Any, known: set[str], report: Report, path: Path) -> None:
-    unknown: list[Ref] = []
-    walk(tree, lambda v: unknown.append(v) if isinstance(v, Ref) and v.name not in known else None)
-    for ref in unknown:
+    for ref in (v for v in all_values(tree) if isinstance(v, Ref) and v.name not in known):
         hint = did_you_mean(ref.name, known, what="names")
         report_at(report, NOWHERE, "unknown-name", f"no let gives ${ref.name}", ref.written or path, hint=hint)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.values import BROKEN, Hole, HoleKind, Ref, plain, walk
+from blockforge.spec.values import BROKEN, Hole, HoleKind, Ref, all_values, plain
 from blockforge.spec.yaml.scalars import shorten
 
 MAX_CHOICES = 1000
@@ -130,9 +130,7 @@ def _clash(hole: Hole) -> bool:
     """
     known: dict[str, Any] = {hole.name: None}
     for option in hole.options:
-        inner: list[Hole] = []
-        walk(option, lambda v, inner=inner: inner.append(v) if isinstance(v, Hole) else None)  # type: ignore[misc]
-        for found in inner:
+        for found in (value for value in all_values(option) if isinstance(value, Hole)):
             tree = found.tree()
             if known.setdefault(found.name, tree) != tree:
                 return True

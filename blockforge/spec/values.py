@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -96,12 +95,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def walk(value: Any, visit: Callable[[Any], None]) -> None:
-    """Call `visit` on every value of a lifted tree, the options of holes included."""
-    visit(value)
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for child in value.options if isinstance(value, Hole) else children:
-        walk(child, visit)
+def all_values(tree: Any) -> list[Any]:
+    """Every value of a lifted tree as it is written, what holds others before them, the options of holes included."""
+    found, todo = [], [tree]
+    while todo:
+        value = todo.pop()
+        found.append(value)
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        todo += reversed(value.options if isinstance(value, Hole) else tuple(children))
+    return found
 
 
 def same(a: Any, b: Any) -> bool:

@@ -18,7 +18,7 @@ from blockforge.search.space.load import number_of_values
 from blockforge.search.space.matching import Lets, fills, options
 from blockforge.spec import Hole, Spec, holes, patterns
 from blockforge.spec.model import Basics
-from blockforge.spec.values import Ref, walk
+from blockforge.spec.values import Ref, all_values
 
 MAX_ENUMERATED = 20_000
 _ASKED = object()
@@ -207,10 +207,7 @@ class _Counter:
 
 
 def _is_flat(hole: Hole) -> bool:
-    inner: list[Any] = []
-    for option in hole.options:
-        walk(option, lambda v: inner.append(v) if isinstance(v, Hole | Ref) else None)
-    return not inner
+    return not any(isinstance(value, Hole | Ref) for option in hole.options for value in all_values(option))
 
 
 def _key(bindings: Mapping[str, Any]) -> Key:

@@ -5,13 +5,15 @@ What a block holds may depend on the backend that runs it: costs are of one that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from blockforge.blocks.base import Cost, Placed, Scratch, Shape
-from blockforge.compiler.graph.facts import Facts, facts
+from blockforge.blocks.base import AnyPlaced, Cost, MapOp, Norm, Placed, Scratch, Shape
+from blockforge.compiler.graph.facts import facts
 from blockforge.compiler.graph.nodes import Costs, Node, Shapes
-from blockforge.compiler.graph.sites import BranchSite, ImageSite, NormedSite, Site, WindowInSite, WindowOutSite
+from blockforge.compiler.graph.residual import Residual
+from blockforge.compiler.graph.sites import BranchSite, NormedSite, Site, WindowInSite, WindowOutSite
 from blockforge.kernels.costs import DEFAULT
 
 BYTES = 4
@@ -37,58 +39,68 @@ def priced(sites: Iterable[Site], shapes: Mapping[str, Shapes], backend: str = D
 
 def _costs(site: Site, shapes: Shapes, source: Shapes | None, backend: str) -> Costs:
     """`source`: the maps of the node that it reads first; the image reads none."""
-    if isinstance(site, ImageSite):
-        is_view = shapes.out_shape.dim == 1  # any layout of a single channel is channels-last
-        copied = 0 if is_view else shapes.out_shape.elements * BYTES
+    out, windows = shapes.out_shape, shapes.windows
+    if source is None:
+        copied = 0 if out.dim == 1 else out.elements * BYTES  # any layout of a single channel is channels-last
         return Costs(0, 0, 0, copied, copied, ())
-    assert source is not None
-    held = _held(site, shapes, source, backend)
-    cost, windows = held.cost, shapes.windows
-    scratch = tuple((s, _below(s, held.workspace - held.beside) * windows * BYTES) for s in cost.scratch)
-    return Costs(
-        cost.params, cost.macs * windows, cost.scan * windows, shapes.out_shape.elements * windows * BYTES,
-        held.workspace * windows * BYTES, scratch,
-    )  # fmt: skip
-
-
-def _held(site: Site, shapes: Shapes, source: Shapes, backend: str) -> _Held:
     if isinstance(site, WindowInSite):
-        return _tiled(shapes, tiles=shapes, whole=shapes.in_shape)
+        return _costs_of(_tiled(shapes, tiles=shapes, whole=shapes.in_shape), out, windows)
     if isinstance(site, WindowOutSite):
-        return _tiled(shapes, tiles=source, whole=shapes.out_shape)
+        return _costs_of(_tiled(shapes, tiles=source, whole=out), out, windows)
     if shapes.placed is None:
-        return _Held(Cost(), shapes.out_shape.elements)
-    found = facts(shapes.placed, backend)
+        return _costs_of(_Held(Cost(), out.elements), out, windows)
     if isinstance(site, NormedSite):
-        return _in_layer(site, shapes.in_shape, found, backend)
-    if shapes.in_shape == source.out_shape:
-        return _Held(found.cost, found.workspace)
-    fitted = shapes.in_shape.elements  # a long skip's map, padded or cut: what it was made of ends before the block
-    return _Held(found.cost, fitted + max(0, found.workspace - source.out_shape.elements), fitted)
+        residual = site.residual if isinstance(site, BranchSite) else None
+        return _in_layer(shapes.placed, site.norm, residual, len(site.inputs) > 1, shapes.in_shape, windows, backend)
+    return _alone(shapes.placed, shapes.in_shape, source.out_shape, windows, backend)
+
+
+def _costs_of(held: _Held, out: Shape, windows: int) -> Costs:
+    """Of all windows, in bytes."""
+    cost = held.cost
+    scratch = tuple((s, _below(s, held.workspace - held.beside) * windows * BYTES) for s in cost.scratch)
+    activation_bytes, workspace_bytes = out.elements * windows * BYTES, held.workspace * windows * BYTES
+    return Costs(cost.params, cost.macs * windows, cost.scan * windows, activation_bytes, workspace_bytes, scratch)
+
+
+@functools.lru_cache(16_384)
+def _alone(placed: AnyPlaced, shape: Shape, source: Shape, windows: int, backend: str) -> Costs:
+    """A block that is a unit of its own and reads a map of `shape`, for which it is given one of `source`."""
+    found = facts(placed, backend)
+    if shape == source:
+        return _costs_of(_Held(found.cost, found.workspace), found.out_shape, windows)
+    fitted = shape.elements  # a long skip's map, padded or cut: what it was made of ends before the block
+    workspace = fitted + max(0, found.workspace - source.elements)
+    return _costs_of(_Held(found.cost, workspace, fitted), found.out_shape, windows)
+
+
+@functools.lru_cache(16_384)
+def _in_layer(
+    placed: AnyPlaced, norm: Norm | None, residual: Residual | None, fed: bool, shape: Shape, windows: int, backend: str
+) -> Costs:
+    """Norm and block; of a branch scale and sum, too. Most layers of a stage are alike: they are priced once."""
+    found = facts(placed, backend)
+    cost, workspace, out, beside = found.cost, found.workspace, found.out_shape, 0
+    if norm is not None:
+        before = facts(Placed(norm, (shape,)), backend)
+        cost += before.cost
+        beside = shape.elements  # the block's input lives as long as it runs
+        workspace = max(before.workspace, beside + workspace)
+    if residual is not None:
+        assert isinstance(placed.op, MapOp)
+        cost += residual.cost(out.dim, out.elements)
+        added = residual.elements(
+            out.elements, normed=norm is not None, fed=fed,
+            in_one_pass=placed.op.residual, gives_input_back=found.workspace == 0,
+        )  # fmt: skip
+        workspace = max(workspace, added)
+    return _costs_of(_Held(cost, workspace, beside), out, windows)
 
 
 def _tiled(shapes: Shapes, tiles: Shapes, whole: Shape) -> _Held:
     """Tiles that stick out of the map cost a second copy: padded on entry, cropped on exit."""
     out, padded = shapes.out_shape.elements, tiles.out_shape.elements * tiles.windows
     return _Held(Cost(), out + (padded // shapes.windows if padded != whole.elements else 0))
-
-
-def _in_layer(site: NormedSite, shape: Shape, found: Facts, backend: str) -> _Held:
-    """Norm and block; in a branch scale and sum, too."""
-    cost, workspace, out, beside = found.cost, found.workspace, found.out_shape, 0
-    if site.norm is not None:
-        norm = facts(Placed(site.norm, (shape,)), backend)
-        cost += norm.cost
-        beside = shape.elements  # the block's input lives as long as it runs
-        workspace = max(norm.workspace, beside + workspace)
-    if isinstance(site, BranchSite):
-        cost += site.residual.cost(out.dim, out.elements)
-        added = site.residual.elements(
-            out.elements, normed=site.norm is not None, fed=len(site.inputs) > 1,
-            in_one_pass=site.block.residual, gives_input_back=found.workspace == 0,
-        )  # fmt: skip
-        workspace = max(workspace, added)
-    return _Held(cost, workspace, beside)
 
 
 def _below(scratch: Scratch, workspace: int) -> int:

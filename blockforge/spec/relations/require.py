@@ -17,7 +17,7 @@ from blockforge.spec.expressions.parser import parse
 from blockforge.spec.expressions.tree import AbsentError, ExpressionError, LookUp, Node, names
 from blockforge.spec.relations.lookup import all_at, every_option, value_at
 from blockforge.spec.reporting import NOWHERE, inside, report_at
-from blockforge.spec.values import Hole, walk
+from blockforge.spec.values import Hole, all_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,8 @@ def _values_of(node: Node, text: str, look_up: LookUp) -> str:
 
 def _known(tree: Any) -> set[str]:
     """What a relation may name: holes and keys of stages by path, and the spec's names."""
-    known: set[str] = set()
-
-    def visit(value: Any) -> None:
-        if isinstance(value, Hole):
-            known.add(".".join(map(str, value.path)).removeprefix("let."))
-
-    walk(tree, visit)
+    met = [value for value in all_values(tree) if isinstance(value, Hole)]
+    known = {".".join(map(str, hole.path)).removeprefix("let.") for hole in met}
     shared, stages = tree.get("let"), tree.get("stages")
     for i, stage in enumerate(stages if isinstance(stages, list) else ()):
         known |= {f"stages.{i}.{key}" for key in stage if key != "let"} if isinstance(stage, dict) else set()

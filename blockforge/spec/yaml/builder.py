@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import yaml
 
 from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source
-from blockforge.spec.yaml.events import Mark, events, mark_at
+from blockforge.spec.yaml import events
+from blockforge.spec.yaml.events import Mark, mark_at
 from blockforge.spec.yaml.scalars import Scalar, ScalarError, resolve, shorten
 from blockforge.spec.yaml.syntax_errors import explain, question_mark, quoted, span, special_start, tag
 from blockforge.spec.yaml.tree import Anchor, Frame, Key, Tree, stop
@@ -52,12 +53,14 @@ class TreeBuilder:
             yaml.DocumentStartEvent: self._document,
         }
         try:
-            for event in events(self.text):
+            parser = events.Parser(self.text)
+            while (event := parser.get_event()) is not None:
                 if handle := handlers.get(type(event)):
                     handle(event)
                     if len(self.report.found) >= MAX_ERRORS:
                         break
-        except yaml.YAMLError as e:
+            parser.dispose()
+        except yaml.YAMLError as e:  # the text stops being YAML here
             self._broken(explain(e, self.source))
         self.report.close()
         self._check_whole()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import yaml
@@ -64,17 +63,3 @@ def _bad_escape(start: Any, at: Any) -> ScannerError:
 
 # libyaml is about ten times faster.
 Parser: Any = yaml.CBaseLoader if yaml.__with_libyaml__ else PythonParser
-
-
-def events(text: str) -> Iterator[Any]:
-    """The events of `text`.
-
-    Raises:
-        yaml.YAMLError: where the text stops being YAML.
-    """
-    parser = Parser(text)
-    try:
-        while (event := parser.get_event()) is not None:
-            yield event
-    finally:
-        parser.dispose()
