@@ -91,9 +91,9 @@ def test_defaults_hold_for_branches_that_do_not_say(tiny: Tiny) -> None:
     plan = resolve(from_text(text))
     (_, sam), (_, msa) = plan.stages[1].layers[:2]
     assert [b.norm.spec.op if b.norm else None for b in sam] == [None, "layer_norm"]
-    assert [b.scale.branch if b.scale else None for b in sam] == [1e-5, None]
-    assert [(b.scale.branch, b.scale.skip) for b in msa if b.scale] == [(None, 1.0), (1e-5, None)]
-    assert [b.drop_path for b in msa] == [False, True]
+    assert [b.keys.scale.branch if b.keys.scale else None for b in sam] == [1e-5, None]
+    assert [(b.keys.scale.branch, b.keys.scale.skip) for b in msa if b.keys.scale] == [(None, 1.0), (1e-5, None)]
+    assert [b.keys.drop_path for b in msa] == [False, True]
 
 
 def test_a_stage_s_downsample_comes_before_the_spec_s(tiny: Tiny) -> None:
@@ -154,12 +154,12 @@ def test_details_of_the_design_specs() -> None:
     assert mamba.stages[0].layers[0][1][0].norm is None
     vssd = resolve(load(DESIGN / "vssd_tiny.yaml", ["let.mixer=ssd"]))
     assert [b.op.spec.op for b in vssd.stages[0].layers[0][1]] == ["dwconv", "ssd", "dwconv", "mlp"]
-    assert [b.drop_path for b in vssd.stages[0].layers[0][1]] == [False, True, False, True]
+    assert [b.keys.drop_path for b in vssd.stages[0].layers[0][1]] == [False, True, False, True]
     assert vssd.stages[2].layers[0][1][1].op.spec.params["num_heads"] == 8
     strip = resolve(load(DESIGN / "strip_mlp_t.yaml"))
     assert [(s.source, s.targets) for s in strip.skips] == [(1, (2, 3)), (2, (3,))]
     assert set(strip.drop_path) == {0.1}
     sparx = resolve(load(DESIGN / "sparx_mamba_t.yaml"))
-    scales = [s.layers[0][1][1].scale for s in sparx.stages]
+    scales = [s.layers[0][1][1].keys.scale for s in sparx.stages]
     assert [s.skip if s else None for s in scales] == [None, None, 1.0, 1.0]
     assert [s.connect.rule if s.connect else None for s in sparx.stages] == [None, "sparx", "sparx", "sparx"]
