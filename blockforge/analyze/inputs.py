@@ -82,7 +82,7 @@ def _read(
 ) -> Images:
     from blockforge.train.augment import Normalize, unit
     from blockforge.train.data import IMAGENET_MEAN, IMAGENET_STD, Want
-    from blockforge.train.opening import open_data
+    from blockforge.train.open_data import open_data
 
     want = Want(size, channels, min(batch_size, count))
     statistics = None

@@ -6,7 +6,7 @@ from blockforge.train.data import Data
 from blockforge.train.epoch_progress import Reporter
 from blockforge.train.evaluate import evaluate
 from blockforge.train.fit import fit
-from blockforge.train.opening import open_data
+from blockforge.train.open_data import open_data
 from blockforge.train.recipe import Recipe, list_recipes, load_recipe
 from blockforge.train.result import DivergedError, EpochRecord, Evaluation, TrainResult
 

@@ -21,7 +21,7 @@ from blockforge.train.augment import Normalize, normalization
 from blockforge.train.classes import known_classes, labels_by_name, run_beside
 from blockforge.train.data import Data, Split, Want
 from blockforge.train.launch import join
-from blockforge.train.opening import open_data
+from blockforge.train.open_data import open_data
 from blockforge.train.prepare import Overrides, make_evaluated, workers_for
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import Evaluation

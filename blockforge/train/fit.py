@@ -25,7 +25,7 @@ from blockforge.train.identity import compare, identity, tell_changes
 from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
-from blockforge.train.opening import open_data
+from blockforge.train.open_data import open_data
 from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import DivergedError, TrainResult

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from torch import Tensor
-
 from blockforge.errors import DataError, did_you_mean
-from blockforge.notes import note
 from blockforge.plugins import Registry
-from blockforge.train.data import Data, Opened, Problem
-from blockforge.train.labels import wrong_labels
+from blockforge.train.data import Data, Opened
 
 Options = Mapping[str, str]
 Opener = Callable[[str, Options], Opened]
@@ -52,38 +47,6 @@ def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Calla
     return add
 
 
-def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False, least: int = 2) -> Data:
-    """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
-
-    Args:
-        skip_broken: read every image once, and leave out what is broken or has no label; also as `?skip_broken=true`.
-        progress: show that on standard error.
-        least: classes that there must be; a network that knows more can be measured on one.
-    Raises: DataError if there is no such source, nothing that can be used in it, or something wrong in it.
-    """
-    from blockforge.train.check import without_broken
-
-    opened, skips = (data, False) if isinstance(data, Data) else _opened(data, least)
-    if isinstance(data, str):
-        for line in opened.notes:
-            note(f"{opened.name}: {line}")
-    if skip_broken or skips:
-        return without_broken(opened, progress=progress)
-    if isinstance(data, Data):
-        opened = dataclasses.replace(opened, problems=tuple(_in_memory(opened)))
-    refuse(opened)
-    return opened if isinstance(data, str) else data
-
-
-def _in_memory(data: Data) -> Iterator[Problem]:
-    """The labels of images in memory, which somebody put together, that are no classes."""
-    for name, split in (("train", data.train), ("val", data.val)):
-        labels = getattr(split, "labels_B", None)
-        if isinstance(labels, Tensor):
-            wrong = wrong_labels(labels.numpy(), len(data.classes))
-            yield from (Problem(f"{name}, image {row}", reason) for row, reason in wrong)
-
-
 def refuse(data: Data) -> None:
     """Raises: DataError with the first problems of data that have some."""
     if not data.problems:
@@ -97,10 +60,10 @@ def refuse(data: Data) -> None:
 
 def look(name: str) -> Data:
     """Data by name, with what is wrong in them. Raises: DataError as `open_data`, except for their problems."""
-    return _opened(name)[0]
+    return named_data(name)[0]
 
 
-def _opened(data: str, least: int = 2) -> tuple[Data, bool]:
+def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
     """Data by name, and whether their options want what is broken left out."""
     name, options = _split_options(data)
     prefix, colon, rest = name.partition(":")
