@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from blockforge.kernels.linear import linear
 
 ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
 """How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
+
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Linear(nn.Linear):
@@ -151,12 +154,13 @@ def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
         raise OpError(text, hint=hint)
 
 
-def default_init(module: nn.Module) -> None:
-    """Start all linear layers and convolutions in `module` as torch does, for code that leaves it at that."""
+def default_init(module: M) -> M:
+    """`module`, all linear layers and convolutions in it started as torch does, for code that leaves it at that."""
     for layer in module.modules():
         if isinstance(layer, Linear | Conv2d):
             layer.as_torch = True
             layer.reset_parameters()
+    return module
 
 
 def init_states(A_log: Tensor) -> None:

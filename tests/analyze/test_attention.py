@@ -41,7 +41,7 @@ def test_weights_are_those_of_the_forward_pass(options: dict[str, Any]) -> None:
     with torch.no_grad():
         weights, positions = module.attention_weights(x)
         v = module.qkv(x).chunk(3, dim=-1)[2]
-        tiles = module.tiles
+        tiles = op.tiles(Shape(6, 9, 8))
         cut = cut_windows(module.qkv(cut_windows(x, tiles.height, tiles.shift)), tiles.height) if op.window else v
         if op.window:
             cut = cut.chunk(3, dim=-1)[2]

@@ -96,23 +96,23 @@ class DMCA(Aggregator):
         )
 
     def build(self, shape: Shape, sources: tuple[int, ...], dim: int) -> nn.Module:
-        return DMCAModule(self, shape, sum(sources), dim)
+        joined = shape._replace(dim=sum(sources))
+        norm = self.norm.build(joined) if self.norm is not None else nn.Identity()
+        return DMCAModule(shape.dim, joined.dim, dim, self.reduction, self.groups, norm)
 
 
 class DMCAModule(nn.Module):
-    """See `DMCA`. S are the sources' channels, G the groups, P the reduced positions."""
+    """See `DMCA`. `width` are the channels that it reads, `joined` those of the sources, `dim` those that it gives."""
 
-    def __init__(self, op: DMCA, shape: Shape, joined: int, dim: int) -> None:
+    def __init__(self, width: int, joined: int, dim: int, reduction: int, groups: int, norm: nn.Module) -> None:
         super().__init__()
-        width = shape.dim
-        self.groups, self.missing = op.groups, dim % PARTS
-        self.norm = op.norm.build(shape._replace(dim=joined)) if op.norm is not None else nn.Identity()
-        self.norm_layout = layout_of(self.norm)
+        self.groups, self.missing = groups, dim % PARTS
+        self.norm, self.norm_layout = norm, layout_of(norm)
         self.dwconv = DWConv(joined, 3, bias=False, init="trunc_normal")
         self.bn = nn.BatchNorm2d(joined)
         self.act = nn.GELU()
         self.k_in, self.v_in = Linear(joined, width), Linear(joined, width)
-        self.q, self.k = _reducing(width, op.reduction), _reducing(width, op.reduction)
+        self.q, self.k = _reducing(width, reduction), _reducing(width, reduction)
         self.v = _reducing(width, 1)
         self.mix = DWConv(PARTS * width, 3, init="trunc_normal")
         self.proj = Conv2d(PARTS * width, dim - self.missing, 1, groups=PARTS, init="trunc_normal")

@@ -63,19 +63,20 @@ class BottleneckDownsample(Downsample):
         return max(bottleneck_workspace(shape, out, self.inside(dim)), 3 * out.elements)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        return BottleneckDownsampleModule(self, shape.dim, dim)
+        inside, kernel = self.inside(dim), self.kernel_size
+        return BottleneckDownsampleModule(shape.dim, dim, inside, kernel, self.groups, self.act, self.stride)
 
 
 class BottleneckDownsampleModule(nn.Module):
     """See `BottleneckDownsample`."""
 
-    def __init__(self, op: BottleneckDownsample, in_dim: int, dim: int) -> None:
+    def __init__(
+        self, in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int
+    ) -> None:
         super().__init__()
-        inside = op.inside(dim)
-        self.branch = bottleneck(in_dim, dim, inside, op.kernel_size, op.groups, op.act, op.stride)
-        projection = Conv2d(in_dim, dim, 1, stride=op.stride, bias=False)
-        self.shortcut = Maps(projection, nn.BatchNorm2d(dim))
-        self.act = activation(op.act)
+        self.branch = bottleneck(in_dim, dim, inside, kernel_size, groups, act, stride)
+        self.shortcut = Maps(Conv2d(in_dim, dim, 1, stride=stride, bias=False), nn.BatchNorm2d(dim))
+        self.act = activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(x)

@@ -79,8 +79,7 @@ class ConvHeadPooling(Downsample):
         return dim + patches + out if self.class_token else out
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        conv = Conv2d(shape.dim, dim, _KERNEL, stride=_STRIDE, groups=shape.dim)
-        default_init(conv)
+        conv = default_init(Conv2d(shape.dim, dim, _KERNEL, stride=_STRIDE, groups=shape.dim))
         return TokenPooling(conv, Linear(shape.dim, dim), self.side(shape)) if self.class_token else conv
 
 

@@ -41,6 +41,4 @@ class DWConvDownsample(Downsample):
         return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        conv = Conv2d(shape.dim, dim, 2, stride=2, padding=0, groups=shape.dim, bias=False)
-        default_init(conv)
-        return conv
+        return default_init(Conv2d(shape.dim, dim, 2, stride=2, padding=0, groups=shape.dim, bias=False))

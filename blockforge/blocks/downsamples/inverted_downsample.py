@@ -47,7 +47,7 @@ class InvertedDownsample(Downsample):
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         hidden = self.hidden(dim)
-        module = Maps(
+        steps = Maps(
             Linear(shape.dim, hidden),
             nn.ReLU(inplace=True),  # nothing else reads the convolution's result
             Conv2d(hidden, hidden, self.kernel_size, stride=2, groups=hidden),
@@ -55,5 +55,4 @@ class InvertedDownsample(Downsample):
             Linear(hidden, dim),
             nn.BatchNorm2d(dim),
         )
-        default_init(module)
-        return module
+        return default_init(steps)

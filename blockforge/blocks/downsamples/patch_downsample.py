@@ -60,6 +60,5 @@ class PatchDownsample(Downsample):
     def build(self, shape: Shape, dim: int) -> nn.Module:
         pre_norm = self.pre_norm.build(shape) if self.pre_norm is not None else nn.Identity()
         norm = [self.norm.build(self.out_shape(shape, dim))] if self.norm is not None else []
-        conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias)
-        default_init(conv)
+        conv = default_init(Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias))
         return Maps(pre_norm, conv, *norm)

@@ -152,28 +152,54 @@ class Attention(Mixer):
         return tiles.positions * tiles.number * (maps * self.inner(shape.dim) + heads + bias)
 
     def build(self, shape: Shape) -> nn.Module:
-        module = AttentionModule if self.window is None else WindowAttentionModule
-        return module(self, shape)
+        dim, inner = shape.dim, self.inner(shape.dim)
+        options = Options(inner if inner != dim else None, self.qkv_bias, self.qk_norm, self.local_conv)
+        if self.window is None:
+            size = shape[:2] if self.rel_pos_bias else None
+            return AttentionModule(dim, self.heads(dim), *options, bias_size=size)
+        side = self.tiles(shape).height if self.rel_pos_bias else self.window
+        windows = Windows(side, self.steps if side == self.window else min(self.steps, side // 2))
+        size = (side, side) if self.rel_pos_bias else None
+        return WindowAttentionModule(dim, self.heads(dim), *options, bias_size=size, windows=windows, size=shape[:2])
+
+
+class Options(NamedTuple):
+    """What attention over a map and within windows have in common."""
+
+    inner: int | None = None
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    local_conv: int | None = None
 
 
 class AttentionModule(nn.Module):
-    """See `Attention`. The rows of `qkv` are queries, keys, values."""
+    """See `Attention`. The rows of `qkv` are queries, keys, values. `inner`: their width, if it is not `dim`.
+    `bias_size`: height and width of the tile whose positions have a learnt bias."""
 
-    def __init__(self, op: Attention, shape: Shape) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        inner: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        local_conv: int | None = None,
+        bias_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        dim, inner, self.num_heads = shape.dim, op.inner(shape.dim), op.heads(shape.dim)
-        self.tiles = op.tiles(shape)
-        self.qkv = Linear(dim, 3 * inner, bias=op.qkv_bias)
-        self.q_norm = nn.LayerNorm(inner // self.num_heads) if op.qk_norm else None
-        self.k_norm = nn.LayerNorm(inner // self.num_heads) if op.qk_norm else None
-        self.rel_pos = RelativePositionBias(self.tiles, self.num_heads) if op.rel_pos_bias else None
-        self.local_conv = DWConv(inner, op.local_conv) if op.local_conv is not None else None
+        inner, self.num_heads = inner or dim, num_heads
+        self.qkv = Linear(dim, 3 * inner, bias=qkv_bias)
+        self.q_norm = nn.LayerNorm(inner // num_heads) if qk_norm else None
+        self.k_norm = nn.LayerNorm(inner // num_heads) if qk_norm else None
+        self.rel_pos = RelativePositionBias(bias_size, num_heads) if bias_size is not None else None
+        self.local_conv = DWConv(inner, local_conv) if local_conv is not None else None
         self.proj = Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.rel_pos() if self.rel_pos is not None else None
-        if bias is not None:
-            same_size(x, self.tiles[:2], "attention with rel_pos_bias")
+        bias = None
+        if self.rel_pos is not None:
+            same_size(x, self.rel_pos.tile, "attention with rel_pos_bias")
+            bias = self.rel_pos()
         return self.proj(self.attend(self.qkv(x), bias))
 
     def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
@@ -208,18 +234,29 @@ class AttentionModule(nn.Module):
 
 
 class WindowAttentionModule(AttentionModule, Computed):
-    """See `Attention`. Runs on maps of any size, in windows of at most the side that its parameters are for."""
+    """See `Attention`. Runs on maps of any size, in windows of at most the side that its parameters are for. The
+    mask of maps of `size` is kept."""
 
-    def __init__(self, op: Attention, shape: Shape) -> None:
-        super().__init__(op, shape)
-        assert op.window is not None
-        window = self.tiles.height if op.rel_pos_bias else op.window
-        self.windows = Windows(window, op.steps if window == op.window else min(op.steps, window // 2))
-        self.size = (shape.height, shape.width)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        inner: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        local_conv: int | None = None,
+        bias_size: tuple[int, int] | None = None,
+        *,
+        windows: Windows,
+        size: tuple[int, int],
+    ) -> None:
+        super().__init__(dim, num_heads, inner, qkv_bias, qk_norm, local_conv, bias_size)
+        self.windows, self.size = windows, size
         self.hold_computed()
 
     def computed(self, device: torch.device | None) -> dict[str, Tensor]:
-        return {"blocked": shift_mask(*self.size, *self.tiles[1:3], device=device)} if self.tiles.shift else {}
+        side, shift = self.windows.on(*self.size)
+        return {"blocked": shift_mask(*self.size, side, shift, device=device)} if shift else {}
 
     def forward(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
@@ -244,7 +281,7 @@ class WindowAttentionModule(AttentionModule, Computed):
         varies = is_symbolic(height, width)
         if self.windows.shift == 0 or (not varies and shift == 0):
             return bias
-        if not self.tiles.shift or varies or (height, width) != self.size:
+        if varies or (height, width) != self.size:
             blocked = shift_mask(height, width, side, shift, batch if varies else 1, device=x.device)
         else:
             blocked = self.held("blocked", x)
@@ -265,9 +302,9 @@ class RelativePositionBias(Computed):
     negative up. In a smaller tile of `side` x `side` the same distances have the same numbers.
     """
 
-    def __init__(self, tiles: Tiles, num_heads: int) -> None:
+    def __init__(self, tile: tuple[int, int], num_heads: int) -> None:
         super().__init__()
-        self.tile = height, width = tiles[:2]
+        self.tile = height, width = tile
         self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
         self.reset_parameters()
         self.hold_computed()

@@ -34,7 +34,7 @@ class BiSSD(Duality):
         return shape.positions * self.inner(shape.dim)  # both halves, before they are joined
 
     def build(self, shape: Shape) -> nn.Module:
-        return BiSSDModule(self, shape.dim)
+        return BiSSDModule(*self.sizes(shape.dim))
 
 
 class BiSSDModule(DualityModule):

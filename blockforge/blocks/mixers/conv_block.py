@@ -38,6 +38,4 @@ class ConvBlock(Mixer):
     def build(self, shape: Shape) -> nn.Module:
         dim = shape.dim
         first, second = (Conv2d(dim, dim, self.kernel_size) for _ in range(2))
-        module = Maps(first, nn.BatchNorm2d(dim), activation(self.act), second, nn.BatchNorm2d(dim))
-        default_init(module)
-        return module
+        return default_init(Maps(first, nn.BatchNorm2d(dim), activation(self.act), second, nn.BatchNorm2d(dim)))

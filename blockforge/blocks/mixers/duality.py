@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,17 @@ from blockforge.blocks.leaves import on_nchw
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 64
+
+
+class Sizes(NamedTuple):
+    """Widths and counts of a module. `groups` are those of all directions."""
+
+    dim: int
+    inner: int
+    num_heads: int
+    d_state: int
+    groups: int
+    d_conv: int
 
 
 class Duality(Mixer):
@@ -55,6 +66,11 @@ class Duality(Mixer):
     def states(self) -> int:
         """Width of the states' input weights, and of their output weights."""
         return self.directions * self.num_groups * self.d_state
+
+    def sizes(self, dim: int) -> Sizes:
+        """What its module is made with."""
+        groups = self.directions * self.num_groups
+        return Sizes(dim, self.inner(dim), self.heads(dim), self.d_state, groups, self.d_conv)
 
     def has_steps(self) -> bool:
         """Whether tokens have a step size."""
@@ -105,16 +121,16 @@ class Duality(Mixer):
 class DualityModule(nn.Module):
     """`proj(norm(scan(...)) * gate(x))`; see the subclasses for `scan`."""
 
-    def __init__(self, op: Duality, dim: int) -> None:
+    def __init__(
+        self, dim: int, inner: int, num_heads: int, d_state: int, groups: int, d_conv: int, has_steps: bool = True
+    ) -> None:
         super().__init__()
-        self.inner, self.states, self.heads = op.inner(dim), op.states(), op.heads(dim)
-        self.groups = op.directions * op.num_groups
+        self.inner, self.states, self.heads, self.groups = inner, groups * d_state, num_heads, groups
         self.gate = Linear(dim, self.inner, bias=False)
         self.fc = Linear(dim, self.inner + 2 * self.states, bias=False)
-        self.conv = DWConv(self.inner + 2 * self.states, op.d_conv)
-        default_init(self.conv)
+        self.conv = default_init(DWConv(self.inner + 2 * self.states, d_conv))
         self.fc_dt: Linear | None = None
-        if op.has_steps():
+        if has_steps:
             self.fc_dt = Linear(dim, self.heads, bias=False)
             self.dt_bias = nn.Parameter(torch.empty(self.heads))
             self.A_log = nn.Parameter(torch.empty(self.heads))

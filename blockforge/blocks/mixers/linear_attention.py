@@ -90,21 +90,41 @@ class LinearAttention(Mixer):
         return max((base + products) * shape.elements + small, max(made, ended) * shape.elements)
 
     def build(self, shape: Shape) -> nn.Module:
-        return LinearAttentionModule(self, shape)
+        return LinearAttentionModule(
+            shape.dim,
+            self.heads(shape.dim),
+            qkv_bias=self.qkv_bias,
+            project_values=self.project_values,
+            rope=shape if self.rope else None,
+            local_conv=self.local_conv,
+            d_conv=self.d_conv,
+            gate=self.gate,
+        )
 
 
 class LinearAttentionModule(nn.Module):
     """See `LinearAttention`. The rows of `qkv` are queries, keys and, if they are projected, values."""
 
-    def __init__(self, op: LinearAttention, shape: Shape) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        project_values: bool = True,
+        rope: Shape | None = None,
+        local_conv: int | None = None,
+        d_conv: int | None = None,
+        gate: bool = False,
+    ) -> None:
         super().__init__()
-        dim, self.num_heads = shape.dim, op.heads(shape.dim)
-        self.gate = Linear(dim, dim) if op.gate else None
-        self.fc = Linear(dim, dim) if op.d_conv is not None else None
-        self.conv = DWConv(dim, op.d_conv) if op.d_conv is not None else None
-        self.qkv = Linear(dim, (2 + op.project_values) * dim, bias=op.qkv_bias)
-        self.rope = Rotation(shape) if op.rope else None
-        self.local_conv = DWConv(dim, op.local_conv) if op.local_conv is not None else None
+        self.num_heads = num_heads
+        self.gate = Linear(dim, dim) if gate else None
+        self.fc = Linear(dim, dim) if d_conv is not None else None
+        self.conv = DWConv(dim, d_conv) if d_conv is not None else None
+        self.qkv = Linear(dim, (2 + project_values) * dim, bias=qkv_bias)
+        self.rope = Rotation(rope) if rope is not None else None
+        self.local_conv = DWConv(dim, local_conv) if local_conv is not None else None
         self.proj = Linear(dim, dim)
         for conv in (self.conv, self.local_conv):
             if conv is not None:

@@ -71,10 +71,6 @@ class MambaVision(Mixer):
             hint = f"{inner - 1} or {inner + 1} would do, or branch: none"
             raise OpError(f"the inner width {inner} is odd, and a branch takes half of it", hint=hint)
 
-    def padding(self) -> tuple[int, int]:
-        """Zeros before and after the tokens, for the convolution."""
-        return (self.d_conv - 1, 0) if self.causal else ((self.d_conv - 1) // 2, self.d_conv // 2)
-
     def cost(self, shape: Shape) -> Cost:
         dim, positions = shape.dim, shape.positions
         inner, scanned = self.inner(dim), self.scanned(dim)
@@ -93,33 +89,41 @@ class MambaVision(Mixer):
         scan = workspace(positions, scanned, self.d_state, dense=self.branch == "none")
         scanning = positions * (inner + made) + scan
         joining = positions * (inner + scanned + self.joined(dim) * (self.branch != "none"))
-        before, after = self.padding()
+        before, after = conv_padding(self.d_conv, self.causal)
         padded = inner * (positions + before + after) * (before != after)
         return max(scanning, joining, positions * 2 * inner + padded)
 
     def build(self, shape: Shape) -> nn.Module:
-        return MambaVisionModule(self, shape.dim)
+        dim = shape.dim
+        widths = self.inner(dim), self.rank(dim), self.d_state
+        return MambaVisionModule(dim, *widths, self.d_conv, branch=self.branch, causal=self.causal)
+
+
+def conv_padding(d_conv: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after the tokens, for a convolution of this length along them."""
+    return (d_conv - 1, 0) if causal else ((d_conv - 1) // 2, d_conv // 2)
 
 
 class MambaVisionModule(nn.Module):
     """See `MambaVision`. D are the scan's channels, N its states."""
 
-    def __init__(self, op: MambaVision, dim: int) -> None:
+    def __init__(
+        self, dim: int, inner: int, dt_rank: int, d_state: int, d_conv: int, *, branch: str, causal: bool
+    ) -> None:
         super().__init__()
-        inner, self.scanned, self.branch = op.inner(dim), op.scanned(dim), op.branch
-        self.sizes = [op.rank(dim), op.d_state, op.d_state]
-        before, after = op.padding()
+        self.scanned, self.branch = inner if branch == "none" else inner // 2, branch
+        self.sizes = [dt_rank, d_state, d_state]
+        before, after = conv_padding(d_conv, causal)
         self.padding = (0, 0, before, after) if before != after else None
         sides = (0, before if before == after else 0)
-        self.conv = Conv2d(inner, inner, (1, op.d_conv), padding=sides, groups=inner, bias=False)
-        default_init(self.conv)
+        self.conv = default_init(Conv2d(inner, inner, (1, d_conv), padding=sides, groups=inner, bias=False))
         self.fc = Linear(dim, inner, bias=False)
         self.fc_scan = Linear(self.scanned, sum(self.sizes), bias=False)
-        self.fc_dt = Linear(op.rank(dim), self.scanned)
-        self.A_log = nn.Parameter(torch.empty(self.scanned, op.d_state))
+        self.fc_dt = Linear(dt_rank, self.scanned)
+        self.A_log = nn.Parameter(torch.empty(self.scanned, d_state))
         self.D = nn.Parameter(torch.empty(self.scanned))
         self.reset_parameters()
-        self.proj = Linear(op.joined(dim), dim, bias=False)
+        self.proj = Linear(inner if branch == "concat" else self.scanned, dim, bias=False)
 
     def reset_parameters(self) -> None:
         init_states(self.A_log)

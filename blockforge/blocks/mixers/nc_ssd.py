@@ -46,7 +46,7 @@ class NCSSD(Duality):
         return alive
 
     def build(self, shape: Shape) -> nn.Module:
-        return NCSSDModule(self, shape.dim)
+        return NCSSDModule(*self.sizes(shape.dim), has_steps=self.weighted)
 
 
 class NCSSDModule(DualityModule):

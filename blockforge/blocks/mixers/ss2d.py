@@ -137,37 +137,64 @@ class SS2D(Mixer):
         )
 
     def build(self, shape: Shape) -> nn.Module:
-        return SS2DModule(self, shape)
+        dim = self.given(shape)
+        inner = shape._replace(dim=self.inner(dim))
+        return SS2DModule(
+            dim,
+            inner.dim,
+            self.rank(dim),
+            self.d_state,
+            self.directions,
+            norm=self.out_norm.build(inner) if self.out_norm is not None else nn.Identity(),
+            window=self.window,
+            d_conv=self.d_conv,
+            act=self.act,
+            gate=self.gate,
+            bias=self.bias,
+            conv_bias=self.conv_bias,
+            init=self.init,
+            is_fed=self.dim is not None,
+        )
 
 
 class SS2DModule(nn.Module):
-    """See `SS2D`. D are a scan's channels, N its states, R the rank of the steps, K the directions."""
+    """See `SS2D`. `inner` are the channels of a scan; `is_fed`: an aggregator gives a map as wide as the scans."""
 
-    def __init__(self, op: SS2D, shape: Shape) -> None:
+    def __init__(
+        self,
+        dim: int,
+        inner: int,
+        dt_rank: int,
+        d_state: int,
+        directions: tuple[Direction, ...],
+        *,
+        norm: nn.Module,
+        window: int | None = None,
+        d_conv: int | None = 3,
+        act: str = "silu",
+        gate: bool = False,
+        bias: bool = True,
+        conv_bias: bool = True,
+        init: ConvInit = "uniform",
+        is_fed: bool = False,
+    ) -> None:
         super().__init__()
-        dim = op.given(shape)
-        inner, rank = op.inner(dim), op.rank(dim)
-        self.gate, self.window = op.gate, op.window
-        self.directions = op.directions
-        self.sizes = [rank, op.d_state, op.d_state]
-        self.in_proj = Linear(dim, inner * (1 + op.gate), bias=op.bias) if op.dim is None else nn.Identity()
-        self.conv = (
-            DWConv(inner, op.d_conv, bias=op.conv_bias, init=op.init) if op.d_conv is not None else nn.Identity()
-        )
-        self.act = activation(op.act)
-        self.x_proj = Linear(inner, len(self.directions) * sum(self.sizes), bias=False)
-        default_init(self.x_proj)
-        self.dt_proj = nn.ModuleList(Linear(rank, inner, bias=False) for _ in self.directions)
-        self.dt_bias = nn.Parameter(torch.empty(len(self.directions), inner))
-        self.A_log = nn.Parameter(torch.empty(len(self.directions), inner, op.d_state))
-        self.D = nn.Parameter(torch.empty(len(self.directions), inner))
+        self.gate, self.window, self.directions = gate, window, directions
+        self.sizes = [dt_rank, d_state, d_state]
+        self.in_proj = Linear(dim, inner * (1 + gate), bias=bias) if not is_fed else nn.Identity()
+        self.conv = DWConv(inner, d_conv, bias=conv_bias, init=init) if d_conv is not None else nn.Identity()
+        self.act = activation(act)
+        self.x_proj = default_init(Linear(inner, len(directions) * sum(self.sizes), bias=False))
+        self.dt_proj = nn.ModuleList(Linear(dt_rank, inner, bias=False) for _ in directions)
+        self.dt_bias = nn.Parameter(torch.empty(len(directions), inner))
+        self.A_log = nn.Parameter(torch.empty(len(directions), inner, d_state))
+        self.D = nn.Parameter(torch.empty(len(directions), inner))
         self.reset_parameters()
-        norm = op.out_norm.build(shape._replace(dim=inner)) if op.out_norm is not None else nn.Identity()
         self.out_norm, self.norm_layout = norm, layout_of(norm)
         self.conv_layout = layout_of(self.conv)
-        self.out_proj = Linear(inner, dim, bias=op.bias)
+        self.out_proj = Linear(inner, dim, bias=bias)
         for proj in self.dt_proj:
-            nn.init.uniform_(proj.get_parameter("weight"), -(rank**-0.5), rank**-0.5)
+            nn.init.uniform_(proj.get_parameter("weight"), -(dt_rank**-0.5), dt_rank**-0.5)
 
     def reset_parameters(self) -> None:
         with torch.no_grad():

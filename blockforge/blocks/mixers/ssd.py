@@ -32,7 +32,7 @@ class SSD(Duality):
         return 0
 
     def build(self, shape: Shape) -> nn.Module:
-        return SSDModule(self, shape.dim)
+        return SSDModule(*self.sizes(shape.dim))
 
 
 class SSDModule(DualityModule):

@@ -111,7 +111,7 @@ class StripMixing(Mixer):
         return max(shape.elements + branches, (len(self.branches) + 1) * shape.elements)
 
     def build(self, shape: Shape) -> nn.Module:
-        return StripMixingModule(self, shape)
+        return StripMixingModule(shape, self.num_groups(shape.dim), self.strip, self.order, self.branches)
 
 
 def _lsmm(part: Shape) -> Cost:
@@ -124,18 +124,17 @@ def _lsmm(part: Shape) -> Cost:
 class StripMixingModule(nn.Module):
     """See `StripMixing`."""
 
-    def __init__(self, op: StripMixing, shape: Shape) -> None:
+    def __init__(self, shape: Shape, groups: int, strip: int, order: Order, branches: tuple[str, ...]) -> None:
         super().__init__()
-        dim, part = shape.dim, Shape(shape.height, shape.width, op.share(shape.dim))
+        dim, part = shape.dim, shape._replace(dim=shape.dim // len(branches))
         self.norm = nn.BatchNorm2d(dim)
         self.dwconv = DWConv(dim, 3, bias=False)
         self.fc = Linear(dim, dim)
         self.bn = nn.BatchNorm2d(dim)
         self.act = nn.GELU()
-        for name in op.branches:
-            branch = CGSMM(part, op.num_groups(dim), op.strip, op.order) if name == "cgsmm" else LSMM(part.dim)
-            self.add_module(name, branch)
-        self.names = op.branches
+        for name in branches:
+            self.add_module(name, CGSMM(part, groups, strip, order) if name == "cgsmm" else LSMM(part.dim))
+        self.names = branches
         self.fuse = Linear(dim, dim, bias=False)
         default_init(self)
 

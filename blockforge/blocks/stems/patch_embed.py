@@ -47,7 +47,6 @@ class PatchEmbed(Stem):
         return out.elements + (self.norm.workspace(out) if self.norm is not None else 0)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias)
-        default_init(conv)
+        conv = default_init(Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=self.bias))
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
         return Maps(conv, norm)

@@ -46,7 +46,6 @@ class PatchStem(Stem):
         return 2 * self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        conv = Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=False)
-        default_init(conv)
+        conv = default_init(Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=False))
         norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
         return Maps(conv, nn.BatchNorm2d(dim), activation(self.act), norm)

@@ -69,20 +69,30 @@ class ViTStem(Stem):
         return max(joined, (1 + self.pos_embed) * out)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        return ViTStemModule(self, shape, dim)
+        size = self.patches(shape, dim)[:2]
+        stride = self.stride or self.patch
+        return ViTStemModule(shape.dim, dim, size, self.patch, stride, self.class_token, self.pos_embed)
 
 
 class ViTStemModule(nn.Module):
     """See `ViTStem`."""
 
-    def __init__(self, op: ViTStem, shape: Shape, dim: int) -> None:
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        size: tuple[int, int],
+        patch: int,
+        stride: int,
+        class_token: bool,
+        pos_embed: bool,
+    ) -> None:
         super().__init__()
-        self.size = (op.patches(shape, dim).height, op.patches(shape, dim).width)
-        self.proj = Conv2d(shape.dim, dim, op.patch, stride=op.stride or op.patch, padding=0)
-        default_init(self.proj)
-        self.class_token = nn.Parameter(torch.empty(1, 1, 1, dim)) if op.class_token else None
-        positions = op.out_shape(shape, dim).positions
-        self.pos_embed = nn.Parameter(torch.empty(positions, dim)) if op.pos_embed else None
+        self.size = size
+        self.proj = default_init(Conv2d(in_chans, dim, patch, stride=stride, padding=0))
+        self.class_token = nn.Parameter(torch.empty(1, 1, 1, dim)) if class_token else None
+        positions = size[0] * size[1] + class_token
+        self.pos_embed = nn.Parameter(torch.empty(positions, dim)) if pos_embed else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
