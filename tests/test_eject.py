@@ -8,22 +8,29 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, reject, settings
 from safetensors.torch import save_file
 from test_export import SMALL
+from torch import nn
 
 import blockforge as bf
+from blockforge.blocks import registry
+from blockforge.blocks.mixers.pooling import Pooling
 from blockforge.cli import main
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.eject import check, eject
-from blockforge.eject.facts import Facts
-from blockforge.eject.layout import WIDTH, Call, Items, Leaf, layout
+from blockforge.eject import EjectError, check, eject
+from blockforge.eject.expressions import WIDTH, Call, Items, Leaf, layout
+from blockforge.eject.recorded import recorded
 from blockforge.kernels import backend
+from blockforge.testing.strategies import specs
 
+DATA = Path(__file__).parent / "data" / "plugin"
 RUN = """
 import importlib.util, json, sys
 from pathlib import Path
@@ -83,7 +90,7 @@ def test_every_family_runs_alone(tmp_path: Path) -> None:
     found = run_alone(tmp_path)
     assert set(found) == set(SMALL)
     for name, (error, maps) in found.items():
-        assert error == 0, name
+        assert error <= check.TOLERANCE, name
         assert [m[1] for m in maps] == models[name].feature_info.channels(), name
 
 
@@ -96,7 +103,7 @@ def test_every_spec_of_the_zoo_runs_alone(tmp_path: Path) -> None:
         errors[name] = run_alone(tmp_path)[name][0]
         (tmp_path / f"{name}.safetensors").unlink()
         (tmp_path / f"{name}.py").unlink()
-    assert errors == dict.fromkeys(names, 0)
+    assert {name: e for name, e in errors.items() if not e <= check.TOLERANCE} == {}
 
 
 @pytest.mark.parametrize("name", ["smt_t", "swin_tiny", "mambavision_t"])
@@ -123,15 +130,51 @@ def test_a_new_classifier_and_drop_path_are_arguments(tmp_path: Path) -> None:
     assert all(p.grad is not None for p in made.parameters())
 
 
+@pytest.mark.parametrize("block", ["pool_mixer", "asking"])
+def test_a_plugin_s_block_is_written_out(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its module is made with the block: then the block's parameters stand in its place."""
+    monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
+    for name in ("pool_mixer", "asking"):
+        registry.load_plugin(DATA / f"{name}.py")
+    write(bf.build(DATA / "pool_mixer.yaml", {"blocks.pool.0": {"op": block}}, seed=0), tmp_path, "net")
+    assert f"\nclass {block.title().replace('_', '')}(nn.Module):\n" in (tmp_path / "net.py").read_text()
+    assert run_alone(tmp_path)["net"][0] <= check.TOLERANCE
+
+
+class Unwritten(nn.Module):
+    """A module that is made with an object."""
+
+    def __init__(self, thing: object) -> None:
+        super().__init__()
+
+
+def test_a_module_without_literals_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bf.build("poolformer_s12", SMALL["poolformer_s12"])
+    monkeypatch.setattr(Pooling, "build", lambda *args: Unwritten(object()))
+    with pytest.raises(EjectError, match=r"stages\.0\.layers\.0 is made with a value that has no literal, thing"):
+        eject(model)
+
+
+@settings(max_examples=6)
+@given(specs())
+def test_any_network_is_written_out(tree: dict[str, Any]) -> None:
+    try:
+        model = bf.build(tree, seed=0)
+    except bf.SpecError:  # maps that cannot meet
+        reject()
+    with tempfile.TemporaryDirectory() as folder:
+        assert check.write_ejected(model, Path(folder, "net.py")).error <= check.TOLERANCE
+
+
 def test_the_file_holds_what_the_network_uses_and_no_more() -> None:
     text = eject(bf.build("smt_t", SMALL["smt_t"], seed=0))
     defined = [n.name for n in ast.parse(text).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    assert {"SAM", "SAMModule", "Attention", "Branch", "Layer", "Backbone"} <= set(defined)
-    assert not {"WindowAttentionModule", "RelativePositionBias", "WindowIn", "DMCA", "LSMM"} & set(defined)
+    assert {"SAM", "ConvMLP", "Attention", "Branch", "SamLayer", "MsaLayer", "Backbone"} <= set(defined)
+    assert not {"WindowAttention", "WindowIn", "DMCA", "LSMM", "untouched", "activate", "mixed_conv"} & set(defined)
     assert "import blockforge" not in text
     assert "from blockforge" not in text
     assert "cut_windows" not in text
-    assert len(text.splitlines()) < 1200
+    assert len(text.splitlines()) < 560
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
@@ -153,17 +196,16 @@ def test_the_file_is_formatted(name: str, tmp_path: Path) -> None:
 
 def test_reading_the_network_leaves_it_as_it_was() -> None:
     model = bf.build("smt_t", SMALL["smt_t"], seed=0)
-    cls = type(model.get_submodule("stages.0.layers.0"))
-    init, state = cls.__init__, torch.get_rng_state()
-    Facts(model)
-    assert cls.__init__ is init
+    profiler, state = sys.getprofile(), torch.get_rng_state()
+    recorded(model.arch)
+    assert sys.getprofile() is profiler
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_long_expressions_break_as_ruff_breaks_them() -> None:
-    call = Call("f", (Leaf("a" * 60), Leaf("b" * 60)))
+    call = Call("f", (("", Leaf("a" * 60)), ("", Leaf("b" * 60))))
     assert layout(call, 4, "x = ") == ["    x = f(", f"        {'a' * 60},", f"        {'b' * 60},", "    )"]
-    short = Call("f", (Leaf("a" * 55), Leaf("b" * 55)))
+    short = Call("f", (("", Leaf("a" * 55)), ("", Leaf("b" * 55))))
     assert layout(short, 4, "x = ") == ["    x = f(", f"        {'a' * 55}, {'b' * 55}", "    )"]
     assert layout(Items("[", (Leaf("1"),), "]"), 0) == ["[1]"]
     assert layout(Items("(", (Leaf("1"),), ")"), 0) == ["(1,)"]
@@ -177,7 +219,7 @@ def test_the_command_writes_a_file_that_runs(tmp_path: Path, capsys: pytest.Capt
     sets = [a for k, v in SMALL["convnext_t"].items() for a in ("--set", f"{k}={v}")]
     assert main(["eject", "convnext_t", "-o", str(file), *sets, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["error"] == 0
+    assert report["error"] <= check.TOLERANCE
     assert report["lines"] == len(file.read_text().splitlines())
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True)
     params = bf.compile("convnext_t", SMALL["convnext_t"]).params

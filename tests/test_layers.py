@@ -74,7 +74,7 @@ def test_an_image_is_copied_in_inference_alone(channels: int) -> None:
 @pytest.mark.parametrize("aggregated", [False, True], ids=["at once", "fed"])
 def test_what_stands_around_a_block_is_called(aggregated: bool) -> None:
     """Each alone, though nothing may have to be computed there: a hook fires, and what is put there is used."""
-    branch = Branch(DWConv(4, 3), None, None, 4, drop_path=0.0)
+    branch = Branch(DWConv(4, 3), None, 4, drop_path=0.0)
     x = torch.randn(2, 5, 6, 4)
     given = (x, torch.randn(2, 5, 6, 4)) if aggregated else (x,)
     before = branch(*given)

@@ -33,13 +33,14 @@ class Windows(NamedTuple):
 def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
     """(B, H, W, C) -> (B * tiles, window, window, C), zero-padded right and below, then shifted cyclically
     up and left."""
-    batch, height, width, dim = x.shape
+    height, width = x.shape[1:3]
     rows, columns = tiles_along(height, window), tiles_along(width, window)
     below, right = rows * window - height, columns * window - width
     varies = is_symbolic(height, width)
     if varies or below or right or torch.compiler.is_dynamo_compiling():
         x = F.pad(x, (0, 0, 0, right, 0, below))
     if varies:
+        batch, dim = x.shape[0], x.shape[3]
         numbers = _of_tiles(rows, columns, window, shift, x.device)
         x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
         return x.reshape(batch * rows * columns, window, window, dim)
@@ -50,9 +51,9 @@ def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
 
 def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0) -> Tensor:
     """The inverse of `cut_windows`, the padding cut off: (B * tiles, window, window, C) -> (B, H, W, C)."""
-    rows, columns, dim = tiles_along(height, window), tiles_along(width, window), x.shape[-1]
-    batch = x.shape[0] // (rows * columns)
+    rows, columns = tiles_along(height, window), tiles_along(width, window)
     if is_symbolic(height, width):
+        batch, dim = x.shape[0] // (rows * columns), x.shape[-1]
         numbers = _in_tiles(height, width, window, shift, x.device)
         x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
         return x.reshape(batch, height, width, dim)

@@ -43,6 +43,6 @@ def eject(
         )
         return
     out = console()
-    same = "bit for bit the model's" if ejected.error == 0 else f"the model's to {ejected.error:.1e}"
+    same = "bit for bit the model's" if ejected.error == 0 else "the model's but for rounding"
     out.print(f"{ejected.lines} lines; its outputs are {same}, its state_dict keys are the same")
     out.print(f"written to {file}; run it: python {file}", soft_wrap=True)

@@ -14,15 +14,11 @@ from torch import nn
 
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.eject.file import CLASS, eject
-from blockforge.errors import BlockforgeError
+from blockforge.eject.recorded import EjectError
 from blockforge.kernels import backend
 
 TOLERANCE = 1e-5
 """Largest difference to the model's output, relative to the output's largest magnitude."""
-
-
-class EjectError(BlockforgeError):
-    """A network that cannot be written as a file of its own."""
 
 
 @dataclass(frozen=True)

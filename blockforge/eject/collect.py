@@ -1,190 +1,159 @@
-"""What a network's file must hold: the definitions that it reaches, and of classes the members that it reaches."""
+"""The definitions that a network reaches, as text: of classes the methods that something calls, and no blocks."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from blockforge.eject.members import (
-    always_kept,
-    bases,
-    class_node,
-    is_block,
-    is_class,
-    is_field,
-    member_name,
-    members,
-    type_text,
-)
-from blockforge.eject.source import Definition, External, Module, Target, source
-from blockforge.eject.values import classes
+from torch import nn
+
+from blockforge.eject.expressions import Definition
+from blockforge.eject.source import PLAIN, External, free_names, is_block, source
+
+NAMESPACE = External("types", "SimpleNamespace", "SimpleNamespace")
+_SHOWN_ALONE = {"extra_repr", "no_weight_decay"}
+"""Methods that say something of a module and compute nothing."""
 
 
-class Closure:
-    """Everything reachable from some definitions, by names.
+class Definitions:
+    """Everything that some definitions reach. A method stays if something has an attribute of its name, or if torch or
+    Python calls it."""
 
-    A member of a class stays if some reachable code has an attribute of its name: after `self` that of the
-    class's own family, elsewhere that of any class. What is only ever called, or asked for by `hasattr`, keeps
-    methods alone.
-    """
-
-    def __init__(self, roots: Iterable[Definition], methods: Iterable[str] = ()) -> None:
-        self.found: dict[Definition, None] = {}
-        self.kept: dict[Definition, set[str]] = defaultdict(set)
+    def __init__(self, roots: Iterable[Definition], taken: set[str]) -> None:
+        self.kept: dict[Definition, list[ast.stmt]] = {}  # members of a class; of anything else itself
         self.externals: set[External] = set()
-        self.asked: set[tuple[str, Definition | None, bool]] = {
-            (m, None, True) for m in methods
-        }  # name, whose `self`, a call?
-        self.named: set[Definition] = set()  # by code, and not as a base
-        self.reads: dict[str, set[str]] = defaultdict(set)  # module -> the modules whose definitions it uses
+        self._needs: dict[Definition, dict[Definition, None]] = defaultdict(dict)
+        self._blocks: dict[Definition, set[str]] = defaultdict(set)
+        self._asked: set[str] = set()
         for root in roots:
-            self._name(root)
-        self.settle()
+            self._add(root)
+        while sum(self._keep_members(d) for d in list(self.kept)):
+            pass
+        self.ordered = list(self._in_order())
+        self.names = _unique_names(self.ordered, taken | {e.alias for e in self.externals})
 
-    def settle(self) -> None:
-        """Read on until nothing more is reached."""
-        size = -1
-        while size != (size := sum(map(len, self.kept.values())) + len(self.found)):
-            for definition in [d for d in self.found if is_class(d)]:
-                for node in members(definition):
-                    name = member_name(node)
-                    assert name is not None
-                    if name not in self.kept[definition] and self._wanted(definition, node, name):
-                        self.kept[definition].add(name)
-                        self._read_member(definition, node)
+    def texts(self) -> list[str]:
+        """The definitions, each after those that it needs."""
+        return [self._text(d) for d in self.ordered]
 
-    def kept_names(self, cls: type) -> set[str]:
-        """The members that stay of a class and its bases."""
-        return {n for d, names in self.kept.items() if issubclass(cls, d.value) for n in names}
-
-    def _wanted(self, definition: Definition, node: ast.stmt, name: str) -> bool:
-        if always_kept(definition, node):
-            return True
-        is_method = isinstance(node, ast.FunctionDef)
-        return any(
-            name == asked and (is_method or not call) and (owner is None or _related(owner, definition))
-            for asked, owner, call in self.asked
-        )
-
-    def _name(self, definition: Definition) -> None:
-        self.named.add(definition)
-        self._add(definition)
-
-    def _add(self, definition: Definition) -> None:
-        if definition in self.found:
+    def _add(self, d: Definition) -> None:
+        if d in self.kept:
             return
-        self.found[definition] = None
-        if not is_class(definition):
-            self._read(source(definition.module).definitions[definition.name], definition, None)
-            return
-        for base in bases(definition):
-            self.reads[definition.module].add(base.module)
-            self._add(base)
-        node = class_node(definition)
-        for part in [*([] if is_block(definition) else node.bases), *kept_decorators(definition)]:
-            self._read(part, definition, None)
+        self.kept[d] = []
+        node = _node(d)
+        for part in [*node.bases, *node.decorator_list] if isinstance(node, ast.ClassDef) else [node]:
+            self._read(d, part)
 
-    def _read_member(self, definition: Definition, node: ast.stmt) -> None:
-        if not is_field(definition, node):
-            self._read(node, definition, definition)
-            return
-        field = definition.value.model_fields[member_name(node)]
-        self._read(ast.parse(type_text(field.annotation)), definition, None, field.annotation)
-        if isinstance(node, ast.AnnAssign) and node.value is not None and not field.is_required():
-            self.values(field.default, definition.module)
+    def _keep_members(self, d: Definition) -> int:
+        node, kept = _node(d), self.kept[d]
+        body = node.body if isinstance(node, ast.ClassDef) else []
+        members = [m for m in body if m not in kept and self._is_wanted(m)]
+        for member in members:
+            kept.append(member)
+            self._read(d, member)
+        return len(members)
 
-    def values(self, value: Any, module: str = "") -> None:
-        """Reach the classes that a rendered value names."""
-        for found in classes(value):
-            self.reads[module].add(found.__module__)
-            self._name(Definition(found.__module__, found.__name__))
+    def _is_wanted(self, member: ast.stmt) -> bool:
+        if not isinstance(member, ast.FunctionDef):
+            return isinstance(member, ast.Assign | ast.AnnAssign)
+        name = member.name
+        called = name in self._asked or hasattr(nn.Module, name) or name in ("__new__", "__call__", "reset_parameters")
+        return called and name not in _SHOWN_ALONE
 
-    def _read(self, node: ast.AST, at: Definition, owner: Definition | None, annotation: Any = None) -> None:
-        for name in free_names(node):
-            target = _in_annotation(name, annotation) or source(at.module).resolve(name)
-            if isinstance(target, Definition):
-                self.reads[at.module].add(target.module)
-                self._name(target)
-            elif isinstance(target, External):
+    def _read(self, d: Definition, node: ast.AST) -> None:
+        here = source(d.module)
+        for name in sorted(free_names(node)):
+            target = here.resolve(name)
+            if isinstance(target, Definition) and is_block(target):  # in an annotation; see `plain_value`
+                self.externals.add(NAMESPACE)
+                self._blocks[d].add(name)
+            elif isinstance(target, Definition):
+                self._needs[d][target] = None
+                self._add(target)
+            elif target is not None:
                 self.externals.add(target)
-        for module, name in module_members(node, at):
-            self.reads[at.module].add(module.module)
-            self._name(Definition(module.module, name))
-        self.asked.update(_attributes(node, owner))
+        self._asked |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+
+    def _in_order(self) -> Iterable[Definition]:
+        """Plain layers first, and whatever a definition needs before it."""
+        seen: set[Definition] = set()
+
+        def visit(d: Definition) -> Iterable[Definition]:
+            if d not in seen:
+                seen.add(d)
+                for needed in self._needs[d]:
+                    yield from visit(needed)
+                yield d
+
+        for d in sorted(self.kept, key=lambda d: d.module != PLAIN):
+            yield from visit(d)
+
+    def _text(self, d: Definition) -> str:
+        here, node = source(d.module), _node(d)
+        text = self._class(d, node) if isinstance(node, ast.ClassDef) else here.segment(node)
+        if isinstance(node, ast.FunctionDef) and "See the package's" in text:
+            package = source(d.module.rpartition(".")[0])
+            text = text.replace(_doc_lines(d), _doc_lines(Definition(package.name, d.name)), 1)
+        for block in self._blocks[d]:
+            text = re.sub(rf"(?<![\w.\"`]){block}(?!\w)", NAMESPACE.alias, text)
+        for needed in {d: None, **self._needs[d]}:
+            if self.names[needed] != needed.name:
+                text = re.sub(rf"(?<![\w.\"]){needed.name}(?!\w)", self.names[needed], text)
+        return text
+
+    def _class(self, d: Definition, node: ast.ClassDef) -> str:
+        here = source(d.module)
+        bases = ", ".join(ast.unparse(b) for b in node.bases)
+        text = "".join(f"@{ast.unparse(x)}\n" for x in node.decorator_list)
+        text += f"class {node.name}({bases}):\n" if bases else f"class {node.name}:\n"
+        if doc := _module_doc(d):
+            text += f"{doc}\n"
+        before: ast.stmt | None = None
+        for member in sorted(self.kept[d], key=lambda m: m.lineno):
+            is_block = isinstance(member, ast.FunctionDef) or before is None or isinstance(before, ast.FunctionDef)
+            text += "\n" * (is_block and not text.endswith(":\n")) + here.segment(member) + "\n"
+            before = member
+        return text.rstrip() if doc or before is not None else f"{text}    pass"
 
 
-def kept_decorators(definition: Definition) -> list[ast.expr]:
-    """A definition's decorators but those of our registry."""
-    node = source(definition.module).definitions[definition.name]
-    return [d for d in getattr(node, "decorator_list", ()) if not _registers(d, definition)]
+def _node(d: Definition) -> ast.stmt:
+    return source(d.module).definitions[d.name]
 
 
-def _registers(node: ast.expr, definition: Definition) -> bool:
-    call = node.func if isinstance(node, ast.Call) else node
-    target = source(definition.module).resolve(call.id) if isinstance(call, ast.Name) else None
-    return isinstance(target, Definition) and target.module == "blockforge.blocks.registry"
+def _doc_lines(d: Definition) -> str:
+    """The docstring as it stands, without what it says of a block's costs and checks and of kernels."""
+    node, lines = _node(d), source(d.module).lines
+    if not isinstance(node, ast.ClassDef | ast.FunctionDef) or ast.get_docstring(node) is None:
+        return ""
+    text = "\n".join(lines[node.body[0].lineno - 1 : node.body[0].end_lineno])
+    text = re.sub(r"\n +backend: [^\n]*(\n {12,}[^\n]*)*", "", text)
+    return re.sub(r"\n    (Cost|Raises):[^\n]*(\n     [^\n]*)*", "", text)
 
 
-def module_members(node: ast.AST, at: Definition) -> Iterator[tuple[Module, str]]:
-    """`module.name` for modules of ours."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            target: Target | None = source(at.module).imported(part.value.id)
-            if isinstance(target, Module):
-                yield target, part.attr
+def _module_doc(d: Definition) -> str:
+    """A class's docstring; that of a block's module is the block's, with what it adds."""
+    doc = _doc_lines(d)
+    see = re.match(r'\s*"""See `(\w+)`\.\s*', doc)
+    if see is None or see[1] not in source(d.module).definitions:
+        return doc
+    parts = (_doc_lines(Definition(d.module, see[1])), doc[see.end() :])
+    own, rest = (part.rstrip().removesuffix('"""').rstrip() for part in parts)
+    added = f"\n\n    {rest}" if rest else ""
+    return f'{own}{added}\n    """' if "\n" in own + added else f'{own}"""'
 
 
-def free_names(node: ast.AST) -> set[str]:
-    """Names that a piece of code reads and does not bind itself."""
-    loaded = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return loaded - bound_names(node)
-
-
-def bound_names(node: ast.AST) -> set[str]:
-    """Names that the functions in a piece of code bind: arguments, and what they assign."""
-    bound: set[str] = set()
-    for part in ast.walk(node):
-        if isinstance(part, ast.arg):
-            bound.add(part.arg)
-    for function in [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef | ast.Lambda)]:
-        for part in ast.walk(function):
-            if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load):
-                bound.add(part.id)
-            elif isinstance(part, ast.FunctionDef) and part is not function:
-                bound.add(part.name)
-    for part in ast.walk(node):
-        if isinstance(part, ast.comprehension):
-            bound |= {n.id for n in ast.walk(part.target) if isinstance(n, ast.Name)}
-    return bound
-
-
-def _in_annotation(name: str, annotation: Any) -> Definition | External | None:
-    """A class that a field's type names, wherever it was defined; and `Literal`."""
-    import typing
-
-    if annotation is None:
-        return None
-    if name == "Literal":
-        return External("typing", "Literal", "Literal")
-    if isinstance(annotation, type) and annotation.__name__ == name and annotation.__module__.startswith("blockforge"):
-        return Definition(annotation.__module__, name)
-    found = (_in_annotation(name, a) for a in typing.get_args(annotation) if a is not Ellipsis)
-    return next((f for f in found if f is not None), None)
-
-
-def _attributes(node: ast.AST, owner: Definition | None) -> Iterator[tuple[str, Definition | None, bool]]:
-    called = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute):
-            own = isinstance(part.value, ast.Name) and part.value.id in ("self", "cls")
-            yield part.attr, owner if own else None, id(part) in called
-        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in ("hasattr", "getattr"):
-            asked = part.args[1]
-            if isinstance(asked, ast.Constant) and isinstance(asked.value, str):
-                yield asked.value, None, True
-
-
-def _related(a: Definition, b: Definition) -> bool:
-    return issubclass(a.value, b.value) or issubclass(b.value, a.value)
+def _unique_names(definitions: list[Definition], taken: set[str]) -> dict[Definition, str]:
+    """A name for each: a module's without the ending Module, and where two clash one with its file's name before it."""
+    names: dict[Definition, str] = {}
+    for d in definitions:
+        name = d.name
+        if name.endswith("Module") and name.removesuffix("Module") in source(d.module).definitions:
+            name = name.removesuffix("Module")
+        if name in taken:
+            name = f"{d.module.split('.')[-1]}_{name.lstrip('_')}"
+            name = name.upper() if d.name.isupper() else name.title().replace("_", "") if d.name[0].isupper() else name
+        taken.add(name)
+        names[d] = name
+    return names

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 import sys
 import textwrap
 from collections.abc import Iterable
-from typing import Any
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.graph.sites import AggregateSite, WindowInSite, WindowOutSite
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.compiler.lowering.lower import is_leaf_on_nchw
-from blockforge.eject.backbone import BackboneText
-from blockforge.eject.collect import Closure
-from blockforge.eject.facts import Facts, options
-from blockforge.eject.layout import WIDTH
-from blockforge.eject.network import kinds
-from blockforge.eject.source import PACKAGE, Definition, External, folded
-from blockforge.eject.text import Text
+from blockforge.eject.collect import Definitions
+from blockforge.eject.expressions import WIDTH, Definition, Expr, Leaf, calls, replaced
+from blockforge.eject.layers import kinds
+from blockforge.eject.network import NetworkText, stage_graph
+from blockforge.eject.recorded import recorded
+from blockforge.eject.source import PLAIN, External, is_ours, source
 from blockforge.units import format_count
 
 LICENSE = """\
@@ -32,18 +30,10 @@ LICENSE = """\
 # on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for
 # the specific language governing permissions and limitations under the License.
 """
-STAGE = '''\
-class Stage(nn.Module):
-    """The modules of a stage, by name."""
-
-    def __init__(self, **modules: nn.Module) -> None:
-        super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
-'''
-MODULES, MAPS = "blockforge.compiler.lowering.modules", "blockforge.compiler.maps"
 OWN = {External("torch", None, "torch"), External("torch", "Tensor", "Tensor"), External("torch", "nn", "nn")}
 CLASS = "Backbone"
+_WRITTEN_OUT = ("Layer",)
+"""Modules that a class of the file stands for."""
 
 
 def eject(model: Backbone) -> str:
@@ -52,76 +42,48 @@ def eject(model: Backbone) -> str:
     `Backbone()` in it has the `state_dict` keys of the built model and starts from the same distributions; with
     equal weights it gives the same outputs.
     """
-    with folded(Facts(model)):
-        text = _written(model.arch)
-    # Operators that the file registers with torch are its own: two of one name cannot live in a process.
-    return text.replace(f"{PACKAGE}::", f"ejected_{model.arch.hash[:8]}::")
+    for read in (source, is_ours):
+        read.cache_clear()  # a plugin may have been loaded since
+    arch, made = model.arch, recorded(model.arch)
+    made["head"] = replaced(made["head"], lambda v: Leaf(v.name) if v.name == "num_classes" else v, lambda f: f)
+    functions = {n.target for n in stage_graph(arch).nodes if n.op == "call_function" and n.target is not operator.add}
+    used = [c for expr in made.values() for c in _definitions(expr)]
+    used += [Definition(f.__module__, f.__name__) for f in functions]
+    taken = {CLASS, *(kind.name for kind in kinds(arch, made)[0])}
+    ours = {d: _found(d) for d in used if is_ours(d.module)}
+    definitions = Definitions([*ours.values(), Definition(PLAIN, "Stage")], taken)
+    definitions.externals |= {External(d.module, d.name, d.name) for d in used if d not in ours}
+    names: dict[str | Definition, str] = {d: definitions.names[ours[d]] if d in ours else d.name for d in used}
+    made = {path: replaced(expr, lambda v: v, lambda f: names.get(f, f)) for path, expr in made.items()}
+    layers, where = kinds(arch, made)
+    needs = sorted({e.module.partition(".")[0] for e in definitions.externals | OWN} - sys.stdlib_module_names)[::-1]
+    parts = [
+        f"{LICENSE}{_docstring(arch, needs)}\n\n{_imports(definitions.externals | OWN)}",
+        *definitions.texts(),
+        *("\n".join(kind.lines()) for kind in layers),
+        "\n".join(NetworkText(arch, made, where).lines()),
+        _main(arch),
+    ]
+    return "".join(_spaced(before, part) for before, part in itertools.pairwise(["", *parts])) + "\n"
 
 
-def _written(arch: Architecture) -> str:
-    closure = _closure(arch)
-    layer_kinds, where = kinds(arch, closure.kept_names)
-    text = Text(closure, {CLASS, "Stage", *(k.name for k in layer_kinds)})
-    backbone = BackboneText(arch, where, closure.kept_names)
-    parts = [f"{LICENSE}{_docstring(arch)}\n\n{_imports(text.externals | OWN)}"]
-    for purpose, definitions in text.sections():
-        parts += _section(purpose, definitions)
-    if not re.match(r"(# .*\n)*(@|class |def )", parts[1]):  # what is no block stands nearer to the imports
-        parts[:2] = ["\n\n".join(parts[:2])]
-    network = [STAGE.rstrip(), *("\n".join(k.function()) for k in layer_kinds)]
-    network.append(
-        "\n".join(
-            [
-                f"class {CLASS}(nn.Module):",
-                *_class_doc(arch),
-                "",
-                *backbone.init(),
-                "",
-                *backbone.forward(),
-                "",
-                *FORWARD.splitlines(),
-            ]
-        )
-    )
-    parts += _section(f"The network: {arch.name}.", network)
-    parts.append(_main(arch))
-    return "\n\n\n".join(parts) + "\n"
+def _spaced(before: str, part: str) -> str:
+    """A part behind another: two lines lie between, one where both are short assignments or imports."""
+    is_block = any(re.search(r"^(class|def|if|@)", text, re.MULTILINE) for text in (before, part))
+    return ("\n\n\n" if is_block else "\n\n") * bool(before) + part
 
 
-def _closure(arch: Architecture) -> Closure:
-    """What the nodes of the graph use."""
-    modules = {"Layer", "Branch", "image_map"}
-    fits = any(node.shapes.rounding is not None for node in arch.nodes.values())
-    values: list[Any] = []
-    for node in arch.nodes.values():
-        match node.site:
-            case WindowInSite():
-                modules.add("WindowIn")
-            case WindowOutSite():
-                modules.add("WindowOut")
-            case AggregateSite():
-                modules.add("Fuse")
-        place = node.shapes.placed.place if node.shapes.placed is not None else ()
-        values += [node.block, node.norm, *options(node).values(), *place, node.shapes.in_shape]
-    roots = [Definition(MODULES, m) for m in sorted(modules)]
-    if any(is_leaf_on_nchw(node) for node in arch.nodes.values()):
-        roots.append(Definition("blockforge.blocks.leaves", "on_nchw"))
-    if fits:
-        roots.append(Definition(MAPS, "fit_map"))
-    closure = Closure(roots, methods=["build"])
-    for value in values:
-        closure.values(value)
-    closure.settle()
-    return closure
+def _definitions(expr: Expr) -> list[Definition]:
+    return [c.func for c in calls(expr) if isinstance(c.func, Definition) and c.func.name not in _WRITTEN_OUT]
 
 
-FORWARD = """\
-    def forward(self, x: Tensor) -> Tensor:
-        \"\"\"x_BCHW -> logits_BK.\"\"\"
-        return self.head(self.forward_features(x)[-1].permute(0, 2, 3, 1))"""
+def _found(d: Definition) -> Definition:
+    found = source(d.module).resolve(d.name)
+    assert isinstance(found, Definition), d
+    return found
 
 
-def _docstring(arch: Architecture) -> str:
+def _docstring(arch: Architecture, needs: list[str]) -> str:
     size = arch.plan.input
     lines = textwrap.wrap(
         f"{arch.name}, an image classifier in plain PyTorch: {format_count(arch.params)} parameters, "
@@ -129,8 +91,8 @@ def _docstring(arch: Architecture) -> str:
         WIDTH - 8,
     )
     note = textwrap.wrap(
-        f"Written by `blockforge eject {arch.name}`; it needs torch alone. Weights that blockforge saved for this "
-        "network load with `load_state_dict`.",
+        f"Written by `blockforge eject {arch.name}`; it needs {' and '.join(needs)} alone. Weights that "
+        "blockforge saved for this network load with `load_state_dict`.",
         WIDTH - 8,
     )
     shapes = ["Maps inside the network are channels-last. Letters of shapes: B batch, H height, W width, C channels."]
@@ -166,17 +128,6 @@ def _imports(externals: Iterable[External]) -> str:
 def _import_order(name: str) -> tuple[int, str]:
     """Constants, classes, functions, as linters sort them."""
     return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2), name
-
-
-def _section(purpose: str, definitions: list[str]) -> list[str]:
-    """Definitions under a comment that says what they are."""
-    first, *rest = definitions
-    comment = "\n".join(f"# {line}" for line in textwrap.wrap(purpose, WIDTH - 2))
-    return [f"{comment}\n{first}", *rest]
-
-
-def _class_doc(arch: Architecture) -> list[str]:
-    return [f'    """{arch.name}: x_BCHW -> logits_BK."""']
 
 
 def _main(arch: Architecture) -> str:

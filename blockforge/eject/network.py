@@ -1,183 +1,193 @@
-"""The network itself as Python: a function for each kind of layer, and the class that puts them together."""
+"""The class of the network: what it is made of, and its forward pass as the model's own graph has it."""
 
 from __future__ import annotations
 
-import keyword
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+import operator
+import re
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
+from torch import fx
 
-from blockforge.blocks.base import Shape
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import BranchSite
-from blockforge.compiler.graph.units import Layer
-from blockforge.eject.facts import options
-from blockforge.eject.layout import Call, Expr, Items, Leaf, Method, layout, render
-from blockforge.eject.members import quoted
-from blockforge.eject.values import Kept, expression, given
+from blockforge.compiler.lowering.lower import emit
+from blockforge.eject.expressions import Call, Expr, Items, Leaf, layout, leaves, render
+from blockforge.eject.layers import Kind
 
-NONE = Leaf("None")
-Written = Collection[tuple[type, str]]
-"""Parameters to write out though they are at their defaults."""
+Tree = dict[str, Any]
+MAPS = """\
+    def stage_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        \"\"\"x_BCHW -> what the head reads, x_BHWC, and the map_BCHW of each stage.\"\"\"
+        maps = []"""
+FORWARD = """\
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        \"\"\"x_BCHW -> the map_BCHW of each stage.\"\"\"
+        return self.stage_maps(x)[1]
 
-
-def block(node: Node, kept: Kept, written: Written = frozenset()) -> Expr:
-    """What builds a node's block: `SAM(num_heads=4).build(Shape(56, 56, 64))`."""
-    placed = node.shapes.placed
-    assert placed is not None
-    return Call(Method(expression(placed.op, kept, written), "build"), tuple(expression(p, kept) for p in placed.place))
-
-
-def layer(unit: Layer, kept: Kept, written: Written) -> Expr:
-    """What builds a layer, as `compiler.lower` does."""
-    branches: dict[str, Expr] = {}
-    fuse: Expr | None = None
-    for node in unit.nodes:
-        norm: Expr = NONE
-        if node.norm is not None:
-            shape = expression(node.shapes.in_shape, kept)
-            norm = Call(Method(expression(node.norm, kept, written), "build"), (shape,))
-        if not isinstance(node.site, BranchSite):
-            fuse = Call("Fuse", (block(node, kept, written), norm))
-            continue
-        given: dict[str, Any] = {"dim": node.out_shape.dim, "drop_path": node.drop_path}
-        named: list[tuple[str, Expr]] = [("norm", norm), *((k, Leaf(repr(v), v)) for k, v in given.items())]
-        named += [(k, expression(v, kept, written)) for k, v in options(node).items()]
-        branches[node.site.key] = Call("Branch", (block(node, kept, written),), tuple(named))
-    table = Items("{", tuple(branches.values()), "}", tuple(f'"{b}"' for b in branches))
-    if fuse is None:
-        return Call("Layer", (table,))
-    # In the order in which they are built, so that equal seeds give equal weights.
-    return Call("Layer", (), (("fuse", fuse), ("branches", table), ("fed", Leaf(quoted(unit.fed or ""), unit.fed))))
+    def forward(self, x: Tensor) -> Tensor:
+        \"\"\"x_BCHW -> logits_BK.\"\"\"
+        return self.head(self.stage_maps(x)[0])"""
 
 
-def leaves(expr: Expr, name: str = "value") -> Iterator[tuple[str, Leaf]]:
-    """The values in an expression, each with a name for it, in order."""
-    if isinstance(expr, Leaf):
-        yield ("shape" if isinstance(expr.value, Shape) else name), expr
-    elif isinstance(expr, Items):
-        for item in expr.items:
-            yield from leaves(item, name)
-    elif isinstance(expr, Call):
-        if isinstance(expr.func, Method):
-            yield from leaves(expr.func.base)
-        for i, arg in enumerate(expr.args):
-            yield from leaves(arg, "dim" if i else "value")
-        for key, value in expr.kwargs:
-            yield from leaves(value, key)
+def stage_graph(arch: Architecture) -> fx.Graph:
+    """What the head reads and the maps of all stages."""
+    stages = len(arch.plan.stages)
+    return emit(arch, maps=range(stages), logits=False, features=stages - 1)
 
 
-def replaced(expr: Expr, with_: Iterator[Leaf]) -> Expr:
-    """The expression with other values in the same order."""
-    if isinstance(expr, Leaf):
-        return next(with_)
-    if isinstance(expr, Items):
-        return Items(expr.opening, tuple(replaced(i, with_) for i in expr.items), expr.closing, expr.keys)
-    assert isinstance(expr, Call)
-    func = expr.func
-    if isinstance(func, Method):
-        func = Method(replaced(func.base, with_), func.name)
-    args = tuple(replaced(a, with_) for a in expr.args)
-    return Call(func, args, tuple((k, replaced(v, with_)) for k, v in expr.kwargs))
+class NetworkText:
+    """The lines of the class `Backbone`."""
+
+    def __init__(self, arch: Architecture, made: dict[str, Expr], where: dict[str, tuple[Kind, int]]) -> None:
+        self.arch, self.graph = arch, stage_graph(arch)
+        self.rate = _linear(arch.plan.drop_path)
+        self.rates = [repr(r) for r in arch.plan.drop_path] if self.rate else []
+        self.tree: Tree = {}
+        for path, expr in made.items():
+            *folder, last = path.split(".")
+            here = self.tree
+            for part in folder:
+                here = here.setdefault(part, {})
+            here[last] = where[path][0].call(where[path][1], self.rates) if path in where else expr
+
+    def lines(self) -> list[str]:
+        has_classes = any(leaf.text == "num_classes" for leaf in leaves(self.tree["head"]))
+        classes = f", num_classes: int = {self.arch.plan.num_classes}" if has_classes else ""
+        rate = f", drop_path_rate: float = {self.rate}" if self.rate else ""
+        lines = [
+            "class Backbone(nn.Module):",
+            f'    """{self.arch.name}: x_BCHW -> logits_BK."""',
+            "",
+            f"    def __init__(self{classes}{rate}) -> None:",
+            "        super().__init__()",
+        ]
+        if self.rate:
+            count = len(self.rates)
+            lines.append(f"        rates = [drop_path_rate * i / {count - 1} for i in range({count})]")
+        for name, built in self.tree.items():
+            lines += layout(self._nested(built) if isinstance(built, dict) else built, 8, f"self.{name} = ")
+        lines += ["", "    def stage_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:"]
+        lines += [
+            '        """x_BCHW -> what the head reads, x_BHWC, and the map_BCHW of each stage."""',
+            "        maps = []",
+        ]
+        return [*lines, *(f"        {line}" for line in self._steps()), "", *FORWARD.splitlines()]
+
+    def _nested(self, tree: Tree) -> Expr:
+        """A container: a list of modules, of stages, or modules by name."""
+        items = {k: self._nested(v) if isinstance(v, dict) else v for k, v in tree.items()}
+        if _is_list(items):
+            parts = tuple(items.values())
+            return Call("nn.ModuleList", (("", _in_a_loop(parts) or Items("[", parts, "]")),))
+        if all(k.isidentifier() for k in items):
+            return Call("Stage", tuple(items.items()))
+        return Call("nn.ModuleDict", (("", Items("{", tuple(items.values()), "}", tuple(f'"{k}"' for k in items))),))
+
+    def _steps(self) -> list[str]:
+        """A line for each step of the graph, a loop for the layers of a stage that run in a row."""
+        output = next(n for n in self.graph.nodes if n.op == "output")
+        given, maps = output.args[0]
+        steps = [n for n in self.graph.nodes if n.op not in ("placeholder", "output") and not _is_inside(n)]
+        names = {n: "x" for n in self.graph.nodes if n.op == "placeholder"}
+        lines: list[str] = []
+
+        def text(arg: Any) -> str:
+            return repr(arg) if not isinstance(arg, fx.Node) else names.get(arg) or self._value(arg, text)
+
+        for i, node in enumerate(steps):
+            value = self._value(node, text)
+            next_step = next((j for j in range(i + 1, len(steps)) if steps[j].target != "size"), len(steps))
+            is_passed = node.target != "size" and max(_readers(node, steps), default=i) <= next_step
+            names[node] = "x" if is_passed else re.sub(r"stages_(\d+)_(layers_)?", r"s\1_", node.name)
+            lines.append(f"{names[node]} = {value}")
+            lines += [f"maps.append({text(m)})" for m in maps if node is _mapped(m)]
+        lines.append(f"return {text(given.args[0])}, maps")
+        return _looped(lines, [len(s.layers) for s in self.arch.plan.stages])
+
+    def _value(self, node: fx.Node, text: Callable[[Any], str]) -> str:
+        args = [text(a) for a in node.args]
+        if node.op == "call_module":
+            return f"{self._path(str(node.target))}({', '.join(args)})"
+        if node.op == "call_method":
+            return f"{args[0]}.{node.target}({', '.join(args[1:])})"
+        if node.target is operator.add:
+            return " + ".join(args)
+        return f"{_function(node)}({', '.join(args)})"
+
+    def _path(self, name: str) -> str:
+        """A module's path as Python: `self.stages[2].layers[5]`, `self.skips[0]["2"]`."""
+        first, *rest = name.split(".")
+        text, here = f"self.{first}", self.tree[first]
+        for part in rest:
+            text += f"[{part}]" if _is_list(here) else f".{part}" if part.isidentifier() else f'["{part}"]'
+            here = here[part]
+        return text
 
 
-@dataclass
-class Kind:
-    """Layers that differ in values alone: a function with a parameter for each value that varies."""
-
-    name: str
-    numbers: list[int] = field(default_factory=list)
-    layers: list[Expr] = field(default_factory=list)
-
-    def columns(self) -> list[tuple[str, list[Leaf]]]:
-        """Each value's name, and its values in all layers."""
-        rows = [list(leaves(e)) for e in self.layers]
-        return [(column[0][0], [leaf for _, leaf in column]) for column in zip(*rows, strict=True)]
-
-    def parameters(self) -> dict[str, list[Leaf]]:
-        """The values that vary, by parameter; equal columns share one."""
-        found: dict[str, list[Leaf]] = {}
-        for name, column in self.columns():
-            rates = name == "drop_path" and any(c.value for c in column)
-            if (
-                (len({c.text for c in column}) == 1 and not rates)
-                or _is_dim_of(column, found)
-                or column in found.values()
-            ):
-                continue
-            number = 2
-            unique = name
-            while unique in found:
-                unique, number = f"{name}_{number}", number + 1
-            found[unique] = column
-        return dict(sorted(found.items(), key=lambda p: p[0] != "shape"))
-
-    def function(self) -> list[str]:
-        """The function that builds such a layer."""
-        parameters = self.parameters()
-        by_column = {tuple(c.text for c in column): name for name, column in parameters.items()}
-
-        def value(column: list[Leaf]) -> Leaf:
-            texts = tuple(c.text for c in column)
-            if len(set(texts)) == 1 and texts not in by_column:
-                return column[0]
-            of = _is_dim_of(column, parameters)
-            return Leaf(f"{of}.dim") if of and texts not in by_column else Leaf(by_column[texts])
-
-        body = replaced(self.layers[0], iter([value(c) for _, c in self.columns()]))
-        types = {n: type(c[0].value).__name__ for n, c in parameters.items()}
-        args = ", ".join(f"{n}: {'tuple[int, ...]' if t == 'tuple' else t}" for n, t in types.items())
-        return [f"def {self.name}({args}) -> Layer:", *layout(body, 4, "return ")]
-
-    def call(self, i: int, rates: Sequence[float]) -> Expr:
-        """What builds the i-th layer of this kind; `rates`: the drop path of each layer of the network."""
-        number, args = self.numbers[i], []
-        for name, column in self.parameters().items():
-            is_rate = name == "drop_path" and rates and column[i].value == rates[number]
-            args.append((name, Leaf(f"rates[{number}]") if is_rate else column[i]))
-        first = tuple(a for n, a in args if n == "shape")
-        return Call(self.name, first, tuple((n, a) for n, a in args if n != "shape"))
+def _function(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", "")
 
 
-def _is_dim_of(column: list[Leaf], parameters: dict[str, list[Leaf]]) -> str | None:
-    """The shape among the parameters whose `dim` a column is."""
-    for name, other in parameters.items():
-        if all(isinstance(s.value, Shape) and s.value.dim == c.value for s, c in zip(other, column, strict=True)):
-            return name
-    return None
+def _mapped(node: fx.Node) -> Any:
+    """The step whose value a stage's map is."""
+    return _mapped(node.args[0]) if _is_inside(node) else node  # type: ignore[arg-type]
 
 
-def kinds(arch: Architecture, kept: Kept) -> tuple[list[Kind], dict[str, tuple[Kind, int]]]:
-    """The kinds of layers, and for each layer's unit its kind and its place in it."""
-    written: dict[str, set[tuple[type, str]]] = defaultdict(set)
-    layers = [unit for unit in arch.units if isinstance(unit, Layer)]
-    for unit in layers:
-        for node in unit.nodes:
-            values = [v for v in (node.block, node.norm, *options(node).values()) if isinstance(v, BaseModel)]
-            written[_identifier(unit.block)].update(p for v in values for p in given(v))
-    found: dict[tuple[str, str], Kind] = {}
-    where: dict[str, tuple[Kind, int]] = {}
-    taken: dict[str, int] = defaultdict(int)
-    for number, unit in enumerate(layers):
-        name = _identifier(unit.block)
-        built = layer(unit, kept, written[name])
-        shape = render(replaced(built, iter([Leaf("_") for _ in leaves(built)])))
-        key = (name, shape)
-        if key not in found:
-            taken[name] += 1
-            found[key] = Kind(f"{name}_layer" + (f"_{taken[name]}" if taken[name] > 1 else ""))
-        kind = found[key]
-        where[unit.name] = (kind, len(kind.layers))
-        kind.layers.append(built)
-        kind.numbers.append(number)
-    return list(found.values()), where
+def _is_inside(node: fx.Node) -> bool:
+    """Whether a value is written inside what reads it."""
+    to_nchw = node.target == "permute" and node.args[1:] == (0, 3, 1, 2)
+    return to_nchw or node.name.endswith("_given") or _function(node) in ("fit_map", "token_map")
 
 
-def _identifier(name: str) -> str:
-    """A block's name as Python takes it."""
-    text = name.replace("-", "_")
-    return f"{text}_" if keyword.iskeyword(text) or not text.isidentifier() else text
+def _readers(node: fx.Node, steps: list[fx.Node]) -> set[int]:
+    """The numbers of the steps that read a value; maps are read at once, and the last value at the end."""
+    found: set[int] = set()
+    for user in node.users:
+        if user in steps:
+            found.add(steps.index(user))
+        elif user.op != "output":
+            found |= _readers(user, steps)
+    return found
+
+
+def _looped(lines: list[str], depths: list[int]) -> list[str]:
+    found: list[str] = []
+    while lines:
+        first = re.fullmatch(r"x = self\.stages\[(\d+)\]\.layers\[0\]\((\w+)\)", lines[0])
+        depth = depths[int(first[1])] if first else 0
+        row = [f"x = self.stages[{first[1]}].layers[{i}](x)" for i in range(1, depth)] if first else []
+        if first and depth > 1 and lines[1:depth] == row:
+            found += [f"x = {first[2]}"] * (first[2] != "x")
+            found += [f"for layer in self.stages[{first[1]}].layers:", "    x = layer(x)"]
+        else:
+            depth = 1
+            found.append(lines[0])
+        lines = lines[depth:]
+    return found
+
+
+def _linear(rates: tuple[float, ...]) -> float:
+    """The rate to which drop path rises linearly over the layers; 0 if it does not."""
+    last, steps = round(rates[-1], 12), len(rates) - 1
+    rises = steps > 0 and last > 0 and all(r == last * i / steps for i, r in enumerate(rates))
+    return last if rises else 0.0
+
+
+def _in_a_loop(items: tuple[Expr, ...]) -> Leaf | None:
+    """One expression for several layers in a row that differ in nothing but their rates."""
+    texts = [render(i) for i in items]
+    if len(items) > 2 and len(set(texts)) == 1:
+        return Leaf(f"{texts[0]} for _ in range({len(items)})")
+    found = [re.fullmatch(r"(.*drop_path=)rates\[(\d+)\](.*)", t) for t in texts]
+    matches = [m for m in found if m is not None]
+    if len(matches) < max(2, len(items)) or len({(m[1], m[3]) for m in matches}) > 1:
+        return None
+    first = int(matches[0][2])
+    if [int(m[2]) for m in matches] != list(range(first, first + len(items))):
+        return None
+    return Leaf(f"{matches[0][1]}rate{matches[0][3]} for rate in rates[{first}:{first + len(items)}]")
+
+
+def _is_list(items: Tree) -> bool:
+    """Whether a container's modules are numbered from 0."""
+    return list(items) == [str(i) for i in range(len(items))]

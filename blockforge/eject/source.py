@@ -1,37 +1,26 @@
-"""Our own modules as text: what each defines at its top, what it imports, and where names lead."""
+"""Modules as text: what each defines at its top, what it imports, and where names lead."""
 
 from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import importlib.util
 import inspect
-import itertools
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
-from blockforge.eject.facts import Facts
-from blockforge.eject.fold import fold
+from pydantic import BaseModel
 
-PACKAGE = "blockforge"
-KERNELS = f"{PACKAGE}.kernels."
+from blockforge.blocks.registry import blocks
+from blockforge.eject.expressions import Definition
+from blockforge.eject.simplify import simplified
 
-
-@dataclass(frozen=True)
-class Definition:
-    """A name that a module of ours defines at its top."""
-
-    module: str
-    name: str
-
-    @property
-    def value(self) -> Any:
-        return getattr(importlib.import_module(self.module), self.name)
+PLAIN = "blockforge.eject.plain"
+"""Its definitions stand for those of the same name in the package."""
+KERNELS = "blockforge.kernels."
 
 
 @dataclass(frozen=True)
@@ -49,113 +38,97 @@ class External:
         return self.module, self.name if self.alias == self.name else f"{self.name} as {self.alias}"
 
 
-@dataclass(frozen=True)
-class Module:
-    """A module of ours, bound to a name by `from package import module`."""
-
-    module: str
-
-
-Target = Definition | External | Module
+Target = Definition | External | None
 
 
 class Source:
     """One module: its text, its top-level definitions and its imports."""
 
     def __init__(self, name: str) -> None:
-        module: ModuleType = importlib.import_module(name)
-        self.name, self.is_package = name, hasattr(module, "__path__")
-        self.text = inspect.getsource(module)
-        if (facts := _facts.get()) is not None:
-            self.text = fold(module, self.text, facts)
+        module = sys.modules.get(name) or importlib.import_module(name)
+        self.name, self.package = name, module.__package__ or ""
+        self.text = simplified(inspect.getsource(module))
         self.lines = self.text.split("\n")
-        self.offsets = [0, *itertools.accumulate(len(line.encode()) + 1 for line in self.lines)]
-        self.tree = ast.parse(self.text)
-        doc = ast.get_docstring(self.tree) or ""
-        self.purpose = doc.partition("\n\n")[0].replace("\n", " ")
         self.definitions: dict[str, ast.stmt] = {}
-        self._imports: dict[str, tuple[str, str | None]] = {}  # name -> module, and what of it
-        for node in self.tree.body:
+        self.imports: dict[str, tuple[str, str | None]] = {}  # name -> module, and what of it
+        for node in ast.parse(self.text).body:
             for defined in _names(node):
-                self.definitions[defined] = node
-            self._imports.update(_imported(node))
+                self.definitions.setdefault(defined, node)
+            self.imports.update(self._imported(node))
 
-    def imported(self, alias: str) -> Target | None:
-        """Where a name leads that this module imports."""
-        if alias not in self._imports:
-            return None
-        module, name = self._imports[alias]
-        if name is not None and (module == PACKAGE or module.startswith(f"{PACKAGE}.")):
-            return _ours(module, name)
-        return External(module, name, alias)
+    def _imported(self, node: ast.stmt) -> Iterator[tuple[str, tuple[str, str | None]]]:
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.asname or name.name, (name.name, None)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), self.package)
+            for name in node.names:
+                yield name.asname or name.name, (module, name.name)
 
-    def resolve(self, name: str) -> Target | None:
-        """Where a name of this module leads; None for Python's own."""
-        if (plain := _plain_kernel(self.name, name)) is not None:
-            return plain
+    def resolve(self, name: str) -> Target:
+        """Where a name of this module leads; None for Python's own, and for what a function binds."""
         if name in self.definitions:
-            return Definition(self.name, name)
-        target = self.imported(name)
-        assert target is not None or hasattr(builtins, name), f"{name} in {self.name}"
-        return target
+            return replaced(Definition(self.name, name))
+        if name not in self.imports:
+            return None
+        module, original = self.imports[name]
+        if original is None or not is_ours(module):
+            return External(module, original, name)
+        return replaced(Definition(module, original)) or source(module).resolve(original)
+
+    def segment(self, node: ast.stmt) -> str:
+        """A statement's text with its decorators, the comments above it and the string below it that describes it."""
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) - 1
+        while self.lines[first - 1].lstrip().startswith("#"):
+            first -= 1
+        last = node.end_lineno or 0
+        if isinstance(node, ast.Assign | ast.AnnAssign) and self.lines[last].lstrip().startswith('"""'):
+            last = next(i for i in range(last, len(self.lines)) if self.lines[i].endswith('"""')) + 1
+        return "\n".join(self.lines[first:last])
 
 
-_facts: ContextVar[Facts | None] = ContextVar("facts", default=None)
-_read: ContextVar[dict[str, Source]] = ContextVar("read")
-
-
-@contextmanager
-def folded(facts: Facts) -> Iterator[None]:
-    """While it lasts, sources are read without what a network does not use."""
-    tokens = _facts.set(facts), _read.set({})
-    try:
-        yield
-    finally:
-        _facts.reset(tokens[0])
-        _read.reset(tokens[1])
-
-
+@functools.cache
 def source(module: str) -> Source:
-    """The module's source, read once for each network."""
-    read = _read.get()
-    if module not in read:
-        read[module] = Source(module)
-    return read[module]
+    """The module's source, read once."""
+    return Source(module)
 
 
-def _ours(module: str, name: str) -> Target:
-    """The definition behind `from module import name`, through any re-export."""
-    if (plain := _plain_kernel(module, name)) is not None:
-        return plain
-    if importlib.util.find_spec(f"{module}.{name}") if source(module).is_package else False:
-        return Module(f"{module}.{name}")
-    target = source(module).resolve(name)
-    assert target is not None, f"{module}.{name}"
-    return target
+@functools.cache
+def is_ours(module: str) -> bool:
+    """Whether a module's source goes into the file: the package's own, and those of plugins' blocks."""
+    return module.partition(".")[0] in {cls.__module__.partition(".")[0] for cls in blocks().values()}
 
 
-def _plain_kernel(module: str, name: str) -> Definition | None:
-    """An operator of `kernels` is its form in standard operations: what picks a faster one stays behind."""
-    if not module.startswith(KERNELS) or module.count(".") != KERNELS.count(".") or not source(module).is_package:
-        return None
-    plain = source(f"{module}.torch_impl")
-    return Definition(plain.name, name) if name in plain.definitions else None
+def is_block(d: Definition) -> bool:
+    """Whether it is a class of validated parameters, which is not written."""
+    found = getattr(sys.modules[d.module], d.name, None)
+    return isinstance(found, type) and issubclass(found, BaseModel)
 
 
-def _imported(node: ast.stmt) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    if isinstance(node, ast.Import):
-        for name in node.names:
-            yield name.asname or name.name, (name.name, None)
-    elif isinstance(node, ast.ImportFrom) and node.module is not None:
-        for name in node.names:
-            yield name.asname or name.name, (node.module, name.name)
+def replaced(d: Definition) -> Definition | None:
+    """The definition in its plain form; None where the module only imports it."""
+    if d.module.startswith("blockforge.") and d.name in source(PLAIN).definitions:
+        return Definition(PLAIN, d.name)
+    if d.module.startswith(KERNELS) and d.module.count(".") == KERNELS.count("."):
+        for form in (f"{d.module}.captured", f"{d.module}.torch_impl"):
+            if importlib.util.find_spec(form) and d.name in source(form).definitions:
+                return Definition(form, d.name)
+    return d if d.name in source(d.module).definitions else None
 
 
 def _names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    if isinstance(node, ast.Assign):
-        return [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return [node.target.id]
-    return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+
+
+def free_names(node: ast.AST) -> set[str]:
+    """Names that a piece of code reads and does not bind itself."""
+    loaded, bound = set[str](), set(dir(builtins))
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            (loaded if isinstance(part.ctx, ast.Load) else bound).add(part.id)
+        elif isinstance(part, ast.arg):
+            bound.add(part.arg)
+    return loaded - bound

@@ -99,9 +99,7 @@ class SAMModule(nn.Module):
         """The convolved heads, with the aggregation mixed: channel c of every head is a group of `mix`."""
         x = self.s(x)
         plain = all(untouched(conv, DWConv) for conv in self.convs)
-        if self.aggregate:
-            plain = plain and untouched(self.mix, Conv2d)
-        if plain:
+        if plain and (not self.aggregate or untouched(self.mix, Conv2d)):
             convs: Any = self.convs
             mix: Any = (self.mix.weight, self.mix.bias) if self.aggregate else None
             return mixed_conv(x, [conv.weight for conv in convs], [conv.bias for conv in convs], mix)

@@ -36,7 +36,7 @@ class Branch(nn.Module):
         op: nn.Module,
         norm: nn.Module | None,
         dim: int,
-        drop_path: float = 0.0,
+        drop_path: float,
         scale: ScaleSpec | None = None,
         post_act: Act | None = None,
         skip: bool = True,
