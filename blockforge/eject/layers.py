@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def _is_plain(key: str) -> bool:
 
 
 def _type(texts: list[str]) -> str:
-    value = eval(texts[0])  # a literal of ours
+    value = ast.literal_eval(texts[0])
     return "tuple[int, ...]" if isinstance(value, tuple) else type(value).__name__
 
 
