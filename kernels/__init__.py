@@ -15,10 +15,10 @@ def operators() -> dict[str, Operator]:
     import importlib
     import pkgutil
 
-    found = {}
+    operators_by_name = {}
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:
             operator = getattr(importlib.import_module(f"{__name__}.{module.name}"), "OPERATOR", None)
             if operator is not None:
-                found[module.name] = operator
-    return found
+                operators_by_name[module.name] = operator
+    return operators_by_name

@@ -30,8 +30,8 @@ def of_plain(function: Callable[..., Tensor], dy: Tensor, *given: Tensor | None)
         own: list[Any] = [t.view_as(t) if t is not None and t.requires_grad else t for t in given]  # one may come twice
         wanted = [i for i, t in enumerate(own) if t is not None and t.requires_grad]
         y, read = function(*own), [own[i] for i in wanted]  # a scan of one step does not read its decays
-        found = torch.autograd.grad(y, read, dy, create_graph=again, allow_unused=True, materialize_grads=True)
+        of_wanted = torch.autograd.grad(y, read, dy, create_graph=again, allow_unused=True, materialize_grads=True)
     grads: list[Tensor | None] = [None] * len(given)
-    for i, one in zip(wanted, found, strict=True):
+    for i, one in zip(wanted, of_wanted, strict=True):
         grads[i] = one
     return tuple(grads)

@@ -41,11 +41,11 @@ class Computed(nn.Module):
 
     def held(self, name: str, like: Tensor) -> Tensor:
         """The buffer `name`. One that was left on the meta device is first computed where `like` is."""
-        found: Tensor = getattr(self, name)  # `get_buffer` takes many times as long, and this is asked at every call
-        if found.is_meta and not like.is_meta:
+        value: Tensor = getattr(self, name)  # `get_buffer` takes many times as long, and this is asked at every call
+        if value.is_meta and not like.is_meta:
             self._compute(name, like.device)
-            found = getattr(self, name)
-        return found
+            value = getattr(self, name)
+        return value
 
     def _compute(self, name: str, device: torch.device) -> None:
         held, value = self.get_buffer(name), self.computed(device)[name]

@@ -18,7 +18,7 @@ from torch.utils import checkpoint as of_torch
 
 from blockforge.torch_private import names_of_computed_buffers
 
-_Found = list[tuple[nn.Module, str, Tensor]]
+_Buffers = list[tuple[nn.Module, str, Tensor]]
 """Modules, names of buffers of theirs, and what these held."""
 
 
@@ -32,32 +32,32 @@ def checkpoint(module: nn.Module, run: Callable[..., Any], *inputs: Any, use_ree
     """
     if torch.compiler.is_compiling():  # a graph has its own rule for buffers
         return of_torch.checkpoint(run, *inputs, use_reentrant=use_reentrant)
-    context, found = copy_context(), _Found()
+    context, buffers = copy_context(), _Buffers()
     first = True
 
     def runs(*inputs: Any) -> Any:
-        nonlocal first, found
+        nonlocal first, buffers
         if first:
-            first, found = False, [(m, n, b.clone()) for m, n, b in _state(module)]
+            first, buffers = False, [(m, n, b.clone()) for m, n, b in _state(module)]
             return run(*inputs)
-        with _in_place_of(found):
+        with _in_place_of(buffers):
             return context.copy().run(run, *inputs)
 
     return of_torch.checkpoint(runs, *inputs, use_reentrant=use_reentrant)
 
 
-def _state(module: nn.Module) -> _Found:
+def _state(module: nn.Module) -> _Buffers:
     """Buffers that a state dict has: what is left out of it is computed, not changed by a forward pass."""
     parts = [(m, names_of_computed_buffers(m)) for m in module.modules()]
     return [(m, n, b) for m, computed in parts for n, b in m._buffers.items() if b is not None and n not in computed]
 
 
 @contextmanager
-def _in_place_of(found: _Found) -> Iterator[None]:
-    """Inside, the modules have copies of what was found in place of their buffers."""
-    kept = [(m, n, m._buffers[n]) for m, n, _ in found]
+def _in_place_of(buffers: _Buffers) -> Iterator[None]:
+    """Inside, the modules have copies of these in place of their own."""
+    kept = [(m, n, m._buffers[n]) for m, n, _ in buffers]
     try:
-        for m, n, before in found:
+        for m, n, before in buffers:
             m._buffers[n] = before.clone()
         yield
     finally:

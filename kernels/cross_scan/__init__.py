@@ -3,6 +3,8 @@ without a copy of the map for each direction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,10 +57,10 @@ def cross_scan(
     Reference: VMamba: Visual State Space Model, https://arxiv.org/abs/2401.10166, section 4.3.
     """
     _check(x, dt, B, C, dt_weight, A, D, dt_bias, directions)
-    run = torch_impl.cross_scan
+    run: Callable[..., Tensor] = torch_impl.cross_scan
     if dt_weight is not None:
         run = OPERATOR.pick(x, backend, double=torch.float64 in (x.dtype, A.dtype))
-    y: Tensor = run(x, dt, B, C, dt_weight, A, D, dt_bias=dt_bias, directions=directions, window=window)
+    y: Tensor = run(x, dt, B, C, dt_weight, A, D, dt_bias, directions, window)
     return y
 
 

@@ -31,9 +31,9 @@ def make(batch: int, side: int, dim: int, states: int, rank: int, device: torch.
         return torch.randn(shape, generator=generator).to(device)
 
     count = len(DIRECTIONS)
-    made = noise(batch, side, side, count, rank + 2 * states).split([rank, states, states], dim=-1)
+    steps_and_weights = noise(batch, side, side, count, rank + 2 * states).split([rank, states, states], dim=-1)
     weight, A = noise(count, dim, rank) * rank**-0.5, -noise(count, dim, states).exp()
-    return noise(batch, side, side, dim), *made, weight, A, noise(count, dim), noise(count, dim)
+    return noise(batch, side, side, dim), *steps_and_weights, weight, A, noise(count, dim), noise(count, dim)
 
 
 def run(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, weight: Tensor, A: Tensor, D: Tensor, bias: Tensor) -> Tensor:

@@ -3,8 +3,6 @@ channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -19,9 +17,8 @@ def cross_scan(
     C: Tensor,
     dt_weight: Tensor | None,
     A: Tensor,
-    D: Tensor | None = None,
-    *,
-    dt_bias: Tensor | None = None,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
     directions: tuple[Direction, ...],
     window: int | None = None,
 ) -> Tensor:
@@ -53,14 +50,3 @@ def cross_scan(
         total = y if total is None else total + y
     assert total is not None
     return total.to(x.dtype)
-
-
-def form(directions: tuple[Direction, ...], window: int) -> Callable[..., Tensor]:
-    """The scan as a function of its tensors alone, x to dt_bias."""
-
-    def scan(
-        x: Tensor, dt: Tensor, B: Tensor, C: Tensor, weight: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
-        return cross_scan(x, dt, B, C, weight, A, D, dt_bias=bias, directions=directions, window=window)
-
-    return scan

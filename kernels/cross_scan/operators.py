@@ -14,15 +14,10 @@ from torch import Tensor, library
 
 from blockforge.kernels.buffers import empty
 from blockforge.kernels.cross_scan import captured
-from blockforge.kernels.cross_scan.directions import DIRECTIONS, Direction, Order
-from blockforge.kernels.derivatives import is_asked_for_more, of_plain
+from blockforge.kernels.cross_scan.directions import DIRECTIONS, Order
 from blockforge.kernels.observers import as_given, is_unseen
+from blockforge.kernels.signature import Signature, dense
 
-_EIGHT = ", ".join(["Tensor"] * 8)
-_MAP = (
-    "Tensor x, Tensor dt, Tensor B, Tensor C, Tensor weight, Tensor A, Tensor? D, Tensor? bias, int[] directions,"
-    " int window"
-)
 _ONE = "Tensor B, Tensor C, Tensor A, Tensor? D, Tensor? bias, int direction, int window, bool add"
 
 
@@ -54,38 +49,15 @@ class CrossScan:
             " Tensor)",
         )
         self.back.register_fake(_fake_back)
-        self.whole = library.custom_op(name, self.forward, mutates_args=(), schema=f"({_MAP}) -> Tensor")
-        self.derivative = library.custom_op(
-            f"{name}_backward", self.backward, mutates_args=(), schema=f"(Tensor dy, {_MAP}) -> ({_EIGHT})"
-        )
-        self.whole.register_fake(lambda x, *others: x.new_empty(x.shape))
-        self.derivative.register_fake(_fake_derivative)
-        self.whole.register_autograd(
-            lambda ctx, dy: _gradients(ctx, dy, self.derivative),
-            setup_context=_save,
-        )
+        self.whole = SIGNATURE.bind(f"cross_scan_{backend}", self.forward, self.backward)
 
-    def __call__(
-        self,
-        x: Tensor,
-        dt: Tensor,
-        B: Tensor,
-        C: Tensor,
-        dt_weight: Tensor,
-        A: Tensor,
-        D: Tensor | None = None,
-        *,
-        dt_bias: Tensor | None = None,
-        directions: tuple[Direction, ...],
-        window: int | None = None,
-    ) -> Tensor:
+    def __call__(self, *operands: Any) -> Tensor:
         """See the package's `cross_scan`. In float32."""
-        given = x, dt, B, C, dt_weight, A, D, dt_bias, [DIRECTIONS.index(d) for d in directions], window or 0
+        *tensors, directions, window = operands
+        given = *tensors, [DIRECTIONS.index(d) for d in directions], window or 0
         if torch.compiler.is_compiling():
-            y: Tensor = self.whole(*given)
-        else:
-            y = _Eager.apply(self, *given)
-        return y
+            return self.whole(*given)  # type: ignore[no-any-return]
+        return _Eager.apply(self, *given)  # type: ignore[no-any-return, no-untyped-call]
 
     def forward(
         self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor | None,
@@ -104,9 +76,9 @@ class CrossScan:
     def backward(
         self, dy: Tensor, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor | None,
         dt_bias: Tensor | None, directions: list[int], window: int,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The gradient of every tensor; where there is no D or no bias, what it would be."""
-        dx, found = empty(x.shape, x), []
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """The gradient of every tensor."""
+        dx, of_directions = empty(x.shape, x), []
         back: Any = self._back if is_unseen(x) else self.back
         with as_given(x):
             for k, direction in enumerate(directions):
@@ -115,13 +87,13 @@ class CrossScan:
                 given = _direction(k, B, C, A, D, dt_bias)
                 of_parameters = back(dx, steps, dy, x, *given, direction, window, k > 0)
                 of_weight = steps.flatten(0, 2).mT @ dt_k.flatten(0, 2)
-                found.append((steps @ weight, of_weight, *of_parameters))
+                of_directions.append((steps @ weight, of_weight, *of_parameters))
                 del steps
-        ddt, dweight, dA, dB, dC, dD, dbias = zip(*found, strict=True)
+        ddt, dweight, dA, dB, dC, dD, dbias = zip(*of_directions, strict=True)
         at_positions = (torch.stack(of, 3).to(t.dtype) for of, t in ((ddt, dt), (dB, B), (dC, C)))
-        D, dt_bias = (A if t is None else t for t in (D, dt_bias))
         of_each = ((dweight, dt_weight), (dA, A), (dD, D), (dbias, dt_bias))
-        return (dx.to(x.dtype), *at_positions, *(torch.stack(of).to(t.dtype) for of, t in of_each))
+        of_parameters = (None if t is None else torch.stack(of).to(t.dtype) for of, t in of_each)
+        return (dx.to(x.dtype), *at_positions, *of_parameters)
 
     def _into(self, y: Tensor, x: Tensor, steps: Tensor, *others: Any) -> None:
         """y <- (with `add`: + ) one direction's scan."""
@@ -151,26 +123,12 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cross_scan: CrossScan, *inputs: Any) -> Tensor:
         ctx.cross_scan = cross_scan
-        _save(ctx, inputs, None)
+        SIGNATURE.save(ctx, inputs, None)
         return cross_scan.forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_gradients(ctx, dy, ctx.cross_scan.backward)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
-    ctx.save_for_backward(*inputs[:8])
-    ctx.directions, ctx.window = inputs[8:]
-
-
-def _gradients(ctx: Any, dy: Tensor, derivative: Any) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
-    if is_asked_for_more(dy):
-        directions = tuple(DIRECTIONS[i] for i in ctx.directions)
-        return (*of_plain(captured.form(directions, ctx.window), dy, *tensors), None, None)
-    grads = derivative(dy, *tensors, ctx.directions, ctx.window)
-    return (*(None if t is None else g for t, g in zip(tensors, grads, strict=True)), None, None)
+        return None, *SIGNATURE.gradients(ctx, dy, ctx.cross_scan.backward)
 
 
 def _direction(k: int, B: Tensor, C: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None) -> Any:
@@ -189,9 +147,15 @@ def _fake_back(
     return (*like, dx.new_empty(x.shape[3:]), dx.new_empty(x.shape[3:]))
 
 
-def _fake_derivative(
-    dy: Tensor, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, weight: Tensor, A: Tensor, D: Tensor | None,
-    bias: Tensor | None, *options: Any,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    rows = (A.new_empty(A.shape[:2], dtype=A.dtype if t is None else t.dtype) for t in (D, bias))
-    return (*(t.new_empty(t.shape) for t in (x, dt, B, C, weight, A)), *rows)
+def _plain(*operands: Any) -> Tensor:
+    *tensors, directions, window = operands
+    named: Any = (*tensors, tuple(DIRECTIONS[i] for i in directions), window)
+    return captured.cross_scan(*named)
+
+
+SIGNATURE = Signature(
+    "Tensor x, Tensor dt, Tensor B, Tensor C, Tensor weight, Tensor A, Tensor? D, Tensor? bias, int[] directions,"
+    " int window",
+    plain=_plain,
+    result=lambda x, *others: dense(x),
+)

@@ -16,9 +16,8 @@ def cross_scan(
     C: Tensor,
     dt_weight: Tensor,
     A: Tensor,
-    D: Tensor | None = None,
-    *,
-    dt_bias: Tensor | None = None,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
     directions: tuple[Direction, ...],
     window: int | None = None,
 ) -> Tensor:

@@ -19,15 +19,14 @@ def cross_scan(
     C: Tensor,
     dt_weight: Tensor | None,
     A: Tensor,
-    D: Tensor | None = None,
-    *,
-    dt_bias: Tensor | None = None,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
     directions: tuple[Direction, ...],
     window: int | None = None,
 ) -> Tensor:
     """See the package's `cross_scan`."""
     if torch.compiler.is_exporting():
-        return captured.cross_scan(x, dt, B, C, dt_weight, A, D, dt_bias=dt_bias, directions=directions, window=window)
+        return captured.cross_scan(x, dt, B, C, dt_weight, A, D, dt_bias, directions, window)
     height, width = x.shape[1:3]
     total: Tensor | None = None
     for columns, numbers in lines(directions):
@@ -62,8 +61,8 @@ def workspace(
     most, seen = 0, 0
     for columns, numbers in lines(directions):
         copied = columns or window is not None
-        made = positions * (rank + 2 * d_state) * copied
-        first = map_ * (len(numbers) > 1) + map_ + made + scan
-        most = max(most, seen + map_ * copied + max(first, made + 3 * map_))
+        unrolled_operands = positions * (rank + 2 * d_state) * copied
+        first = map_ * (len(numbers) > 1) + map_ + unrolled_operands + scan
+        most = max(most, seen + map_ * copied + max(first, unrolled_operands + 3 * map_))
         seen = map_
     return most

@@ -73,5 +73,5 @@ def _of_rows(x: Tensor, dy: Tensor, shape: tuple[int, ...], first: int, end: int
     above, below = max(0, reach - first), max(0, end + reach - x.shape[2])  # rows of padding
     padded = max(above, below)  # a convolution pads on both sides alike
     read, kernel = x[:, :, max(0, first - reach) : end + reach], dy[:, :, first:end].transpose(0, 1)
-    found = conv2d(read, kernel, padding=(padded, w // 2), groups=channels)
-    return found[:, :, padded - above : padded - above + h].transpose(0, 1)
+    of_rows = conv2d(read, kernel, padding=(padded, w // 2), groups=channels)
+    return of_rows[:, :, padded - above : padded - above + h].transpose(0, 1)

@@ -37,7 +37,7 @@ def fits_triton(x: Tensor, *, side: int = 1, heads: int = 1, outputs: int = 1) -
     if why := needs_triton_in_float32(x):
         return why
     limits = {"side": (side, LARGEST_SIDE), "heads": (heads, MOST_HEADS), "outputs of a group": (outputs, MOST_OUTPUTS)}
-    large = [f"{found} {name}, at most {most}" for name, (found, most) in limits.items() if found > most]
+    large = [f"{size} {name}, at most {most}" for name, (size, most) in limits.items() if size > most]
     return f"too large for its kernels: {', '.join(large)}" if large else None
 
 

@@ -193,9 +193,9 @@ def add_mixing(context: Any, dm: Any, at_m: Any, G: Any, S: Any, at_s: Any, apar
 
 def _every(builder: Any, vectors: list[Any], first: int, step: int) -> Any:
     """The elements `first`, `first` + `step`, ... of vectors one behind the other."""
-    found, index = vectors[0], ir.VectorType(ir.IntType(32), LANES)
+    joined, index = vectors[0], ir.VectorType(ir.IntType(32), LANES)
     for v, vector in enumerate(vectors):
         at = [first + lane * step - v * LANES for lane in range(LANES)]
         chosen = [LANES + i if 0 <= i < LANES else lane for lane, i in enumerate(at)]
-        found = builder.shuffle_vector(found, vector, ir.Constant(index, chosen))
-    return found
+        joined = builder.shuffle_vector(joined, vector, ir.Constant(index, chosen))
+    return joined

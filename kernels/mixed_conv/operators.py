@@ -9,17 +9,13 @@ weight (taps of all heads, C / n), bias (n, C / n), mix (C / n * m, n), float32 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
-from blockforge.kernels.derivatives import is_asked_for_more, of_plain
 from blockforge.kernels.mixed_conv import torch_impl
-
-_OPERANDS = "Tensor x, Tensor weight, Tensor bias, Tensor? mix, Tensor? mix_bias, int[] sides"
-
+from blockforge.kernels.signature import Signature
 
 Forward = Callable[..., Tensor]
 Backward = Callable[..., tuple[Tensor, ...]]
@@ -31,30 +27,15 @@ def differentiable(backend: str, forward: Forward, backward: Backward) -> Callab
     def derive(
         dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, mix_bias: Tensor | None,
         sides: list[int],
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         dx, dweight, dmix, total = backward(dy, x, weight, bias, mix, mix_bias, sides)
         total_CO = total.unflatten(0, (weight.shape[1], -1))
         if mix is None:
-            return dx, dweight, total_CO.t().contiguous(), x.new_empty(0), x.new_empty(0)
+            return dx, dweight, total_CO.t().contiguous(), None, None
         dbias = torch.einsum("con,co->nc", mix.unflatten(0, total_CO.shape), total_CO).contiguous()
         return dx, dweight, dbias, dmix, total
 
-    name, five = f"blockforge::mixed_conv_{backend}", ", ".join(["Tensor"] * 5)
-    operator = library.custom_op(name, forward, mutates_args=(), schema=f"({_OPERANDS}) -> Tensor")
-    derivative = library.custom_op(
-        f"{name}_backward", derive, mutates_args=(), schema=f"(Tensor dy, {_OPERANDS}) -> ({five})"
-    )
-    operator.register_fake(_fake)
-    derivative.register_fake(_fake_backward)
-
-    def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
-        if is_asked_for_more(dy):
-            return (*of_plain(partial(_plain, ctx.sides), dy, *tensors), None)
-        found = derivative(dy, *tensors, ctx.sides)
-        return (*(None if t is None else g for t, g in zip(tensors, found, strict=True)), None)
-
-    operator.register_autograd(gradients, setup_context=_save)
+    operator = SIGNATURE.bind(f"mixed_conv_{backend}", forward, derive)
 
     def mixed_conv(
         x_BHWC: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], mix: tuple[Tensor, Tensor] | None = None
@@ -69,7 +50,7 @@ def differentiable(backend: str, forward: Forward, backward: Backward) -> Callab
 
 
 def _plain(
-    sides: list[int], x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, mix_bias: Tensor | None
+    x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, mix_bias: Tensor | None, sides: list[int]
 ) -> Tensor:
     """The same with torch's own operators."""
     taps = weight.to(x.dtype).t().split([side * side for side in sides], dim=1)
@@ -78,14 +59,10 @@ def _plain(
     return torch_impl.mixed_conv(x, weights, bias.to(x.dtype).unbind(), mixing)
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, *others: Any) -> Tensor:
+def _result(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, *others: Any) -> Tensor:
     return x.new_empty(*x.shape[:3], bias.numel() if mix is None else mix.shape[0])
 
 
-def _fake_backward(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    return tuple(dy.new_empty(0) if t is None else t.new_empty(t.shape) for t in given[:5])
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.sides = inputs
-    ctx.save_for_backward(*tensors)
+SIGNATURE = Signature(
+    "Tensor x, Tensor weight, Tensor bias, Tensor? mix, Tensor? mix_bias, int[] sides", plain=_plain, result=_result
+)

@@ -9,25 +9,18 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor, library
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from blockforge.kernels.derivatives import is_asked_for_more, of_plain
 from blockforge.kernels.gpu.launch import start
 from blockforge.kernels.gpu.tiles import precision, tile
 from blockforge.kernels.nc_ssd import torch_impl, triton_kernels
+from blockforge.kernels.signature import Signature, dense
 
 _FORWARD_ROWS, _BACKWARD_ROWS = 64, 32
 """Most positions in a tile: as many as registers hold (seen in what the compiler gives, not timed)."""
 _TILES = 8
 """Tiles that a program gathers into one partial state."""
-_TENSORS = "Tensor x, Tensor? m, Tensor B, Tensor C, Tensor? D"
-
-
-def nc_ssd(x_BLHP: Tensor, m_BLH: Tensor | None, B_BLGN: Tensor, C_BLGN: Tensor, D_H: Tensor | None = None) -> Tensor:
-    """See the package's `nc_ssd`."""
-    y: Tensor = _operator(x_BLHP, m_BLH, B_BLGN, C_BLGN, D_H)
-    return y
 
 
 class _Launch:
@@ -69,8 +62,7 @@ class _Launch:
         return states.sum(2) if parts > 1 else states[:, :, 0]
 
 
-@library.custom_op("blockforge::nc_ssd_triton", mutates_args=(), schema=f"({_TENSORS}) -> Tensor")
-def _operator(x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
+def _forward(x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
     launch, y = _Launch(x, B, _FORWARD_ROWS), x.new_empty(x.shape)
     states = launch.gathered(x, m, B)
     start(triton_kernels.read, (launch.tiles, launch.batch * launch.heads),
@@ -80,19 +72,9 @@ def _operator(x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | Non
     return y
 
 
-@_operator.register_fake
-def _(x: Tensor, *others: Any) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@library.custom_op(
-    "blockforge::nc_ssd_triton_backward",
-    mutates_args=(),
-    schema=f"(Tensor dy, {_TENSORS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _derivative(
+def _backward(
     dy: Tensor, x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
     launch = _Launch(x, B, _BACKWARD_ROWS)
     states, of_states = launch.gathered(x, m, B), launch.gathered(dy, None, C)
     dx, dm, dB, dC = (t.new_empty(t.shape) for t in (x, x[:0] if m is None else m, B, C))
@@ -102,27 +84,14 @@ def _derivative(
         dy, x, x if m is None else m, B, C, x if D is None else D.contiguous(), states, of_states, dx, dm, dB, dC, dD,
         *strides, *launch.sizes, HAS_M=m is not None, HAS_D=D is not None, **launch.options
     )  # fmt: skip
-    return dx, dm, dB, dC, x.new_empty(0) if D is None else dD.sum((0, 2)).to(D.dtype)
+    of_m, of_D = None if m is None else dm, None if D is None else dD.sum((0, 2)).to(D.dtype)
+    return dx, of_m, dB, dC, of_D
 
 
-@_derivative.register_fake
-def _(dy: Tensor, x: Tensor, m: Tensor | None, B: Tensor, C: Tensor, D: Tensor | None) -> Any:
-    return tuple(t.new_empty(t.shape) for t in (x, x[:0] if m is None else m, B, C, x[:0, 0, 0, 0] if D is None else D))
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors  # read once: a checkpoint computes them for one reading
-    if is_asked_for_more(dy):
-        return of_plain(torch_impl.nc_ssd, dy, *tensors)
-    found = _derivative(dy, *tensors)
-    return tuple(None if t is None else g for t, g in zip(tensors, found, strict=True))
-
-
-_operator.register_autograd(_backward, setup_context=_save)
+_SIGNATURE = Signature(
+    "Tensor x, Tensor? m, Tensor B, Tensor C, Tensor? D", plain=torch_impl.nc_ssd, result=lambda x, *others: dense(x)
+)
+nc_ssd = _SIGNATURE.bind("nc_ssd_triton", _forward, _backward)
 
 
 @register_flop_formula(torch.ops.blockforge.nc_ssd_triton)

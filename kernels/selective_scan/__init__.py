@@ -67,7 +67,7 @@ def selective_scan(
     """
     _check(u, delta, A, B, C, D, delta_bias)
     run = OPERATOR.pick(u, backend, double=torch.float64 in (u.dtype, A.dtype))
-    y: Tensor = run(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse)
+    y: Tensor = run(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
     return y
 
 

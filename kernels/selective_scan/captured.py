@@ -15,8 +15,6 @@ Letters of shapes: B batch, L length, N states, D channels, G groups, K chunks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +27,6 @@ def selective_scan(
     B: Tensor,
     C: Tensor,
     D: Tensor | None = None,
-    *,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     reverse: bool = False,
@@ -51,17 +48,6 @@ def selective_scan(
         states = states.flip(1)
     y = (states.unflatten(-1, (B.shape[1], -1)) * C_BLNG).sum(2).flatten(-2)
     return (y if D is None else y + u_BLD * D).to(u.dtype).mT
-
-
-def form(delta_softplus: bool, reverse: bool) -> Callable[..., Tensor]:
-    """The scan as a function of its tensors alone, u to delta_bias."""
-
-    def scan(
-        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
-        return selective_scan(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=delta_softplus, reverse=reverse)
-
-    return scan
 
 
 def by_doubling(log: Tensor, added: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,6 @@ def selective_scan(
     B: Tensor,
     C: Tensor,
     D: Tensor | None = None,
-    *,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     reverse: bool = False,
@@ -48,9 +48,7 @@ def selective_scan(
     A captured graph (compile, export, tracing) holds another form, and so has a transform of torch.func.
     """
     if is_functional():
-        return captured.selective_scan(
-            u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus, reverse=reverse
-        )
+        return captured.selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
     y: Tensor = _Scan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus, reverse)
     return y
 
@@ -89,7 +87,8 @@ class _Scan(torch.autograd.Function):
         u, delta, A, B, C, D, delta_bias = tensors = ctx.saved_tensors
         delta_softplus, reverse = ctx.options
         if is_asked_for_more(grad):
-            return (*of_plain(captured.form(delta_softplus, reverse), grad, *tensors), None, None)
+            plain = partial(captured.selective_scan, delta_softplus=delta_softplus, reverse=reverse)
+            return (*of_plain(plain, grad, *tensors), None, None)
         x = _operands(u, delta, A, B, C, delta_bias, delta_softplus, reverse)
         grad_BLD = grad.mT.to(x.u.dtype).contiguous()
         grads = _backward(x, grad_BLD, D)

@@ -59,7 +59,7 @@ class Scan(NamedTuple):
         that of delta into ddelta. Both are dense (B, L, D); ddelta may be delta itself."""
         batch, length, channels = self.u.shape
         states, groups = self.A.shape[1], self.B.shape[1]
-        found = torch.empty_like(ddelta) if ddelta.data_ptr() == self.delta.data_ptr() else ddelta
+        target = torch.empty_like(ddelta) if ddelta.data_ptr() == self.delta.data_ptr() else ddelta
         chunks, blocks = self._sizes()[1], self._grid()[1]
         dB, dC = (du.new_empty(batch, blocks, length, states, dtype=torch.float32) for _ in range(2))
         dA = du.new_empty(batch, chunks, channels, states, dtype=torch.float32)
@@ -68,11 +68,11 @@ class Scan(NamedTuple):
         start(triton_kernels.chunk_gradients, self._grid(),
             self.u, self.delta, self.B, self.C, self.A, self.D, self.bias, self.order,
             self._states(self.u, self.B, of_gradient=False), self._states(dy, self.C, of_gradient=True), dy,
-            du, found, dB, dC, dA, dD, dbias, *strides, *self._sizes(), blocks,
+            du, target, dB, dC, dA, dD, dbias, *strides, *self._sizes(), blocks,
             SOFTPLUS=self.softplus, ADD=add, **self._tile(),
         )  # fmt: skip
-        if found is not ddelta:
-            ddelta.copy_(found)
+        if target is not ddelta:
+            ddelta.copy_(target)
         dB, dC = (t.unflatten(1, (groups, -1)).sum(2) for t in (dB, dC))
         return dA.sum((0, 1)).mT, dB, dC, dD.sum((0, 1)), dbias.sum((0, 1))
 

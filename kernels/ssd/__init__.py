@@ -47,7 +47,7 @@ def ssd(
     """
     check_shapes(x_BLHP, B_BLGN, C_BLGN, {"dt": dt_BLH}, A=A_H, D=D_H)
     run = OPERATOR.pick(x_BLHP, backend, head_dim=x_BLHP.shape[-1], d_state=B_BLGN.shape[-1])
-    y: Tensor = run(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse=reverse)
+    y: Tensor = run(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
     return y
 
 

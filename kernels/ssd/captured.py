@@ -27,7 +27,6 @@ def ssd(
     B_BLGN: Tensor,
     C_BLGN: Tensor,
     D_H: Tensor | None = None,
-    *,
     reverse: bool = False,
 ) -> Tensor:
     """See the package's `ssd`."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from blockforge.kernels.observers import as_given, is_functional
 from blockforge.kernels.ssd import captured
-from blockforge.kernels.ssd.operators import Gradients, differentiable
+from blockforge.kernels.ssd.operators import SIGNATURE
 
 CHUNK = 64
 """Positions in a chunk: where the products of a chunk cost about what the state's cost."""
@@ -33,13 +33,13 @@ def ssd(
     B_BLGN: Tensor,
     C_BLGN: Tensor,
     D_H: Tensor | None = None,
-    *,
     reverse: bool = False,
 ) -> Tensor:
     """See the package's `ssd`."""
     if is_functional():
-        return captured.ssd(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse=reverse)
-    return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
+        return captured.ssd(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
+    y: Tensor = _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
+    return y
 
 
 class _Operands(NamedTuple):
@@ -80,7 +80,7 @@ def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     return y
 
 
-def _backward(dy: Tensor, *operands: Any) -> Gradients:
+def _backward(dy: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
     """The chunks once more, from the last to the first, each with its graph."""
     *tensors, reverse = operands
     whole = _Operands(*tensors)
@@ -92,14 +92,14 @@ def _backward(dy: Tensor, *operands: Any) -> Gradients:
         for positions, state in reversed(list(zip(whole.parts(reverse), _entering(whole, reverse), strict=True))):
             of_y = dy[:, positions].to(dtype)
             part = whole.part(positions, reverse)
-            found, of_state = _gradients(part, state, of_y.flip(1) if reverse else of_y, of_state)
-            for grad, g in zip(grads, (found.x, found.dt, found.B, found.C), strict=True):
+            of_part, of_state = _gradients(part, state, of_y.flip(1) if reverse else of_y, of_state)
+            for grad, g in zip(grads, (of_part.x, of_part.dt, of_part.B, of_part.C), strict=True):
                 grad[:, positions] = g.flip(1) if reverse else g
-            of_A += found.A
-            if found.D is not None:
-                of_D += found.D
+            of_A += of_part.A
+            if of_part.D is not None:
+                of_D += of_part.D
     of_x, of_dt, of_B, of_C = grads
-    return of_x, of_dt, of_A.to(whole.A), of_B, of_C, of_D if whole.D is None else of_D.to(whole.D)
+    return of_x, of_dt, of_A.to(whole.A), of_B, of_C, None if whole.D is None else of_D.to(whole.D)
 
 
 def _entering(whole: _Operands, reverse: bool) -> list[Tensor | None]:
@@ -119,12 +119,12 @@ def _gradients(
         leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in (*run, state)]
         y, leaving = _scan(_Operands(*leaves[:-1]), leaves[-1])
     results, of_results = ((y,), (dy,)) if of_leaving is None else ((y, leaving), (dy, of_leaving))
-    found = iter(torch.autograd.grad(results, [t for t in leaves if t is not None], of_results))
-    grads: list[Any] = [None if t is None else next(found) for t in leaves]
+    of_leaves = iter(torch.autograd.grad(results, [t for t in leaves if t is not None], of_results))
+    grads: list[Any] = [None if t is None else next(of_leaves) for t in leaves]
     return _Operands(*grads[:-1]), grads[-1]
 
 
-_operator = differentiable("ssd", _forward, _backward)
+_operator = SIGNATURE.bind("ssd", _forward, _backward, opaque=False)
 
 
 def _scan(run: _Operands, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,26 +16,12 @@ from torch import Tensor
 from blockforge.kernels.gpu.launch import start
 from blockforge.kernels.gpu.tiles import precision, tile
 from blockforge.kernels.ssd import triton_kernels
-from blockforge.kernels.ssd.operators import Gradients, derivative, differentiable
+from blockforge.kernels.ssd.operators import SIGNATURE
 
 _FORWARD_CHUNK, _BACKWARD_CHUNK = 64, 32
 """Most positions in a chunk: as many as registers hold (seen in what the compiler gives, not timed)."""
 _BLOCK = 1024
 """Elements of a state that a program passes from chunk to chunk."""
-
-
-def ssd(
-    x_BLHP: Tensor,
-    dt_BLH: Tensor,
-    A_H: Tensor,
-    B_BLGN: Tensor,
-    C_BLGN: Tensor,
-    D_H: Tensor | None = None,
-    *,
-    reverse: bool = False,
-) -> Tensor:
-    """See the package's `ssd`."""
-    return _operator(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, reverse)
 
 
 class _Launch:
@@ -105,7 +91,7 @@ def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
 
 def _backward(
     dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, reverse: bool
-) -> Gradients:
+) -> tuple[Tensor | None, ...]:
     launch, A = _Launch(x, B, reverse, _BACKWARD_CHUNK), A.contiguous()
     states = launch.states(x, dt, A, B, of_gradient=False)
     of_states = launch.states(dy, dt, A, C, of_gradient=True)
@@ -133,8 +119,8 @@ def _backward(
         *launch.sizes,
         **launch.options,
     )
-    of_D = A.new_empty(0) if D is None else dD.sum((0, 2)).to(D.dtype)
+    of_D = None if D is None else dD.sum((0, 2)).to(D.dtype)
     return dx, ddt, dA.sum((0, 2)).to(A.dtype), dB, dC, of_D
 
 
-_operator = differentiable("ssd_triton", _forward, derivative("ssd_triton_backward", _backward))
+ssd = SIGNATURE.bind("ssd_triton", _forward, _backward)

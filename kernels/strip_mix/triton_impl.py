@@ -98,7 +98,7 @@ class _Launch(NamedTuple):
         tiles_l, tiles_n = triton.cdiv(self.length, self.block_l), triton.cdiv(self.rows, options["BLOCK_N"])
         start(triton_kernels.mix, (self.groups * tiles_l * tiles_n,),
             x, pos, weight, bias, x if beside is None else beside, y, y if joined is None else joined,
-            *(n for found in strides for n in found), *(side[::-1] if of_gradient else side),
+            *(n for of_map in strides for n in of_map), *(side[::-1] if of_gradient else side),
             *self.sizes, tiles_l, tiles_n, OF_GRADIENT=of_gradient, HAS_BESIDE=beside is not None,
             BLOCK_K=min(self.block_l, _MOST_SUMMED), **options,
         )  # fmt: skip

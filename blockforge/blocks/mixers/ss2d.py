@@ -219,8 +219,8 @@ class SS2DModule(nn.Module):
 
     def scan(self, x: Tensor) -> Tensor:
         """The sum of the scans in all directions, x_BHWD -> y_BHWD."""
-        made = self.x_proj(x).unflatten(-1, (len(self.directions), -1))
-        dt, B, C = made.split(self.sizes, dim=-1)
+        projected = self.x_proj(x).unflatten(-1, (len(self.directions), -1))
+        dt, B, C = projected.split(self.sizes, dim=-1)
         weight: Tensor | None = None
         if all(untouched(proj, Linear) for proj in self.dt_proj):
             weight = torch.stack([proj.weight for proj in self.dt_proj])  # type: ignore[misc]
