@@ -215,7 +215,9 @@ def needed(tree: Any) -> dict[Source, list[str]]:
 
 
 def sources() -> set[Source]:
-    """Where everything comes from that is registered and is not ours."""
+    """Where everything comes from that is not ours."""
+    for registry in REGISTRIES.values():
+        registry.load()
     modules = {module for registry in REGISTRIES.values() for module in registry.modules().values()}
     return {source for module in modules if (source := _source(module)) is not None}
 

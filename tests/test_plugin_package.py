@@ -20,6 +20,8 @@ ENTRIES = {
     "connect": "extras.things",
     "weights": "extras.things",
     "data": "extras.things",
+    "objectives": "extras.things",
+    "samplers": "extras.things",
     "recipes": "extras.recipes",
     "specs": "extras.specs",
     "spaces": "extras.spaces",
@@ -51,6 +53,9 @@ print(json.dumps({
     "family": FAMILIES.source(family_of(state).name).where(),
     "tensors": len(converted) == len(state),
     "run": sorted(known["plugins"]),
+    "score": bf.search(
+        "tiny", objectives=["layers:factor=10"], sampler="dice", trials=2, seed=0, out="study"
+    ).best.score %% 10,
 }))
 """
 
@@ -96,7 +101,11 @@ def test_an_installed_package_brings_one_of_each(site: Path) -> None:
         "family": "package bf-extras",
         "tensors": True,
         "run": ["pool_mixer.py", "things.py"],
+        "score": 0.0,
     }
+    (site / "bf_extras-1.0.dist-info" / "entry_points.txt").write_text("")
+    missing = command(site, "worker", "--storage", "study")
+    assert "uses objectives or the sampler of bf-extras\n  hint: pip install bf-extras" in missing.stderr
 
 
 def test_a_package_that_fails_is_named(site: Path) -> None:

@@ -1,4 +1,12 @@
-"""Objectives by name: those of this package, and code of the user's. See `measure` for what an objective is."""
+"""Objectives by name: those of this package and of plugins, and code of the user's. See `measure` for what an
+objective is.
+
+    @objective("depth")
+    class Depth:
+        def __call__(self, arch): return arch.depth
+
+A plugin's is a class, or a function that makes one, whose parameters are the options of its text.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +15,31 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from blockforge.compiler import Architecture
-from blockforge.errors import SearchError, did_you_mean
+from blockforge.errors import PluginError, SearchError, did_you_mean
+from blockforge.plugins import Registry, Source
 from blockforge.search.objectives import scores
 from blockforge.search.objectives.costs import COSTS, Cost
 from blockforge.search.registry import user_code
 from blockforge.search.registry.options import call_with_options, read_options
+
+OBJECTIVES: Registry[Callable[..., Any]] = Registry("blockforge.objectives", "objective")
+"""Those of plugins; ours are one file each in `scores` and are imported when they are wanted."""
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def objective(name: str) -> Callable[[T], T]:
+    """Register what makes an objective."""
+
+    def register(factory: T) -> T:
+        if name in _packaged():
+            raise PluginError(f"two objectives are named '{name}': blockforge's own and {factory.__module__}")
+        OBJECTIVES.add(name, factory, factory.__module__)
+        return factory
+
+    return register
 
 
 def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
@@ -37,16 +62,28 @@ def check_name(objective: Any) -> None:
 
 
 def is_packaged(text: str) -> bool:
-    """Whether a text names an objective of this package, and no code of a user's."""
+    """Whether a text names an objective of this package or of a plugin, and no code of a user's."""
     return text.strip().partition(":")[0] in names()
 
 
-def names() -> dict[str, functools.partial[Any]]:
-    """Name of each objective -> a function that gives its factory; nothing is imported before it is wanted."""
-    known: dict[str, functools.partial[Any]] = {c: functools.partial(functools.partial, Cost, c) for c in COSTS}
+def names() -> dict[str, Callable[[], Callable[..., Any]]]:
+    """Name of each objective -> a function that gives its factory."""
+    return {**_packaged(), **{name: functools.partial(OBJECTIVES.__getitem__, name) for name in OBJECTIVES}}
+
+
+def _packaged() -> dict[str, Callable[[], Callable[..., Any]]]:
+    """Those of this package: nothing is imported before it is wanted."""
+    known: dict[str, Callable[[], Callable[..., Any]]] = {
+        c: functools.partial(functools.partial, Cost, c) for c in COSTS
+    }
     for module in pkgutil.iter_modules(scores.__path__):
         known[module.name] = functools.partial(_factory, module.name)
     return known
+
+
+def source_of(text: str) -> Source | None:
+    """The plugin that a text's objective comes from, if it is of one."""
+    return OBJECTIVES.source(text.strip().partition(":")[0])
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -1,15 +1,18 @@
-"""Samplers and pruners by name: those of this package, and factories of the user's. Any of Optuna's will do."""
+"""Samplers and pruners by name: those of this package and of plugins, and factories of the user's. Any of Optuna's
+will do."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
 
-from blockforge.errors import SearchError, did_you_mean
+from blockforge.errors import PluginError, SearchError, did_you_mean
+from blockforge.plugins import Registry, Source
 from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
 from blockforge.search.registry.options import call_with_options, read_options
@@ -22,7 +25,24 @@ SAMPLERS = {
     "evolution": "evolution:RegularizedEvolution",
     "brute": "brute:Enumeration",
 }
+PLUGGED: Registry[Callable[..., BaseSampler]] = Registry("blockforge.samplers", "sampler")
+"""Those of plugins: what makes a sampler, with the options of its text as parameters."""
 _KINDS: dict[str, type[Any]] = {"sampler": BaseSampler, "pruner": BasePruner}
+
+
+T = TypeVar("T", bound=Callable[..., BaseSampler])
+
+
+def sampler(name: str) -> Callable[[T], T]:
+    """Register what makes a sampler."""
+
+    def register(factory: T) -> T:
+        if name in SAMPLERS:
+            raise PluginError(f"two samplers are named '{name}': blockforge's own and {factory.__module__}")
+        PLUGGED.add(name, factory, factory.__module__)
+        return factory
+
+    return register
 
 
 def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
@@ -41,6 +61,9 @@ def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
         made: ProposalSampler = call_with_options(name, cls, taken, rest, seed)
         made.stream = stream
         return made
+    if (factory := PLUGGED.get(name)) is not None:
+        plugged: BaseSampler = call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
+        return plugged
     return _of_user(sampler, "sampler", seed)
 
 
@@ -52,9 +75,15 @@ def make_pruner(pruner: Any) -> BasePruner | None:
 
 def check_sampler(sampler: Any) -> None:
     """Raise SearchError for a sampler that does not exist, as far as that can be said before its code is run."""
-    if isinstance(sampler, str) and sampler.strip().partition(":")[0] in SAMPLERS:
+    known = [*SAMPLERS, *PLUGGED]
+    if isinstance(sampler, str) and sampler.strip().partition(":")[0] in known:
         return
-    _check(sampler, "sampler", did_you_mean(str(sampler), SAMPLERS, "samplers"))
+    _check(sampler, "sampler", did_you_mean(str(sampler), known, "samplers"))
+
+
+def source_of(sampler: Any) -> Source | None:
+    """The plugin that a sampler's text names, if it is of one."""
+    return PLUGGED.source(sampler.strip().partition(":")[0]) if isinstance(sampler, str) else None
 
 
 def check_pruner(pruner: Any) -> None:

@@ -3,12 +3,12 @@ storage and the study's name.
 
 `identity`: what must be equal for it to go on. It is written last: a study that has one is whole.
 `config`: its settings, see `config`. Studies of version 0.1 have `settings` instead, flat.
-`about`: what its objectives are and which plugins its blocks are of, so that reading it needs no code.
+`about`: what its objectives are and which plugins its blocks and its own code are of, so that reading it needs no code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from blockforge.errors import SearchError
 from blockforge.plugins import Source, needed, sources
 from blockforge.search.budget import as_budget
+from blockforge.search.objectives import registry as objectives
 from blockforge.search.objectives.measure import Measure, as_measure, as_read
 from blockforge.search.objectives.registry import is_packaged
+from blockforge.search.samplers import registry as samplers
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.plan import VERSION, Plan, resolve, with_values
 from blockforge.spec import from_text, load
@@ -38,8 +40,17 @@ def attributes(plan: Plan) -> dict[str, Any]:
     about = {
         "objectives": [m.said() for m in (*plan.objectives, *plan.rungs)],
         "plugins": [source.where() for source in needed(plan.space.tree)],
+        "code_of": sorted({source.where() for source in _sources_of_code(plan)}),
     }
     return {CONFIG: plan.config.kept(), ABOUT: about, IDENTITY: plan.identity()}
+
+
+def _sources_of_code(plan: Plan) -> Iterator[Source]:
+    """The plugins that objectives and the sampler come from."""
+    texts = [measure.text for measure in (*plan.objectives, *plan.rungs)]
+    yield from (source for text in texts if (source := objectives.source_of(text)) is not None)
+    if (source := samplers.source_of(plan.config.proposals.sampler)) is not None:
+        yield source
 
 
 def read_identity(attrs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -98,12 +109,13 @@ def _check_version(attrs: Mapping[str, Any]) -> None:
 
 
 def check_plugins(attrs: Mapping[str, Any]) -> None:
-    """Raise SearchError where the study's blocks are of plugins that are not there."""
-    wanted = attrs.get(ABOUT, attrs.get(_SETTINGS, {})).get("plugins", [])
+    """Raise SearchError where the study's blocks, objectives or sampler are of plugins that are not there."""
     have = {source.where() for source in sources()}
-    if missing := [Source.at(where) for where in wanted if where not in have]:
-        names = ", ".join(source.name for source in missing)
-        raise SearchError(f"the study uses blocks of {names}\n  hint: {'; '.join(s.how() for s in missing)}")
+    about = attrs.get(ABOUT, attrs.get(_SETTINGS, {}))
+    for key, what in (("plugins", "blocks"), ("code_of", "objectives or the sampler")):
+        if missing := [Source.at(where) for where in about.get(key, []) if where not in have]:
+            names = ", ".join(source.name for source in missing)
+            raise SearchError(f"the study uses {what} of {names}\n  hint: {'; '.join(s.how() for s in missing)}")
 
 
 def _named(text: str, config: SearchConfig, known: Mapping[str, Any]) -> Measure:

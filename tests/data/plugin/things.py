@@ -1,10 +1,15 @@
-"""What a third party may add besides blocks: a rule of `connect`, a weight layout and a data source."""
+"""What a third party may add besides blocks: a rule of `connect`, a weight layout, a data source, an objective and a
+sampler."""
 
 from __future__ import annotations
 
 import torch
 
+from blockforge.compiler import Architecture
 from blockforge.compiler.graph.connect import Feeds, Rule, rule
+from blockforge.search.objectives.registry import objective
+from blockforge.search.samplers.independent import Uniform
+from blockforge.search.samplers.registry import sampler
 from blockforge.train.data import Opened, TensorSplit
 from blockforge.train.opening import Options, source
 from blockforge.weights.official import Family, register
@@ -34,3 +39,17 @@ def halves(rest: str, options: Options) -> Opened:
     images_BCHW = (labels_B * 255).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
     split = TensorSplit(images_BCHW, labels_B)
     return Opened(["dark", "bright"], split, split)
+
+
+@objective("layers")
+class Layers:
+    """How many layers there are, times a factor."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def __call__(self, arch: Architecture) -> float:
+        return self.factor * arch.depth
+
+
+sampler("dice")(Uniform)
