@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.csv_text import columns
 from blockforge.errors import BlockforgeError, Report, did_you_mean
-from blockforge.spec.model import Model
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.slots import Model
 from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.units import format_bytes, format_count
 

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of specs, made from the pydantic models and the registered blocks.
+"""The JSON Schema (2020-12) of specs: pydantic's of the language, with the registered blocks put into it.
 
 Editors read it to complete and check specs. It says what can be said without compiling: keys, blocks, their
 parameters with bounds, references `$name` and holes in place of values. Where a schema cannot be as strict
@@ -10,59 +10,49 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import types
-from collections.abc import Iterable
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Op
 from blockforge.compiler.graph.connect import RULES
-from blockforge.spec.fields import Both, Open, OrNone
-from blockforge.spec.model import BranchSpec, ConnectSpec, OpSpec, Spec
+from blockforge.spec import model, slots
+from blockforge.spec.model import ConnectSpec, Spec
+from blockforge.spec.slots import OpSpec
 
 Schema = dict[str, Any]
 
-_SLOTS: dict[str, tuple[Kind, ...]] = {
-    "stem": ("stem",),
-    "downsample": ("downsample",),
-    "aggregate": ("aggregator",),
-    "norm": ("norm",),
-    "stage_norm": ("norm",),
-    "head": ("head",),
-    "op": ("downsample",),  # of a skip
-}
-"""Key of the spec that holds a block -> the kinds that may stand there."""
-
-_BRANCH: tuple[Kind, ...] = ("mixer", "ffn")
-_REFERENCE = {
+_REFERENCE: Schema = {
     "type": "string",
     "pattern": r"^\$[A-Za-z_][A-Za-z0-9_]*$",
     "description": "A name that `let` gives.",
 }
 _HOLE = "A value that the search fills: a choice, or a range [low, high], for $int with a step if need be."
-_PAIR: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_WHOLE: Schema = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3}
+_EXTENDS: Schema = {
+    "type": "string",
+    "description": "A zoo name or a relative path; this file is laid over that spec.",
+}
+_REWRITTEN = ("title", "default", "$defs", "$ref", "open", "patternProperties")
+"""Words of pydantic's that `_Writer` says in its own way."""
+_LANGUAGE: dict[str, type[BaseModel]] = {
+    name: part
+    for name, part in (vars(slots) | vars(model)).items()
+    if isinstance(part, type) and issubclass(part, slots.Model)
+}
 
 
 def json_schema() -> Schema:
     """The schema: a whole spec, or with `extends` a patch of one."""
     whole, patch = _Writer(), _Writer(partial=True)
-    then = patch.model(Spec)
-    base = {
-        "type": "string",
-        "description": "A zoo name or a relative path; this file is laid over that spec.",
-    }
-    patch.defs["PatchSpec"]["properties"] = {"extends": base, **patch.defs["PatchSpec"]["properties"]}
+    patched = patch.definition("Spec")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "BlockForge spec",
         "type": "object",
         "if": {"required": ["extends"]},
-        "then": then,
-        "else": whole.model(Spec),
+        "then": {**patched, "properties": {"extends": _EXTENDS, **patched["properties"]}},
+        "else": whole.definition("Spec"),
         "$defs": {**_holes(), **dict(sorted((whole.defs | patch.defs).items()))},
     }
 
@@ -73,155 +63,122 @@ def schema_text() -> str:
 
 
 class _Writer:
-    """Writes annotations as schemas; models and slots become `$defs`.
+    """Writes the parts of the language as `$defs`.
 
     `partial`: for specs with `extends`. Nothing is required, and a list may be patched by index.
     """
 
     def __init__(self, partial: bool = False) -> None:
         self.partial = partial
+        self.known = {"Spec": Spec.model_json_schema()}
+        self.known |= self.known["Spec"]["$defs"]
+        self.kinds = {c.__name__: b.kind for b in registry.blocks().values() for c in b.__mro__ if hasattr(c, "kind")}
         self.defs: dict[str, Schema] = {}
 
-    # --- models
+    def refer(self, name: str, schema: Schema | None = None) -> Schema:
+        """A reference to a part of the language, or to `schema` under this name."""
+        shown = f"Patch{name}" if self.partial else name
+        if shown not in self.defs:
+            self.defs[shown] = {}  # known before it is written, which may name it
+            self.defs[shown] = self.definition(name) if schema is None else schema
+        return {"$ref": f"#/$defs/{shown}"}
 
-    def model(self, cls: type[BaseModel]) -> Schema:
-        """A reference to the schema of a part of the language."""
-        name = f"Patch{cls.__name__}" if self.partial else cls.__name__
-        if name not in self.defs:
-            self.defs[name] = {}  # known before its fields are written, which may name it
-            self.defs[name] = self._object(self._fields(cls), _required(cls), _first_paragraph(cls))
-        found: Schema = {"$ref": f"#/$defs/{name}"}
-        if hasattr(cls, "_short_form"):  # a bare value stands for the model's first field
-            key, field = next(iter(cls.model_fields.items()))
-            found = {"anyOf": [self.field(key, field), found]}
-        return found
-
-    def _fields(self, cls: type[BaseModel]) -> dict[str, Schema]:
-        return {f.alias or name: self.field(name, f) for name, f in cls.model_fields.items()}
-
-    def _object(self, properties: dict[str, Schema], required: Iterable[str], about: str) -> Schema:
-        found: Schema = {"type": "object", "description": about, "properties": properties}
-        if not self.partial and (needed := sorted(required)):
-            found["required"] = needed
-        return {**found, "additionalProperties": False}
-
-    def field(self, key: str, field: FieldInfo) -> Schema:
-        """A field of a model of the language, with its description and default."""
-        return _with_notes(self.value(_annotation(field), key), field)
-
-    # --- slots
-
-    def slot(self, name: str, kinds: tuple[Kind, ...], own: type[BaseModel] = OpSpec) -> Schema:
-        """A block of these kinds: its name, or a mapping of its parameters and the keys of `own`."""
-        name = f"Patch{name}" if self.partial else name
-        if name not in self.defs:
-            self.defs[name] = {}
-            keys = {k: self.field(k, f) for k, f in own.model_fields.items() if k != "op"}
-            blocks = registry.blocks(*kinds)
-            shapes = [self._op(op, cls, keys) for op, cls in blocks.items()]
-            names = {"enum": list(blocks)}
-            shapes.append(self._any_of("op", names, [s["properties"] for s in shapes]))
-            self.defs[name] = {"anyOf": [names, *shapes]}
-        return {"$ref": f"#/$defs/{name}"}
-
-    def _op(self, name: str, cls: type[Op], keys: dict[str, Schema]) -> Schema:
-        about = _first_paragraph(cls)
-        properties = {"op": {"const": name, "description": about}, **self._parameters(cls), **keys}
-        return {**self._object(properties, (), about), "title": name, "required": ["op", *_required(cls)]}
-
-    def connect(self) -> Schema:
-        """A connection rule with its parameters, and the aggregator."""
-        name = "PatchConnect" if self.partial else "Connect"
-        if name not in self.defs:
-            keys = {k: self.field(k, f) for k, f in ConnectSpec.model_fields.items() if k != "rule"}
-            shapes = []
-            for rule, cls in RULES.items():
-                about = _first_paragraph(cls)
-                properties = {"rule": {"const": rule, "description": about}, **self._parameters(cls), **keys}
-                shapes.append(self._object(properties, {"rule", "aggregate", *_required(cls)}, about) | {"title": rule})
-            shapes.append(self._any_of("rule", {"enum": list(RULES)}, [s["properties"] for s in shapes]))
-            self.defs[name] = {"anyOf": shapes}
-        return {"$ref": f"#/$defs/{name}"}
-
-    def _any_of(self, key: str, names: Schema, known: list[dict[str, Schema]]) -> Schema:
-        """A mapping whose op or rule is a hole or a reference, or in a patch the base's."""
-        keys = sorted({k for properties in known for k in properties})
-        chosen = {"anyOf": [{"$ref": "#/$defs/reference"}, _choice(names)]}
-        found: Schema = {"type": "object", "properties": {key: chosen}, "propertyNames": {"enum": keys}}
-        return found if self.partial else {**found, "required": [key]}
-
-    def _parameters(self, cls: type[BaseModel]) -> dict[str, Schema]:
-        """Parameters of a block or rule: whatever stands in a spec may be a reference or a hole."""
-        return {
-            name: _with_notes(self.open(self.value(_annotation(f), name, everywhere=True)), f)
-            for name, f in cls.model_fields.items()
-        }
-
-    # --- values
-
-    def value(self, annotation: Any, key: str, everywhere: bool = False) -> Schema:
-        """What may be written for a value of this type. `everywhere`: of a block, where list items are open, too, and
-        whatever may be absent may be `none`."""
-        metadata: tuple[Any, ...] = ()
-        while get_origin(annotation) is Annotated:
-            metadata += annotation.__metadata__
-            annotation = annotation.__origin__
-        found = self._bare(annotation, metadata, key, everywhere)
-        if Both in metadata:
-            found = {"anyOf": [self.value(get_args(annotation)[0], key), found]}
-        return self.open(found) if Open in metadata else found
-
-    def _bare(self, annotation: Any, metadata: tuple[Any, ...], key: str, everywhere: bool) -> Schema:
-        origin, args = get_origin(annotation), get_args(annotation)
-        if origin in (Union, types.UnionType):
-            none = {"const": "none"} if everywhere or OrNone in metadata else {"type": "null"}
-            rest = tuple(m for m in metadata if m not in (OrNone, Open))
-            options = [
-                self.value(Annotated[a, *rest] if rest else a, key, everywhere) for a in args if a is not type(None)
-            ]
-            return {"anyOf": [*options, none]} if type(None) in args else {"anyOf": options}
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return self._part(annotation, key)
-        if origin is list or (origin is tuple and args[-1] is Ellipsis):
-            items = self.value(args[0], key, everywhere)
-            return self._list(_leaf(annotation, metadata), self.open(items) if everywhere else items)
-        if origin is dict:
-            names = _leaf(args[0], ())
-            return {
-                "type": "object",
-                "propertyNames": names,
-                "additionalProperties": self.value(args[1], key),
-            }
-        return _leaf(annotation, metadata)
-
-    def _part(self, cls: type[BaseModel], key: str) -> Schema:
-        if issubclass(cls, BranchSpec):
-            return self.slot("branch", _BRANCH, BranchSpec)
+    def definition(self, name: str) -> Schema:
+        """What a class is called in pydantic's schema: a part of the language, or what a block's parameter may be."""
+        if name in self.kinds:
+            return self.one_of("op", registry.blocks(self.kinds[name]), {})
+        cls, written = _LANGUAGE.get(name, BaseModel), self.write(self.known[name])
+        if self.partial:
+            written.pop("required", None)
         if issubclass(cls, OpSpec):
-            kinds = _SLOTS[key]
-            return self.slot("_".join(kinds), kinds, cls)
-        if issubclass(cls, Op):
-            return self.slot(cls.kind, (cls.kind,))
-        return self.connect() if issubclass(cls, ConnectSpec) else self.model(cls)
+            return self.one_of("op", registry.blocks(*cls.kinds), written["properties"])
+        if issubclass(cls, ConnectSpec):
+            return self.one_of("rule", RULES, written["properties"])
+        if hasattr(cls, "_short_form"):  # a bare value stands for the model's first field
+            return {"anyOf": [next(iter(written["properties"].values())), written]}
+        return written
+
+    def one_of(self, key: str, classes: Mapping[str, type[BaseModel]], own: Schema) -> Schema:
+        """A block or rule by its name, or a mapping of its parameters and the slot's `own` keys."""
+        own = {name: value for name, value in own.items() if name != key}
+        names, shapes = {"enum": list(classes)}, []
+        for name, cls in classes.items():
+            schema = cls.model_json_schema()
+            self.known |= schema.get("$defs", {})
+            block = self.write(schema, in_block=True)
+            about = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
+            properties = {key: {"const": name, "description": about}, **block.get("properties", {}), **own}
+            required = [key, *block.get("required", ()), *(name for name in own if name == "aggregate")]
+            shapes.append({**block, "title": name, "description": about, "properties": properties})
+            shapes[-1]["required"] = [key] if self.partial else required
+        # what a hole or a reference names, or in a patch the base, may have the parameters of any
+        keys = sorted({name for shape in shapes for name in shape["properties"]})
+        chosen = {"anyOf": [{"$ref": "#/$defs/reference"}, _choice(names)]}
+        unnamed: Schema = {"type": "object", "properties": {key: chosen}, "propertyNames": {"enum": keys}}
+        shapes.append(unnamed if self.partial else {**unnamed, "required": [key]})
+        return {"anyOf": [names, *shapes] if key == "op" else shapes}
+
+    def write(self, schema: Schema, in_block: bool = False) -> Schema:
+        """Pydantic's schema as ours.
+
+        Args:
+            in_block: of a block or a rule, where every value and item may be a reference or a hole, and whatever may be
+                absent may be `none`.
+        """
+        if in_block and schema == {"type": "null"}:
+            return {"const": "none"}
+        written = {key: value for key, value in schema.items() if key not in _REWRITTEN}
+        if isinstance(schema.get("default"), str | int | float | list):
+            written["default"] = schema["default"]
+        if "description" in schema:
+            written["description"] = " ".join(schema["description"].split())
+        if "$ref" in schema:
+            written |= self.refer(schema["$ref"].rpartition("/")[2])
+        if "open" in schema:
+            written |= self.open(self.write(schema["open"], in_block))
+        if "anyOf" in schema:
+            written["anyOf"] = [self.write(option, in_block) for option in schema["anyOf"]]
+        if "properties" in schema:
+            written["properties"] = {key: self.field(value, in_block) for key, value in schema["properties"].items()}
+        for pattern, value in schema.get("patternProperties", {}).items():  # names of ours; others are refused
+            written["propertyNames"] = {"pattern": pattern, **schema.get("propertyNames", {})}
+            written["additionalProperties"] = self.write(value, in_block)
+        return self.list(written, schema, in_block) if schema.get("type") == "array" else written
+
+    def field(self, schema: Schema, in_block: bool) -> Schema:
+        """The value of a key, with its description and default."""
+        written = self.write(schema, in_block)
+        return {**_notes(written), **self.open(written)} if in_block else written
+
+    def list(self, written: Schema, schema: Schema, in_block: bool) -> Schema:
+        """A list with its items; in a patch also a mapping of its items by index."""
+        item = self.write(schema["items"], in_block)
+        written["items"] = self.open(item) if in_block else item
+        for bound in ("min", "max"):  # pydantic counts the items of a list in a union as letters
+            if f"{bound}Length" in written:
+                written[f"{bound}Items"] = written.pop(f"{bound}Length")
+        if not self.partial:
+            return written
+        by_index = {"patternProperties": {"^[0-9]+$": written["items"]}, "additionalProperties": False}
+        return {**_notes(written), "anyOf": [written, {"type": "object", **by_index}]}
 
     def open(self, value: Schema) -> Schema:
         """`value`, a reference, or a hole of such values; shared, so named after its content."""
         name = f"open_{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]}"
-        ranges = [{"$ref": f"#/$defs/{kind}_range"} for kind in sorted(_ranges(value))]
-        self.defs[name] = {"anyOf": [value, {"$ref": "#/$defs/reference"}, _choice(value), *ranges]}
-        return {"$ref": f"#/$defs/{name}"}
+        ranges = [{"$ref": f"#/$defs/{kind}_range"} for kind in sorted(self.ranges(value))]
+        return self.refer(name, {"anyOf": [value, {"$ref": "#/$defs/reference"}, _choice(value), *ranges]})
 
-    def _list(self, leaf: Schema, items: Schema) -> Schema:
-        bounds = {k: v for k, v in leaf.items() if k in ("minItems", "maxItems")}
-        found = {"type": "array", "items": items, **bounds}
-        by_index = {"type": "object", "patternProperties": {"^[0-9]+$": items}, "additionalProperties": False}
-        return {"anyOf": [found, by_index]} if self.partial else found
+    def ranges(self, value: Schema) -> set[str]:
+        """The ranges that can stand for this value."""
+        if "$ref" in value:
+            value = self.defs.get(value["$ref"].rpartition("/")[2], {})
+        kinds = {"integer": {"int"}, "number": {"int", "float", "log"}}.get(value.get("type", ""), set())
+        return kinds.union(*map(self.ranges, value.get("anyOf", ())))
 
 
-def _ranges(value: Schema) -> set[str]:
-    """The ranges that can stand for this value."""
-    kinds = {"integer": {"int"}, "number": {"int", "float", "log"}}.get(value.get("type", ""), set())
-    return kinds.union(*(_ranges(option) for option in value.get("anyOf", ())))
+def _notes(written: Schema) -> Schema:
+    """What a schema says to people, taken out of it."""
+    return {key: written.pop(key) for key in ("description", "default") if key in written}
 
 
 def _choice(value: Schema) -> Schema:
@@ -237,34 +194,9 @@ def _hole(kind: str, args: Schema) -> Schema:
 
 def _holes() -> dict[str, Schema]:
     """What is the same wherever it stands: references, ranges, and holes that no type is known for."""
-    ranges = {f"{kind}_range": _hole(kind, _WHOLE if kind == "int" else _PAIR) for kind in ("int", "float", "log")}
+    pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    ranges = {f"{kind}_range": _hole(kind, pair) for kind in ("float", "log")}
+    ranges["int_range"] = _hole("int", {**pair, "items": {"type": "integer"}, "maxItems": 3})
     choice = _hole("choice", {"type": "array", "minItems": 1})
     hole = {"description": _HOLE, "anyOf": [choice, *({"$ref": f"#/$defs/{name}"} for name in ranges)]}
     return {"reference": _REFERENCE, "hole": hole, **ranges}
-
-
-def _annotation(field: FieldInfo) -> Any:
-    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-
-
-def _leaf(annotation: Any, metadata: tuple[Any, ...]) -> Schema:
-    """What pydantic says of a type without parts of the language in it."""
-    found: Schema = TypeAdapter(Annotated[annotation, *metadata] if metadata else annotation).json_schema()
-    return found
-
-
-def _with_notes(schema: Schema, field: FieldInfo) -> Schema:
-    notes: Schema = {}
-    if field.description:
-        notes["description"] = " ".join(field.description.split())
-    if isinstance(field.default, str | int | float | list | tuple):
-        notes["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
-    return {**notes, **schema}
-
-
-def _required(cls: type[BaseModel]) -> list[str]:
-    return [f.alias or name for name, f in cls.model_fields.items() if f.is_required()]
-
-
-def _first_paragraph(cls: type) -> str:
-    return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())

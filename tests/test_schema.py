@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from blockforge.blocks import registry
 from blockforge.compiler.graph.connect import RULES
-from blockforge.schema import _SLOTS, json_schema, schema_text
+from blockforge.schema import json_schema, schema_text
 from blockforge.search.space.load import list_spaces, load_space
 from blockforge.spec import list_specs
 from blockforge.spec.yaml.loader import load_file, load_text
@@ -22,6 +22,7 @@ from blockforge.spec.yaml.loader import load_file, load_text
 HEADER = "# yaml-language-server: $schema="
 TESTS = Path(__file__).parent
 DESIGN = sorted((TESTS / "data" / "design").glob("*.yaml"))
+SLOTS = ("stem", "downsample", "aggregate", "norm", "stage_norm", "head", "op")
 Tree = dict[str, Any]
 
 
@@ -45,7 +46,7 @@ def _json(tree: Any) -> Tree:
 def _ops(tree: Any) -> Iterator[str]:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            if key in _SLOTS and isinstance(value, str):
+            if key in SLOTS and isinstance(value, str):
                 yield value
             yield from _ops(value)
     elif isinstance(tree, list):
@@ -98,7 +99,7 @@ def test_every_block_is_described_with_its_parameters(schema: Draft202012Validat
 
 
 def test_every_connection_rule_is_described(schema: Draft202012Validator) -> None:
-    assert [s.get("title") for s in schema.schema["$defs"]["Connect"]["anyOf"]] == [*RULES, None]
+    assert [s.get("title") for s in schema.schema["$defs"]["ConnectSpec"]["anyOf"]] == [*RULES, None]
 
 
 def _changed(change: Callable[[Tree], Any]) -> Tree:

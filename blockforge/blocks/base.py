@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from blockforge.errors import OpError
+from blockforge.spec.slots import Kind as Kind
 
-Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head"]
 Layout = Literal["NHWC", "NCHW"]
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from blockforge.spec.values import Hole, Ref
@@ -55,10 +62,33 @@ def _none(value: Any) -> Any:
     return None if value == "none" else value
 
 
-Open = WrapValidator(_open_value)
-OrNone = BeforeValidator(_none)
+class _OpenValidator(WrapValidator):
+    """In the JSON schema `{open: ...}`, which `blockforge.schema` spells out."""
 
-Both = BeforeValidator(lambda v: v if isinstance(v, list) else [v, v])
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"open": handler(schema)}
+
+
+class _NoneValidator(BeforeValidator):
+    """In the JSON schema `none` where pydantic says null."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        options = handler(schema)["anyOf"]
+        return {"anyOf": [{"const": "none"} if option == {"type": "null"} else option for option in options]}
+
+
+class _BothValidator(BeforeValidator):
+    """In the JSON schema an item, or the list."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        sides = handler(schema)
+        return {"anyOf": [sides["items"], sides]}
+
+
+Open = _OpenValidator(_open_value)
+OrNone = _NoneValidator(_none)
+
+Both = _BothValidator(lambda v: v if isinstance(v, list) else [v, v])
 """One number for both sides."""
 
 Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]

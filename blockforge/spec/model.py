@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from blockforge.errors import Locs, Report
@@ -27,48 +27,21 @@ from blockforge.spec.fields import (
     Side,
 )
 from blockforge.spec.references import lift
-from blockforge.spec.values import Hole, Ref, plain
+from blockforge.spec.slots import (
+    AggregatorSpec,
+    DownsampleSpec,
+    HeadSpec,
+    Model,
+    NormedOpSpec,
+    OptionalDownsample,
+    OptionalNorm,
+    StemSpec,
+)
+from blockforge.spec.values import plain
 
 MAX_SKIPS = MAX_STAGES * (MAX_STAGES - 1) // 2
 """One for each pair of stages."""
 MAX_RELATIONS = 100
-
-
-class Model(BaseModel):
-    """Base of the schema's parts: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
-
-
-class OpSpec(Model):
-    """A building block and its parameters: `{op: sam, num_heads: 4}`, or just `sam`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    op: Annotated[Name, Open]
-    """Name of a registered block."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"op": value} if isinstance(value, str | Ref | Hole) else value
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The block's own parameters."""
-        return self.model_extra or {}
-
-
-OptionalOp = Annotated[OpSpec | None, OrNone, Open]
-
-
-class StemSpec(OpSpec):
-    """The block from the image to the first stage."""
-
-    dim: Annotated[Dim | None, Open] = None
-    """Channels, where stage 0 has a `downsample` of its own behind the stem; absent: those of stage 0."""
 
 
 class ScaleSpec(Model):
@@ -113,15 +86,10 @@ class BranchKeys(Model):
         return self.model_copy(update={"scale": scale})
 
 
-class NormedOpSpec(OpSpec):
-    """A block behind a norm."""
-
-    norm: OptionalOp = None
-    """Normalisation before the op, or none; absent: the one in `defaults`."""
-
-
 class BranchSpec(BranchKeys, NormedOpSpec):
     """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`, without `x +` where it has no `skip`."""
+
+    kinds = ("mixer", "ffn")
 
     @property
     def keys(self) -> BranchKeys:
@@ -131,7 +99,7 @@ class BranchSpec(BranchKeys, NormedOpSpec):
 class DefaultsSpec(Model):
     """What every branch takes that does not say."""
 
-    norm: OptionalOp = None
+    norm: OptionalNorm = None
     """Normalisation before the op, or none."""
     scale: Scale = None
     """`none`, a float (LayerScale on the branch) or `{skip: 1.0}` (scale and bias on the identity path)."""
@@ -144,7 +112,7 @@ class ConnectSpec(Model):
 
     rule: Annotated[Name, Open]
     """`sparx`, `dense` or `edges`."""
-    aggregate: Annotated[OpSpec, Open]
+    aggregate: Annotated[AggregatorSpec, Open]
     """The aggregator that joins the sources: `{op: concat}`."""
 
 
@@ -163,7 +131,7 @@ class StageSpec(Model):
     """Connections between the layers."""
     window: Annotated[Side | None, OrNone, Open] = None
     """Run the layers on window x window tiles (zero-padded on entry, cropped on exit)."""
-    downsample: OptionalOp = None
+    downsample: OptionalDownsample = None
     """In place of the spec's `downsample` before this stage; none: the map stays as it is."""
 
 
@@ -174,7 +142,7 @@ class SkipSpec(Model):
     """Stage whose input leaves, before anything is added to it. Stages count from 0."""
     to: Annotated[list[Annotated[int, Open]], Field(min_length=1, max_length=MAX_STAGES), Open]
     """Stages whose inputs it is added to."""
-    op: Annotated[OpSpec, Open]
+    op: Annotated[DownsampleSpec, Open]
     """A downsample block, applied once for every stage on the way."""
 
 
@@ -233,15 +201,15 @@ class Spec(Basics):
     """A block is a list of residual branches, applied in order: [{op: sam}, {op: mlp}]."""
     stem: Annotated[StemSpec, Open]
     """From the image to the first stage."""
-    downsample: OptionalOp = None
+    downsample: OptionalDownsample = None
     """Between stages; a stage may override it."""
     stages: Annotated[list[Annotated[StageSpec, Open]], Field(min_length=1, max_length=MAX_STAGES)]
     """The stages, counted from 0: [{dim: 64, depth: 2, layers: sam}, ...]."""
     skips: Annotated[list[Annotated[SkipSpec, Open]], Field(max_length=MAX_SKIPS), Open] = []
     """Long edges between stage inputs: [{from: 1, to: [2, 3], op: {op: dwconv_downsample}}]."""
-    stage_norm: OptionalOp = None
+    stage_norm: OptionalNorm = None
     """A norm at the end of every stage."""
-    head: Annotated[OpSpec, Open]
+    head: Annotated[HeadSpec, Open]
     """From the last map to class scores."""
 
     _tree: dict[str, Any] | None = PrivateAttr(default=None)
@@ -251,13 +219,15 @@ class Spec(Basics):
     def tree(self) -> dict[str, Any]:
         """The spec as plain data, only what was written: `extends` merged, references and holes kept."""
         if self._tree is None:
-            return plain(self.model_dump(exclude_unset=True, by_alias=True))
+            written: dict[str, Any] = plain(self.model_dump(exclude_unset=True, by_alias=True))
+            return written
         return self._tree
 
     @functools.cached_property
     def lifted(self) -> dict[str, Any]:
         """`tree` with references and holes as objects. Shared: not to be changed."""
-        return lift(self.tree, Report(self.locs))
+        lifted: dict[str, Any] = lift(self.tree, Report(self.locs))
+        return lifted
 
     @property
     def locs(self) -> Locs:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockforge.errors import Locs, Path
-from blockforge.spec.model import BranchKeys, ConnectSpec, InputSpec, OpSpec
+from blockforge.spec.model import BranchKeys, ConnectSpec, InputSpec
 from blockforge.spec.reporting import Origins
+from blockforge.spec.slots import OpSpec
 
 
 @dataclass(frozen=True, slots=True)

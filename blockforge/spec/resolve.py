@@ -19,18 +19,17 @@ from blockforge.spec.model import (
     BranchSpec,
     DefaultsSpec,
     DropPathSpec,
-    OpSpec,
     ScaleSpec,
     SkipSpec,
     Spec,
     StageSpec,
-    StemSpec,
 )
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
+from blockforge.spec.slots import OpSpec, StemSpec
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")

@@ -13,8 +13,8 @@ from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, 
 from blockforge.plugins import YamlFiles
 from blockforge.spec.fields import OrNone
 from blockforge.spec.merge import Base, extend, short_path
-from blockforge.spec.model import Model
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.slots import Model
 from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
 from blockforge.spec.yaml.plain_data import plain_data
 
