@@ -20,8 +20,8 @@ from blockforge.search.registry.describe import describe
 from blockforge.search.space.load import DEFAULT_SPACE
 from blockforge.spec import Spec
 from blockforge.spec.fields import OrNone
-from blockforge.spec.model import Model
 from blockforge.spec.schema_errors import shown
+from blockforge.spec.slots import Model
 from blockforge.units import Budget
 
 MAX_IDLE = 500
