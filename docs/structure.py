@@ -49,20 +49,25 @@ def room(module: str) -> str:
 def imports(files: dict[str, Path]) -> Iterator[Import]:
     """What of ours each module imports when it runs, wherever in it."""
     for module, file in files.items():
-        for names, lazy in _statements(ast.parse(file.read_text(encoding="utf-8")), False):
-            used = {name if name in files else name.rpartition(".")[0] for name in names}
-            yield from (Import(module, name, lazy) for name in sorted(used & files.keys() - {module}))
+        for name, lazy in imported(file):
+            used = name if name in files else name.rpartition(".")[0]
+            if used in files and used != module:
+                yield Import(module, used, lazy)
 
 
-def _statements(node: ast.AST, lazy: bool) -> Iterator[tuple[list[str], bool]]:
-    """The names of each import below a node, and whether it is inside a function."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield [alias.name for alias in child.names], lazy
-        elif isinstance(child, ast.ImportFrom):
-            yield [f"{child.module}.{alias.name}" for alias in child.names], lazy
-        elif not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from _statements(child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+def imported(file: Path) -> Iterator[tuple[str, bool]]:
+    """What a file imports, `a.b` for `from a import b`, and whether inside a function. Names of types do not count."""
+    nodes: list[tuple[ast.AST, bool]] = [(ast.parse(file.read_text(encoding="utf-8")), False)]
+    while nodes:
+        node, lazy = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from ((f"{node.module}.{alias.name}", lazy) for alias in node.names)
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            nodes += [(child, inside) for child in ast.iter_child_nodes(node)]
 
 
 def cycles(arrows: set[tuple[str, str]]) -> list[set[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -18,6 +17,11 @@ import blockforge
 from blockforge.one_tree import at_home
 
 REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "docs"))
+
+import structure  # noqa: E402
+from structure import imported  # noqa: E402
+
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 LINKED = ("kernels", "search", "specs")
@@ -103,7 +107,7 @@ def requirement_name(requirement: str) -> str:
 
 
 def test_every_dependency_is_imported() -> None:
-    used = {name.partition(".")[0] for file in MODULES for name in imports(file)}
+    used = {name.partition(".")[0] for file in MODULES for name, _ in imported(file)}
     declared = {requirement_name(d) for d in PROJECT["project"]["dependencies"]}
     assert not {"yaml" if name == "pyyaml" else name for name in declared} - used
 
@@ -217,20 +221,6 @@ HOME_OF = {"optuna": ("search",), "networkx": ("compiler", "draw")}
 WITHOUT_TORCH = ("console", "draw", "errors", "files", "interrupts", "notes", "plugins", "spec", "specs", "units")
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it; `from a import b` gives `a.b`. Names of types do not count."""
-    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            nodes.extend(ast.iter_child_nodes(node))
-
-
 def room(module: str) -> str:
     """`blockforge.spec.load` -> `spec`; "" for what the front door itself gives."""
     name = f"{module}..".split(".")[1]
@@ -241,8 +231,32 @@ IMPORTS = [
     (module_name(file), name)
     for file in MODULES
     if file != REPO / "blockforge" / "__init__.py"
-    for name in imports(file)
+    for name, _ in imported(file)
 ]
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Not by imports inside functions either."""
+    arrows = {(i.user, i.used) for i in structure.imports(structure.modules(REPO))}
+    assert len(arrows) > 1000
+    assert not structure.cycles(arrows)
+
+
+def test_lazy_imports_are_seen_and_names_of_types_are_not(tmp_path: Path) -> None:
+    (tmp_path / "blockforge").mkdir()
+    texts = {
+        "a": "from blockforge import b",
+        "b": "def f():\n    import blockforge.c",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import blockforge.d\nimport blockforge.a",
+        "d": "class D:\n    from blockforge.c import x",
+    }
+    for name, text in texts.items():
+        (tmp_path / "blockforge" / f"{name}.py").write_text(text)
+    found = list(structure.imports(structure.modules(tmp_path)))
+    short = {(i.user[-1], i.used[-1], i.lazy) for i in found}
+    assert short == {("a", "b", False), ("b", "c", True), ("c", "a", False), ("d", "c", False)}
+    assert structure.cycles({(i.user, i.used) for i in found}) == [{f"blockforge.{name}" for name in "abc"}]
+    assert not structure.cycles({(i.user, i.used) for i in found if not i.lazy})
 
 
 def test_every_folder_has_a_level() -> None:
@@ -291,7 +305,7 @@ def test_linked_packages_are_imported_by_their_long_names() -> None:
     wrong = [
         f"{file.relative_to(REPO)} imports {name}"
         for file in MODULES + OTHER_SOURCES
-        for name in imports(file)
+        for name, _ in imported(file)
         if name.partition(".")[0] in LINKED
     ]
     assert not wrong

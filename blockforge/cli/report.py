@@ -36,8 +36,8 @@ def report(
 
     from blockforge.files import make_folder
     from blockforge.search import open_result
-    from blockforge.search.report.files import write_results
     from blockforge.search.report.summary import report as rendered
+    from blockforge.search.report.write import write_results
 
     if salvage is not None:
         from blockforge.search.study.salvage import salvage as copied

@@ -1,48 +1,24 @@
-"""What a search leaves in its folder. Every file is written whole or not at all."""
+"""What the files hold that a search leaves in its folder: rows of trials, names of the best."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockforge.console.csv_text import lines_csv
-from blockforge.figures import write_figure
-from blockforge.files import make_folder, write_text
-from blockforge.saving import spec_text
 from blockforge.search.objectives.costs import COSTS
-from blockforge.search.result import SearchResult
-from blockforge.search.study.folder import BEST, FAILURES, PLOT, REPORT, TRIALS
 from blockforge.search.study.records import TrialRecord
 from blockforge.spec import holes
 from blockforge.units import TRAINING, format_count
 
+if TYPE_CHECKING:
+    from blockforge.search.result import SearchResult
+
 TOP = 5
-_OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
+OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
 _BEFORE = ("number", "state")
 _AFTER = ("rung", *COSTS, "hash", "start", "duplicate_of", "retry_of", "promoted_from", "seconds", "worker", "reason")
-
-
-def write_results(result: SearchResult, folder: Path) -> None:
-    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`; `failures.txt` where trials failed."""
-    from blockforge.search.report.html import page
-    from blockforge.search.report.plot import plot
-
-    write_text(folder / TRIALS, trials_csv(result))
-    if failed := [t for t in result.trials if t.state == "failed"]:
-        write_text(folder / FAILURES, "\n".join(_failure(t) for t in failed))
-    make_folder(folder / BEST)
-    names = best_files(result)
-    by_number = {t.number: t for t in result.trials}
-    for number, name in names.items():
-        write_text(folder / BEST / name, spec_text(result.spec(by_number[number])))
-    for old in (folder / BEST).iterdir():
-        if _OURS.fullmatch(old.name) and old.name not in names.values():
-            old.unlink()
-    if result.best is not None:
-        write_figure(folder / PLOT, plot(result))
-    write_text(folder / REPORT, page(result))
 
 
 def best_files(result: SearchResult) -> dict[int, str]:
@@ -76,7 +52,7 @@ def trials_csv(result: SearchResult) -> str:
     return lines_csv(rows(result))
 
 
-def _failure(trial: TrialRecord) -> str:
+def failure_text(trial: TrialRecord) -> str:
     return f"trial {trial.number} ({trial.hash}): {trial.reason}\n{trial.trace or ''}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.diff import changes
@@ -12,11 +12,13 @@ from blockforge.errors import BlockforgeError
 from blockforge.search.report.files import best_files
 from blockforge.search.report.page import PAGE
 from blockforge.search.report.summary import dropped_starts
-from blockforge.search.result import SearchResult
 from blockforge.search.study.folder import BEST
 from blockforge.search.study.records import LABELS, TrialRecord
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from blockforge.search.result import SearchResult
 
 _TOP = 12
 _LINES = 400

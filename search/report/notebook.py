@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockforge.extras import need
-from blockforge.search.result import SearchResult
 from blockforge.search.study.records import TrialRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from blockforge.search.result import SearchResult
 
 
 def scatter(result: SearchResult) -> go.Figure:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from blockforge.figures import new_figure
-from blockforge.search.result import SearchResult
 from blockforge.search.study.records import TrialRecord
 from blockforge.units import format_count
+
+if TYPE_CHECKING:
+    from blockforge.search.result import SearchResult
 
 _BLUE, _ORANGE, _GREY, _RED = "#4c78a8", "#e4572e", "#888888", "#b02a30"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
@@ -12,11 +12,13 @@ from blockforge.console.prose import Prose, copied
 from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import RANK_SUM
 from blockforge.search.report.files import TOP, best_files
-from blockforge.search.result import SearchResult
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
 from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from blockforge.search.result import SearchResult
 
 _TOLD = {"failed": "failed", **LABELS, "refused": "over budget, not built", "duplicate": "met twice, evaluated once"}
 _LARGELY_SIZE = 0.6

@@ -15,7 +15,7 @@ from blockforge.errors import SearchError
 from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import check_budget
 from blockforge.search.objectives.measure import check_remakable, is_remakable
-from blockforge.search.report.files import write_results
+from blockforge.search.report.write import write_results
 from blockforge.search.result import SearchResult
 from blockforge.search.samplers.registry import check_pruner, check_sampler, check_shareable, is_handed_over
 from blockforge.search.space.load import differences
