@@ -87,8 +87,9 @@ class TreeBuilder:
             self._stop("yaml", "'---' starts a document, not a value", (), loc, "quote it if it is text")
 
     def _scalar(self, event: Any) -> None:
-        if self.tree.wants_key():
-            return self._key(event, self.tree.frames[-1])
+        frames = self.tree.frames
+        if frames and frames[-1].wants_key:
+            return self._key(event, frames[-1])
         start, self.end = event.start_mark, event.end_mark.index
         loc = self._missing(start) if start.index == self.end else self._loc(event)
         path = self.tree.next_path()
@@ -110,7 +111,7 @@ class TreeBuilder:
         if (first := frame.keys.setdefault(key, loc)) is not loc:
             message, related = f"the key {quoted(str(key))} is written twice", [("first written here", first)]
             self.report.error("duplicate-key", message, path, loc=loc, related=related)
-        frame.key, frame.key_loc, frame.key_end = key, loc, event.end_mark
+        frame.key, frame.key_loc, frame.key_end, frame.wants_key = key, loc, event.end_mark, False
 
     def _key_value(self, event: Any, path: Path, loc: Loc) -> Key:
         text: str = event.value
@@ -132,9 +133,10 @@ class TreeBuilder:
         """A mapping or a list begins. How long it is on its line, its end will tell."""
         start = self._start(event)
         loc = span(self.source, start, start)
-        if self.tree.wants_key():
+        frames = self.tree.frames
+        if frames and frames[-1].wants_key:
             message = "a key must be text or an integer, not a mapping or a list"
-            self._stop("key", message, self.tree.frames[-1].path, loc)
+            self._stop("key", message, frames[-1].path, loc)
         node: Any = {} if type(event) is yaml.MappingStartEvent else []
         if self.inline and not event.flow_style:
             kind, hint = ("mapping", "{key: value}") if isinstance(node, dict) else ("list", "[a, b]")
@@ -145,7 +147,7 @@ class TreeBuilder:
         self.tree.check_depth(path, loc)
         anchor = self._anchor(event, path, node, loc)
         self.tree.add(node, loc)
-        self.tree.frames.append(Frame(node, path, start, event.flow_style, anchor))
+        frames.append(Frame(node, path, start, event.flow_style, anchor, isinstance(node, dict)))
 
     def _close(self, event: Any) -> None:
         """A mapping or a list ends: now the length of `[...]` and the size of an anchor are known."""
@@ -159,9 +161,10 @@ class TreeBuilder:
 
     def _alias(self, event: Any) -> None:
         name, loc = event.anchor, self._loc(event)
-        if self.tree.wants_key():
+        frames = self.tree.frames
+        if frames and frames[-1].wants_key:
             hint = f"quote it if it is text: '*{name}'"
-            self._stop("alias", "an alias cannot be a key", self.tree.frames[-1].path, loc, hint)
+            self._stop("alias", "an alias cannot be a key", frames[-1].path, loc, hint)
         path, anchor = self.tree.next_path(), self.anchors.get(name)
         if anchor and anchor.size:
             return self.tree.add_copy(anchor, loc)

@@ -28,13 +28,15 @@ class Anchor:
 
 @dataclass(slots=True)
 class Frame:
-    """A collection that is being read. Of a mapping, `key` is the one whose value comes next."""
+    """A collection that is being read. Of a mapping, `key` is the one whose value comes next; `wants_key`: first one
+    comes."""
 
     node: Any
     path: Path
     start: Mark
     flow: bool
     anchor: Anchor | None
+    wants_key: bool
     key: Key | None = None
     key_loc: Loc | None = None
     key_end: Mark | None = None
@@ -58,10 +60,6 @@ class Tree:
         key: Any = len(frame.node) if isinstance(frame.node, list) else frame.key
         return (*frame.path, key)
 
-    def wants_key(self) -> bool:
-        """Whether a mapping's key comes next."""
-        return bool(self.frames) and self.frames[-1].key is None and isinstance(self.frames[-1].node, dict)
-
     def in_flow(self) -> bool:
         """Whether the next value stands inside brackets."""
         return bool(self.frames) and self.frames[-1].flow
@@ -75,7 +73,8 @@ class Tree:
         elif isinstance(node := (frame := self.frames[-1]).node, list):
             node.append(value)
         else:
-            node[frame.key], key_loc, frame.key = value, frame.key_loc, None
+            node[frame.key], key_loc = value, frame.key_loc
+            frame.key, frame.wants_key = None, True
         self.table[path] = (key_loc, loc)
 
     def add_copy(self, anchor: Anchor, loc: Loc) -> None:
