@@ -159,7 +159,7 @@ def test_printed_code_is_the_module(source: Path) -> None:
     """`print(model.code)`, run by hand, computes what the module computes."""
     model = randomise(bf.build(source, seed=0)).eval()
     assert isinstance(model, Backbone)
-    names = {"torch": torch, "operator_add": torch.add, "blockforge_compiler_modules_image_map": image_map}
+    names = {"torch": torch, "operator_add": torch.add, "blockforge_compiler_lowering_modules_image_map": image_map}
     scope: dict[str, object] = {"device": torch.device, **names}
     exec("from __future__ import annotations\n" + model.code.replace("_operator_add", "operator_add"), scope)
     forward = scope["forward"]
