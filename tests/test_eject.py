@@ -155,6 +155,12 @@ def test_a_module_without_literals_is_refused(monkeypatch: pytest.MonkeyPatch) -
         eject(model)
 
 
+def test_a_network_that_gives_zeros_is_compared(tmp_path: Path) -> None:
+    model = bf.build("resnet50", SMALL["resnet50"], seed=0)
+    torch.nn.init.zeros_(model.get_classifier().weight)
+    assert check.write_ejected(model, tmp_path / "net.py").error == 0
+
+
 @settings(max_examples=6)
 @given(specs())
 def test_any_network_is_written_out(tree: dict[str, Any]) -> None:

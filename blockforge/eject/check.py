@@ -49,7 +49,8 @@ def write_ejected(model: Backbone, path: Path) -> Ejected:
             got = made.eval()(x)
         except Exception as e:
             raise _failed(model, f"the file does not run: {type(e).__name__}: {e}") from e
-    error = ((got - wanted).abs().max() / wanted.abs().max()).item()
+    largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)  # a network may give zeros
+    error = ((got - wanted).abs().max() / largest).item()
     if not error <= TOLERANCE:
         raise _failed(model, f"its outputs differ from the model's by {error:.1e}")
     return Ejected(text.count("\n"), error)
