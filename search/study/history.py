@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.search.space.tree import Tree
 from blockforge.search.study import pareto
-from blockforge.search.study.records import EVALUATED, TrialRecord, losses, read_trial
+from blockforge.search.study.records import EVALUATED, TrialRecord, known_of_arch, losses, read_trial
 from blockforge.spec import Hole
 
 
@@ -65,7 +65,7 @@ class History:
         known = self.first.get(key)
         numbers = [known.number] if known is not None else []
         for number, trial in self.running.items():
-            if (trial.user_attrs.get("arch", {}).get("hash"), trial.user_attrs.get("rung", 0)) == key:
+            if (known_of_arch(trial).get("hash"), trial.user_attrs.get("rung", 0)) == key:
                 numbers.append(number)
         claimant = min(numbers, default=None)
         return None if claimant is None or (before is not None and claimant >= before) else claimant

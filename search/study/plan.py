@@ -139,6 +139,11 @@ class Plan:
         return ["score"] if len(self.directions) == 1 else [m.name for m in self.objectives]
 
     @property
+    def metric_names(self) -> list[str]:
+        """The same in Optuna's own tools, where a single value has the name of its objective."""
+        return ["score"] if self.weights else [m.name for m in self.objectives]
+
+    @property
     def about(self) -> str:
         """What the study ranks by, for a heading."""
         if self.weights:

@@ -1,7 +1,8 @@
 """What is known of a trial: its candidate, what it costs, what became of it.
 
-Optuna keeps a trial's number, state, values and hole values; the rest stands in user attributes that are written
-once each: `arch` and what the candidate comes from when the trial is made, `outcome` when it has ended.
+Optuna keeps a trial's number, state, values and hole values; the rest stands in user attributes, flat where people look
+for it: costs, hash and what the candidate comes from, written when the trial is made; `reason` where there is one.
+`outcome` is written once, when it has ended. Trials of version 0.1 have costs and hash in one attribute, `arch`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ UNBUILT: tuple[Verdict, ...] = ("refused", "unfitted", "excluded", "invalid")
 MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
 
-OUTCOME, ARCH, WORKER, DEATH = "outcome", "arch", "worker", "death"
+OUTCOME, REASON, WORKER, DEATH = "outcome", "reason", "worker", "death"
+_ARCH, _ARCH_0_1 = (*COSTS, "hash", TRAINING, "widths"), "arch"
 ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from")
 """Attributes that say where a candidate comes from."""
 
@@ -100,10 +102,16 @@ class TrialRecord:
 
 def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None) -> dict[str, Any]:
     """What is kept of a candidate before its evaluation."""
-    found = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    attrs = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
     if training_bytes is not None:
-        found[TRAINING] = training_bytes
-    return {**found, "widths": dict(widths)} if widths else found
+        attrs[TRAINING] = training_bytes
+    return {**attrs, "widths": dict(widths)} if widths else attrs
+
+
+def known_of_arch(trial: FrozenTrial) -> dict[str, Any]:
+    """What `arch_attributes` wrote of a trial."""
+    attrs = trial.user_attrs
+    return attrs.get(_ARCH_0_1) or {name: attrs[name] for name in _ARCH if name in attrs}
 
 
 def verdict_of(trial: FrozenTrial) -> Verdict:
@@ -121,7 +129,8 @@ def verdict_of(trial: FrozenTrial) -> Verdict:
 
 def _outcome(trial: FrozenTrial) -> dict[str, Any]:
     """What its worker wrote of a finished trial."""
-    outcome = dict(trial.user_attrs.get(OUTCOME) or _cut_off(trial))
+    attrs = trial.user_attrs
+    outcome = {REASON: attrs.get(REASON), **(attrs.get(OUTCOME) or _cut_off(trial))}
     if outcome["state"] == "refused":  # studies of earlier versions tell the reason in the constraints alone
         kinds = {name.partition("[")[0] for name, by in trial.constraints.items() if by > 0}
         outcome["state"] = "excluded" if "require" in kinds else "unfitted" if "fit" in kinds else "refused"
@@ -136,7 +145,7 @@ def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
         outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
     answers = {name: label_of(holes[name], value) for name, value in trial.params.items() if name in holes}
     origin = {k: v for k, v in trial.user_attrs.items() if k in (*ORIGIN, WORKER)}
-    return TrialRecord(trial.number, holes=answers, **trial.user_attrs.get(ARCH, {}), **origin, **outcome)
+    return TrialRecord(trial.number, holes=answers, **known_of_arch(trial), **origin, **outcome)
 
 
 def final_state(outcome: Mapping[str, Any]) -> TrialState:

@@ -182,12 +182,14 @@ def open_study(
     *,
     name: str = STUDY,
     directions: Sequence[Direction] = ("maximize",),
+    metric_names: Sequence[str] | None = None,
 ) -> Study:
     """The study in `storage`, made if there is none.
 
     Args:
         wanted: what the study keeps of itself; see `attributes`. Its identity must be equal for it to go on.
         space_differs_at: paths to name in the error if the spaces differ.
+        metric_names: what the values are called in Optuna's tools.
     Raises: SearchError if the study was started with another identity; says what differs.
     """
     identity = wanted.get(IDENTITY, {})
@@ -195,6 +197,10 @@ def open_study(
     if known is not None and known != identity:
         raise SearchError(_mismatch(known, identity, space_differs_at))
     study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names of values, since Optuna 3.2
+        if metric_names is not None and study.metric_names != list(metric_names):
+            study.set_metric_names(list(metric_names))
     before = study.user_attrs
     for key, value in wanted.items():  # its identity is the last of them: a study that has one is whole
         if before.get(key) != value and (key != IDENTITY or known is None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.search.optuna_private import storage_of, study_id, trial_id
 from blockforge.search.study.patience import PatientStorage
-from blockforge.search.study.records import DEATH, OUTCOME, WORKER, final_state
+from blockforge.search.study.records import DEATH, OUTCOME, REASON, WORKER, final_state
 
 
 def make_trial(study: Study, template: FrozenTrial) -> int:
@@ -33,9 +33,19 @@ def close_trial(study: Study, number: int, outcome: Mapping[str, Any]) -> bool:
     own = storage.get_trial_id_from_study_id_trial_number(study_id(study), number)
     try:
         storage.set_trial_user_attr(own, OUTCOME, dict(outcome))
+        for name, value in _shown(outcome):
+            storage.set_trial_user_attr(own, name, value)
     except UpdateFinishedTrialError:
         return False
     return tell_outcome(study, own, outcome)
+
+
+def _shown(outcome: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What of an outcome people look for beside the values: why there are none, and figures that nobody ranks by."""
+    if outcome.get(REASON) is not None:
+        yield REASON, outcome[REASON]
+    values = outcome.get("values") or []
+    yield from ((name, figure) for name, figure in outcome.get("figures", {}).items() if figure not in values)
 
 
 def tell_outcome(study: Study, own: int, outcome: Mapping[str, Any]) -> bool:

@@ -141,8 +141,10 @@ class _Run:
         folder, plan = self.place.folder, self.plan
         before = read_space(folder)
         differs = differences(before, plan.space) if before else []
-        name, directions = self.place.name, plan.directions
-        study = open_study(self.storage, attributes(plan), differs, name=name, directions=directions)
+        study = open_study(
+            self.storage, attributes(plan), differs, name=self.place.name, directions=plan.directions,
+            metric_names=plan.metric_names,
+        )  # fmt: skip
         if folder is not None:
             write_space(folder, plan.space)
             write_config(folder, plan.config)

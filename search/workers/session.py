@@ -47,10 +47,10 @@ from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import (
-    ARCH,
     EVALUATED,
     LABELS,
     OUTCOME,
+    REASON,
     WORKER,
     TrialRecord,
     arch_attributes,
@@ -195,9 +195,9 @@ class Session:
             shares = excess(arch, self.plan.budget)
         except CostError as e:  # a block that does not run on the meta device
             outcome = {"state": "invalid", "reason": str(e).partition("\n")[0]}
-            return self._make(draft, task, outcome, {ARCH: arch_attributes(arch, widths)}, {TRAINING: 1.0})
+            return self._make(draft, task, outcome, arch_attributes(arch, widths), {TRAINING: 1.0})
         training = training_bytes(arch, self.plan.budget) if TRAINING in shares else None
-        attrs = {ARCH: arch_attributes(arch, widths, training)}
+        attrs = arch_attributes(arch, widths, training)
         if any(share > 0 for share in shares.values()):
             outcome = {"state": "refused", "reason": over(arch, self.plan.budget)}
             return self._make(draft, task, outcome, attrs, shares)
@@ -300,7 +300,8 @@ class Session:
         constraints: dict[str, float] | None = None,
     ) -> TrialRecord | None:
         """Write a trial that has ended before anything was evaluated."""
-        own = {**(attrs or {}), OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
+        told = {REASON: outcome.pop(REASON)} if REASON in outcome else {}
+        own = {**(attrs or {}), **told, OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
         state, values, limits = final_state(outcome), outcome.get("values"), constraints or {}
         notes = self.proposals.notes(limits, state, values)
         trial = draft.trial(state, values=values, user_attrs=own, system_attrs=notes, constraints=limits)
