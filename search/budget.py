@@ -60,12 +60,12 @@ def excess(arch: Architecture, budget: Budget) -> dict[str, float]:
 
     Raises: CostError if the training memory is not known.
     """
-    found = {name: getattr(arch, name) / limit - 1 for name, limit in budget.limits.items()}
-    if budget.latency_ms is not None and _kept(found):
-        found[LATENCY] = measured_latency(arch, budget.device) / budget.latency_ms - 1
-    if budget.training_bytes is not None and _kept(found):
-        found[TRAINING] = training_bytes(arch, budget) / budget.training_bytes - 1
-    return found
+    shares = {name: getattr(arch, name) / limit - 1 for name, limit in budget.limits.items()}
+    if budget.latency_ms is not None and _kept(shares):
+        shares[LATENCY] = measured_latency(arch, budget.device) / budget.latency_ms - 1
+    if budget.training_bytes is not None and _kept(shares):
+        shares[TRAINING] = training_bytes(arch, budget) / budget.training_bytes - 1
+    return shares
 
 
 def _kept(shares: Mapping[str, float]) -> bool:
@@ -132,14 +132,14 @@ def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Can
     """
     if budget.training_bytes is None:
         return _descend(space, _weight(budget), enough and bool(budget.limits))
-    found: list[tuple[float, Candidate]] = []
+    candidates: list[tuple[float, Candidate]] = []
     for cost in _COSTS:
         small = _descend(space, _least(cost, budget))
         shares = excess(small.arch, budget)
         if _kept(shares) or TRAINING not in shares:  # in which case other costs help nothing
             return small
-        found.append((shares[TRAINING], small))
-    return min(found, key=lambda item: item[0])[1]
+        candidates.append((shares[TRAINING], small))
+    return min(candidates, key=lambda item: item[0])[1]
 
 
 def _descend(space: Spec, weight: Weight, enough: bool = False) -> Candidate:
@@ -184,11 +184,11 @@ def _any_candidate(space: Spec) -> tuple[dict[str, Any], Candidate]:
                 return answers.setdefault(hole.name, rng.choice(values(hole)))
 
             try:
-                found = _attempt(space, {}, ask)
+                candidate = _attempt(space, {}, ask)
             except SpecError as e:
                 errors.append(e)
             else:
-                return found.answers, found
+                return candidate.answers, candidate
         raise none_valid(space, errors) from None
 
 

@@ -55,7 +55,7 @@ def importances(result: SearchResult) -> dict[str, float]:
     n = len(values)
     mean = sum(values) / n if n else 0.0
     total = sum((v - mean) ** 2 for v in values)
-    found = {}
+    shares = {}
     for name in holes(result.space):
         groups: dict[str, list[float]] = {}
         for trial, value in zip(scored, values, strict=True):
@@ -64,8 +64,8 @@ def importances(result: SearchResult) -> dict[str, float]:
             between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in groups.values())
             within = (total - between) / (n - len(groups))
             share = (between - (len(groups) - 1) * within) / (total + within)
-            found[name] = max(0.0, share)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+            shares[name] = max(0.0, share)
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _data(result: SearchResult) -> dict[str, Any]:
@@ -190,10 +190,10 @@ def _compiled(result: SearchResult, trial: TrialRecord) -> Architecture | None:
 
 
 def _size(result: SearchResult) -> str:
-    found = {name: tau for name, tau in result.correlations.items() if tau is not None}
-    if not found:
+    taus = {name: tau for name, tau in result.correlations.items() if tau is not None}
+    if not taus:
         return "<p>Too few values to compare them with the candidates' size.</p>"
-    listed = ", ".join(f"{html.escape(name)} {tau:+.2f}" for name, tau in found.items())
+    listed = ", ".join(f"{html.escape(name)} {tau:+.2f}" for name, tau in taus.items())
     return (
         f"<p>Kendall's tau of the first value with size: {listed}. Near 1 or -1 it says no more than the size does.</p>"
     )

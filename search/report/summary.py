@@ -120,14 +120,14 @@ def _differences(result: SearchResult) -> list[RenderableType]:
 
 def _size_table(result: SearchResult) -> RenderableType:
     """How far the score says no more than the size does."""
-    found = {_COST_NAMES[c]: tau for c, tau in result.correlations.items() if tau is not None}
-    if not found:
+    taus = {_COST_NAMES[c]: tau for c, tau in result.correlations.items() if tau is not None}
+    if not taus:
         return Prose("Too few scores to compare them with the candidates' size.")
     what = result.plan.value_names[0]
-    listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in found.items())
+    listed = ", ".join(f"{name} {tau:+.2f}" for name, tau in taus.items())
     text = f"Kendall's tau of the {what} with size baselines over {result.counts['scored']} candidates: {listed}."
-    largest = max(found, key=lambda name: abs(found[name]))
-    if abs(found[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
+    largest = max(taus, key=lambda name: abs(taus[name]))
+    if abs(taus[largest]) >= _LARGELY_SIZE and result.counts["scored"] >= _ENOUGH:
         text += f"\nThe score orders the candidates much as {largest} alone does: take it as a measure of size."
     return Prose(text)
 

@@ -57,8 +57,8 @@ def fit(source: SpecLike | Architecture, budget: Budget | str, share: float = SH
             f"candidates cannot be fitted to {share:g} of a budget\n  hint: 0.5 to 0.99, as in --fit 0.97"
         )
     search = _Search(Widths(arch), budget, share)
-    found = search.run()
-    return arch if found == search.widths.start else compile_spec(arch.spec, search.widths.overrides(found))
+    dims = search.run()
+    return arch if dims == search.widths.start else compile_spec(arch.spec, search.widths.overrides(dims))
 
 
 class _Search:
@@ -78,8 +78,8 @@ class _Search:
             return self.widths.start
         for step, tied in itertools.product(_STEPS, (False, True)):
             for nearest in self.scale(step, tied):
-                if (found := self.refine(nearest, step)) is not None:
-                    return found
+                if (dims := self.refine(nearest, step)) is not None:
+                    return dims
         raise self.impossible()
 
     def fits(self, cost: float | None) -> bool:
@@ -162,13 +162,13 @@ class _Search:
         """Untried widths that should lie in the window: well inside first, then by how little they change."""
         low, high = math.log(self.share), 0.0
         margin = (high - low) / 8
-        found = []
+        moves = []
         for other in itertools.islice(itertools.product(*ladders), _MOST):
             predicted = drift + _sum(gains, dims, other)
             if other not in self.known and low <= predicted <= high:
                 change = sum(math.log(b / a) ** 2 for a, b in zip(dims, other, strict=True))
-                found.append((min(predicted - low, high - predicted) < margin, change, other))
-        yield from (other for *_, other in sorted(found))
+                moves.append((min(predicted - low, high - predicted) < margin, change, other))
+        yield from (other for *_, other in sorted(moves))
 
     def impossible(self) -> BudgetError:
         """What to say: the nearest widths below and above, or the narrowest."""

@@ -112,11 +112,11 @@ def check_requirements(space: Spec, answers: Mapping[str, Any]) -> dict[str, flo
     For a comparison the distance of its sides, relative to the larger one; what has no measure fails by 1. The same
     relations make the compiler refuse a candidate; these figures are for a sampler to learn from.
     """
-    found = {f"require.{i}": 0.0 for i in range(len(space.lifted.get("require", ())))}
+    shares = {f"require.{i}": 0.0 for i in range(len(space.lifted.get("require", ())))}
     try:
-        return found | {f"require.{v.index}": v.by for v in violations(space.lifted, answers)}
+        return shares | {f"require.{v.index}": v.by for v in violations(space.lifted, answers)}
     except ExpressionError as e:
-        return found | {f"require.{e.index}": 1.0}
+        return shares | {f"require.{e.index}": 1.0}
 
 
 def _is_name(text: str) -> bool:

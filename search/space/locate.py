@@ -54,16 +54,16 @@ def locate(space: Spec, source: SpecLike) -> dict[str, Any]:
         if tried == _MAX_FOUND:
             break
         try:
-            found = compile_spec(space, ask=functools.partial(_answer, known))
+            arch = compile_spec(space, ask=functools.partial(_answer, known))
         except SpecError as e:
             failed = failed or e.diagnostics[0].message
             continue
-        filled = fill(space, found.plan.answers).tree
+        filled = fill(space, arch.plan.answers).tree
         recipe = {key: filled[key] for key in RECIPE if key in filled}
         if "drop_path" not in recipe:
             recipe["drop_path"] = 0.0
-        if compile_spec(spec, recipe).hash == found.hash:
-            return dict(found.plan.answers)
+        if compile_spec(spec, recipe).hash == arch.hash:
+            return dict(arch.plan.answers)
         failed = failed or "its blocks match, but the network that they make differs"
     raise NotInSpaceError(message, [failed] if failed else _reasons(space.lifted, parts, target))
 
@@ -86,12 +86,12 @@ def _parts(tree: Mapping[str, Any], target: Architecture) -> dict[str, Part]:
 
 
 def _stem(tree: Any, target: Any, dim: int | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
-    for option, found in options(tree, lets, known):
+    for option, bindings in options(tree, lets, known):
         own = option if isinstance(option, dict) else {"op": option}
         rest = {k: v for k, v in own.items() if k != "dim"}
         yield from in_turn(
             [functools.partial(block, rest, target, lets), functools.partial(match, own.get("dim", "none"), dim, lets)],
-            found,
+            bindings,
         )
 
 
@@ -101,8 +101,8 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
 
     def part(of: Callable[[dict[str, Any], Lets, Bindings], Iterator[Bindings]]) -> Part:
         def run(known: Bindings) -> Iterator[Bindings]:
-            for own, found in options(value, lets, known):
-                yield from of(own, (own.get("let", {}), *lets), found)
+            for own, bindings in options(value, lets, known):
+                yield from of(own, (own.get("let", {}), *lets), bindings)
 
         return run
 
@@ -122,7 +122,7 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
 
 def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """Patterns that give layers whose blocks match, whatever they are called."""
-    for pattern, found in options(value, lets, known):
+    for pattern, bindings in options(value, lets, known):
         try:
             names = patterns.expand(pattern, len(stage.layers))
         except patterns.PatternError:
@@ -131,28 +131,28 @@ def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known
         parts: list[Part] = [
             functools.partial(_layer, tree, ours, branches, lets) for (ours, _), branches in wanted.items()
         ]
-        yield from in_turn(parts, found)
+        yield from in_turn(parts, bindings)
 
 
 def _layer(tree: Mapping[str, Any], name: str, branches: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     for defaults, bound in options(tree.get("defaults", {}), lets, known):
-        for trees, found in options(tree["blocks"][name], lets, bound):
+        for trees, bindings in options(tree["blocks"][name], lets, bound):
             if len(trees) != len(branches):
                 continue
             pairs = zip(trees, branches, strict=True)
-            yield from in_turn([functools.partial(branch, t, b, defaults, lets) for t, b in pairs], found)
+            yield from in_turn([functools.partial(branch, t, b, defaults, lets) for t, b in pairs], bindings)
 
 
 def _connect(value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """Rules that connect the same layers, by an aggregator that matches."""
     wanted = _feeds(stage.connect.model_dump(exclude={"aggregate"}), stage) if stage.connect is not None else {}
-    for option, found in options(value, lets, known):
+    for option, bindings in options(value, lets, known):
         if option is None or option == "none":
             if not wanted:
-                yield found
+                yield bindings
             continue
         rule = {k: v for k, v in option.items() if k != "aggregate"}
-        for filled, bound in fills(rule, lets, found):
+        for filled, bound in fills(rule, lets, bindings):
             if _feeds(filled, stage) != wanted:
                 continue
             if wanted:
@@ -171,29 +171,31 @@ def _feeds(rule: dict[str, Any], stage: Stage) -> Feeds | None:
 
 def _skips(value: Any, target: Architecture, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     wanted = target.plan.skips
-    for trees, found in options(value, lets, known):
+    for trees, bindings in options(value, lets, known):
         if len(trees) == len(wanted):
             pairs = zip(trees, wanted, strict=True)
-            yield from in_turn([functools.partial(_skip, tree, skip, lets) for tree, skip in pairs], found)
+            yield from in_turn([functools.partial(_skip, tree, skip, lets) for tree, skip in pairs], bindings)
 
 
 def _skip(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
-    for tree, found in options(value, lets, known):
+    for tree, bindings in options(value, lets, known):
         ends: list[Part] = [
             functools.partial(match, tree["from"], target.source, lets),
             functools.partial(match, tree["to"], list(target.targets), lets),
             functools.partial(block, tree["op"], target.op, lets),
         ]
-        yield from in_turn(ends, found)
+        yield from in_turn(ends, bindings)
 
 
 def _reasons(tree: Mapping[str, Any], parts: dict[str, Part], target: Architecture) -> list[str]:
     """The parts that cannot match, whatever the others are."""
-    found = [f"{name}: {_compared(tree, name, target)}" for name, part in parts.items() if next(part({}), None) is None]
-    if not found:
+    reasons = [
+        f"{name}: {_compared(tree, name, target)}" for name, part in parts.items() if next(part({}), None) is None
+    ]
+    if not reasons:
         return ["each part of it lies in the space, but not all with one value for each hole that they share"]
-    more = len(found) - _MAX_REASONS
-    return [*found[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
+    more = len(reasons) - _MAX_REASONS
+    return [*reasons[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _compared(tree: Mapping[str, Any], name: str, target: Architecture) -> str:

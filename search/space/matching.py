@@ -43,21 +43,21 @@ def options(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bind
 
 def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """A value of the space against plain data; a mapping with an `op` is a block."""
-    for option, found in options(value, lets, known):
+    for option, bindings in options(value, lets, known):
         if isinstance(option, Hole):
-            if target in option and found.get(option.name, target) == target:
-                yield {**found, option.name: target}
+            if target in option and bindings.get(option.name, target) == target:
+                yield {**bindings, option.name: target}
         elif isinstance(target, dict) and "op" in target:
-            yield from _block(option, target, lets, found, frozenset())
+            yield from _block(option, target, lets, bindings, frozenset())
         elif isinstance(option, dict) and isinstance(target, dict):
             if option.keys() == target.keys():
-                yield from in_turn([functools.partial(match, option[k], target[k], lets) for k in option], found)
+                yield from in_turn([functools.partial(match, option[k], target[k], lets) for k in option], bindings)
         elif isinstance(option, list) and isinstance(target, list):
             if len(option) == len(target):
                 pairs = zip(option, target, strict=True)
-                yield from in_turn([functools.partial(match, a, b, lets) for a, b in pairs], found)
+                yield from in_turn([functools.partial(match, a, b, lets) for a, b in pairs], bindings)
         elif _same(option, target):
-            yield found
+            yield bindings
 
 
 def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
@@ -68,7 +68,7 @@ def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> 
 def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """A branch of a layer: its block, norm, scale and the rest."""
     keys = target.keys
-    for tree, found in options(value, lets, known):
+    for tree, bindings in options(value, lets, known):
         given = {"op": tree} if isinstance(tree, str) else tree
         if not isinstance(given, dict):
             continue
@@ -78,16 +78,16 @@ def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, 
             functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(keys.scale), lets),
             *(functools.partial(match, given.get(k, v), getattr(keys, k), lets) for k, v in _OTHER_KEYS.items()),
         ]
-        yield from in_turn(parts, found)
+        yield from in_turn(parts, bindings)
 
 
 def fills(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
     """Every plain value that `value` may become. Raises: OverflowError if they are too many to look through."""
     count = 0
-    for found in _fills(value, lets, known):
+    for bindings in _fills(value, lets, known):
         if (count := count + 1) > _MAX_FILLS:
             raise OverflowError
-        yield found
+        yield bindings
 
 
 def in_turn(parts: Sequence[Part], known: Bindings) -> Iterator[Bindings]:
@@ -95,8 +95,8 @@ def in_turn(parts: Sequence[Part], known: Bindings) -> Iterator[Bindings]:
     if not parts:
         yield known
         return
-    for found in parts[0](known):
-        yield from in_turn(parts[1:], found)
+    for bindings in parts[0](known):
+        yield from in_turn(parts[1:], bindings)
 
 
 def written_out(planned: PlannedOp) -> dict[str, Any]:
@@ -121,28 +121,28 @@ def _block(
 
 
 def _fills(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
-    for option, found in options(value, lets, known):
+    for option, bindings in options(value, lets, known):
         if isinstance(option, Hole):
             for number in (
                 range(int(option.low), int(option.high) + 1, option.step) if option.kind == "int" else [option.low]
             ):
-                if found.get(option.name, number) == number:
-                    yield number, {**found, option.name: number}
+                if bindings.get(option.name, number) == number:
+                    yield number, {**bindings, option.name: number}
         elif isinstance(option, dict):
-            for values, bound in _fill_all(list(option.values()), lets, found):
+            for values, bound in _fill_all(list(option.values()), lets, bindings):
                 yield dict(zip(option, values, strict=True)), bound
         elif isinstance(option, list):
-            yield from _fill_all(option, lets, found)
+            yield from _fill_all(option, lets, bindings)
         else:
-            yield option, found
+            yield option, bindings
 
 
 def _fill_all(values: list[Any], lets: Lets, known: Bindings) -> Iterator[tuple[list[Any], Bindings]]:
     if not values:
         yield [], known
         return
-    for first, found in _fills(values[0], lets, known):
-        for rest, bound in _fill_all(values[1:], lets, found):
+    for first, bindings in _fills(values[0], lets, known):
+        for rest, bound in _fill_all(values[1:], lets, bindings):
             yield [first, *rest], bound
 
 

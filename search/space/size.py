@@ -50,12 +50,12 @@ class Size:
 
 def count(space: Spec) -> Size:
     """Count the combinations of a space's holes."""
-    found = holes(space)
-    continuous = tuple(n for n, h in found.items() if h.kind in ("float", "log") and h.low < h.high)
+    all_holes = holes(space)
+    continuous = tuple(n for n, h in all_holes.items() if h.kind in ("float", "log") and h.low < h.high)
     reasons = ["blocks refuse some (heads that do not divide a width), and some give equal networks"]
     if relations := len(space.lifted.get("require", ())):
         reasons.insert(0, f"{relations} relation{'s' * (relations > 1)} in require")
-    return Size(_Counter(space.lifted, found).total(), continuous, tuple(reasons))
+    return Size(_Counter(space.lifted, all_holes).total(), continuous, tuple(reasons))
 
 
 def enumerate_space(space: Spec) -> Iterator[tuple[dict[str, Any], Architecture | SpecError]]:
@@ -79,10 +79,10 @@ def enumerate_space(space: Spec) -> Iterator[tuple[dict[str, Any], Architecture 
             return _value(hole, index)
 
         try:
-            found: Architecture | SpecError = compile_spec(space, ask=ask)
+            outcome: Architecture | SpecError = compile_spec(space, ask=ask)
         except SpecError as e:
-            found = e
-        yield {hole.name: _value(hole, index) for hole, index in asked}, found
+            outcome = e
+        yield {hole.name: _value(hole, index) for hole, index in asked}, outcome
         prefix = _next(asked)
 
 
@@ -100,8 +100,8 @@ def _value(hole: Hole, index: int) -> Any:
 
 
 class _Counter:
-    def __init__(self, tree: Mapping[str, Any], found: dict[str, Hole]) -> None:
-        self.tree, self.holes = tree, found
+    def __init__(self, tree: Mapping[str, Any], all_holes: dict[str, Hole]) -> None:
+        self.tree, self.holes = tree, all_holes
         self.lets: Lets = (tree.get("let", {}),)
 
     def total(self) -> int:

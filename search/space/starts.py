@@ -17,7 +17,7 @@ def find_starts(space: Spec, specs: Sequence[SpecLike]) -> dict[str, dict[str, A
     Raises: SearchError for a spec that is no point of the space.
     """
     own = holes(space)
-    found = {}
+    starts = {}
     for source in specs:
         spec = load(source)
         try:
@@ -26,5 +26,5 @@ def find_starts(space: Spec, specs: Sequence[SpecLike]) -> dict[str, dict[str, A
             raise
         except BlockforgeError as e:
             raise SearchError(f"'{spec.name}' cannot be a start: {e}") from None
-        found[spec.name] = {name: scalar_of(own[name], value) for name, value in answers.items()}
-    return found
+        starts[spec.name] = {name: scalar_of(own[name], value) for name, value in answers.items()}
+    return starts

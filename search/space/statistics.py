@@ -63,23 +63,23 @@ def sample_costs(space: Spec, number: int, seed: int, budget: Budget) -> Sample:
 
     Raises: SpecError if none of them is valid.
     """
-    rng, found = random.Random(seed), Sample()
+    rng, sample = random.Random(seed), Sample()
     limits = budget.compiled
     errors: list[SpecError] = []
     for _ in range(number):
-        found.drawn += 1
+        sample.drawn += 1
         try:
-            arch = compile_candidate(space, lambda hole: draw(hole, rng), mended=found.mending(rng))
+            arch = compile_candidate(space, lambda hole: draw(hole, rng), mended=sample.mending(rng))
         except SpecError as e:
             errors.append(e)
-            found.refused[reason(e)] += 1
+            sample.refused[reason(e)] += 1
             continue
         for name in COSTS:
-            found.costs[name].append(getattr(arch, name))
-        found.within += all(share <= 0 for share in excess(arch, limits).values())
-    if not found.valid:
+            sample.costs[name].append(getattr(arch, name))
+        sample.within += all(share <= 0 for share in excess(arch, limits).values())
+    if not sample.valid:
         raise none_valid(space, errors)
-    return found
+    return sample
 
 
 def reason(error: SpecError) -> str:
@@ -121,14 +121,14 @@ def distinct_networks(space: Spec) -> tuple[list[Architecture], int]:
 
     Raises: SearchError if the space is too large.
     """
-    found: dict[str, Architecture] = {}
+    networks: dict[str, Architecture] = {}
     invalid = 0
     for _, arch in enumerate_space(space):
         if isinstance(arch, SpecError):
             invalid += 1
-        elif arch.hash not in found:
-            found[arch.hash] = named(arch, f"{space.name}_{len(found):04d}", {"space": space.name})
-    return list(found.values()), invalid
+        elif arch.hash not in networks:
+            networks[arch.hash] = named(arch, f"{space.name}_{len(networks):04d}", {"space": space.name})
+    return list(networks.values()), invalid
 
 
 def named(arch: Architecture, name: str, notes: dict[str, Any]) -> Architecture:

@@ -37,22 +37,22 @@ class Widths:
 
     def overrides(self, dims: tuple[int, ...]) -> dict[str, Any]:
         """The values by path that make these the widths of the spec."""
-        found: dict[str, Any] = {}
+        widths: dict[str, Any] = {}
         for group, dim in zip(self.groups, dims, strict=True):
             for member in group:
                 if member != _STEM:
-                    found[f"stages.{member}.dim"] = dim
+                    widths[f"stages.{member}.dim"] = dim
                 elif _own_stem_dim(self.arch.plan) is not None:
-                    found["stem.dim"] = dim
-        return found
+                    widths["stem.dim"] = dim
+        return widths
 
     def costs(self, dims: tuple[int, ...], names: Mapping[str, Any]) -> dict[str, int]:
         """MACs, params or memory with these widths. Raises: SpecError if such a network does not compile, or breaks a
         relation of its space."""
         plan, report = self._plan(dims), Report(self.arch.plan.locs)
         self._check_relations(dims)
-        found = compile_plan(plan, self.arch.source, report)
-        return {name: getattr(found, name) for name in names}
+        arch = compile_plan(plan, self.arch.source, report)
+        return {name: getattr(arch, name) for name in names}
 
     def scaled(self, factor: float, step: int, tied: bool = False) -> tuple[int, ...]:
         """All widths times a factor, each the nearest multiple of `step` that its blocks accept.
@@ -60,12 +60,12 @@ class Widths:
         Args:
             tied: a width that is a multiple of the one before stays the same multiple of it.
         """
-        found: list[int] = []
+        dims: list[int] = []
         for i, dim in enumerate(self.start):
-            times, rest = divmod(dim, self.start[i - 1]) if tied and found else (0, 1)
-            follows = rest == 0 and self.accepts(i, times * found[-1])
-            found.append(times * found[-1] if follows else self.nearest(i, dim * factor, step))
-        return tuple(found)
+            times, rest = divmod(dim, self.start[i - 1]) if tied and dims else (0, 1)
+            follows = rest == 0 and self.accepts(i, times * dims[-1])
+            dims.append(times * dims[-1] if follows else self.nearest(i, dim * factor, step))
+        return tuple(dims)
 
     def nearest(self, group: int, wanted: float, step: int) -> int:
         """The width closest to `wanted` that a group's blocks accept."""

@@ -18,26 +18,26 @@ def ranks(losses: Losses) -> npt.NDArray[np.intp]:
         return np.unique(losses[:, 0], return_inverse=True)[1].reshape(n)
     no_worse: npt.NDArray[np.bool_] = np.all(losses[:, None] <= losses[None], axis=2)
     better = no_worse & ~no_worse.T
-    found = np.full(n, -1, dtype=np.intp)
+    rank_of = np.full(n, -1, dtype=np.intp)
     rank = 0
-    while (open_ := found < 0).any():
+    while (open_ := rank_of < 0).any():
         front = open_ & ~better[open_].any(0)
-        found[front] = rank
+        rank_of[front] = rank
         rank += 1
-    return found
+    return rank_of
 
 
 def crowding(losses: Losses) -> npt.NDArray[np.float64]:
     """How far the neighbours of each row of one front lie; infinite at its ends."""
     n = len(losses)
-    found = np.zeros(n)
+    distance = np.zeros(n)
     for column in losses.T:
         order = np.argsort(column, kind="stable")
         span = column[order[-1]] - column[order[0]] or 1.0
-        found[order[[0, -1]]] = np.inf
+        distance[order[[0, -1]]] = np.inf
         if n > 2:
-            found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
-    return found
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return distance
 
 
 def order(losses: Losses) -> list[int]:

@@ -88,10 +88,10 @@ class Patience:
         wait, since = _FIRST, None
         while True:
             try:
-                found = call()
+                answer = call()
                 if since is not None:
                     _say(f"{self.what} answers again after {time.monotonic() - since:.0f} s")
-                return found
+                return answer
             except Exception as e:
                 if not is_away(e):
                     raise

@@ -179,11 +179,11 @@ def ranked(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> l
     highest: dict[str | int, TrialRecord] = {}
     for r in sorted((r for r in records if r.state == "scored"), key=lambda r: (r.rung, r.number)):
         highest[r.hash or r.number] = r
-    found: list[TrialRecord] = []
+    best_first: list[TrialRecord] = []
     for rung in sorted({r.rung for r in highest.values()}, reverse=True):
         level = sorted((r for r in highest.values() if r.rung == rung), key=lambda r: (_number(r.macs), r.number))
-        found += [level[i] for i in pareto.order(losses(level, signs))]
-    return found
+        best_first += [level[i] for i in pareto.order(losses(level, signs))]
+    return best_first
 
 
 def pareto_front(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> list[TrialRecord]:

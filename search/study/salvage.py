@@ -65,17 +65,17 @@ def salvage(folder: Path, into: Path) -> Salvaged:
         raise SearchError(f"there is no {source} to salvage")
     if target.exists():
         raise SearchError(f"{target} is there already\n  hint: --salvage with a new folder")
-    found = Salvaged()
+    salvaged = Salvaged()
     into.mkdir(parents=True, exist_ok=True)
     with open(source, "rb") as lines, open(target, "xb") as out:
-        for log in _good(lines, found):
+        for log in _good(lines, salvaged):
             out.write(labelled(log, out.tell()))
     if (folder / SPACE).is_file():
         shutil.copyfile(folder / SPACE, into / SPACE)
-    return found
+    return salvaged
 
 
-def _good(lines: Any, found: Salvaged) -> Iterator[dict[str, Any]]:
+def _good(lines: Any, salvaged: Salvaged) -> Iterator[dict[str, Any]]:
     """The operations that can be relied on, and stand-ins for trials that were lost."""
     place, damaged = 0, list[bytes]()
     for number, line in enumerate(lines, 1):
@@ -87,12 +87,12 @@ def _good(lines: Any, found: Salvaged) -> Iterator[dict[str, Any]]:
             continue
         own = own if own is not None else place + sum(map(len, damaged))
         if own < place:  # it was there before
-            found.dropped += 1
+            salvaged.dropped += 1
             continue
         if own > place:
             codes = [_CODE.match(d) for d in damaged]
             if len(codes) != 1 or codes[0] is None:  # nobody can tell how many trials these lines made
-                found.ended_at = number - len(damaged)
+                salvaged.ended_at = number - len(damaged)
                 return
             code = int(codes[0][1])
             if code == _MAKES_THE_STUDY and (study := _STUDY.search(damaged[0])) is not None:
@@ -104,9 +104,9 @@ def _good(lines: Any, found: Salvaged) -> Iterator[dict[str, Any]]:
                     "directions": directions,
                 }
             elif code == _MAKES_A_TRIAL:
-                found.lost_trials += 1
+                salvaged.lost_trials += 1
                 yield _LOST
-        found.dropped, damaged, place = found.dropped + len(damaged), [], own + len(line)
-        found.kept += 1
+        salvaged.dropped, damaged, place = salvaged.dropped + len(damaged), [], own + len(line)
+        salvaged.kept += 1
         yield log
-    found.dropped += len(damaged)
+    salvaged.dropped += len(damaged)

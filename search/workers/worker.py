@@ -59,12 +59,12 @@ def work(
         try:
             with contextlib.ExitStack() as stack:
                 known = stack.enter_context(opened(storage, interrupts.stopped, waits=worker is not None))
-                found = join_study(known, study)
-                plan = read_plan(found.user_attrs)
+                joined = join_study(known, study)
+                plan = read_plan(joined.user_attrs)
                 if reporter is not None:
                     announce(plan)
-                own = stack.enter_context(Lease(found, lease, worker))
-                session = Session(plan, found, own, interrupts, drawn)
+                own = stack.enter_context(Lease(joined, lease, worker))
+                session = Session(plan, joined, own, interrupts, drawn)
                 watchdog.overtime = session.overtime
                 reason = _run(session, own, reporter or TrialProgress(Display()), max_idle)
         except OSError as e:  # what an objective raises is kept with its trial: this is the journal

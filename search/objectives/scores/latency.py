@@ -44,8 +44,8 @@ class Latency:
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Raises: ProfileError if the device is not there, or memory does not do."""
         device = pick_device(self.device)
-        found = measure(build(arch, seed=0), Setting(self.batch, self.dtype), device, self.seconds)
-        return {self.name: found.p50_ms, "spread": found.spread}
+        times = measure(build(arch, seed=0), Setting(self.batch, self.dtype), device, self.seconds)
+        return {self.name: times.p50_ms, "spread": times.spread}
 
 
 latency = Latency

@@ -62,8 +62,8 @@ class Micro:
         """Raises: DataError, SpecError; DivergedError if the loss is no number any more."""
         arch = shrunk(arch, self.size) if self.size is not None else arch
         steps = self.steps if self.steps is not None else self._affordable(arch)
-        found = self._train(arch, steps)
-        return {self.name: found.top1, "loss": found.val_loss, "steps": float(steps)}
+        last = self._train(arch, steps)
+        return {self.name: last.top1, "loss": last.val_loss, "steps": float(steps)}
 
     def _train(self, arch: Architecture, steps: int, watch: _Pilot | None = None) -> EpochRecord:
         data = open_cached(self.data)

@@ -89,8 +89,8 @@ def steadiness(gradients: Tensor) -> float:
 def _gradients(model: Backbone, weights: list[Tensor], x_BCHW: Tensor, labels_B: Tensor) -> list[Tensor]:
     with torch.enable_grad():
         loss = F.cross_entropy(model(x_BCHW).float(), labels_B)
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
-    return [g if g is not None else torch.zeros_like(w) for g, w in zip(found, weights, strict=True)]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return [g if g is not None else torch.zeros_like(w) for g, w in zip(gradients, weights, strict=True)]
 
 
 zico = ZiCo
