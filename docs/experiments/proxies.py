@@ -1,8 +1,8 @@
 """Does a score order networks as training does, and better than their size alone?
 
-Truth is either published (accuracies of others, see `published`) or our own (`truth`). Baselines of size stand beside
-every score. A score predicts a task only if its tau and its lead over every baseline are both above 0 with their whole
-bootstrap intervals.
+Truth is either published (accuracies of others, see `published`) or our own (`trained_networks`). Baselines of size
+stand beside every score. A score predicts a task only if its tau and its lead over every baseline are both above 0 with
+their whole bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-import truth as own
+import trained_networks as own
 import typer
 from published import TABLES, Point, read_points
 from ranking import Estimate, Rankings, estimate
@@ -105,7 +105,7 @@ def own_truth(candidates: Path, runs: Path) -> Truth:
     whole = [of_seed for _, of_seed in sorted(by_seed.items()) if hashes <= of_seed.keys()]
     if not whole:
         text = f"{runs} holds no seed that all {len(networks)} candidates were trained with"
-        raise own.TruthError(f"{text}\n  hint: python docs/experiments/truth.py goes on with it")
+        raise own.TruthError(f"{text}\n  hint: python docs/experiments/trained_networks.py goes on with it")
     tasks = {
         "top-1": [float(np.mean([of_seed[a.hash].top1 for of_seed in whole])) for a in networks],
         "-loss": [-float(np.mean([of_seed[a.hash].loss for of_seed in whole])) for a in networks],

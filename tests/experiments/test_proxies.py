@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import proxies
 import pytest
-import truth
+import trained_networks
 from published import TABLES, read_points, spec_of
 from ranking import Rankings
-from truth import TruthError, read_candidates
+from trained_networks import TruthError, read_candidates
 
 import blockforge as bf
 from blockforge.cli import script
@@ -168,7 +168,7 @@ def test_training_goes_on_where_it_was_stopped(
 
 def test_candidates_cost_the_same_and_differ(tmp_path: Path) -> None:
     file = tmp_path / "nets.json"
-    truth.draw_candidates("tiny", 4, "1MMACs", truth.SHARE, 0, file)
+    trained_networks.draw_candidates("tiny", 4, "1MMACs", trained_networks.SHARE, 0, file)
     found = read_candidates(file)
     assert len({a.hash for a in found}) == 4
     assert all(0.95e6 <= a.macs <= 1e6 for a in found)
@@ -261,12 +261,12 @@ def test_truths_are_named() -> None:
 def test_from_training_to_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`truth.py` draws and trains, `proxies.py` compares; both go on with what there is."""
+    """`trained_networks.py` draws and trains, `proxies.py` compares; both go on with what there is."""
     monkeypatch.setattr(trainings, "train_one", fake_run)
     nets, runs, scores, out = (str(tmp_path / name) for name in ("n.json", "r.csv", "s.csv", "o.csv"))
     files = ["--candidates", nets, "--runs", runs]
     draw = ["--number", "4", "--budget", "1MMACs", "--data", "digits", "--seeds", "2"]
-    assert script(truth.truth, [*files, *draw]) == 0
+    assert script(trained_networks.truth, [*files, *draw]) == 0
     assert "8/8: tiny_0003, seed 1: " in capsys.readouterr().out
     compare = ["--truth", "own", *files, "--objective", "depth", "--scores", scores, "--out", out]
     assert script(proxies.compare_proxies, compare) == 0

@@ -71,8 +71,8 @@ def truth(
 
     \b
     Examples:
-      python docs/experiments/truth.py --candidates nets.json --runs runs.csv
-      python docs/experiments/truth.py --candidates nets.json --runs runs.csv --budget 4MMACs --epochs 10
+      python docs/experiments/trained_networks.py --candidates nets.json --runs runs.csv
+      python docs/experiments/trained_networks.py --candidates nets.json --runs runs.csv --budget 4MMACs --epochs 10
     """
     if not candidates.exists():
         draw_candidates(space, number, budget, SHARE, 0, candidates)
