@@ -70,8 +70,8 @@ class ProposalSampler(BaseSampler):
         with self._lock:
             memory = self.memory(study)
             memory.sync(study)
-            others = sum(number != trial.number for number in memory.running)
-            seeds = [self.seed, memory.counted + others, *([self.stream] if self.stream else [])]
+            place = trial.number - memory.interrupted  # two that are asked for at once have two numbers
+            seeds = [self.seed, place, *([self.stream] if self.stream else [])]
             self._proposals[trial.number] = self.propose(study, trial, memory, seeds)
             while len(self._proposals) > _KEPT:
                 del self._proposals[next(iter(self._proposals))]

@@ -54,8 +54,7 @@ class Memory:
     """The trials of a study.
 
     Attributes:
-        counted: finished trials, without those that were interrupted: what comes after them is as it would be
-            without the stop.
+        interrupted: how many trials do not count: what comes after them is as it would be without the stop.
         running: trials under way, by number.
         tree: the candidates proposed so far; tells when there is none left.
         groups: which holes occur together.
@@ -63,7 +62,7 @@ class Memory:
 
     def __init__(self, directions: Sequence[StudyDirection]) -> None:
         self.signs = np.asarray([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
-        self.counted = 0
+        self.interrupted = 0
         self.running: dict[int, FrozenTrial] = {}
         self.tree, self.groups = Tree(), Groups()
         self._trials: dict[int, FrozenTrial] = {}
@@ -100,8 +99,8 @@ class Memory:
         verdict, rung = verdict_of(trial), trial.user_attrs.get("rung", 0)
         self._trials[trial.number] = trial
         if verdict == "interrupted":
+            self.interrupted += 1
             return
-        self.counted += 1
         if trial.state in (TrialState.PRUNED, TrialState.COMPLETE):
             self._seen[trial.number] = see(trial)
             self.groups.add(trial)

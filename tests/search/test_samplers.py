@@ -57,12 +57,12 @@ def test_tpe_proposes_what_optunas_does(tiny: Spec, several: bool) -> None:
         theirs = TPESampler(multivariate=True, group=True, constant_liar=False, seed=seed)
     ours = BoundedTPE(seed=3)
     trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    trial.number = 40
     expected = theirs.sample_relative(study, trial, theirs.infer_relative_search_space(study, trial))
     ours.before_trial(study, trial)
     draft = Draft(lambda name, distribution: ours.sample_independent(study, trial, name, distribution))
     for hole in own.values():
         draft.ask(hole)
-    assert ours.memory(study).counted == 40
     assert len(expected) == len(own)
     assert draft.params == expected
 
