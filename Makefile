@@ -41,7 +41,7 @@ lint: $(DEV)  ## Check style and formatting
 types: $(DEV)  ## Check types
 	@$(BIN)/python -m mypy -p blockforge
 
-docs: $(DEV)  ## Write docs/blocks.md and docs/zoo.md anew from the code and the specs
+docs: $(DEV)  ## Write docs/blocks.md, docs/zoo.md, specs/schema.json and the outputs in the docs anew from the code
 	@$(BIN)/python docs/generate.py
 
 bench: $(BASE)  ## Measure the compiler on this machine

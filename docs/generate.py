@@ -1,6 +1,7 @@
-"""Write what is made in the docs: the pages of blocks and of the zoo, and the output of the commands in all pages.
+"""Write what is made from the code: the pages of blocks and of the zoo, the JSON Schema beside the zoo, and the output
+of the commands in all pages.
 
-`python docs/generate.py`, or `make docs`; `python docs/generate.py training.md` does one page alone.
+`python docs/generate.py`, or `make docs`; `python docs/generate.py blocks.md schema.json` does these alone.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import blocks_page
 import console
 import zoo_page
 
+from blockforge.schema import schema_text
+
 FOLDER = Path(__file__).parent
-MADE = {"blocks.md": blocks_page.page, "zoo.md": zoo_page.page}
+MADE = {"blocks.md": blocks_page.page, "zoo.md": zoo_page.page, "schema.json": schema_text}
 
 
 def main(names: list[str]) -> None:
-    """Write the pages that are named, or all."""
-    pages = {p.name: p for p in [FOLDER.parent / "README.md", *sorted(FOLDER.glob("*.md"))]}
+    """Write the files that are named, or all."""
+    files = [FOLDER.parent / "specs" / "schema.json", FOLDER.parent / "README.md", *sorted(FOLDER.glob("*.md"))]
+    pages = {p.name: p for p in files}
     with tempfile.TemporaryDirectory() as scratch:
         for name in names or pages:
             if name in MADE:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 
-@dataclass
+@dataclass(repr=False)
 class SearchResult:
     """The trials of a search, and the best of them.
 
@@ -40,6 +40,16 @@ class SearchResult:
     stopped: str | None = None
     signal: int | None = None
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        """A line, as a notebook shows it: the settings and the trials are pages of text."""
+        within = f" within {limits}" if (limits := str(self.budget)) else ""
+        text = f"{self.space.name}: {self.evaluated} of {self.target} candidates evaluated{within}"
+        if self.best is not None:
+            values = zip(self.plan.value_names, self.best.values or (), strict=True)
+            named = ", ".join(f"{name} {value:.5g}" for name, value in values)
+            text += f"; the first of them trial {self.best.number}, {named}"
+        return f"<SearchResult {text}{f'; in {self.folder}' if self.folder else ''}>"
 
     @property
     def space(self) -> Spec:

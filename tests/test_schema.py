@@ -56,7 +56,7 @@ def _ops(tree: Any) -> Iterator[str]:
 
 def test_the_packaged_schema_is_fresh() -> None:
     packaged = (resources.files("blockforge.specs") / "schema.json").read_text(encoding="utf-8")
-    assert packaged == schema_text(), "run: blockforge schema -o specs/schema.json"
+    assert packaged == schema_text(), "run: python docs/generate.py schema.json"
 
 
 @pytest.mark.parametrize("name", list_specs())

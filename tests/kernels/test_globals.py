@@ -164,9 +164,7 @@ OF_CONSTRUCTION = {"__init__", "build", "computed", "reset", "reset_parameters",
 def test_no_factory_takes_torchs_defaults() -> None:
     """Whatever runs when a kernel or a block runs says of which type and where its new tensors are."""
     package = Path(bf.__file__).parent
-    kernels = {
-        p: _parsed(p) for p in (package.parent / "kernels").rglob("*.py") if p.name not in ("bench.py", "cases.py")
-    }
+    kernels = {p: _parsed(p) for p in (package.parent / "kernels").rglob("*.py") if p.name != "bench.py"}
     blocks = {p: _parsed(p) for p in (package / "blocks").rglob("*.py")}
     run = _called_from_forward(_functions(blocks))
     found = [f"{p.name}:{n.lineno}" for p, tree in kernels.items() for n in ast.walk(tree) if _takes_defaults(n)]

@@ -44,6 +44,18 @@ def front(tiny: Spec) -> SearchResult:
     return search(tiny, objectives=[depth, "params"], trials=20, budget="1MFLOPs", sampler="nsga2")
 
 
+def test_a_result_is_shown_in_a_line(tiny: Spec, tmp_path: Path) -> None:
+    result = search(tiny, objective="params", trials=2, budget="1MFLOPs", sampler="random", out=tmp_path)
+    best = min(t.params or 0 for t in result.trials if t.state == "scored")
+    assert repr(result) == (
+        f"<SearchResult {tiny.name}: 2 of 2 candidates evaluated within 1.00M MACs; "
+        f"the first of them trial {result.ranked[0].number}, score {best:.5g}; in {tmp_path}>"
+    )
+    assert (
+        repr(SearchResult(result.plan)) == f"<SearchResult {tiny.name}: 0 of 2 candidates evaluated within 1.00M MACs>"
+    )
+
+
 def test_several_objectives_give_a_front(front: SearchResult) -> None:
     assert front.plan.directions == ["maximize", "minimize"]
     for trial in front.ranked:
