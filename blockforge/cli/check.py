@@ -23,11 +23,11 @@ def check(
       blockforge check my_net.yaml
       blockforge check specs/*.yaml spaces/*.yaml
     """
-    from blockforge.compiler.check import probe
+    from blockforge.compiler.check import check_source
 
     failed = 0
     for source in specs:
-        findings = probe(source, overrides)
+        findings = check_source(source, overrides)
         for diagnostic in findings.diagnostics:
             print(coloured(diagnostic.render()), file=sys.stderr)
         failed += not findings.ok

@@ -34,7 +34,7 @@ class Finding:
         return f"ok ({self.figures})" if self.ok else f"{errors} error{'s' if errors > 1 else ''}"
 
 
-def probe(source: SpecLike, overrides: Overrides | None = None) -> Finding:
+def check_source(source: SpecLike, overrides: Overrides | None = None) -> Finding:
     """Compile a spec, or of a space enough candidates to meet every option of every hole."""
     try:
         spec = load(source, overrides)

@@ -112,7 +112,7 @@ def test_what_the_system_says_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/a")
 
-    monkeypatch.setattr("blockforge.compiler.check.probe", full)
+    monkeypatch.setattr("blockforge.compiler.check.check_source", full)
     assert main(["check", "smt_t"]) == 1
     assert capsys.readouterr().err == "error: cannot use runs/a: no space left on device\n"
 

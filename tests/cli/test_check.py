@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blockforge.cli import main
-from blockforge.compiler.check import probe
+from blockforge.compiler.check import check_source
 from blockforge.spec import load
 
 SPACE = {
@@ -46,17 +46,17 @@ def test_no_tensor_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a module was made")
 
     monkeypatch.setattr("torch.nn.Module.__init__", refuse)
-    assert probe("smt_t").ok
+    assert check_source("smt_t").ok
 
 
 def test_every_option_is_tried() -> None:
-    found = probe(load("smt_t", SPACE))
+    found = check_source(load("smt_t", SPACE))
     assert found.ok
     assert str(found) == "ok (a space of 3 holes, 4 candidates tried)"  # the first values, and three others
 
 
 def test_an_option_that_is_never_right_is_an_error() -> None:
-    found = probe(load("smt_t", {**SPACE, "blocks.sam.0.expand": {"$choice": [1, 2, 5000]}}))
+    found = check_source(load("smt_t", {**SPACE, "blocks.sam.0.expand": {"$choice": [1, 2, 5000]}}))
     assert [d.code for d in found.diagnostics] == ["value"]
     assert "blocks.sam.0.expand=5000" in found.diagnostics[0].message
     assert str(found) == "1 error"
@@ -64,7 +64,7 @@ def test_an_option_that_is_never_right_is_an_error() -> None:
 
 def test_options_inside_options_are_tried() -> None:
     inner = {"op": "sam", "num_heads": {"$choice": [2, 3]}}
-    found = probe(load("smt_t", {"blocks.sam.0": {"$choice": [{"op": "dwconv"}, inner]}}))
+    found = check_source(load("smt_t", {"blocks.sam.0": {"$choice": [{"op": "dwconv"}, inner]}}))
     assert not found.ok
     assert all("num_heads=3" in d.message for d in found.diagnostics)
     assert "64 is not divisible" in found.diagnostics[0].message
@@ -72,6 +72,6 @@ def test_options_inside_options_are_tried() -> None:
 
 def test_an_option_that_is_right_beside_others_is_no_error() -> None:
     heads = {"$choice": [2, 4]}  # 4 heads divide 64, but not the first dim
-    found = probe(load("smt_t", {"stages.0.dim": {"$choice": [34, 64]}, "blocks.sam.0.num_heads": heads}))
+    found = check_source(load("smt_t", {"stages.0.dim": {"$choice": [34, 64]}, "blocks.sam.0.num_heads": heads}))
     assert found.ok
     assert "; options that do not fit beside the first values of the others: 1" in str(found)
