@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -37,7 +37,7 @@ _SHOWN = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Architecture:
     """A network without tensors.
 
@@ -50,13 +50,17 @@ class Architecture:
 
     nodes: dict[str, Node]
     source: Spec
-    plan: Plan = field(repr=False)
+    plan: Plan
     warnings: tuple[Diagnostic, ...] = ()
     backend: str = DEFAULT
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    def __repr__(self) -> str:
+        """A line: the nodes are pages of text."""
+        return f"<Architecture {self.name}: {self.totals}>"
 
     @functools.cached_property
     def graph(self) -> nx.DiGraph[str]:

@@ -23,6 +23,10 @@ def arch() -> Architecture:
     return compile_spec("smt_t", OVERRIDES)
 
 
+def test_a_network_is_shown_in_a_line(arch: Architecture) -> None:
+    assert repr(arch) == f"<Architecture smt_t: {arch.totals}>"
+
+
 def test_networkx_has_the_nodes_and_edges(arch: Architecture) -> None:
     graph = arch.graph
     assert isinstance(graph, nx.DiGraph)
