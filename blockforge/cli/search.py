@@ -129,7 +129,7 @@ def search(
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
-      blockforge search --sampler optuna.samplers:CmaEsSampler --objective train:data=mnist5k,epochs=5
+      blockforge search --sampler optuna.samplers:GPSampler --objective train:data=mnist5k,epochs=5
       blockforge search my_space.yaml --set stages.2.depth=12
       blockforge search --config runs/small/config.yaml --seed 1
     """

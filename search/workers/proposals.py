@@ -198,4 +198,7 @@ class Proposals:
             if is_away(e) or isinstance(e, UpdateFinishedTrialError):
                 raise
             text = f"the sampler {describe(self.sampler)} failed: {type(e).__name__}: {e}"
-            raise SearchError(f"{text}\n  hint: another --sampler; blockforge's own take every space") from e
+            hint = "another --sampler; blockforge's own take every space"
+            if isinstance(e, ModuleNotFoundError) and e.name:  # Optuna imports what a sampler needs when it proposes
+                hint = f"pip install {e.name.partition('.')[0]}, which this sampler needs; or {hint}"
+            raise SearchError(f"{text}\n  hint: {hint}") from e

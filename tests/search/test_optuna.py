@@ -125,6 +125,18 @@ def test_a_sampler_that_fails_is_told_by_name(tiny: Spec) -> None:
         search(tiny, trials=2, objective=size, sampler=sampler)
 
 
+class NeedsALibrary(optuna.samplers.RandomSampler):
+    """As CMA-ES does, it imports what it needs when it proposes."""
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        import no_such_library.part  # noqa: F401
+
+
+def test_a_sampler_whose_library_is_missing_says_what_to_install(tiny: Spec) -> None:
+    with pytest.raises(SearchError, match=r"No module named.*\n  hint: pip install no_such_library, which"):
+        search(tiny, trials=2, objective=size, sampler=NeedsALibrary())
+
+
 # --- by name, and as objects
 
 
