@@ -73,7 +73,7 @@ class Registry(Mapping[str, T]):
         for entry in importlib.metadata.entry_points(group=self.group):
             try:
                 self._take(entry.load())
-            except Exception as e:
+            except (Exception, SystemExit) as e:
                 name = entry.dist.name if entry.dist is not None else entry.name
                 reason = str(e) if isinstance(e, BlockforgeError) else f"{type(e).__name__}: {e}"
                 self._failure = (
@@ -157,7 +157,7 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
         spec.loader.exec_module(module)
     except BlockforgeError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # a script's sys.exit is no end of ours
         raise PluginError(f"plugin {shown_path(path)} failed: {type(e).__name__}: {e}") from e
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -114,8 +114,9 @@ def search(
     return run(own.over(read_config(config)), progress)
 
 
-def _listed(values: Sequence[Any] | None) -> list[Any] | None:
-    return list(values) if values is not None else None
+def _listed(values: Any) -> Any:
+    """A sequence as a list; the settings tell what else is wrong."""
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else values
 
 
 def _filled(**parts: Mapping[str, Any]) -> SearchConfig:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optuna.samplers import BaseSampler
 
-from blockforge.errors import PluginError
-from blockforge.plugins import REGISTRIES, Registry, YamlFiles
+from blockforge.errors import PluginError, SearchError
+from blockforge.plugins import REGISTRIES, Registry, YamlFiles, load_plugin
+from blockforge.search.samplers.registry import PLUGGED, make_sampler
 
 DATA = Path(__file__).parent / "data" / "plugin"
 ENTRIES = {
@@ -115,6 +117,27 @@ def test_a_package_that_fails_is_named(site: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "plugin bf-extras failed at its entry point 'extras = extras.specs' (blockforge.specs)" in done.stderr
     assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'\n  hint: mend it, or pip" in done.stderr
+
+
+def not_today() -> BaseSampler:
+    raise RuntimeError("not today")
+
+
+def test_what_a_plugin_makes_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, factory in {"three": lambda: 3, "leaving": sys.exit, "breaking": not_today}.items():
+        monkeypatch.setitem(PLUGGED.things, name, factory)
+    with pytest.raises(SearchError, match="three gives int, and no BaseSampler of Optuna's"):
+        make_sampler("three", 0)
+    with pytest.raises(SearchError, match="'leaving' cannot be made: SystemExit"):
+        make_sampler("leaving", 0)
+    with pytest.raises(SearchError, match="'breaking' cannot be made: RuntimeError: not today"):
+        make_sampler("breaking", 0)
+
+
+def test_a_plugin_that_exits_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "leaving_plugin.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(PluginError, match="failed: SystemExit: 0"):
+        load_plugin(tmp_path / "leaving_plugin.py")
 
 
 def test_a_plugin_file_serves_every_registry(site: Path) -> None:

@@ -74,7 +74,8 @@ class Hole:
     def values(self) -> str:
         """What it may become, for messages: `2, 4, 8` or `64 to 256 in steps of 32`."""
         if self.kind == "choice":
-            return ", ".join(map(str, self.labels[:12])) + (", ..." if len(self.labels) > 12 else "")
+            labels = (str(label).lower() if isinstance(label, bool) else str(label) for label in self.labels[:12])
+            return ", ".join(labels) + (", ..." if len(self.labels) > 12 else "")
         return f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step != 1 else "")
 
 

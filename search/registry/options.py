@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any
 
-from blockforge.errors import SearchError, did_you_mean
+from blockforge.errors import BlockforgeError, SearchError, did_you_mean
 
 
 def read_options(name: str, text: str) -> dict[str, Any]:
@@ -47,5 +47,9 @@ def call_with_options(
             raise SearchError(f"'{name}' needs the option '{key}'\n  hint: {name}:{key}=...")
     try:
         return factory(**options)
+    except BlockforgeError:
+        raise
     except (TypeError, ValueError) as e:  # a text where a number belongs
         raise SearchError(f"'{name}:{text}' cannot be made: {e}\n  hint: options: {', '.join(taken)}") from None
+    except (Exception, SystemExit) as e:  # of a plugin
+        raise SearchError(f"'{name}' cannot be made: {type(e).__name__}: {e}") from e

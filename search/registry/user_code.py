@@ -126,7 +126,7 @@ def made(ref: Reference, factory: Callable[..., Any], options: Mapping[str, Any]
     check_options(ref, factory, options)
     try:
         return factory(**options)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise SearchError(f"{ref.text} cannot be made: {type(e).__name__}: {e}") from e
 
 

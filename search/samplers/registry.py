@@ -62,8 +62,8 @@ def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
         made.stream = stream
         return made
     if (factory := PLUGGED.get(name)) is not None:
-        plugged: BaseSampler = call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
-        return plugged
+        plugged = call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
+        return _checked_kind(plugged, name, "sampler")
     return _of_user(sampler, "sampler", seed)
 
 
@@ -143,6 +143,10 @@ def _of_user(text: str, kind: str, seed: int | None) -> Any:
         if seed is not None and "seed" in inspect.signature(code).parameters:
             options.setdefault("seed", seed)
         code = user_code.made(ref, code, options)
-    if not isinstance(code, _KINDS[kind]):
-        raise SearchError(f"{ref.text} gives {type(code).__name__}, and no {_KINDS[kind].__name__} of Optuna's")
-    return code
+    return _checked_kind(code, ref.text, kind)
+
+
+def _checked_kind(made: Any, name: str, kind: str) -> Any:
+    if not isinstance(made, _KINDS[kind]):
+        raise SearchError(f"{name} gives {type(made).__name__}, and no {_KINDS[kind].__name__} of Optuna's")
+    return made

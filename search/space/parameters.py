@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from blockforge.search.optuna_private import contains
 from blockforge.spec import Hole
 
 
@@ -40,6 +41,20 @@ def only_value(distribution: BaseDistribution) -> Any:
         return distribution.choices[0]
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     return distribution.low
+
+
+def member(distribution: BaseDistribution, value: Any, name: str) -> Any:
+    """A value of a range as the range has it, whatever type it came in: an integer of numpy's is one of Python's.
+
+    Raises: ValueError if it is not in there.
+    """
+    try:
+        if contains(distribution, value):
+            whole = isinstance(distribution, IntDistribution) and type(value) is int  # exact at any size
+            return value if whole else distribution.to_external_repr(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):  # not even of its kind
+        pass
+    raise ValueError(f"{value!r} is no value of '{name}', {distribution}")
 
 
 def count(distribution: BaseDistribution) -> int | None:

@@ -48,6 +48,14 @@ def _is_name(value: Any) -> Any:
     return value
 
 
+def _of_mappings(value: Any) -> Any:
+    for name, values in value.items() if isinstance(value, dict) else ():
+        if not isinstance(values, dict):
+            told = {"name": str(name), "value": shown(values)}
+            raise PydanticCustomError("start", "the values of the holes of '{name}' are a mapping, not {value}", told)
+    return value
+
+
 def _kept_space(value: Any) -> Any:
     return value.tree if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else str(value)
 
@@ -71,9 +79,9 @@ class SpaceConfig(Model):
     """A packaged space by its name, a file, or a spec with holes written out."""
     overrides: Annotated[Any, _is("a mapping of paths to values", dict, list)] = Field(default_factory=dict)
     """Values of it to replace by path, as in stages.2.depth: 12."""
-    start: Annotated[Any, _is("a list of specs", list, dict), PlainSerializer(_kept_start)] = Field(
-        default_factory=list
-    )
+    start: Annotated[
+        Any, _is("a list of specs", list, dict), AfterValidator(_of_mappings), PlainSerializer(_kept_start)
+    ] = Field(default_factory=list)
     """Specs in it to begin with; or, by a name for each, the values of their holes."""
 
     @model_validator(mode="before")
@@ -87,7 +95,7 @@ class BudgetConfig(Model):
 
     limits: Annotated[Any, _is("text, as in 5GFLOPs", str, list, dict, Budget), PlainSerializer(_kept_budget)] = ""
     """Upper limits, as in 5GFLOPs,30Mparams."""
-    fit: Annotated[float | None, OrNone] = None
+    fit: Annotated[Annotated[float, Field(gt=0, le=1)] | None, OrNone] = None
     """The least share of the budget that the widths of each candidate are scaled to; none: they stay as they are."""
 
     @model_validator(mode="before")
@@ -99,7 +107,7 @@ class BudgetConfig(Model):
 class GoalConfig(Model):
     """What is wanted of candidates, and of how many."""
 
-    objectives: list[Named] = Field(default_factory=lambda: ["expressivity"])
+    objectives: list[Named] = Field(default_factory=lambda: ["expressivity"], min_length=1)
     """What candidates are ranked by: names, module:function, file.py:function, each with options."""
     weights: list[float] = Field(default_factory=list)
     """Of the objectives in a sum that is maximised; none of them: a Pareto front."""
@@ -120,7 +128,7 @@ class ProposalConfig(Model):
     """tpe, random, nsga2, evolution, brute; or module:factory, file.py:factory."""
     pruner: Annotated[Named, OrNone] = None
     """module:factory or file.py:factory of a pruner of Optuna's; none: every evaluation runs to its end."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of proposals and scores."""
 
     @model_validator(mode="before")
@@ -138,9 +146,9 @@ class WorkersConfig(Model):
     """What starts them."""
     address: Annotated[str | None, OrNone] = None
     """Of the Ray cluster; none: one on this machine."""
-    lease: float = LEASE
+    lease: float = Field(default=LEASE, gt=0, allow_inf_nan=False)
     """Seconds without a sign of life after which a worker counts as dead."""
-    max_idle: int = MAX_IDLE
+    max_idle: int = Field(default=MAX_IDLE, ge=1)
     """Proposals in a row that may bring nothing to evaluate before a worker ends."""
 
     @model_validator(mode="before")

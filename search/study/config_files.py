@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blockforge.errors import BlockforgeError, Loc, Locs, Report, Source
+from blockforge.errors import BlockforgeError, Loc, Locs, Report, SearchError, Source
 from blockforge.errors import Path as Place
 from blockforge.files import write_text
 from blockforge.search.budget import as_budget
@@ -20,7 +20,7 @@ from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.folder import CONFIG
 from blockforge.spec.emit import dump_yaml
-from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.schema_errors import report_schema_errors, shown
 from blockforge.spec.yaml.loader import Document, load_file
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.units import parse_duration
@@ -37,6 +37,8 @@ def read_config(source: ConfigLike | None) -> SearchConfig:
     """
     if source is None or isinstance(source, SearchConfig):
         return source or SearchConfig()
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise SearchError(f"settings are a file, a mapping or a SearchConfig, not {shown(source)}")
     document = _from_mapping(source) if isinstance(source, Mapping) else load_file(source)
     report = Report(document.locs)
     if not isinstance(document.tree, dict):

@@ -23,6 +23,7 @@ from blockforge.search.optuna_private import forget_cached_trials, reseed, stora
 from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.base import ProposalSampler, proposal_of
 from blockforge.search.samplers.choose import Choose
+from blockforge.search.space.parameters import member
 from blockforge.search.study.patience import is_away
 from blockforge.search.workers.draft import Draft
 
@@ -149,7 +150,7 @@ class Proposals:
     def _choose(self, chosen: Choose) -> Choose:
         def choose(name: str, distribution: BaseDistribution) -> Any:
             with self._told():
-                return chosen(name, distribution)
+                return member(distribution, chosen(name, distribution), name)
 
         return choose
 
@@ -194,7 +195,7 @@ class Proposals:
             yield
         except (BlockforgeError, OSError):
             raise
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             if is_away(e) or isinstance(e, UpdateFinishedTrialError):
                 raise
             text = f"the sampler {describe(self.sampler)} failed: {type(e).__name__}: {e}"

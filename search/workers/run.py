@@ -69,7 +69,8 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
             own = _Run(plan, place, storage, reporter(progress), interrupts)
             return own.here() if alone else own.in_processes()
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
-            raise SearchError(f"cannot write in {place.folder}: {e.strerror or e}\n  hint: {_RESUME}") from e
+            where = shown_url(str(place.where))
+            raise SearchError(f"cannot write in {where}: {e.strerror or e}\n  hint: {_RESUME}") from e
 
 
 def _resolve(config: SearchConfig, known: dict[str, Any] | None) -> Plan:

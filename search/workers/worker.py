@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import inspect
 import json
 import random
 import sys
@@ -85,11 +86,22 @@ def _run(session: Session, lease: Lease, reporter: Reporter, max_idle: int) -> s
     return reason
 
 
-def main(arguments: dict[str, Any]) -> int:
-    """A worker that a launcher started; its standard error is kept."""
-    faulthandler.enable()
+def _arguments(given: Sequence[str]) -> dict[str, Any]:
+    """What `work` is given. Raises: SearchError."""
     try:
-        _, received = work(**arguments)
+        (text,) = given
+        arguments: dict[str, Any] = json.loads(text)
+        inspect.signature(work).bind(**arguments)
+    except (TypeError, ValueError) as e:
+        hint = "for people there is blockforge worker"
+        raise SearchError(f"a worker takes its arguments as one JSON object: {e}\n  hint: {hint}") from None
+    return arguments
+
+
+def main(given: Sequence[str]) -> int:
+    """A worker that a launcher started; its standard error is kept."""
+    try:
+        _, received = work(**_arguments(given))
     except BlockforgeError as e:
         print(f"error: {e}", file=sys.stderr, flush=True)
         return e.exit_code
@@ -97,4 +109,5 @@ def main(arguments: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    faulthandler.enable()
+    sys.exit(main(sys.argv[1:]))

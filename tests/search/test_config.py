@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blockforge.cli import main
-from blockforge.errors import SearchError, SpecError
+from blockforge.errors import BlockforgeError, SearchError, SpecError
 from blockforge.search import open_result, search
 from blockforge.search.study.config import SearchConfig, given
 from blockforge.search.study.config_files import read_config
@@ -77,6 +77,12 @@ def test_a_study_without_new_settings_goes_on_to_its_own_end(tiny: Spec, tmp_pat
         ("workers: {launcher: slurm}", r":1:21: error.*this should be 'local' or 'ray', not 'slurm'"),
         ("space: {source: [tiny]}", r":1:17: error.*this should be a name, a file or a spec, not a list"),
         ("goal: {trial_timeout: soon}", r":1:23: error.*'soon' is no length of time"),
+        ("goal: {objectives: []}", r":1:20: error.*this list should have at least 1 item"),
+        ("proposals: {seed: -1}", r":1:19: error.*this should be at least 0, not -1"),
+        ("workers: {lease: 0}", r":1:18: error.*this should be more than 0.0, not 0"),
+        ("workers: {max_idle: 0}", r":1:21: error.*this should be at least 1, not 0"),
+        ("budget: {limits: 5GFLOPs, fit: 7}", r":1:32: error.*this should be at most 1.0, not 7"),
+        ("space: {start: {a: 3}}", r":1:16: error.*the values of the holes of 'a' are a mapping, not 3"),
         ("- tiny", r"error\[config\]: settings are a mapping of keys"),
     ],
 )  # fmt: skip
@@ -91,6 +97,12 @@ def test_mistakes_in_arguments_are_told() -> None:
         search("tiny", eta="3")  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="0 workers are none"):
         search("tiny", workers=0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("start", 3), ("budget", 3), ("config", 3), ("objectives", "params")])
+def test_arguments_of_another_type_are_told(tiny: Spec, name: str, value: object) -> None:
+    with pytest.raises(BlockforgeError, match=f"not {value!r}"):
+        search(tiny, trials=1, **{"objective": None, name: value})
 
 
 def test_settings_are_frozen_and_complete() -> None:

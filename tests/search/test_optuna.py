@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
@@ -137,6 +139,34 @@ def test_a_sampler_whose_library_is_missing_says_what_to_install(tiny: Spec) -> 
         search(tiny, trials=2, objective=size, sampler=NeedsALibrary())
 
 
+class Odd(optuna.samplers.RandomSampler):
+    """Gives what it is told to, made of what a right sampler gives."""
+
+    def __init__(self, change: Callable[..., object]) -> None:
+        super().__init__(seed=0)
+        self.change = change
+
+    def sample_independent(self, study, trial, param_name, param_distribution):  # type: ignore[no-untyped-def]
+        return self.change(super().sample_independent(study, trial, param_name, param_distribution))
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Spec) -> None:
+    odd = Odd(lambda value: np.int64(value) if isinstance(value, int) else np.str_(value))
+    plain, theirs = (search(tiny, trials=3, objective=size, sampler=s, seed=1) for s in (Odd(lambda v: v), odd))
+    assert [t.params for t in theirs.trials] == [t.params for t in plain.trials]
+
+
+@pytest.mark.parametrize("wrong", [None, 10**9, float("nan"), object(), "none such"])
+def test_a_value_that_is_none_of_a_hole_is_told(tiny: Spec, wrong: object) -> None:
+    with pytest.raises(SearchError, match=r"the sampler \S*Odd \(an object\) failed: ValueError: .* is no value of '"):
+        search(tiny, trials=1, objective=size, sampler=Odd(lambda _: wrong))
+
+
+def test_a_sampler_that_exits_does_not_end_the_process(tiny: Spec) -> None:
+    with pytest.raises(SearchError, match="failed: SystemExit: 0"):
+        search(tiny, trials=1, objective=size, sampler=Odd(lambda _: sys.exit(0)))
+
+
 # --- by name, and as objects
 
 
@@ -146,6 +176,7 @@ def test_a_sampler_by_the_name_of_its_factory(tmp_path: Path, monkeypatch: pytes
         "def make(seed, startup=5):\n    SEEN.append((seed, startup))\n"
         "    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)\n"
         "def wrong():\n    return 3\n"
+        "def leaves():\n    raise SystemExit(0)\n"
     )
     monkeypatch.chdir(tmp_path)
     command = ["search", str(TINY), "--objective", "params", "--trials", "3", "--out", "run"]
@@ -153,6 +184,8 @@ def test_a_sampler_by_the_name_of_its_factory(tmp_path: Path, monkeypatch: pytes
     assert open_result("run").plan.sampler == "own_samplers.py:make:startup=2"
     assert main([*command, "--sampler", "own_samplers.py:wrong", "--out", "other"]) == 1
     assert "own_samplers.py:wrong gives int, and no BaseSampler of Optuna's" in capsys.readouterr().err
+    assert main([*command, "--sampler", "own_samplers.py:leaves", "--out", "fourth"]) == 1
+    assert "own_samplers.py:leaves cannot be made: SystemExit: 0" in capsys.readouterr().err
     assert main(["search", str(TINY), "--sampler", "optuna.samplers:RandomSampler", "--objective", "params",
                  "--trials", "2", "--out", "third"]) == 0  # fmt: skip
     assert main([*command, "--sampler", "random"]) == 1

@@ -17,6 +17,7 @@ from blockforge.blocks import registry
 from blockforge.cli import main
 from blockforge.search import SearchError, open_result, search
 from blockforge.search.study.records import EVALUATED
+from blockforge.search.workers.worker import main as launched
 from blockforge.search.workers.worker import work
 from blockforge.spec import Spec
 
@@ -136,6 +137,9 @@ def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest
     search(TINY, trials=1, out=tmp_path / "run", objective="depth")
     assert main(["worker", "--storage", "run", "--study", "other"]) == 1
     assert "there is no study named 'other'" in capsys.readouterr().err
+    for garbage in ([], ["{"], ["3"], ["[]"], ["{}"], ['{"storage": "run", "colour": 3}']):
+        assert launched(garbage) == 1
+        assert "error: a worker takes its arguments as one JSON object: " in capsys.readouterr().err
 
 
 def test_an_objective_that_breaks_in_workers_alone_ends_the_search(tmp_path: Path) -> None:

@@ -258,3 +258,7 @@ def test_errors_point_at_the_choice_that_was_taken(tiny: Tiny) -> None:
     with pytest.raises(SpecError, match="gives 6 layers, the depth is 4") as caught:
         resolve(spec, last)
     assert "| " + " " * 48 + "^" * 11 in str(caught.value)
+
+
+def test_the_values_of_a_hole_are_told_as_they_are_written() -> None:
+    assert read({"skip": {"$choice": [True, False, "all", 2]}})["skip"].values() == "true, false, all, 2"

@@ -23,6 +23,7 @@ VALUES: dict[Any, Any] = {
     ("stages", 1, "dim"): 96,
     ("x",): 0.5,
     ("min",): 3,
+    ("vast",): 10**60,
 }
 
 SPACE = {
@@ -133,6 +134,7 @@ def test_by_how_much_a_relation_fails(text: str, by: float) -> None:
         ("M < 3", 0, "'all' is no number, which < needs"),
         ("on + 1", 0, "true is no number"),
         ("a / (b - 6)", 0, "4 / 0 has no value"),
+        ("*".join(["vast"] * 90) + " / 3", 0, "a huge number / 3 has no value"),
         ("a, b", 1, "',' has no place here"),
         ("max(a, b", 0, r"'max\(' is never closed"),
         ("1 + max(a)", 4, "max takes two values or more, not 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 from blockforge.errors import Path
@@ -52,7 +52,8 @@ def _bounds(node: Node, values: Open) -> _Bounds:
         return _ends([node.value] if node.kind == "constant" else values(node.value))
     if node.kind not in _RULES:
         raise UnknownError
-    return _RULES[node.kind](*map(functools.partial(_bounds, values=values), node.parts))
+    low, high = _RULES[node.kind](*map(functools.partial(_bounds, values=values), node.parts))
+    return (-inf if isnan(low) else low), (inf if isnan(high) else high)
 
 
 def _ends(values: list[Any]) -> _Bounds:
@@ -64,13 +65,15 @@ def _ends(values: list[Any]) -> _Bounds:
 
 
 def _product(a: _Bounds, b: _Bounds) -> _Bounds:
-    return _ends([x * y for x in a for y in b])
+    ends = [x * y for x in a for y in b]
+    return (-inf, inf) if any(map(isnan, ends)) else _ends(ends)  # 0 times what has no bound
 
 
 def _quotient(a: _Bounds, b: _Bounds) -> _Bounds:
     if b[0] <= 0:  # a divisor may be 0, or of either sign
         return -inf, inf
-    return _ends([x / y for x in a for y in b])
+    ends = [x / y for x in a for y in b]
+    return (-inf, inf) if any(map(isnan, ends)) else _ends(ends)
 
 
 def _whole_quotient(a: _Bounds, b: _Bounds) -> _Bounds:

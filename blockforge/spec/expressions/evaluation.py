@@ -40,7 +40,7 @@ def evaluate(node: Node, look_up: LookUp) -> Any:
     try:
         return _ARITHMETIC[node.kind](*numbers)
     except ArithmeticError:
-        text = f"{f' {sign} '.join(map(str, numbers))} has no value"
+        text = f"{f' {sign} '.join(map(_shown, numbers))} has no value"
         raise ExpressionError(text, node.column, node.length) from None
 
 
@@ -87,6 +87,13 @@ def _check_number(value: Any, node: Node, sign: str) -> None:
         shown = f"'{value}'" if isinstance(value, str) else str(value).lower()
         hint = "test for it first, as in: M == 'all' or S <= M"
         raise ExpressionError(f"{shown} is no number, which {sign} needs", node.column, node.length, hint)
+
+
+def _shown(number: float) -> str:
+    try:
+        return str(number)
+    except ValueError:  # Python writes out no integer of thousands of digits
+        return "a huge number"
 
 
 def _gap(sign: str, a: Any, b: Any) -> float:
