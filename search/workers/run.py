@@ -17,7 +17,14 @@ from blockforge.search.budget import check_budget
 from blockforge.search.objectives.measure import check_remakable, is_remakable
 from blockforge.search.report.write import write_results
 from blockforge.search.result import SearchResult
-from blockforge.search.samplers.registry import check_pruner, check_sampler, check_shareable, is_handed_over
+from blockforge.search.samplers.registry import (
+    check_pruner,
+    check_sampler,
+    check_shareable,
+    is_handed_over,
+    make_pruner,
+    make_sampler,
+)
 from blockforge.search.space.load import differences
 from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
 from blockforge.search.study.config import SearchConfig
@@ -60,6 +67,9 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         alone = _is_alone(plan, place)
         check_budget(plan.space, plan.budget, plan.fit)
         if not resumes:
+            # made once before there is a study: a slip in a name or an option leaves none behind
+            make_sampler(plan.config.proposals.sampler, plan.seed)
+            make_pruner(plan.config.proposals.pruner)
             stack.enter_context(working_in(place.folder))
         if progress:
             announce(plan)

@@ -186,6 +186,7 @@ def test_a_sampler_by_the_name_of_its_factory(tmp_path: Path, monkeypatch: pytes
     assert "own_samplers.py:wrong gives int, and no BaseSampler of Optuna's" in capsys.readouterr().err
     assert main([*command, "--sampler", "own_samplers.py:leaves", "--out", "fourth"]) == 1
     assert "own_samplers.py:leaves cannot be made: SystemExit: 0" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists(), "the same --out serves once the name is right"
     assert main(["search", str(TINY), "--sampler", "optuna.samplers:RandomSampler", "--objective", "params",
                  "--trials", "2", "--out", "third"]) == 0  # fmt: skip
     assert main([*command, "--sampler", "random"]) == 1
