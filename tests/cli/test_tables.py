@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,6 +102,22 @@ def test_diff_sees_parameters_and_nothing_else(small: Path) -> None:
     assert [c.name for c in changes(a, b)] == ["stages.0.layers.0", "stages.1.layers.0", "stages.2.layers.0"]
     spelt = bf.compile(str(small), {"blocks.sam.0.mixed": True, "name": "other"})
     assert changes(a, spelt) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("skip", False, "skip false"),
+        ("scale", 0.5, "scale "),
+        ("post_act", "relu", "post_act relu"),
+        ("norm", "none", "norm "),
+    ],
+)
+def test_diff_says_what_stands_around_a_block_that_is_the_same(small: Path, key: str, value: Any, words: str) -> None:
+    a, b = bf.compile(str(small)), bf.compile(str(small), {f"blocks.sam.0.{key}": value})
+    assert (differing := changes(a, b))
+    assert all(c.before != c.after for c in differing)
+    assert all(words in f"{c.before} {c.after}" for c in differing)
 
 
 def test_bench_models(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
