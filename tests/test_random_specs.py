@@ -33,6 +33,12 @@ def test_costs_shapes_memory_and_training(tree: dict[str, Any]) -> None:
     check_spec(compiled(tree))
 
 
+@settings(max_examples=12)
+@given(specs(without_identity=True))
+def test_branches_without_their_identity_path(tree: dict[str, Any]) -> None:
+    check_spec(compiled(tree))
+
+
 @settings(max_examples=25)
 @given(specs())
 def test_yaml_round_trip(tree: dict[str, Any]) -> None:

@@ -44,12 +44,18 @@ def placed_ops(draw: st.DrawFn, *kinds: Kind) -> tuple[AnyOp, tuple[Any, ...]]:
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> dict[str, Any]:
-    """A small spec of one to three stages: random blocks, patterns, connections, windows, skips and norms."""
+def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
+    """A small spec of one to three stages: random blocks, patterns, connections, windows, skips and norms.
+
+    Args:
+        without_identity: some of its branches have no identity path.
+    """
     size = [draw(st.integers(24, 72)), draw(st.integers(24, 72))]
     dims = [draw(st.sampled_from([8, 12, 24]))]
     dims += [dims[0] * 2**i for i in range(1, draw(st.integers(1, 3)))]
-    blocks = {name: draw(st.lists(_branches(dims), min_size=1, max_size=3)) for name in ("one", "two")}
+    blocks = {
+        name: draw(st.lists(_branches(dims, without_identity), min_size=1, max_size=3)) for name in ("one", "two")
+    }
     mixing = [n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)]
     downsample = _plain(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
     whole: dict[str, Any] = {
@@ -96,14 +102,15 @@ def _stages(draw: st.DrawFn, dim: int, mixing: list[str]) -> dict[str, Any]:
 
 
 @st.composite
-def _branches(draw: st.DrawFn, dims: list[int]) -> dict[str, Any]:
+def _branches(draw: st.DrawFn, dims: list[int], without_identity: bool) -> dict[str, Any]:
     """One residual branch that can stand at every width."""
     branch = _plain(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims)))
     branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(_plain)))
     branch["scale"] = draw(st.sampled_from(["none", 0.5, {"skip": 1.0}, {"branch": 0.1, "skip": 0.9}]))
     branch["drop_path"] = draw(st.booleans())
     scales_skip = isinstance(branch["scale"], dict)  # the identity path, which is then there
-    branch["skip"] = scales_skip or branch["op"] == "identity" or draw(st.sampled_from([True, True, False]))
+    if without_identity and not scales_skip and branch["op"] != "identity":
+        branch["skip"] = draw(st.sampled_from([True, True, False]))
     return branch
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -206,15 +205,15 @@ class AttentionModule(nn.Module):
         """Attention over all positions of each map in the batch; `bias` is added to the logits."""
         q_BNLD, k_BNLD, v_BNLD = self.split(qkv)
         y = attention(q_BNLD, k_BNLD, v_BNLD, bias)
-        y = rearrange(y, "b n (h w) d -> b h w (n d)", h=qkv.shape[1], w=qkv.shape[2])
+        # by hand: with sizes that vary, torch.export guards what einops asks of them
+        y = y.transpose(1, 2).flatten(2).unflatten(1, qkv.shape[1:3])
         if self.local_conv is not None:
             y = y + on_nchw(self.local_conv, qkv.chunk(3, dim=-1)[2])
         return y
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of each head, (B, heads, L, head_dim)."""
-        parts = qkv.chunk(3, dim=-1)
-        q_BLND, k_BLND, v_BLND = (rearrange(t, "b h w (n d) -> b (h w) n d", n=self.num_heads) for t in parts)
+        q_BLND, k_BLND, v_BLND = (t.unflatten(-1, (self.num_heads, -1)) for t in qkv.flatten(1, 2).chunk(3, dim=-1))
         if self.q_norm is not None and self.k_norm is not None:
             q_BLND, k_BLND = self.q_norm(q_BLND), self.k_norm(k_BLND)
         return q_BLND.transpose(1, 2), k_BLND.transpose(1, 2), v_BLND.transpose(1, 2)
