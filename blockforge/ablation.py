@@ -15,12 +15,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.csv_text import columns
 from blockforge.errors import BlockforgeError, Report, did_you_mean
-from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.schema_errors import validated
 from blockforge.spec.slots import Model
 from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.units import format_bytes, format_count
@@ -77,13 +77,7 @@ def load_ablation(source: str | os.PathLike[str]) -> tuple[AblationSpec, Documen
         if not text.replace("_", "").isalnum() or not file.is_file():
             raise BlockforgeError(f"no ablation named '{text}'\n  hint: {did_you_mean(text, list_ablations())}")
         document = load_text(file.read_text(encoding="utf-8"), f"{text}.yaml")
-    report = Report(document.locs)
-    try:
-        return AblationSpec.model_validate(document.tree), document
-    except ValidationError as e:
-        report_schema_errors(e, AblationSpec, report)
-    report.close()
-    raise AssertionError("a schema error was not reported")
+    return validated(AblationSpec, document.tree, Report(document.locs)), document
 
 
 def run(source: str | os.PathLike[str]) -> tuple[AblationSpec, list[Row]]:

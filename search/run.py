@@ -8,14 +8,13 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from pydantic import ValidationError
 
 from blockforge.compiler import Architecture
-from blockforge.errors import Locs, Report, SearchError
+from blockforge.errors import SearchError
 from blockforge.search.objectives.measure import Measure
 from blockforge.search.result import SearchResult
 from blockforge.search.study.attributes import read_plan
-from blockforge.search.study.config import Launcher, SearchConfig, given
+from blockforge.search.study.config import Launcher, given
 from blockforge.search.study.config_files import ConfigLike, read_config
 from blockforge.search.study.history import History
 from blockforge.search.study.place import StudyPlace
@@ -23,7 +22,6 @@ from blockforge.search.study.storage import join_study, opened, quiet_optuna, sh
 from blockforge.search.workers.run import run
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import SpecLike, holes
-from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.units import Budget
 
 Objective = str | Callable[[Architecture], Any] | Measure
@@ -98,7 +96,7 @@ def search(
     if objective is not None and objectives is not None:
         raise SearchError("objective and objectives exclude one another")
     wanted = [objective] if objective is not None else objectives
-    own = _filled(
+    own = given(
         space={"source": space, "overrides": overrides or None, "start": _listed(start)},
         budget={"limits": budget if isinstance(budget, str | Budget) else _listed(budget), "fit": fit},
         goal={
@@ -117,16 +115,6 @@ def search(
 def _listed(values: Any) -> Any:
     """A sequence as a list; the settings tell what else is wrong."""
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else values
-
-
-def _filled(**parts: Mapping[str, Any]) -> SearchConfig:
-    try:
-        return given(**parts)
-    except ValidationError as e:
-        report = Report(Locs())
-        report_schema_errors(e, SearchConfig, report)
-        report.close()
-        raise
 
 
 def open_result(where: str | os.PathLike[str], study: str | None = None) -> SearchResult:

@@ -8,8 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import ValidationError
-
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
 from blockforge.spec.layers import check_all_options
@@ -19,7 +17,7 @@ from blockforge.spec.names import check_names
 from blockforge.spec.override import Overrides, override
 from blockforge.spec.references import lift
 from blockforge.spec.relations.require import check_relations
-from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.schema_errors import validated
 from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.yaml.scalars import shorten
@@ -70,12 +68,7 @@ def parse(document: Document) -> Spec:
     if isinstance(stages, list) and isinstance(blocks, dict):
         check_all_options(stages, blocks, report)
     check_relations(lifted, report)
-    try:
-        spec = Spec.model_validate(lifted)
-    except ValidationError as e:
-        report_schema_errors(e, Spec, report)
-        report.close()
-        raise
+    spec = validated(Spec, lifted, report)
     report.close()
     return spec.with_source(document.tree, document.locs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,6 +30,19 @@ _SAID = {
 }
 _NAME = "letters, digits, _ and -, starting with a letter"
 _LET_NAME = "letters, digits and _, starting with a letter, so that $name can say it"
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def validated(model: type[_M], tree: Any, report: Report) -> _M:
+    """A whole document as its model. Raises: SpecError with all that is wrong with it and what was reported before."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as e:
+        report_schema_errors(e, model, report)
+        report.close()
+        raise
 
 
 def report_schema_errors(

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
 from blockforge.spec.fields import OrNone
 from blockforge.spec.merge import Base, extend, short_path
-from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.schema_errors import validated
 from blockforge.spec.slots import Model
 from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
 from blockforge.spec.yaml.plain_data import plain_data
@@ -142,12 +142,7 @@ def load_recipe(
     if not isinstance(document.tree, dict):
         report.error("recipe", "a recipe is a mapping of keys", hint="as in epochs: 10")
         report.close()
-    try:
-        recipe = Recipe.model_validate(document.tree)
-    except ValidationError as e:
-        report_schema_errors(e, Recipe, report)
-        report.close()
-        raise
+    recipe = validated(Recipe, document.tree, report)
     if recipe.crop is not None and (recipe.crop.scale is None) == (recipe.crop.padding is None):
         report.error("value", "a crop says either scale or padding", ("crop",), hint="as in crop: {scale: [0.08, 1.0]}")
     if recipe.batch_size < recipe.accumulate:

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from blockforge.errors import Locs, Report
 from blockforge.search.registry.describe import describe
 from blockforge.search.space.load import DEFAULT_SPACE
 from blockforge.spec import Spec
 from blockforge.spec.fields import OrNone
-from blockforge.spec.schema_errors import shown
+from blockforge.spec.schema_errors import shown, validated
 from blockforge.spec.slots import Model
 from blockforge.units import Budget
 
@@ -205,7 +206,6 @@ class SearchConfig(Model):
 
 
 def given(**parts: Mapping[str, Any]) -> SearchConfig:
-    """Settings from Python: those that are not None."""
-    return SearchConfig.model_validate(
-        {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
-    )
+    """Settings from Python: those that are not None. Raises: SpecError with every one that is wrong."""
+    tree = {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
+    return validated(SearchConfig, tree, Report(Locs()))

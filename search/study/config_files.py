@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from blockforge.errors import BlockforgeError, Loc, Locs, Report, SearchError, Source
 from blockforge.errors import Path as Place
 from blockforge.files import write_text
@@ -20,7 +18,7 @@ from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.folder import CONFIG
 from blockforge.spec.emit import dump_yaml
-from blockforge.spec.schema_errors import report_schema_errors, shown
+from blockforge.spec.schema_errors import shown, validated
 from blockforge.spec.yaml.loader import Document, load_file
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.units import parse_duration
@@ -44,12 +42,7 @@ def read_config(source: ConfigLike | None) -> SearchConfig:
     if not isinstance(document.tree, dict):
         report.error("config", "settings are a mapping of keys", hint="as in space: tiny")
         report.close()
-    try:
-        config = SearchConfig.model_validate(document.tree)
-    except ValidationError as e:
-        report_schema_errors(e, SearchConfig, report)
-        report.close()
-        raise
+    config = validated(SearchConfig, document.tree, report)
     _check_names(config, report)
     report.close()
     return config
