@@ -28,6 +28,8 @@ KINDS: dict[Kind, str] = {
     "downsample": "Downsamples: between stages, and on `skips`",
     "aggregator": "Aggregators: `aggregate` of a connection rule",
     "head": "Heads: from the last map to class scores",
+    "part": "Parts: the pieces that blocks are made of",
+    "join": "Joins: make one map of several",
 }
 
 

@@ -10,6 +10,8 @@ generic in its place, the arguments of check, resolved, out_shape, cost, workspa
 | stem, downsample   | `shape`, `dim`: the map it reads and the width it must give                 |
 | aggregator         | `shape`, `sources`, `dim`: the map, the sources' widths, the width to give  |
 | head               | `shape`, `num_classes`                                                      |
+| part               | `shape`, `dim`: the map it reads, the width it is asked for or None         |
+| join               | `shapes`, `dim`: the maps it reads, the width it is asked for or None       |
 
 Every module works on channels-last maps, x_BHWC; a head gives y_BK (K classes). One that is a leaf of torch's (a batch
 norm, a convolution) takes what its class takes, and `layout` says so.

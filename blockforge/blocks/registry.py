@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from blockforge.blocks import base
+from blockforge.blocks.part import Join, Part
 from blockforge.errors import OpError, PluginError, did_you_mean
 from blockforge.plugins import Registry, load_plugin, load_plugins, plugins
 from blockforge.spec.schema_errors import sentence
 
 __all__ = [
-    "BLOCKS", "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "load_blocks",
-    "load_plugin", "load_plugins", "make", "mixer", "norm", "plugins", "stem",
+    "BLOCKS", "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "join",
+    "load_blocks", "load_plugin", "load_plugins", "make", "mixer", "norm", "part", "plugins", "stem",
 ]  # fmt: skip
 
 BLOCKS: Registry[type[base.AnyOp]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
@@ -55,6 +56,8 @@ stem = _decorator(base.Stem)
 downsample = _decorator(base.Downsample)
 aggregator = _decorator(base.Aggregator)
 head = _decorator(base.Head)
+part = _decorator(Part)
+join = _decorator(Join)
 
 
 def load_blocks() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from blockforge.spec.fields import Dim, Name, Open, OrNone
 from blockforge.spec.values import Hole, Ref
 
-Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head"]
+Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head", "part", "join"]
 """What a block does in a network."""
 
 

@@ -31,6 +31,12 @@ _PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
         (Shape(6, 11, 60), (60, 60), 120),
         (Shape(13, 18, 64), (64, 64, 64), 64),
     ),
+    "part": ((Shape(7, 5, 24), None), (Shape(6, 11, 60), 120), (Shape(13, 18, 64), None)),
+    "join": (
+        ((Shape(7, 5, 24), Shape(7, 5, 24)), None),
+        ((Shape(6, 11, 60), Shape(6, 11, 60), Shape(6, 11, 60)), None),
+        ((Shape(13, 18, 64), Shape(1, 1, 64)), None),
+    ),
     "head": ((Shape(7, 5, 24), 10), (Shape(3, 8, 60), 0), (Shape(13, 18, 64), 100)),
 }
 
@@ -58,15 +64,17 @@ def build_on_maps(op: Op[*Place], *place: *Place) -> nn.Module:
 def example_inputs(
     kind: Kind, *place: Any, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Any, ...]:
-    """Noise for the module of a block at a place: `(x_BHWC,)`, for an aggregator `(x_BHWC, sources)`."""
+    """Noise for the module of a block at a place: `(x_BHWC,)`, for an aggregator `(x_BHWC, sources)`, for a join its
+    maps."""
     generator = torch.Generator().manual_seed(seed)
 
-    def noise(dim: int) -> Tensor:
-        shape: Shape = place[0]
-        return torch.randn(batch, shape.height, shape.width, dim, generator=generator).to(dtype)
+    def noise(shape: Shape) -> Tensor:
+        return torch.randn(batch, *shape, generator=generator).to(dtype)
 
-    x = noise(place[0].dim)
-    return (x, [noise(dim) for dim in place[1]]) if kind == "aggregator" else (x,)
+    if kind == "join":
+        return tuple(noise(shape) for shape in place[0])
+    x = noise(place[0])
+    return (x, [noise(place[0]._replace(dim=dim)) for dim in place[1]]) if kind == "aggregator" else (x,)
 
 
 def variants(cls: type[AnyOp]) -> Iterator[AnyOp]:

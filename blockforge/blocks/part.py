@@ -1,0 +1,38 @@
+"""The pieces that blocks are made of in YAML: parts, which read one map, and joins, which read several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from blockforge.blocks.base import Op, Shape
+
+
+class Part(Op[Shape, int | None]):
+    """A piece of a block. Module: `forward(x_BHWC) -> y_BHWC`.
+
+    Its place is `shape, dim`: the map it reads and the width that it is asked for, None where nobody asks. A part that
+    can choose its width gives what it is asked for; what others give does not depend on it.
+    """
+
+    kind = "part"
+    of_place: ClassVar[Mapping[str, str]] = {}
+    """Parameters that, left out, take what a name of the place stands for: `{"rate": "drop_path"}`."""
+    overwrites: ClassVar[bool] = False
+    """Whether in inference its result takes the memory of a map that nobody else reads."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether what it gives at one position depends on others."""
+        return False
+
+
+class Join(Op[tuple[Shape, ...], int | None]):
+    """Makes one map of several. Module: `forward(*maps_BHWC) -> y_BHWC`.
+
+    Its place is `shapes, dim`: the maps in their order, and the width that it is asked for, None where nobody asks.
+    """
+
+    kind = "join"
+    pairwise: ClassVar[bool] = False
+    """Whether more than two maps may be joined one after the other: the result of two, then the third."""
