@@ -87,7 +87,7 @@ def test_the_design_is_valid_up_to_blocks_that_do_not_exist_yet(schema: Draft202
     assert bool(errors) == bool(missing), [e.message[:200] for e in errors]
 
 
-@pytest.mark.parametrize("name", list(registry.blocks()))
+@pytest.mark.parametrize("name", sorted(registry.blocks().keys() - registry.blocks("part", "join").keys()))
 def test_every_block_is_described_with_its_parameters(schema: Draft202012Validator, name: str) -> None:
     cls = registry.blocks()[name]
     found = [s for d in schema.schema["$defs"].values() for s in d.get("anyOf", ()) if s.get("title") == name]

@@ -21,13 +21,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVarTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVarTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from blockforge.errors import OpError
 from blockforge.spec.slots import Kind as Kind
+
+if TYPE_CHECKING:
+    from blockforge.blocks.part import Join
 
 Layout = Literal["NHWC", "NCHW"]
 
@@ -257,6 +260,11 @@ class Aggregator(Op[Shape, tuple[int, ...], int]):
     """
 
     kind = "aggregator"
+
+    def as_join(self) -> Join | None:
+        """What joins the members of a block under this name. The default, None: this aggregator, with the first map as
+        the layer's input and the others as its sources."""
+        return None
 
     def out_shape(self, shape: Shape, sources: tuple[int, ...], dim: int) -> Shape:
         return Shape(shape.height, shape.width, dim)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blockforge.blocks.aggregators.sum import Sum
+from blockforge.blocks.aggregators.sum import Adding
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import Linear
 from blockforge.blocks.registry import aggregator
 
 
 @aggregator("gated_sum")
-class GatedSum(Sum):
+class GatedSum(Adding):
     """The layer's input plus its sources, each source times a learnt gate of every channel, 1 at first;
     through a linear layer where another width is asked for.
 

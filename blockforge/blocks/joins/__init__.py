@@ -1,0 +1,1 @@
+"""Joins: what makes one map of several."""
