@@ -1,8 +1,8 @@
 """The JSON Schema (2020-12) of specs: pydantic's of the language, with the registered blocks put into it.
 
 Editors read it to complete and check specs. It says what can be said without compiling: keys, blocks, their
-parameters with bounds, references `$name` and holes in place of values. Where a schema cannot be as strict
-as the compiler (a block named by a hole takes any block's parameters), it is the more lenient one.
+parameters with bounds, references `$name`, expressions `$(...)` and holes in place of values. Where a schema cannot be
+as strict as the compiler (a block named by a hole takes any block's parameters), it is the more lenient one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Schema = dict[str, Any]
 
 _REFERENCE: Schema = {
     "type": "string",
-    "pattern": r"^\$[A-Za-z_][A-Za-z0-9_]*$",
-    "description": "A name that `let` gives.",
+    "pattern": r"^\$([A-Za-z_][A-Za-z0-9_]*|\(.*\))$",
+    "description": "A name that `let` or the place gives, or an expression of such names: $(2 * w).",
 }
 _HOLE = "A value that the search fills: a choice, or a range [low, high], for $int with a step if need be."
 _EXTENDS: Schema = {
@@ -163,7 +163,7 @@ class _Writer:
         return {**_notes(written), "anyOf": [written, {"type": "object", **by_index}]}
 
     def open(self, value: Schema) -> Schema:
-        """`value`, a reference, or a hole of such values; shared, so named after its content."""
+        """`value`, a reference or an expression, or a hole of such values; shared, so named after its content."""
         name = f"open_{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]}"
         ranges = [{"$ref": f"#/$defs/{kind}_range"} for kind in sorted(self.ranges(value))]
         return self.refer(name, {"anyOf": [value, {"$ref": "#/$defs/reference"}, _choice(value), *ranges]})

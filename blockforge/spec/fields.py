@@ -1,4 +1,4 @@
-"""Types of the schema's fields. `Open` lets a reference or a hole stand in place of a value."""
+"""Types of the schema's fields. `Open` lets a reference, an expression or a hole stand in place of a value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from blockforge.spec.values import Hole, Ref
+from blockforge.spec.values import Expr, Hole, Ref
 
 MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 16, 16_384, 1_000_000
 
@@ -23,12 +23,12 @@ _KNOWN = frozenset(get_args(ErrorType))
 
 
 def _open_value(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Let references and holes through; validate each value that a hole could take."""
+    """Let references, expressions and holes through; validate each value that a hole could take."""
     if isinstance(value, Hole):
         if errors := _option_errors(value, handler):
             raise ValidationError.from_exception_data("options", errors)
         return value
-    return value if isinstance(value, Ref) else handler(value)
+    return value if isinstance(value, Ref | Expr) else handler(value)
 
 
 def _option_errors(hole: Hole, handler: ValidatorFunctionWrapHandler) -> list[InitErrorDetails]:
@@ -38,7 +38,7 @@ def _option_errors(hole: Hole, handler: ValidatorFunctionWrapHandler) -> list[In
         prefix = (f"${hole.kind}", i)
         if isinstance(option, Hole):
             errors += [{**e, "loc": (*prefix, *e.get("loc", ()))} for e in _option_errors(option, handler)]
-        elif not isinstance(option, Ref):
+        elif not isinstance(option, Ref | Expr):
             try:
                 handler(option)
             except ValidationError as e:

@@ -8,7 +8,7 @@ from typing import Any
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
 from blockforge.spec.model import Spec
-from blockforge.spec.values import Hole, Ref, all_values, plain
+from blockforge.spec.values import Expr, Hole, Ref, all_values, plain
 from blockforge.spec.yaml.loader import Document
 
 
@@ -37,7 +37,7 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     tree = _fill(spec.lifted, answers)
     tree.pop("require", None)  # it speaks of holes and names that are gone
     used = _used_blocks(tree)
-    if "blocks" in tree:
+    if "blocks" in tree and used is not None:
         tree["blocks"] = {n: b for n, b in tree["blocks"].items() if n in used}
     _drop_unused_names(tree)
     if name is not None:
@@ -59,14 +59,16 @@ def _fill(value: Any, answers: Mapping[str, Any]) -> Any:
     return value
 
 
-def _used_blocks(tree: dict[str, Any]) -> set[str]:
-    """The blocks that some stage's layers name."""
+def _used_blocks(tree: dict[str, Any]) -> set[str] | None:
+    """The blocks that some stage's layers name; None where layers are computed, and so name any."""
     shared = tree.get("let", {})
     used: set[str] = set()
     for stage in tree["stages"]:
         stage = _given(stage, [shared])
         lets = [stage["let"], shared] if isinstance(stage, dict) and "let" in stage else [shared]
         layers = _given(stage.get("layers"), lets) if isinstance(stage, dict) else None
+        if isinstance(stage, Expr) or isinstance(layers, Expr):
+            return None
         if isinstance(layers, str):
             used.update(_names(layers))
     return used
@@ -102,9 +104,10 @@ def _drop_unused_names(tree: dict[str, Any]) -> None:
 
     while todo:
         for value in all_values(todo.pop()):
-            if isinstance(value, Ref) and value.name not in used:
-                used.add(value.name)
-                todo.extend(given.get(value.name, []))
+            names = value.names() if isinstance(value, Expr) else {value.name} if isinstance(value, Ref) else set()
+            for name in names - used:
+                used.add(name)
+                todo.extend(given.get(name, []))
     for owner in owners:
         if "let" in owner:
             owner["let"] = {k: v for k, v in owner["let"].items() if k in used}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.reporting import NOWHERE, report_at
-from blockforge.spec.values import Ref, all_values
+from blockforge.spec.expressions.tree import names
+from blockforge.spec.reporting import NOWHERE, inside, report_at
+from blockforge.spec.values import EARLY, LATE, Expr, Ref, all_values
 
 
 def check_names(tree: Any, report: Report) -> None:
-    """Report each reference of a lifted tree that no `let` within reach gives."""
+    """Report each name in a lifted tree that neither a `let` within reach nor a place gives."""
     if not isinstance(tree, dict):
         return
     shared = _given(tree)
@@ -33,6 +35,16 @@ def _given(tree: Any) -> set[str]:
 
 
 def _check(tree: Any, known: set[str], report: Report, path: Path) -> None:
-    for ref in (v for v in all_values(tree) if isinstance(v, Ref) and v.name not in known):
-        hint = did_you_mean(ref.name, known, what="names")
-        report_at(report, NOWHERE, "unknown-name", f"no let gives ${ref.name}", ref.written or path, hint=hint)
+    for value in all_values(tree):
+        if isinstance(value, Ref) and value.name not in known and value.name not in (*EARLY, *LATE):
+            hint = did_you_mean(value.name, known, what="names")
+            _unknown(value.name, hint, report, value.written or path)
+        for name in names(value.node) if isinstance(value, Expr) else ():
+            if name.value[0] not in known and name.value[0] not in (*EARLY, *LATE):
+                hint = did_you_mean(name.value[0], known.union(EARLY, LATE), what="names")
+                within = functools.partial(inside, text=value.text, column=name.column, length=name.length)
+                _unknown(name.value[0], hint, report, value.written or path, within)
+
+
+def _unknown(name: str, hint: str, report: Report, path: Path, within: Any = None) -> None:
+    report_at(report, NOWHERE, "unknown-name", f"no let gives ${name}", path, hint=hint, within=within)

@@ -1,4 +1,4 @@
-"""A document's plain tree -> a lifted one: `$name` and `{$choice: ...}` as `Ref` and `Hole` objects."""
+"""A document's plain tree -> a lifted one: `$name`, `$(...)`, `{$choice: ...}` as `Ref`, `Expr`, `Hole` objects."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.spec.values import BROKEN, Hole, HoleKind, Ref, all_values, plain
+from blockforge.spec.expressions.brackets import closing
+from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
+from blockforge.spec.reporting import inside
+from blockforge.spec.values import BROKEN, Expr, Hole, HoleKind, Ref, all_values, plain
 from blockforge.spec.yaml.scalars import shorten
+from blockforge.spec.yaml.syntax_errors import cut_expression
 
 MAX_CHOICES = 1000
 MAX_KEYS = 256
@@ -21,13 +25,14 @@ _EXAMPLES: dict[str, str] = {
     "float": "{$float: [0.0, 0.5]}",
     "log": "{$log: [1.0e-5, 1.0e-2]}",
 }
+_EXPRESSION_HINT = "as in $(2 * w), or: $(8 if layer == 0 else sizes[stage])"
 _KINDS: dict[str, HoleKind] = {"$choice": "choice", "$int": "int", "$float": "float", "$log": "log"}
 _PLAIN: tuple[Path, ...] = (("about",), ("require",))
 """Notes for people and relations: nothing in them is a reference or a hole."""
 
 
 def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None) -> Any:
-    """`tree` with references and holes as objects; malformed ones are reported.
+    """`tree` with references, expressions and holes as objects; malformed ones are reported.
 
     Args:
         path: what `tree` is the value of.
@@ -45,6 +50,8 @@ def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None
         return {k: lift(v, report, (*path, k), (*at, k)) for k, v in tree.items()}
     if isinstance(tree, list):
         return [lift(v, report, (*path, i), (*at, i)) for i, v in enumerate(tree)]
+    if isinstance(tree, str) and tree.startswith("$("):
+        return _expression(tree, report, at)
     if isinstance(tree, str) and tree.startswith("$"):
         if not _NAME.fullmatch(tree[1:]):
             hint = "a reference is $ and a name from let: letters, digits and _, as in $num_heads"
@@ -52,6 +59,28 @@ def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None
             return BROKEN
         return Ref(tree[1:], at)
     return tree
+
+
+def _expression(text: str, report: Report, at: Path) -> Expr | Hole:
+    loc = report.locs.value(at)
+    end = closing(text)
+    if end is None:
+        if loc and (cut := cut_expression(loc.source, loc.line - 1, loc.column - 1 + len(text), at)):
+            report.found.append(cut)
+            report.close()  # what comes of the rest is no mistake of its own
+        report.error("expression", "'$(' is never closed", at, hint="close it with ')'", loc=loc)
+        return BROKEN
+    if end + 1 < len(text):
+        hint = "an expression is the whole value, as in $(2 * a + b)"
+        place = inside(loc, text, end + 1, len(text) - end - 1)
+        report.error("expression", "text after the expression", at, hint=hint, loc=place)
+        return BROKEN
+    try:
+        return Expr.read(text, at)
+    except ExpressionError as e:
+        hint = _EXPRESSION_HINT if e.hint == EXAMPLE else e.hint
+        report.error("expression", str(e), at, hint=hint, loc=inside(loc, text, e.column, e.length))
+        return BROKEN
 
 
 def _hole(tree: dict[Any, Any], report: Report, path: Path, at: Path) -> Hole:

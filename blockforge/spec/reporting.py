@@ -16,12 +16,17 @@ MAX_ERRORS = 50
 
 
 class Origins:
-    """For values that came from elsewhere: the path they are used at, and the one they are written at."""
+    """For values that came from elsewhere: the path they are used at, and the one they are written at.
 
-    __slots__ = ("table",)
+    Attributes:
+        computed: the paths of values that expressions gave.
+    """
+
+    __slots__ = ("computed", "table")
 
     def __init__(self, outer: Origins | None = None) -> None:
         self.table: dict[Path, Path] = dict(outer.table) if outer else {}
+        self.computed: set[Path] = set(outer.computed) if outer else set()
 
     def add(self, used: Path, written: Path, below: Origins | None = None) -> None:
         """The value at `used` is written at `written`; `below`: origins of what lies in it."""
@@ -29,6 +34,7 @@ class Origins:
         if below is not None:
             for path, given in below.table.items():
                 self.table[(*used, *path[len(written) :])] = given
+            self.computed |= {(*used, *path[len(written) :]) for path in below.computed}
 
     def place(self, path: Path, locs: Locs) -> tuple[Loc | None, tuple[tuple[str, Loc], ...]]:
         """Where an error at `path` belongs, and the `let` that the value came from, if one did."""
@@ -66,6 +72,8 @@ def report_at(
     """
     if any(d.path == path and d.message == message for d in report.found):
         return
+    if path in origins.computed and "whole number" in message:
+        hint = f"in an expression // leaves out the rest{f'; {hint}' if hint else ''}"
     loc, came_from = origins.place(path, report.locs)
     if on_key and path not in origins.table:
         loc = report.locs.key(path)

@@ -7,12 +7,13 @@ search sees exactly the holes that matter for a candidate.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report
+from blockforge.spec import late
 from blockforge.spec.layers import write_out
 from blockforge.spec.model import (
     Basics,
@@ -58,6 +59,8 @@ class _Resolver:
         tree = self.tree
         stem = self.attempt(self.required_op, "stem", StemSpec)
         basics = self.attempt(self._basics)
+        if basics is not None:
+            self.scope = self.scope.with_place({"classes": basics.num_classes})
         stages = [self.attempt(self._stage, i) for i in range(len(tree["stages"]))]
         skips = self.attempt(self._skips)
         stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
@@ -96,11 +99,21 @@ class _Resolver:
     def part(self, model: type[_M], tree: Any, path: Path, scope: Scope, origins: Origins) -> _M:
         """One part of the spec, resolved and validated."""
         found = self.values.deep(tree, path, scope, origins)
+        return self._validated(model, found, path, origins)
+
+    def _validated(self, model: type[_M], tree: Any, path: Path, origins: Origins, unread: Collection[str] = ()) -> _M:
+        """`unread`: fields that are not resolved yet."""
         try:
-            return model.model_validate(found)
+            found = model.model_validate(tree)
         except ValidationError as e:
             report_schema_errors(e, model, self.report, path, origins)
             raise FailedError from None
+        wrong = [(at, expr) for at, expr in late.late_values(found) if at[0] not in unread]
+        for at, expr in wrong:
+            report_at(self.report, origins, "late", late.message(expr), (*path, *at), hint=late.HINT)
+        if wrong:
+            raise FailedError
+        return found
 
     def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:
         """A block, or None for `none`."""
@@ -126,28 +139,39 @@ class _Resolver:
     def _stage(self, index: int) -> Stage:
         path: Path = ("stages", index)
         origins = Origins()
-        tree = self.values.shallow(self.tree["stages"][index], path, self.scope, origins)
+        place = {**self.scope.place, "stage": index}
+        tree = self.values.shallow(self.tree["stages"][index], path, self.scope.with_place(place), origins)
         own = tree.get("let", {}) if isinstance(tree, dict) else {}
-        scope = Scope(own if isinstance(own, dict) else {}, (*path, "let"), self.scope)
+        scope = Scope(own if isinstance(own, dict) else {}, (*path, "let"), self.scope).with_place(place)
         if isinstance(tree, dict):  # `downsample` and `let` have paths or scopes of their own
             apart = {k: tree[k] for k in ("downsample", "let") if k in tree}
             rest = {k: v for k, v in tree.items() if k not in apart}
             tree = {**apart, **self.values.deep(rest, path, scope, origins)}
-        try:
-            stage = StageSpec.model_validate(tree)
-        except ValidationError as e:
-            report_schema_errors(e, StageSpec, self.report, path, origins)
-            raise FailedError from None
+        stage = self._validated(StageSpec, tree, path, origins, unread=("downsample", "let"))
         names = write_out(stage, (*path, "layers"), self.tree.get("blocks", {}), origins, self.report)
-        blocks = {n: self.attempt(self._block, n, scope) for n in dict.fromkeys(names)}
+        scope = scope.with_place({"depth": len(names)})
+        layers = self._layers(names, scope)
         downsample = self._downsample(index, tree, scope)
-        if None in blocks.values():
+        if layers is None:
             raise FailedError
         aggregate = None
         if stage.connect is not None:
             aggregate = PlannedOp(stage.connect.aggregate, (*path, "connect", "aggregate"), origins)
-        layers = tuple((name, blocks[name] or ()) for name in names)
         return Stage(index, stage.dim, layers, downsample, stage.window, stage.connect, aggregate, origins)
+
+    def _layers(self, names: Sequence[str], scope: Scope) -> tuple[tuple[str, tuple[Branch, ...]], ...] | None:
+        """The branches of each layer; layers share those of a block that does not ask which layer it is in."""
+        shared: dict[str, tuple[Branch, ...] | None] = {}
+        layers = []
+        for i, name in enumerate(names):
+            branches = shared.get(name)
+            if name not in shared:
+                self.values.used.discard("layer")
+                branches = self.attempt(self._block, name, scope.with_place({"layer": i}))
+                if branches is None or "layer" not in self.values.used:
+                    shared[name] = branches
+            layers.append((name, branches or ()))
+        return None if None in shared.values() else tuple(layers)
 
     def _downsample(self, index: int, tree: Any, scope: Scope) -> PlannedOp | None:
         if "downsample" in tree:

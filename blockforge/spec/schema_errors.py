@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
-from blockforge.spec.values import BROKEN, Hole, Ref
+from blockforge.spec.values import BROKEN, Expr, Hole, Ref
 from blockforge.spec.yaml.scalars import shorten
 
 _SAID = {
@@ -85,9 +85,10 @@ def report_schema_errors(
 def sentence(found: Any) -> str:
     """`this should be at most 16384, not 99999`."""
     kind, value, context = found["type"], found["input"], found.get("ctx", {})
-    if isinstance(value, Hole | Ref):
+    if isinstance(value, Hole | Ref | Expr):
+        what = "hole" if isinstance(value, Hole) else "reference" if isinstance(value, Ref) else "expression"
         law = f"this should be {_SAID[kind].format(**context)}" if kind in _SAID else "a value must be written here"
-        return f"{law}, not {shown(value)}: {'no hole' if isinstance(value, Hole) else 'no reference'} may stand here"
+        return f"{law}, not {shown(value)}: no {what} may stand here"
     if value is None and kind != "empty":
         return f"there is no value here; it should be {_SAID[kind]}" if kind in _SAID else "there is no value here"
     if kind in ("too_short", "too_long"):
@@ -112,6 +113,8 @@ def shown(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Expr):
+        return shorten(value.text)
     if isinstance(value, Hole | Ref):
         return f"the hole ${value.kind}" if isinstance(value, Hole) else str(value)
     return f"'{shorten(value)}'" if isinstance(value, str) else str(value)[:60]

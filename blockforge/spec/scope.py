@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from blockforge.errors import Path, Report, did_you_mean, format_path
-from blockforge.spec.reporting import NOWHERE, Origins, report_at
-from blockforge.spec.values import Hole, Ref
+from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
+from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
+from blockforge.spec.values import LATE, Expr, Hole, Ref
 
 Ask = Callable[[Hole], Any]
 """Gives a value for a hole: a label of a choice, or a number in its range."""
@@ -15,6 +17,12 @@ Ask = Callable[[Hole], Any]
 MAX_NESTING = 100
 MAX_VALUES = 100_000
 """Written out, in one spec: a few lines of `let` can double a value with every line."""
+_KNOWN = {
+    "layer": "blocks, where a layer uses them", "depth": "stages, behind their dim, depth and layers",
+    "stage": "stages and what they use", "classes": "stages, skips, stage_norm and head, and what they use",
+    **dict.fromkeys(LATE, "ops"),
+}  # fmt: skip
+"""Names of places, and where they have values."""
 
 
 class FailedError(Exception):
@@ -22,10 +30,17 @@ class FailedError(Exception):
 
 
 class Scope:
-    """Names that `let` gives: a stage's own before the spec's."""
+    """Names that `let` gives: a stage's own before the spec's; behind them those of the place, as far as they are
+    known."""
 
-    def __init__(self, own: Mapping[str, Any], path: Path, outer: Scope | None = None) -> None:
-        self.own, self.path, self.outer = own, path, outer
+    def __init__(
+        self, own: Mapping[str, Any], path: Path, outer: Scope | None = None, place: Mapping[str, Any] | None = None
+    ) -> None:
+        self.own, self.path, self.outer, self.place = own, path, outer, place or {}
+
+    def with_place(self, place: Mapping[str, Any]) -> Scope:
+        """The same names at a place: `{"layer": 3, "depth": 12, "stage": 2}`."""
+        return Scope(self.own, self.path, self.outer, {**self.place, **place})
 
     def find(self, name: str) -> tuple[Any, Path] | None:
         """The value of a name and where it is given."""
@@ -38,18 +53,27 @@ class Scope:
 
 
 class Values:
-    """Replaces references and holes. Each hole is asked for once; `answers` keeps what it got."""
+    """Replaces references, expressions and holes. Each hole is asked for once; `answers` keeps what it got.
+
+    An expression with a name that only the maps give stays one, of that name alone.
+
+    Attributes:
+        used: names of places that were asked for.
+    """
 
     def __init__(self, report: Report, ask: Ask | None) -> None:
         self.report, self.ask = report, ask
         self.answers: dict[str, Any] = {}
         self.trail: list[Path] = []
+        self.used: set[str] = set()
         self.nesting, self.room = 0, MAX_VALUES
 
     def deep(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
-        """`value` with all references and holes in it replaced. Raises: FailedError."""
+        """`value` with all references, expressions and holes in it replaced. Raises: FailedError."""
         if isinstance(value, Ref | Hole):
             return self._from_elsewhere(value, path, scope, origins, self.deep)
+        if isinstance(value, Expr):
+            return self._computed(value, path, scope, origins)
         if not isinstance(value, dict | list):
             return value
         self.room -= len(value)
@@ -64,14 +88,50 @@ class Values:
             self.nesting -= 1
 
     def shallow(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
-        """`value` itself replaced if it is a reference or a hole; what lies in it stays as it is."""
+        """`value` itself replaced if it is a reference, an expression or a hole; what lies in it stays as it is."""
         if isinstance(value, Ref | Hole):
             return self._from_elsewhere(value, path, scope, origins, self.shallow)
+        if isinstance(value, Expr):
+            return self._computed(value, path, scope, origins)
         return value
+
+    def _computed(self, expr: Expr, path: Path, scope: Scope, origins: Origins) -> Any:
+        """The value of an expression, or an expression of the late names in it. A name is looked up where it counts."""
+        known: dict[str, Any] = {}
+
+        def look_up(name: str) -> Any:
+            if name not in known:
+                known[name] = self.deep(Ref(name, expr.written), path, scope, Origins())
+            return known[name]
+
+        try:
+            found = expr.fold(look_up)
+        except ExpressionError as e:
+            within = functools.partial(inside, text=expr.text, column=e.column, length=e.length)
+            hint = None if e.hint == EXAMPLE else e.hint
+            report_at(self.report, NOWHERE, "expression", str(e), expr.written, hint=hint, within=within)
+            raise FailedError from None
+        except RecursionError:
+            self._too_much(path)
+        origins.add(path, expr.written)
+        origins.computed.add(path)
+        return found
+
+    def _of_place(self, ref: Ref, scope: Scope) -> Any:
+        """What a place gives for a name that no `let` does."""
+        self.used.add(ref.name)
+        if ref.name in LATE:
+            return Expr.of_name(ref.name, ref.written)
+        if ref.name in scope.place:
+            return scope.place[ref.name]
+        hint = f"{ref.name} is known inside {_KNOWN[ref.name]}"
+        self._fail("unknown-name", f"${ref.name} has no value here, and no let gives one", ref.written, hint)
 
     def _from_elsewhere(
         self, value: Ref | Hole, path: Path, scope: Scope, origins: Origins, go_on: Callable[..., Any]
     ) -> Any:
+        if isinstance(value, Ref) and value.name in _KNOWN and scope.find(value.name) is None:
+            return self._of_place(value, scope)
         given, at = self._reference(value, scope) if isinstance(value, Ref) else self._fill(value)
         if len(self.trail) >= MAX_NESTING:
             self._too_much(path)
@@ -86,6 +146,7 @@ class Values:
         origins.add(path, at, below if isinstance(value, Ref) else None)
         if isinstance(value, Hole):
             origins.table.update(below.table)
+            origins.computed |= below.computed
         return found
 
     def _reference(self, ref: Ref, scope: Scope) -> tuple[Any, Path]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from blockforge.spec.fields import Dim, Name, Open, OrNone
-from blockforge.spec.values import Hole, Ref
+from blockforge.spec.values import Expr, Hole, Ref
 
 Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head", "part", "join"]
 """What a block does in a network."""
@@ -34,7 +34,7 @@ class OpSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"op": value} if isinstance(value, str | Ref | Hole) else value
+        return {"op": value} if isinstance(value, str | Ref | Expr | Hole) else value
 
     @property
     def params(self) -> dict[str, Any]:

@@ -1,16 +1,27 @@
-"""The two things that may stand in place of any value: a reference `$name` and a hole `{$choice: [...]}`.
+"""What may stand in place of any value: a reference `$name`, an expression `$(2 * name)`, a hole `{$choice: [...]}`.
 
-`lift` makes both from a document's plain tree; everything behind it works on lifted trees.
+`lift` makes them from a document's plain tree; everything behind it works on lifted trees.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from blockforge.errors import Path
+from blockforge.spec.expressions.evaluation import evaluate
+from blockforge.spec.expressions.folding import LateError, fold
+from blockforge.spec.expressions.parser import parse_value
+from blockforge.spec.expressions.text import text_of
+from blockforge.spec.expressions.tree import ExpressionError, LookUp, Node, names
 
 HoleKind = Literal["choice", "int", "float", "log"]
+EARLY = ("layer", "depth", "stage", "classes")
+"""Names of a place that the spec itself gives: layers and stages count from 0, `depth` is the stage's."""
+LATE = ("in", "out", "height", "width")
+"""Names of a place that only the maps give: what is read there, and the width that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,83 @@ class Ref:
 
     def __str__(self) -> str:
         return f"${self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """`$(2 * w)`: a value that is computed from names. Two are equal if they compute the same in the same way.
+
+    Attributes:
+        key: the expression written out in the one way that all equal ones share; lists and mappings in it as JSON.
+        text: as it is written.
+        node: what `text` says; once a spec is resolved, with the values of early names in place of them.
+        written: where it stands in the document.
+    """
+
+    key: str
+    text: str = field(compare=False)
+    node: Node = field(compare=False, repr=False)
+    written: Path = field(default=(), compare=False)
+
+    @classmethod
+    def read(cls, text: str, written: Path = ()) -> Expr:
+        """From its text, `$(...)`. Raises: ExpressionError, with the column in `text`."""
+        node = parse_value("  " + text[2:-1])
+        return cls(f"$({text_of(node)})", text, node, written)
+
+    @classmethod
+    def of_name(cls, name: str, written: Path = ()) -> Expr:
+        """What `$name` is: `$(name)`."""
+        return cls(f"$({name})", f"${name}", Node("name", 0, len(name) + 1, (), (name,)), written)
+
+    def __str__(self) -> str:
+        return self.key
+
+    def names(self) -> frozenset[str]:
+        """The names that its value depends on."""
+        return frozenset(node.value[0] for node in names(self.node))
+
+    def evaluate(self, look_up: Callable[[str], Any]) -> Any:
+        """The value, as a spec's tree holds it: `none` is the text `none`, a whole number an int.
+
+        Args:
+            look_up: a name's value: number, bool, text, list, None, or anything that is only compared and passed on.
+        Raises: ExpressionError, with `column` and `length` in `text`; what `look_up` raises.
+        """
+        return _result(self.node, evaluate(self.node, _by_name(look_up)))
+
+    def fold(self, look_up: Callable[[str], Any]) -> Any:
+        """The value, or an expression of what is left where `look_up` gives expressions for names.
+
+        Raises: as `evaluate`.
+        """
+
+        def find(name: str) -> Any:
+            if isinstance(value := look_up(name), Expr):
+                raise LateError(value.node)
+            return value
+
+        node = fold(self.node, _by_name(find))
+        if node.kind == "constant":
+            return _result(self.node, node.value)
+        return Expr(f"$({text_of(node)})", self.text, node, self.written)
+
+
+def _by_name(look_up: Callable[[str], Any]) -> LookUp:
+    def find(path: Path) -> Any:
+        value = look_up(str(path[0]))
+        return "none" if value is None else value
+
+    return find
+
+
+def _result(node: Node, value: Any) -> Any:
+    """What an expression gives: whole numbers as such, and none that a spec cannot hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not math.isfinite(value) or not -(2**63) <= value < 2**63:
+        raise ExpressionError("this number is too large", node.column, node.length)
+    return int(value) if value == int(value) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +175,8 @@ def plain(value: Any) -> Any:
     """The tree that `lift` would turn into `value`."""
     if isinstance(value, Ref):
         return str(value)
+    if isinstance(value, Expr):
+        return value.text
     if isinstance(value, Hole):
         return value.tree()
     if isinstance(value, dict):

@@ -12,10 +12,12 @@ from blockforge.blocks.base import AnyOp, Kind, Mixer
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.plugins import hint_in_comment
+from blockforge.spec import late
 from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import report_at
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.values import Expr, all_values
 
 _O = TypeVar("_O", bound=AnyOp)
 
@@ -36,7 +38,7 @@ class Maker:
     def check_all(self, plan: Plan) -> None:
         """Make every block of the plan and report what is wrong with it."""
         for op, kinds in _planned(plan):
-            if id(op) in self.ops:
+            if id(op) in self.ops or self._has_late_values(op):
                 continue
             try:
                 self.ops[id(op)] = registry.make(op.spec.op, op.spec.params, *kinds)
@@ -45,6 +47,13 @@ class Maker:
             except OpError as e:
                 place = (*op.path, "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+
+    def _has_late_values(self, op: PlannedOp) -> bool:
+        """Report the parameters that depend on the map, which a block written in Python takes no account of."""
+        found = [(name, v) for name, value in op.spec.params.items() for v in all_values(value) if isinstance(v, Expr)]
+        for name, expr in found:
+            report_at(self.report, op.origins, "late", late.message(expr), (*op.path, name), hint=late.HINT)
+        return bool(found)
 
     def _hint(self, error: OpError, path: Path) -> str | None:
         """An error's hint; of a block or a rule that is not known, what the file says of it comes first."""
@@ -60,7 +69,7 @@ class Maker:
         try:
             rule = make_rule(name, stage.connect.model_extra or {})
             found = rule.sources(len(stage.layers), stage.index == 0)
-            self._check_fed(stage, dict(stage.layers[i] for i in found))
+            self._check_fed(stage, [stage.layers[i] for i in found])
             return found
         except RuleError as errors:
             for where, e in errors.errors:
@@ -86,8 +95,8 @@ class Maker:
             place = (*op.path, *path, "op") if e.param == "op" else (*op.path, *path)
             report_at(self.report, op.origins, e.code, str(e), place, hint=hint, on_key=unknown)
 
-    def _check_fed(self, stage: Stage, receivers: dict[str, tuple[Branch, ...]]) -> None:
-        for name, branches in receivers.items():
+    def _check_fed(self, stage: Stage, receivers: list[tuple[str, tuple[Branch, ...]]]) -> None:
+        for name, branches in receivers:
             made = [self.ops.get(id(b.op)) for b in branches]
             if None not in made and not any(isinstance(op, Mixer) for op in made):
                 text = f"block '{name}' has no mixer for the aggregator to feed"
@@ -101,7 +110,7 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
     for stage in plan.stages:
         if stage.downsample is not None:
             yield stage.downsample, ("downsample",)
-        for branches in dict(stage.layers).values():
+        for branches in {id(branches): branches for _, branches in stage.layers}.values():
             for branch in branches:
                 yield branch.op, ("mixer", "ffn")
                 if branch.norm is not None:

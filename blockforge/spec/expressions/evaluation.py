@@ -9,12 +9,31 @@ from typing import Any
 
 from blockforge.spec.expressions.tree import ExpressionError, LookUp, Node
 
+
+def _up(value: float, step: float) -> int:
+    return math.ceil(value / step) * _whole_step(step)
+
+
+def _near(value: float, step: float) -> int:
+    """The nearest multiple, never below 90% of the value nor below one step: as MobileNet rounds its widths
+    (https://arxiv.org/abs/1905.02244)."""
+    nearest = max(_whole_step(step), math.floor((value + step / 2) / step) * int(step))
+    return nearest + int(step) if nearest < 0.9 * value else nearest
+
+
+def _whole_step(step: float) -> int:
+    if step < 1 or step != int(step):
+        raise ArithmeticError
+    return int(step)
+
+
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv,
     "%": operator.mod, "negative": operator.neg, "min": min, "max": max, "abs": abs,
+    "floor": math.floor, "ceil": math.ceil, "round": round, "up": _up, "near": _near,
 }  # fmt: skip
 """What numbers may be joined by, or put into."""
 
@@ -29,7 +48,11 @@ def evaluate(node: Node, look_up: LookUp) -> Any:
     if node.kind in ("and", "or"):
         return _first(parts, look_up, stop_at=node.kind == "or")
     if node.kind == "not":
-        return not evaluate(parts[0], look_up)
+        return not truth(evaluate(parts[0], look_up))
+    if node.kind == "if":
+        return evaluate(parts[1 if truth(evaluate(parts[0], look_up)) else 2], look_up)
+    if node.kind == "index":
+        return _item(node, evaluate(parts[0], look_up), evaluate(parts[1], look_up))
     if node.kind == "compare":
         return all(_holds(sign, parts[i], parts[i + 1], look_up) for i, sign in enumerate(node.value))
     sign, numbers = "-" if node.kind == "negative" else node.kind, []
@@ -39,8 +62,9 @@ def evaluate(node: Node, look_up: LookUp) -> Any:
         numbers.append(value)
     try:
         return _ARITHMETIC[node.kind](*numbers)
-    except ArithmeticError:
-        text = f"{f' {sign} '.join(map(_shown, numbers))} has no value"
+    except (ArithmeticError, ValueError):  # the latter: to round what is not a number
+        called = f"{sign}({', '.join(map(_shown, numbers))})" if sign.isalpha() else ""
+        text = f"{called or f' {sign} '.join(map(_shown, numbers))} has no value"
         raise ExpressionError(text, node.column, node.length) from None
 
 
@@ -69,7 +93,21 @@ def failing(node: Node, look_up: LookUp) -> Node:
 
 
 def _first(parts: tuple[Node, ...], look_up: LookUp, stop_at: bool) -> bool:
-    return next((stop_at for part in parts if bool(evaluate(part, look_up)) is stop_at), not stop_at)
+    return next((stop_at for part in parts if truth(evaluate(part, look_up)) is stop_at), not stop_at)
+
+
+def truth(value: Any) -> bool:
+    """Whether a value counts as true; `none` does not."""
+    return value != "none" and bool(value)
+
+
+def _item(node: Node, values: Any, index: Any) -> Any:
+    if not isinstance(values, list | tuple):
+        raise ExpressionError(f"{_said(values)} is no list, which [ ] needs", node.column, node.length)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(values):
+        text = f"there is no item {_said(index)} in a list of {len(values)}"
+        raise ExpressionError(text, node.column, node.length, hint=f"items count from 0 to {len(values) - 1}")
+    return values[index]
 
 
 def _holds(sign: str, left: Node, right: Node, look_up: LookUp) -> bool:
@@ -84,9 +122,17 @@ def _holds(sign: str, left: Node, right: Node, look_up: LookUp) -> bool:
 
 def _check_number(value: Any, node: Node, sign: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        shown = f"'{value}'" if isinstance(value, str) else str(value).lower()
         hint = "test for it first, as in: M == 'all' or S <= M"
-        raise ExpressionError(f"{shown} is no number, which {sign} needs", node.column, node.length, hint)
+        raise ExpressionError(f"{_said(value)} is no number, which {sign} needs", node.column, node.length, hint)
+
+
+def _said(value: Any) -> str:
+    """A value in a message."""
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, dict | list | tuple):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return _shown(value).lower()
 
 
 def _shown(number: float) -> str:

@@ -1,8 +1,9 @@
 """Text -> the tree of an expression, by Python's own grammar and without any of its meaning.
 
 Every value in the text (a name, a number, what stands in quotes) is replaced by quoted underscores of its length. What
-is left for Python's parser are signs, brackets and `and`, `or`, `not`: it says what binds to what, at the places of the
-text. So no word means what it means in Python, no number or quote is read by it, and nothing is compiled or run.
+is left for Python's parser are signs, brackets and `and`, `or`, `not`, `if`, `else`: it says what binds to what, at the
+places of the text. So no word means what it means in Python, no number or quote is read by it, and nothing is compiled
+or run.
 """
 
 from __future__ import annotations
@@ -11,24 +12,30 @@ import ast
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from blockforge.errors import parse_path
+from blockforge.errors import format_path, parse_path
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError, Node
 
 MAX_EXPRESSION, MAX_NESTING = 500, 30
 
+CALLS: dict[str, tuple[int, int | None]] = {
+    "min": (2, None), "max": (2, None), "abs": (1, 1), "floor": (1, 1), "ceil": (1, 1), "round": (1, 1),
+    "up": (2, 2), "near": (2, 2),
+}  # fmt: skip
+"""The functions, and how many values each takes: at least, at most."""
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d{1,15}(?:\.\d{1,15})?(?:[eE][+-]?\d{1,2})?)(?![\w.])"
-    r"|(?P<call>(?:min|max|abs)\s*\()"
+    rf"|(?P<call>(?:{'|'.join(CALLS)})\s*\()"
     r"|(?P<name>\$?[A-Za-z_]\w*(?:\.\w+|\[\d{1,6}\])*)"
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
-    r"|(?P<sign>==|!=|<=|>=|//|[<>+\-*/%(),]))",
+    r"|(?P<sign>==|!=|<=|>=|//|[<>+\-*/%(),[\]]))",
     re.ASCII,
 )
 _CONSTANTS = {"true": True, "false": False, "none": "none"}
-_WORDS = ("and", "or", "not")
-_BEFORE_NOT = ("", "(", "and", "or", "not")
+_WORDS = ("and", "or", "not", "if", "else")
+_BEFORE_NOT = ("", "(", "[", "and", "or", "not", "if", "else")
 _INSTEAD = {"=": "== compares", "&": "write and", "|": "write or", "!": "write not"}
 _KINDS: dict[type[ast.AST], str] = {
     ast.And: "and", ast.Or: "or", ast.Not: "not", ast.USub: "negative",
@@ -50,7 +57,7 @@ class _Token(NamedTuple):
 def parse(text: str) -> Node:
     """An expression read. Raises: ExpressionError that points at what has no place in it."""
     if len(text) > MAX_EXPRESSION:
-        raise ExpressionError(f"a relation has at most {MAX_EXPRESSION} characters")
+        raise ExpressionError(f"an expression has at most {MAX_EXPRESSION} characters")
     tokens = _tokens(text)
     _check_order(text, tokens)
     python = [" "] * len(text)
@@ -58,6 +65,26 @@ def parse(text: str) -> Node:
         python[token.start : token.end] = _as_python(token)
     tree = ast.parse(f"({''.join(python)})", mode="eval")
     return _Reader(tokens).node(tree.body)
+
+
+@functools.lru_cache(1024)
+def parse_value(text: str) -> Node:
+    """As `parse`, of what stands in `$(...)`: a name is one of `let` or of its place, never a path of the spec."""
+    return _named(parse(text))
+
+
+def _named(node: Node) -> Node:
+    """`sizes[0]`, which `parse` takes for a path, as an item of what `sizes` stands for."""
+    if node.kind != "name":
+        return replace(node, parts=tuple(map(_named, node.parts)))
+    name, *rest = node.value
+    if not all(isinstance(part, int) for part in rest):
+        text = f"'{format_path(node.value)}' is a path; names stand here, of let and of the place"
+        raise ExpressionError(text, node.column, node.length)
+    found = replace(node, value=(name,))
+    for index in rest:
+        found = replace(node, kind="index", value=None, parts=(found, replace(node, kind="constant", value=index)))
+    return found
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -81,17 +108,9 @@ def _check_order(text: str, tokens: Sequence[_Token]) -> None:
     before, after_value = "", False
     for token in tokens:
         if after_value:
-            if token.text == ")" and opened:
-                opened.pop()
-            elif _joins(token, opened):
-                after_value = False
-            else:
-                closed = not opened or token.text == ","
-                raise _misplaced(token, "has no place here") if closed else _never_closed(opened[-1])
+            after_value = _check_after_value(token, opened)
         elif token.text.endswith("("):
-            opened.append(token)
-            if len(opened) >= MAX_NESTING:
-                raise ExpressionError(f"parentheses nest at most {MAX_NESTING} deep", token.end)
+            _open(token, opened)
         elif token.kind in ("number", "name", "text"):
             after_value = True
         elif token.text != "-" and not (token.text == "not" and before in _BEFORE_NOT):
@@ -103,11 +122,36 @@ def _check_order(text: str, tokens: Sequence[_Token]) -> None:
         raise _never_closed(opened[-1])
 
 
-def _joins(token: _Token, opened: Sequence[_Token]) -> bool:
-    """Whether a token may stand between two values."""
+def _check_after_value(token: _Token, opened: list[_Token]) -> bool:
+    """Whether a token behind a value ends one itself; `opened`: brackets, and `if` that still needs its `else`."""
+    last = opened[-1] if opened else None
+    if token.text == "[":
+        _open(token, opened)
+        return False
+    if last and token.text == ("]" if last.text == "[" else "else" if last.text == "if" else ")"):
+        opened.pop()
+        return token.text != "else"
+    if token.text == "if" and not (last and last.text == "if"):
+        opened.append(token)
+        return False
+    if _joins(token, last):
+        return False
+    if last is None or (token.text == "," and last.text != "if"):
+        raise _misplaced(token, "has no place here")
+    raise _never_closed(last)
+
+
+def _open(token: _Token, opened: list[_Token]) -> None:
+    opened.append(token)
+    if len(opened) >= MAX_NESTING:
+        raise ExpressionError(f"parentheses nest at most {MAX_NESTING} deep", token.end)
+
+
+def _joins(token: _Token, last: _Token | None) -> bool:
+    """Whether a token may stand between two values inside the bracket that was opened last."""
     if token.text == ",":
-        return bool(opened) and opened[-1].kind == "call"
-    return token.text in ("and", "or") or (token.kind == "sign" and token.text not in "()")
+        return last is not None and last.kind == "call"
+    return token.text in ("and", "or") or (token.kind == "sign" and token.text not in "()[]")
 
 
 def _misplaced(token: _Token, why: str) -> ExpressionError:
@@ -115,6 +159,9 @@ def _misplaced(token: _Token, why: str) -> ExpressionError:
 
 
 def _never_closed(bracket: _Token) -> ExpressionError:
+    if bracket.text == "if":
+        hint = "as in: 8 if M == 'all' else 4; put brackets around one inside another"
+        return ExpressionError("'if' has no 'else'", bracket.start, 2, hint)
     return ExpressionError(f"'{bracket.text}' is never closed", bracket.start, len(bracket.text))
 
 
@@ -149,6 +196,10 @@ class _Reader:
                 return self.prefixed(tree)
             case ast.Call(_, arguments):
                 return self.call(tree, arguments)
+            case ast.IfExp(test, value, other):
+                return self.placed(tree, "if", self.node(test), self.node(value), self.node(other))
+            case ast.Subscript(value, index):
+                return self.placed(tree, "index", self.node(value), self.node(index))
         token = self.tokens[self.starting[tree.col_offset - 1]]
         if token.kind == "name" and token.text not in _CONSTANTS:
             return self.placed(tree, "name", value=parse_path(token.text.removeprefix("$")))
@@ -172,8 +223,9 @@ class _Reader:
         """`max(a, b)`."""
         name = self.texts[self.starting[tree.col_offset - 1]].removesuffix("(").rstrip()
         node = self.placed(tree, name, *map(self.node, arguments))
-        if (len(arguments) == 1) != (name == "abs"):
-            takes = "one value" if name == "abs" else "two values or more"
+        least, most = CALLS[name]
+        if len(arguments) < least or (most is not None and len(arguments) > most):
+            takes = ("one value" if least == 1 else "two values") + (" or more" if most is None else "")
             raise ExpressionError(f"{name} takes {takes}, not {len(arguments)}", node.column, node.length)
         return node
 

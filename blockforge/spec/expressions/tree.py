@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from blockforge.errors import Path
@@ -31,11 +31,14 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A part of an expression: `kind` is a sign, a word, a function, `compare`, `negative`, `constant` or `name`."""
+    """A part of an expression.
+
+    `kind` is a sign, a word, a function, `compare`, `negative`, `index`, `constant` or `name`.
+    """
 
     kind: str
-    column: int
-    length: int
+    column: int = field(compare=False)
+    length: int = field(compare=False)
     parts: tuple[Node, ...] = ()
     value: Any = None
     """Of a constant; of a name its path; of a comparison its signs."""

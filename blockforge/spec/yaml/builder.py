@@ -11,7 +11,7 @@ from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source
 from blockforge.spec.yaml import events
 from blockforge.spec.yaml.events import Mark, mark_at
 from blockforge.spec.yaml.scalars import Scalar, ScalarError, resolve, shorten
-from blockforge.spec.yaml.syntax_errors import explain, question_mark, quoted, span, special_start, tag
+from blockforge.spec.yaml.syntax_errors import cut_expression, explain, question_mark, quoted, span, special_start, tag
 from blockforge.spec.yaml.tree import Anchor, Frame, Key, Tree, stop
 
 MAX_SCALAR = 10_000
@@ -231,6 +231,9 @@ class TreeBuilder:
         return span(self.source, mark, mark)
 
     def _no_value(self, key: str, path: Path, loc: Loc) -> None:
+        if cut := cut_expression(self.source, loc.line - 1, loc.column - 1, path[:-1]):
+            self.report.found.append(cut)
+            self.report.close()
         glued = f"write a space after the colon: {shorten(key.replace(':', ': ', 1))}"
         hint = glued if ":" in key else "a mapping is {key: value}, a list is [a, b]"
         self.report.error("yaml", f"the key {quoted(key)} has no value", path, loc=loc, hint=hint)

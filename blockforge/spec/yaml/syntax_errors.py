@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import yaml
 
 from blockforge.errors import Diagnostic, Loc, Path, Source
+from blockforge.spec.expressions.brackets import closing
 from blockforge.spec.yaml.events import Mark
 from blockforge.spec.yaml.scalars import shorten
 
@@ -68,6 +69,20 @@ def missing_space(source: Source, line: int, column: int, text: str) -> Diagnost
     loc = Loc(source, line + 1, column + 1, len(text))
     hint = f"write {shorten(key)}: {shorten(value)}" if value else "write a space after it"
     return Diagnostic("yaml", "a space is missing after ':'", loc=loc, hint=hint)
+
+
+def cut_expression(source: Source, line: int, column: int, path: Path = ()) -> Diagnostic | None:
+    """For an expression in the line that YAML takes to end at `column`, because of a comma or a bracket inside."""
+    text = source.lines[line] if line < len(source.lines) else ""
+    start = text.rfind("$(", 0, column)
+    end = closing(text[start:]) if start >= 0 else None
+    if end is None or start + end < column:
+        return None
+    whole = text[start : start + end + 1]
+    quote = "'" if '"' in whole else '"'
+    message = "inside { } and [ ], an expression with commas or brackets needs quotes"
+    loc, hint = Loc(source, line + 1, start + 1, len(whole)), f"write {quote}{shorten(whole)}{quote}"
+    return Diagnostic("expression", message, path, loc, hint)
 
 
 def bad_escape(source: Source, line: int, column: int) -> Diagnostic:
@@ -159,6 +174,8 @@ def _flow(kind: str, opening: str, closing: str) -> tuple[str, Callable[[_Mistak
             return m.at(m.context, f"this '{opening}' is never closed", f"close it with '{closing}'")
         if (column := _special_before(m)) is not None:
             return special_start(m.source, m.problem.line, column)
+        if cut := cut_expression(m.source, m.problem.line, m.problem.column):
+            return cut
         related = ((f"the '{opening}' stands here", m.loc(m.context)),)
         hint = f"close the '{opening}', or put a comma between its items"
         return Diagnostic("yaml", f"expected ',' or '{closing}'", (), m.loc(m.problem), hint, related=related)
