@@ -8,7 +8,7 @@ from typing import Any
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import patterns
 from blockforge.spec.model import Spec
-from blockforge.spec.values import Expr, Hole, Ref, all_values, plain
+from blockforge.spec.values import Expr, Hole, Ref, all_values, names_in, plain
 from blockforge.spec.yaml.loader import Document
 
 
@@ -104,8 +104,7 @@ def _drop_unused_names(tree: dict[str, Any]) -> None:
 
     while todo:
         for value in all_values(todo.pop()):
-            names = value.names() if isinstance(value, Expr) else {value.name} if isinstance(value, Ref) else set()
-            for name in names - used:
+            for name in names_in(value) - used:
                 used.add(name)
                 todo.extend(given.get(name, []))
     for owner in owners:

@@ -110,6 +110,8 @@ def _descend(tree: Any, path: Path, report: Report, loc: Loc) -> Any:
         tree = tree[part]
         if isinstance(tree, str):
             at, rest = ".".join(map(str, here)), ".".join(map(str, path[depth + 1 :]))
+            if tree.startswith("$("):
+                return refuse(f"{at} is {tree}, which is computed", f"set {at} itself")
             return refuse(f"{at} is {tree}, which let gives", f"set let.{tree[1:]}.{rest}, or {at} itself")
     return None
 

@@ -200,3 +200,8 @@ def all_values(tree: Any) -> list[Any]:
 def same(a: Any, b: Any) -> bool:
     """Equal, and not merely as True equals 1."""
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def names_in(value: Any) -> frozenset[str]:
+    """The names that a value itself looks up, what lies in it aside."""
+    return value.names() if isinstance(value, Expr) else frozenset([value.name] if isinstance(value, Ref) else ())

@@ -16,10 +16,21 @@ from pydantic import ValidationError
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.connect import Feeds, make_rule
 from blockforge.errors import OpError, SearchError, SpecError
-from blockforge.search.space.matching import Bindings, Lets, Part, block, branch, fills, in_turn, match, options
+from blockforge.search.space.matching import (
+    Bindings,
+    Lets,
+    Part,
+    block,
+    branch,
+    fills,
+    in_turn,
+    match,
+    options,
+    within_stage,
+)
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
 from blockforge.spec.plan import Stage
-from blockforge.spec.values import plain
+from blockforge.spec.values import all_values, names_in, plain
 
 RECIPE = ("input", "num_classes", "drop_path")
 """What a spec takes from the space that it is looked for in: image, classes and drop path are not structure."""
@@ -102,7 +113,7 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
     def part(of: Callable[[dict[str, Any], Lets, Bindings], Iterator[Bindings]]) -> Part:
         def run(known: Bindings) -> Iterator[Bindings]:
             for own, bindings in options(value, lets, known):
-                yield from of(own, (own.get("let", {}), *lets), bindings)
+                yield from of(own, within_stage(own, stage.index, lets), bindings)
 
         return run
 
@@ -122,14 +133,17 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
 
 def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """Patterns that give layers whose blocks match, whatever they are called."""
+    by_layer = any("layer" in names_in(value) for value in all_values(tree))
     for pattern, bindings in options(value, lets, known):
         try:
             names = patterns.expand(pattern, len(stage.layers))
         except patterns.PatternError:
             continue
-        wanted = {(ours, id(branches)): branches for ours, (_, branches) in zip(names, stage.layers, strict=True)}
+        pairs = enumerate(zip(names, stage.layers, strict=True))
+        wanted = {(ours, id(branches), i if by_layer else 0): branches for i, (ours, (_, branches)) in pairs}
         parts: list[Part] = [
-            functools.partial(_layer, tree, ours, branches, lets) for (ours, _), branches in wanted.items()
+            functools.partial(_layer, tree, ours, branches, (*lets, {"layer": i}))
+            for (ours, _, i), branches in wanted.items()
         ]
         yield from in_turn(parts, bindings)
 

@@ -6,15 +6,17 @@ Every function gives the bindings (hole name -> answer) that extend given ones; 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.errors import OpError
 from blockforge.spec import Hole
+from blockforge.spec.expressions.tree import ExpressionError
 from blockforge.spec.model import BranchKeys, BranchSpec, ScaleSpec
 from blockforge.spec.plan import Branch, PlannedOp
-from blockforge.spec.values import Ref, same
+from blockforge.spec.values import Expr, Ref, same
 
 Bindings = Mapping[str, Any]
 Lets = tuple[Mapping[str, Any], ...]
@@ -33,12 +35,31 @@ def options(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bind
         given = next((let[value.name] for let in lets if value.name in let), None)
         if given is not None:
             yield from options(given, lets, known)
+    elif isinstance(value, Expr):
+        yield from itertools.islice(_computed(value, lets, known, {}), _MAX_FILLS)
     elif isinstance(value, Hole) and value.kind == "choice":
         for label, option in zip(value.labels, value.options, strict=True):
             if value.name not in known or same(known[value.name], label):
                 yield from options(option, lets, {**known, value.name: label})
     else:
         yield value, known
+
+
+def _computed(expr: Expr, lets: Lets, known: Bindings, values: dict[str, Any]) -> Iterator[tuple[Any, Bindings]]:
+    """What an expression gives for all values of the names that it looks up; `values`: those that are chosen."""
+    try:
+        yield expr.evaluate(values.__getitem__), known
+    except ExpressionError:
+        return
+    except KeyError as missing:
+        name = str(missing.args[0])
+        for value, bindings in _fills(Ref(name), lets, known):
+            yield from _computed(expr, lets, bindings, {**values, name: value})
+
+
+def within_stage(own: Mapping[str, Any], index: int, lets: Lets) -> Lets:
+    """Names within reach in a stage: its own, those around it, and the place's."""
+    return (own.get("let", {}), *lets, {"stage": index, "depth": own["depth"]})
 
 
 def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:

@@ -15,10 +15,10 @@ from typing import Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError, SpecError
 from blockforge.search.space.load import number_of_values
-from blockforge.search.space.matching import Lets, fills, options
+from blockforge.search.space.matching import Lets, fills, options, within_stage
 from blockforge.spec import Hole, Spec, holes, patterns
 from blockforge.spec.model import Basics
-from blockforge.spec.values import Ref, all_values
+from blockforge.spec.values import Expr, Ref, all_values
 
 MAX_ENUMERATED = 20_000
 _ASKED = object()
@@ -120,7 +120,7 @@ class _Counter:
     def _stage(self, index: int) -> Ways:
         total: Ways = {}
         for own, known in options(self.tree["stages"][index], self.lets, {}):
-            lets: Lets = (own.get("let", {}), *self.lets)
+            lets = within_stage(own, index, self.lets)
             ways = {_key(known): 1}
             for said in ("dim", "window", "connect"):
                 if said in own:
@@ -179,6 +179,8 @@ class _Counter:
         if isinstance(value, Ref):
             given = next((let[value.name] for let in lets if value.name in let), None)
             return self.value(given, lets)
+        if isinstance(value, Expr):
+            return _join_all(self.value(Ref(name), lets) for name in sorted(value.names()))
         if isinstance(value, Hole):
             if _is_flat(value):
                 return {frozenset([(value.name, _ASKED)]): 1}
@@ -207,7 +209,7 @@ class _Counter:
 
 
 def _is_flat(hole: Hole) -> bool:
-    return not any(isinstance(value, Hole | Ref) for option in hole.options for value in all_values(option))
+    return not any(isinstance(value, Hole | Ref | Expr) for option in hole.options for value in all_values(option))
 
 
 def _key(bindings: Mapping[str, Any]) -> Key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from blockforge.spec.expressions.evaluation import evaluate, truth
-from blockforge.spec.expressions.tree import ExpressionError, LookUp, Node
+from blockforge.spec.expressions.tree import ExpressionError, LookUp, Node, count
 
 MAX_NODES = 500
 """Of one expression, once names that stand for expressions are written out: a few lines of `let` can double it each."""
@@ -27,7 +27,7 @@ def fold(node: Node, look_up: LookUp) -> Node:
     Raises: ExpressionError.
     """
     folded = _fold(node, look_up)
-    if _size(folded) > MAX_NODES:
+    if count(folded) > MAX_NODES:
         raise ExpressionError(f"written out, this has more than {MAX_NODES} parts", node.column, node.length)
     return folded
 
@@ -49,7 +49,3 @@ def _moved(node: Node, to: Node) -> Node:
     """`node`, for messages, at the place of the name that stands for it."""
     parts = tuple(_moved(part, to) for part in node.parts)
     return replace(node, column=to.column, length=to.length, parts=parts)
-
-
-def _size(node: Node) -> int:
-    return 1 + sum(map(_size, node.parts))

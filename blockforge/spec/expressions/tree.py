@@ -52,3 +52,8 @@ def names(node: Node) -> Iterator[Node]:
         if part.kind == "name":
             yield part
         todo += reversed(part.parts)
+
+
+def count(node: Node) -> int:
+    """Of how many parts an expression is made, itself included."""
+    return 1 + sum(map(count, node.parts))

@@ -141,7 +141,9 @@ class Backtracking:
         return scalar(_chosen(self.constraints.holes[name], answer))
 
     def _all_values(self, path: Path) -> list[Any]:
-        """All that a name may still stand for; empty: nothing."""
+        """All that a name may still stand for; empty: nothing. Raises: UnknownError."""
+        if path in self.constraints.computed:
+            raise UnknownError
 
         def options(hole: Hole) -> list[Any]:
             if hole.name in self.open:

@@ -12,6 +12,7 @@ from blockforge.spec.expressions.tree import Node, names
 from blockforge.spec.holes import holes
 from blockforge.spec.model import Spec
 from blockforge.spec.relations.lookup import all_at, every_option
+from blockforge.spec.relations.writing_out import written_out
 from blockforge.spec.values import Hole
 
 
@@ -36,12 +37,14 @@ class Constraints:
         tree: the space, lifted.
         holes: every hole of it, by name.
         direct: a name that is a hole's value, whatever else is chosen -> the hole.
+        computed: names that may stand for what an expression gives, which the ends of its names' ranges do not bound.
     """
 
     def __init__(self, space: Spec) -> None:
         self.tree: Mapping[str, Any] = space.lifted
         self.holes = holes(space)
         self.direct: dict[Path, str] = {}
+        self.computed: set[Path] = set()
         self.all = [self._read(text) for text in self.tree.get("require", ())]
 
     def on(self, hole: str) -> bool:
@@ -49,11 +52,11 @@ class Constraints:
         return any(hole in constraint.holes for constraint in self.all)
 
     def _read(self, text: str) -> Constraint:
-        node, depends_on = parse(text), set[str]()
+        node, depends_on = written_out(parse(text), self.tree), set[str]()
         for name in names(node):
             passed = self._passed(name.value)
             depends_on.update(hole.name for hole in passed)
-            if len(passed) == 1 and not any(map(_holds_more, passed[0].options)):
+            if name.value not in self.computed and len(passed) == 1 and not any(map(_holds_more, passed[0].options)):
                 self.direct[name.value] = passed[0].name
         return Constraint(node, frozenset(depends_on), tuple(_equal_sides(node)))
 
@@ -65,7 +68,7 @@ class Constraints:
             passed[hole.name] = hole
             return every_option(hole)
 
-        for _ in all_at(self.tree, path, every):
+        for _ in all_at(self.tree, path, every, computed=lambda expr: self.computed.add(path)):
             pass
         return list(passed.values())
 
