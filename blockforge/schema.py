@@ -152,7 +152,8 @@ class _Writer:
 
     def list(self, written: Schema, schema: Schema, in_block: bool) -> Schema:
         """A list with its items; in a patch also a mapping of its items by index."""
-        item = self.write(schema["items"], in_block)
+        alike = written.pop("prefixItems", None)  # of a list of so many
+        item = self.write(schema["items"] if alike is None else alike[0], in_block)
         written["items"] = self.open(item) if in_block else item
         for bound in ("min", "max"):  # pydantic counts the items of a list in a union as letters
             if f"{bound}Length" in written:

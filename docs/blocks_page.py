@@ -82,7 +82,8 @@ def values(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     if origin is Literal:
         return ", ".join(f"`{a}`" for a in args)
     if origin in (list, tuple):
-        return f"list of ({values(args[0])})"
+        count = "" if Ellipsis in args else f"{len(args)} "
+        return f"list of {count}({values(args[0])})"
     if isinstance(annotation, type) and issubclass(annotation, Norm):
         return "a norm, or `none`"
     if annotation is bool:

@@ -30,7 +30,7 @@ from blockforge.errors import OpError
 from blockforge.spec.slots import Kind as Kind
 
 if TYPE_CHECKING:
-    from blockforge.blocks.part import Join
+    from blockforge.blocks.part import Join, Part
 
 Layout = Literal["NHWC", "NCHW"]
 
@@ -193,6 +193,11 @@ class Mixer(MapOp):
     """Mixes positions. Module: `forward(x_BHWC) -> y_BHWC`."""
 
     kind = "mixer"
+
+    def as_part(self) -> Part | None:
+        """What is a part of a block under this name, where that can do more than a mixer, which keeps its map. The
+        default, None: this mixer."""
+        return None
 
     def fed(self, dim: int) -> tuple[Mixer, int]:
         """How an aggregator feeds this mixer on a map of width `dim`: the mixer that then runs, and the

@@ -32,14 +32,15 @@ def conv(
     read: int | None = None,
     groups: int = 1,
     bias: bool = True,
+    dilation: int = 1,
     alive: int | None = None,
 ) -> Cost:
-    """A 2D convolution that gives `positions` outputs, of a map of `read` positions (default: as many). `alive`: see
-    `Scratch`."""
+    """A 2D convolution that gives `positions` outputs, of a map of `read` positions (default: as many).
+    `dilation`: the larger one of the two sides; `alive`: see `Scratch`."""
     if kernel == (1, 1) and groups == 1 and read in (None, positions):
         return linear(in_chs, out_chs, positions, bias=bias, alive=alive)
     weights = in_chs // groups * out_chs * kernel[0] * kernel[1]
-    dense = ConvScratch(positions if read is None else read, positions, in_chs, out_chs, kernel, alive)
+    dense = ConvScratch(positions if read is None else read, positions, in_chs, out_chs, kernel, alive, dilation > 1)
     scratch = frozenset((dense,) if groups == 1 else ())  # the kernels of groups are small
     return Cost(weights + bias * out_chs, weights * positions, 0, scratch)
 

@@ -48,8 +48,9 @@ class Conv2d(nn.Conv2d):
         out_chs: int,
         kernel_size: int | tuple[int, int],
         *,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] | None = None,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
         init: ConvInit = "fan_out",
@@ -57,7 +58,7 @@ class Conv2d(nn.Conv2d):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         pad = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
         self.init = init
-        super().__init__(in_chs, out_chs, kernel, stride=stride, padding=pad, groups=groups, bias=bias)
+        super().__init__(in_chs, out_chs, kernel, stride, pad, dilation, groups, bias)
 
     def reset_parameters(self) -> None:
         if self.init == "uniform":

@@ -122,6 +122,9 @@ def _candidates(annotation: Any) -> list[Any]:
         return list(get_args(annotation))
     if origin in (Union, types.UnionType):
         return [v for part in get_args(annotation) for v in _candidates(part)]
+    if origin is tuple and Ellipsis not in get_args(annotation):
+        parts = [_candidates(part) for part in get_args(annotation)]
+        return [tuple(of_part[(i + 2 * j) % len(of_part)] for j, of_part in enumerate(parts)) for i in (0, 1)]
     if annotation is types.NoneType:
         return [None, "none"]
     if isinstance(annotation, type) and issubclass(annotation, Op):

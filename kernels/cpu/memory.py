@@ -35,7 +35,7 @@ class LinearScratch:
 
 @dataclass(frozen=True)
 class ConvScratch:
-    """Of a dense convolution of a channels-last map, as `convolutions.conv2d` computes it.
+    """Of a dense convolution of a channels-last map, as `convolutions.conv2d` computes it, or torch if it is dilated.
 
     Attributes:
         read, given: positions of the map and of the result, of one image.
@@ -48,6 +48,7 @@ class ConvScratch:
     out_chs: int
     kernel: tuple[int, int]
     alive: int | None
+    dilated: bool = False
 
     @property
     def weights_of_one(self) -> int:
@@ -59,7 +60,7 @@ class ConvScratch:
             read = images * self.given * self.in_chs
             return BYTES * (read + self._reordered(images, self.out_chs, read))
         read = images * self.read * self.in_chs
-        if is_outweighed(read, self.weights_of_one * self.out_chs):
+        if not self.dilated and is_outweighed(read, self.weights_of_one * self.out_chs):
             return BYTES * self._by_channel_blocks(images, read)
         by_torch = (
             self.weights_of_one * self.out_chs if self.in_chs > 1 else 0

@@ -1,0 +1,1 @@
+"""Parts: the pieces that blocks are made of."""

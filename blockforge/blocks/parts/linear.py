@@ -1,0 +1,38 @@
+"""A linear layer at each position."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Op, Shape
+from blockforge.blocks.layers import Linear
+from blockforge.blocks.part import Part
+from blockforge.blocks.registry import part
+
+
+@part("linear")
+class LinearPart(Part):
+    """A linear layer at each position. It gives the width that it is asked for, else the one that it reads.
+
+    Shape: x_BHWC -> y_BHWD.
+    Cost: C * D multiply-adds a position.
+    """
+
+    bias: bool | None = None
+    """Whether there is a bias; absent: yes, but directly before a norm that needs none."""
+
+    def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
+        return LinearPart(bias=self.bias is not False)
+
+    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
+        return shape._replace(dim=dim or shape.dim)
+
+    def cost(self, shape: Shape, dim: int | None) -> Cost:
+        return primitives.linear(shape.dim, dim or shape.dim, shape.positions, bias=self.bias is not False)
+
+    def workspace(self, shape: Shape, dim: int | None) -> int:
+        return self.out_shape(shape, dim).elements
+
+    def build(self, shape: Shape, dim: int | None) -> nn.Module:
+        return Linear(shape.dim, dim or shape.dim, bias=self.bias is not False)

@@ -1,0 +1,192 @@
+"""The parts of blocks against torch's own words, beside the laws that hold for every block."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Shape
+from blockforge.blocks.layers import DWConv
+from blockforge.blocks.part import Part
+from blockforge.blocks.parts.dwconv import DepthwisePart
+from blockforge.blocks.parts.linear import LinearPart
+from blockforge.errors import OpError
+from blockforge.testing import CHECKS, accepts, build_on_maps, example_inputs, example_places, variants
+
+MAP = Shape(11, 8, 12)
+
+
+def made(name: str, **params: Any) -> Part:
+    op = registry.make(name, params, "part")
+    assert isinstance(op, Part)
+    return op
+
+
+def ran(op: Part, shape: Shape = MAP, dim: int | None = None) -> tuple[Tensor, Tensor, Any]:
+    """Its input and its result as x_BCHW, and its module."""
+    op.check(shape, dim)
+    module = build_on_maps(op, shape, dim).eval()
+    (x,) = example_inputs("part", shape, dim)
+    with torch.no_grad():
+        y = module(x)
+    assert tuple(y.shape[1:]) == op.out_shape(shape, dim)
+    return x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2), module
+
+
+def _padded_as_tensorflow(x: Tensor, kernel: int, stride: int, dilation: int = 1, value: float = 0.0) -> Tensor:
+    pads: list[int] = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value)
+
+
+# --- sliding kernels
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 1, 1), (3, 2, 1), (7, 2, 3), (2, 1, 0), (4, 3, 1), (2, 2, 0), (4, 4, 0), (3, 4, 0), (1, 2, 0), (7, 4, 3)],
+)
+def test_same_is_half_the_kernel_and_nothing_of_patches(kernel: int, stride: int, padding: int) -> None:
+    x, y, module = ran(made("conv", kernel_size=kernel, stride=stride), dim=20)
+    weight, bias = module[0].weight, module[0].bias
+    torch.testing.assert_close(y, F.conv2d(x, weight, bias, stride, padding), rtol=1e-4, atol=1e-5)
+
+
+def test_same_of_a_dilated_kernel() -> None:
+    x, y, module = ran(made("conv", kernel_size=[3, 5], dilation=[2, 1], groups=4))
+    conv = module[0]
+    wanted = F.conv2d(x, conv.weight, conv.bias, 1, (2, 2), (2, 1), 4)
+    torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", ["conv", "max_pool", "avg_pool"])
+def test_tf_pads_as_tensorflow_does(name: str, kernel: int, stride: int) -> None:
+    for size in ((11, 8), (12, 9)):
+        x, y, module = ran(made(name, kernel_size=kernel, stride=stride, padding="tf"), Shape(*size, 12))
+        assert y.shape[2:] == (-(-size[0] // stride), -(-size[1] // stride))
+        if name == "conv":
+            wanted = F.conv2d(_padded_as_tensorflow(x, kernel, stride), module[0].weight, module[0].bias, stride)
+        elif name == "max_pool":
+            wanted = F.max_pool2d(_padded_as_tensorflow(x, kernel, stride, value=-torch.inf), kernel, stride)
+        else:
+            wanted = F.avg_pool2d(_padded_as_tensorflow(x, kernel, stride), kernel, stride)
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_are_torchs() -> None:
+    sides = itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (False, True), range(5, 12))
+    for kernel, stride, padding, ceil, side in sides:
+        op = made("max_pool", kernel_size=kernel, stride=stride, padding=padding, ceil=ceil)
+        shape = Shape(side, side + 1, 2)
+        if accepts(op, shape, None):
+            wanted = F.max_pool2d(torch.zeros(1, 2, *shape[:2]), kernel, stride, padding, ceil_mode=ceil)
+            assert op.out_shape(shape, None)[:2] == wanted.shape[2:], (op, shape)
+
+
+def test_zeros_around_a_mean_count_or_not() -> None:
+    for counted in (True, False):
+        x, y, _ = ran(made("avg_pool", kernel_size=3, stride=2, count_include_pad=counted))
+        torch.testing.assert_close(y, F.avg_pool2d(x, 3, 2, 1, count_include_pad=counted))
+    with pytest.raises(OpError, match="zeros of padding tf count"):
+        made("avg_pool", padding="tf", count_include_pad=False).check(MAP, None)
+
+
+def test_a_pool_pads_at_most_half_its_kernel() -> None:
+    with pytest.raises(OpError, match="padding 0x2 is more than half of the kernel 2x3") as caught:
+        made("max_pool", kernel_size=[2, 3], padding=[0, 2]).check(MAP, None)
+    assert (caught.value.param, caught.value.hint) == ("padding", "at most 1")
+
+
+# --- widths, groups, one way to say it
+
+
+def test_a_convolution_gives_what_it_is_asked_for_else_what_it_reads() -> None:
+    assert [made(name).out_shape(MAP, dim).dim for name in ("conv", "linear") for dim in (None, 7)] == [12, 7, 12, 7]
+    assert [made(name).out_shape(MAP, 7).dim for name in ("max_pool", "global_pool")] == [12, 12]
+    assert DepthwisePart().out_shape(MAP, 7).dim == 12
+
+
+def test_groups_or_their_width() -> None:
+    assert made("conv", group_width=3).cost(MAP, 24) == made("conv", groups=4).cost(MAP, 24)
+    for params, param, match in (
+        ({"groups": 5}, "groups", "channels 12 is not divisible by groups 5"),
+        ({"groups": 12}, "groups", "dim 20 is not divisible by groups 12"),
+        ({"group_width": 5}, "group_width", "channels 12 is not divisible by group_width 5"),
+        ({"group_width": 1}, "group_width", "dim 20 is not divisible by groups 12"),
+        ({"groups": 2, "group_width": 6}, "group_width", "groups 2 and group_width 6 say one thing twice"),
+    ):
+        with pytest.raises(OpError, match=match) as caught:
+            made("conv", **params).check(MAP, 20)
+        assert caught.value.param == param
+        assert caught.value.hint
+
+
+def test_one_of_two_spellings() -> None:
+    linear = made("linear", bias=True)
+    assert made("conv").resolved(MAP, 30) == made("linear").resolved(MAP, 30) == linear
+    assert made("conv", padding="tf", dilation=2, groups=1).resolved(MAP, 30) == linear
+    assert made("conv", bias=False).resolved(MAP, 30) == LinearPart(bias=False)
+    assert made("conv", init="uniform").resolved(MAP, 30).op == "conv"
+    assert made("conv", stride=2).resolved(MAP, 30).op == "conv"
+    wide = made("conv", kernel_size=[3, 3], groups=12)
+    assert wide.resolved(MAP, None) == wide.resolved(MAP, 12) == DepthwisePart().resolved(MAP, None)
+    assert wide.resolved(MAP, 24).op == "conv"
+    spelled = made("conv", kernel_size=3, group_width=4, padding=[1, 1], bias=True, dilation=[1, 1])
+    assert spelled.resolved(MAP, None) == made("conv", kernel_size=3, groups=3).resolved(MAP, None)
+    assert spelled.resolved(MAP, None) != made("conv", kernel_size=3, groups=3, padding=0).resolved(MAP, None)
+
+
+def test_what_mixes() -> None:
+    mixing = [made("conv", kernel_size=[1, 3]), DepthwisePart(), made("max_pool"), made("global_pool")]
+    assert all(op.mixes for op in mixing)
+    assert not any(op.mixes for op in (made("conv", stride=2), made("linear"), DepthwisePart(kernel_size=1)))
+
+
+def test_sides_are_a_number_or_two() -> None:
+    assert made("conv", kernel_size=[5, 5]) == made("conv", kernel_size=5)
+    for wrong in ([3], [3, 3, 3], 0, [1, 100]):
+        with pytest.raises(registry.ParamsError):
+            made("conv", kernel_size=wrong)
+
+
+# --- the mixer `dwconv`, as a part
+
+
+@pytest.mark.parametrize("op", list(variants(DepthwisePart)), ids=str)
+def test_a_depthwise_part_keeps_the_laws(op: DepthwisePart) -> None:
+    place = next(place for place in example_places("part") if accepts(op, *place))
+    for check in CHECKS:
+        if check.__name__ != "check_parameters":  # the registry knows the mixer
+            check(op, *place)
+
+
+def test_the_mixer_is_a_part_that_can_do_more() -> None:
+    mixer = registry.make("dwconv", {"kernel_size": [2, 5], "stride": 2, "bias": False}, "mixer")
+    assert mixer.as_part() == DepthwisePart(kernel_size=(2, 5), stride=2, bias=False)
+    assert isinstance(registry.make("dwconv", {"kernel_size": [1, 11]}, "mixer").build(MAP), DWConv)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"kernel_size": [3, 4]}, "kernel size 4 is even"),
+        ({"stride": 2}, "stride 2 does not keep"),
+        ({"padding": 0}, "padding 0 does not keep"),
+        ({"dilation": 2}, "dilation 2 does not keep"),
+        ({"padding": 0, "dilation": 1}, "padding 0 does not keep"),
+    ],
+)
+def test_in_a_branch_it_keeps_the_map(params: dict[str, Any], match: str) -> None:
+    with pytest.raises(OpError, match=match) as caught:
+        registry.make("dwconv", params, "mixer").check(MAP)
+    assert caught.value.param in params
