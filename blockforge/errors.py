@@ -7,6 +7,7 @@ nothing else. Language errors are collected as `Diagnostic`s and raised together
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,14 @@ class Locs:
     def __init__(self, table: dict[Path, tuple[Loc | None, Loc]] | None = None) -> None:
         self.table = table if table is not None else {}
 
+    def written(self, path: Path) -> Path:
+        """The path as it is written: of a list in an op's place, which is its `op`, the items are."""
+        found: Path = ()
+        for part, inner in itertools.zip_longest(path, path[1:]):
+            if part != "op" or (*found, part) in self.table or (*found, inner) not in self.table:
+                found = (*found, part)
+        return found
+
     def value(self, path: Path) -> Loc | None:
         """The place of the value at `path`, or of the nearest enclosing one that was written."""
         places = self._nearest(path)
@@ -65,6 +74,7 @@ class Locs:
         return (places[0] or places[1]) if places else None
 
     def _nearest(self, path: Path) -> tuple[Loc | None, Loc] | None:
+        path = self.written(path)
         for end in range(len(path), -1, -1):
             if (places := self.table.get(path[:end])) is not None:
                 return places
@@ -228,7 +238,8 @@ class Report:
     ) -> None:
         """Add a finding at `path` (`on_key`: point at the key, not at the value)."""
         place = loc or (self.locs.key(path) if on_key else self.locs.value(path))
-        self.found.append(Diagnostic(code, message, path, place, hint, severity, tuple(related)))
+        shown = self.locs.written(path)
+        self.found.append(Diagnostic(code, message, shown, place, hint, severity, tuple(related)))
 
     def warn(self, code: str, message: str, path: Path = (), *, hint: str | None = None) -> None:
         """Add a finding that does not stop the pass."""

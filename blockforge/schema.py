@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from blockforge.blocks import registry
 from blockforge.compiler.graph.connect import RULES
-from blockforge.spec import model, slots
+from blockforge.spec import definitions, model, slots
+from blockforge.spec.forms import OP_NAME
 from blockforge.spec.model import ConnectSpec, Spec
 from blockforge.spec.slots import OpSpec
 
@@ -29,15 +30,16 @@ _REFERENCE: Schema = {
     "description": "A name that `let` or the place gives, or an expression of such names: $(2 * w).",
 }
 _HOLE = "A value that the search fills: a choice, or a range [low, high], for $int with a step if need be."
+_OP = "A block or a definition by name, with parameters or without; a list of them, one after the other."
 _EXTENDS: Schema = {
     "type": "string",
     "description": "A zoo name or a relative path; this file is laid over that spec.",
 }
-_REWRITTEN = ("title", "default", "$defs", "$ref", "open", "patternProperties")
+_REWRITTEN = ("title", "default", "$defs", "$ref", "open", "form", "patternProperties")
 """Words of pydantic's that `_Writer` says in its own way."""
 _LANGUAGE: dict[str, type[BaseModel]] = {
     name: part
-    for name, part in (vars(slots) | vars(model)).items()
+    for name, part in (vars(slots) | vars(definitions) | vars(model)).items()
     if isinstance(part, type) and issubclass(part, slots.Model)
 }
 
@@ -53,7 +55,7 @@ def json_schema() -> Schema:
         "if": {"required": ["extends"]},
         "then": {**patched, "properties": {"extends": _EXTENDS, **patched["properties"]}},
         "else": whole.definition("Spec"),
-        "$defs": {**_holes(), **dict(sorted((whole.defs | patch.defs).items()))},
+        "$defs": {**_holes(), **_forms(), **dict(sorted((whole.defs | patch.defs).items()))},
     }
 
 
@@ -136,6 +138,8 @@ class _Writer:
             written |= self.refer(schema["$ref"].rpartition("/")[2])
         if "open" in schema:
             written |= self.open(self.write(schema["open"], in_block))
+        if "form" in schema:
+            written["$ref"] = f"#/$defs/{schema['form']}"
         if "anyOf" in schema:
             written["anyOf"] = [self.write(option, in_block) for option in schema["anyOf"]]
         if "properties" in schema:
@@ -201,3 +205,23 @@ def _holes() -> dict[str, Schema]:
     choice = _hole("choice", {"type": "array", "minItems": 1})
     hole = {"description": _HOLE, "anyOf": [choice, *({"$ref": f"#/$defs/{name}"} for name in ranges)]}
     return {"reference": _REFERENCE, "hole": hole, **ranges}
+
+
+def _forms() -> dict[str, Schema]:
+    """Ops of any form, definitions of them, and the files that hold some."""
+    op, reference, hole = ({"$ref": f"#/$defs/{name}"} for name in ("op", "reference", "hole"))
+    name = {"type": "string", "pattern": OP_NAME}
+    chain = {"type": "array", "items": op, "minItems": 1}
+    called = {"type": "object", "properties": {"op": op}, "required": ["op"]}
+    params = {"type": "object", "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}}
+    closed = {"type": "object", "properties": {"params": params, "body": op}, "additionalProperties": False}
+    define = {"type": "object", "additionalProperties": {"$ref": "#/$defs/definition"}}
+    file = {"type": "string", "minLength": 1}
+    prefixed = {"type": "object", "additionalProperties": file}
+    read = {"define": define, "use": {"$ref": "#/$defs/use"}, "as": {"type": "string"}}
+    inlined = {"type": "object", "properties": read, "additionalProperties": False}
+    return {
+        "op": {"description": _OP, "anyOf": [name, called, chain, reference, hole]},
+        "definition": {"anyOf": [op, {**closed, "required": ["body"]}]},
+        "use": {"anyOf": [{"type": "array", "items": {"anyOf": [file, inlined, prefixed]}}, prefixed]},
+    }

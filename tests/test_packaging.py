@@ -202,7 +202,7 @@ def test_imports_are_as_light_as_promised(statement: str, absent: set[str]) -> N
 LEVELS = (
     ("errors", "interrupts", "locks", "notes", "one_tree", "optimizers", "torch_private"),
     ("console", "extras", "files", "plugins", "units"),
-    ("capacity", "figures", "kernels", "spec", "specs"),
+    ("capacity", "definitions", "figures", "kernels", "spec", "specs"),
     ("blocks", "doctor"),
     ("compiler",),
     ("ablation", "draw", "eject", "export", "schema", "weights"),
@@ -218,7 +218,19 @@ stands; `blockforge` itself, the front door, may be asked by all, and names of t
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 HOME_OF = {"optuna": ("search",), "networkx": ("compiler", "draw")}
 """A library -> the only rooms that may import it."""
-WITHOUT_TORCH = ("console", "draw", "errors", "files", "interrupts", "notes", "plugins", "spec", "specs", "units")
+WITHOUT_TORCH = (
+    "console",
+    "definitions",
+    "draw",
+    "errors",
+    "files",
+    "interrupts",
+    "notes",
+    "plugins",
+    "spec",
+    "specs",
+    "units",
+)
 
 
 def room(module: str) -> str:

@@ -99,7 +99,9 @@ def _drop_unused_names(tree: dict[str, Any]) -> None:
         for key, value in owner.get("let", {}).items():
             given.setdefault(key, []).append(value)
     used: set[str] = set()
-    todo = [{k: v for k, v in owner.items() if k not in ("let", "stages", "about")} for owner in owners]
+    todo = [
+        {k: v for k, v in owner.items() if k not in ("let", "stages", "about", "define", "use")} for owner in owners
+    ]
     todo += [s for s in tree["stages"] if not isinstance(s, dict)]
 
     while todo:

@@ -30,9 +30,15 @@ def late_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Expr]]:
         yield path, value
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            yield from late_values(getattr(value, name), (*path, field.alias or name))
+            if not _is_read_by_ops(value, name):
+                yield from late_values(getattr(value, name), (*path, field.alias or name))
         for name, item in (value.model_extra or {}).items() if not isinstance(value, OpSpec) else ():
             yield from late_values(item, (*path, name))
     elif isinstance(value, dict | list | tuple):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from late_values(item, (*path, key))
+
+
+def _is_read_by_ops(part: BaseModel, name: str) -> bool:
+    """Whether a key is read where an op stands: what it is made of, and the keys of every op."""
+    return isinstance(part, OpSpec) and (name in part.params or (name == "op" and isinstance(part.op, list | dict)))

@@ -18,6 +18,7 @@ from blockforge.spec.override import Overrides, override
 from blockforge.spec.references import lift
 from blockforge.spec.relations.require import check_relations
 from blockforge.spec.schema_errors import validated
+from blockforge.spec.use import inline
 from blockforge.spec.yaml.loader import Document, load_file, load_text
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.yaml.scalars import shorten
@@ -25,6 +26,8 @@ from blockforge.spec.yaml.scalars import shorten
 SpecLike = Spec | str | os.PathLike[str] | Mapping[str, Any]
 SPECS = YamlFiles("blockforge.specs", "spec", "blockforge.specs")
 """The zoo."""
+DEFINITIONS = YamlFiles("blockforge.definitions", "file of definitions", "blockforge.definitions")
+"""Files that `use` reads by their names."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -46,13 +49,15 @@ def load(source: SpecLike, overrides: Overrides | None = None) -> Spec:
     """
     if isinstance(source, Spec):
         return parse(override(Document(source.tree, source.locs), overrides)) if overrides else source
-    document = extend(_open(source), _find)
-    return parse(override(document, overrides) if overrides else document)
+    document = extend(_whole(_open(source)), _find)
+    if overrides:
+        document = inline(Base("--set", override(document, overrides)), _find_definitions)
+    return parse(document)
 
 
 def from_text(text: str, name: str = "<text>") -> Spec:
     """A spec from YAML text; `extends` may name zoo specs and paths from the current folder."""
-    return parse(extend(Base(name, load_text(text, name)), _find))
+    return parse(extend(_whole(Base(name, load_text(text, name))), _find))
 
 
 def parse(document: Document) -> Spec:
@@ -100,8 +105,25 @@ def _is_path(text: str) -> bool:
 
 def _find(name: str, child: Base) -> Base:
     """What `extends: name` means in `child`: a path beside it, or a zoo name."""
-    if not _is_path(name):
-        return _zoo(name)
+    return _whole(_file(name, child) if _is_path(name) else _zoo(name))
+
+
+def _find_definitions(name: str, child: Base) -> Base:
+    """What `use: [name]` means in `child`: a path beside it, or a packaged file."""
+    if _is_path(name):
+        return _file(name, child)
+    if name not in DEFINITIONS:
+        hint = did_you_mean(name, DEFINITIONS, what="packaged files") + "; a file of yours needs its .yaml"
+        raise SpecError([Diagnostic("file", f"no file of definitions is named '{shorten(name)}'", hint=hint)])
+    return _packaged(DEFINITIONS, name)
+
+
+def _whole(base: Base) -> Base:
+    """The document with all that it uses."""
+    return Base(base.name, inline(base, _find_definitions))
+
+
+def _file(name: str, child: Base) -> Base:
     path = real_path(FilePath(child.name).parent / name)
     return Base(path, load_file(short_path(path)))
 
@@ -118,7 +140,11 @@ def _zoo(name: str) -> Base:
     if name not in (known := list_specs()):
         hint = did_you_mean(name, known, what="zoo") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no spec named '{shorten(name)}' in the zoo", hint=hint)])
-    file = SPECS[name]
+    return _packaged(SPECS, name)
+
+
+def _packaged(files: YamlFiles, name: str) -> Base:
+    file = files[name]
     return Base(os.path.realpath(str(file)), load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
 
 

@@ -100,6 +100,8 @@ class _Merger:
         if isinstance(base, dict) and isinstance(patch, dict) and _same_thing(base, patch):
             self._take(path)
             return {**base, **{k: self._item(base, k, v, (*path, k)) for k, v in patch.items()}}
+        if path == ("use",) and isinstance(base, list) and isinstance(patch, list):
+            return self._both(base, patch, path)
         if isinstance(base, list) and isinstance(patch, dict) and patch and not _is_hole(patch):
             return self._patched_list(base, patch, path)
         forget(self.locs, base, path)
@@ -123,6 +125,18 @@ class _Merger:
             stop_if_many(self.report)
         return items
 
+    def _both(self, base: list[Any], patch: list[Any], path: Path) -> list[Any]:
+        """The items of two lists, those of the base first; what both say stands once."""
+        items = list(base)
+        for i, value in enumerate(patch):
+            if value in items:
+                continue
+            for below in paths(value, (*path, i)):
+                if below in self.patch_locs.table:
+                    self.locs.table[(*path, len(items), *below[2:])] = self.patch_locs.table[below]
+            items.append(value)
+        return items
+
     def _take(self, path: Path) -> None:
         if path in self.patch_locs.table:
             self.locs.table[path] = self.patch_locs.table[path]
@@ -130,11 +144,11 @@ class _Merger:
 
 def _could_be_op(base: str, patch: dict[Any, Any]) -> bool:
     """Whether a text is a block in short form, which the patch gives parameters."""
-    return base != "none" and not base.startswith("$") and not _is_hole(patch) and "rule" not in patch
+    return base != "none" and not base.startswith("$") and not _is_hole(patch) and not {"rule", "body"} & patch.keys()
 
 
 def _same_thing(base: dict[Any, Any], patch: dict[Any, Any]) -> bool:
-    if _is_hole(base) or _is_hole(patch):
+    if _is_hole(base) or _is_hole(patch) or ("op" in base and "body" in patch) or ("body" in base and "op" in patch):
         return False
     return all(base.get(k, patch[k]) == patch[k] for k in _IDENTITY if k in patch)
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from blockforge.errors import Locs, Report
+from blockforge.spec.definitions import Definitions, Inlined, UseSpec
 from blockforge.spec.fields import (
     MAX_CLASSES,
     MAX_STAGES,
@@ -193,6 +194,10 @@ class Spec(Basics):
     """Paper, reported figures, differences: free form, never read by the compiler."""
     let: dict[LetName, Any] = {}
     """Names for $name anywhere below."""
+    define: Definitions = {}
+    """Ops with names: {ln: {op: layer_norm, eps: 1e-6}}; with parameters: {f: {params: {k: 3}, body: [...]}}."""
+    use: Annotated[list[UseSpec], Inlined] = []
+    """Files of definitions: [lib.yaml, std], or {m: lib.yaml}, by which its names begin with m."""
     require: Annotated[list[str], Field(max_length=MAX_RELATIONS)] = []
     """Relations that values must keep: [stages.1.dim >= stages.0.dim, M == 'all' or S <= M]."""
     defaults: Annotated[DefaultsSpec, Open] = DefaultsSpec()

@@ -22,7 +22,7 @@ def check_names(tree: Any, report: Report) -> None:
         # a stage that is chosen or named brings its own names with it
         _check(stage, shared | _given(stage) if isinstance(stage, dict) else anywhere, report, ("stages", i))
     for key, part in tree.items():
-        if key != "stages":
+        if key not in ("stages", "define", "use"):  # definitions do not see what `let` gives
             # what stands outside the stages may be used inside one, with the stage's own names
             known = anywhere if key in ("blocks", "defaults", "downsample", "let") else shared
             _check(part, known, report, (key,))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockforge.errors import Locs, Path
+from blockforge.spec.library import Library
 from blockforge.spec.model import BranchKeys, ConnectSpec, InputSpec
 from blockforge.spec.reporting import Origins
 from blockforge.spec.slots import OpSpec
@@ -78,3 +79,5 @@ class Plan:
     locs: Locs = field(repr=False)
     answers: Mapping[str, Any] = field(default_factory=dict)
     """What the holes were filled with, by name."""
+    library: Library = field(default_factory=Library)
+    """The definitions; holes in those that the network may use are filled."""

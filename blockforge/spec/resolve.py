@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from blockforge.errors import Path, Report
 from blockforge.spec import late
 from blockforge.spec.layers import write_out
+from blockforge.spec.library import Library, filled
 from blockforge.spec.model import (
     Basics,
     BranchSpec,
@@ -54,6 +55,7 @@ class _Resolver:
         self.tree: dict[str, Any] = spec.lifted
         self.scope = Scope(self.tree.get("let", {}), ("let",))
         self.values = Values(report, ask)
+        self.parts: list[BaseModel] = []
 
     def plan(self) -> Plan:
         tree = self.tree
@@ -65,8 +67,9 @@ class _Resolver:
         skips = self.attempt(self._skips)
         stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
         head = self.attempt(self.required_op, "head")
+        library = self.attempt(filled, Library.of(tree), self.parts, self.values.filled)
         self.report.close()
-        if basics is None or stem is None or head is None or skips is None:
+        if basics is None or stem is None or head is None or skips is None or library is None:
             raise AssertionError("a part that fails reports why")
         whole = [s for s in stages if s is not None]
         assert isinstance(stem.spec, StemSpec)
@@ -79,7 +82,7 @@ class _Resolver:
         rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))
         return Plan(
             self.name, basics.input, basics.num_classes, rates, stem, stem_dim, tuple(whole), skips,
-            stage_norm, head, self.report.locs, dict(self.values.answers),
+            stage_norm, head, self.report.locs, dict(self.values.answers), library,
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -113,6 +116,7 @@ class _Resolver:
             report_at(self.report, origins, "late", late.message(expr), (*path, *at), hint=late.HINT)
         if wrong:
             raise FailedError
+        self.parts.append(found)
         return found
 
     def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:

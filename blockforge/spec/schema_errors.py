@@ -27,6 +27,7 @@ _SAID = {
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
     "literal_error": "{expected}",
+    "op_type": "a block: a name, {{op: name}} with its parameters, or a list of blocks",
 }
 _NAME = "letters, digits, _ and -, starting with a letter"
 _LET_NAME = "letters, digits and _, starting with a letter, so that $name can say it"

@@ -127,6 +127,14 @@ class Values:
         hint = f"{ref.name} is known inside {_KNOWN[ref.name]}"
         self._fail("unknown-name", f"${ref.name} has no value here, and no let gives one", ref.written, hint)
 
+    def filled(self, value: Any, path: Path) -> Any:
+        """`value` with its holes filled; references in it, which are not the spec's, stay. Raises: FailedError."""
+        if isinstance(value, Hole):
+            return self.filled(self._fill(value)[0], path)
+        if isinstance(value, dict):
+            return {k: self.filled(v, (*path, k)) for k, v in value.items()}
+        return [self.filled(v, (*path, i)) for i, v in enumerate(value)] if isinstance(value, list) else value
+
     def _from_elsewhere(
         self, value: Ref | Hole, path: Path, scope: Scope, origins: Origins, go_on: Callable[..., Any]
     ) -> Any:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from blockforge.spec.fields import Dim, Name, Open, OrNone
+from blockforge.spec.fields import Dim, Open, OrNone
+from blockforge.spec.forms import OP_KEYS, Form, beside_no_name, refuse, wrong_forms
 from blockforge.spec.values import Expr, Hole, Ref
 
 Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head", "part", "join"]
@@ -22,30 +23,44 @@ class Model(BaseModel):
 
 
 class OpSpec(Model):
-    """A building block and its parameters: `{op: sam, num_heads: 4}`, or just `sam`."""
+    """A building block and its parameters: `{op: sam, num_heads: 4}`, or just `sam`; or a list of them, a chain."""
 
     model_config = ConfigDict(extra="allow")
     kinds: ClassVar[tuple[Kind, ...]] = ()
     """The kinds of blocks that may stand here; none: any."""
+    own: ClassVar[frozenset[str]] = frozenset({"op"})
+    """The keys of every op that mean something else here."""
 
-    op: Annotated[Name, Open]
-    """Name of a registered block."""
+    op: Form
+    """Name of a registered block or of a definition; or ops: a list, a chain, or another op."""
+    dim: Any = None
+    """The width it is asked to give; absent: what its place asks for."""
+    when: Any = True
+    """Where this is false, the op is absent."""
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"op": value} if isinstance(value, str | Ref | Expr | Hole) else value
+        if isinstance(value, list):
+            refuse(wrong_forms(value))  # here, for the key `op` is not written
+        if isinstance(value, str | Ref | Expr | Hole | list):
+            return {"op": value}
+        if isinstance(value, dict) and "op" in value:
+            refuse(beside_no_name(value, tuple(cls.model_fields)))
+        return value
 
     @property
     def params(self) -> dict[str, Any]:
-        """The block's own parameters."""
-        return self.model_extra or {}
+        """What stands beside the op and is no key of its place: the block's own parameters, `dim` and `when`."""
+        given = {key: getattr(self, key) for key in OP_KEYS if key in self.model_fields_set - self.own}
+        return {**given, **(self.model_extra or {})}
 
 
 class StemSpec(OpSpec):
     """The block from the image to the first stage."""
 
     kinds = ("stem",)
+    own = frozenset({"op", "dim"})
 
     dim: Annotated[Dim | None, Open] = None
     """Channels, where stage 0 has a `downsample` of its own behind the stem; absent: those of stage 0."""

@@ -40,6 +40,10 @@ class Maker:
         for op, kinds in _planned(plan):
             if id(op) in self.ops or self._has_late_values(op):
                 continue
+            if not isinstance(op.spec.op, str):
+                text, hint = "ops made of ops cannot be built yet", "name a block: " + ", ".join(kinds)
+                report_at(self.report, op.origins, "op", text, (*op.path, "op"), hint=hint)
+                continue
             try:
                 self.ops[id(op)] = registry.make(op.spec.op, op.spec.params, *kinds)
             except registry.ParamsError as errors:

@@ -1,0 +1,1 @@
+"""Files of definitions that every spec can use by name: one YAML each."""

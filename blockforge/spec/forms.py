@@ -1,0 +1,95 @@
+"""The forms of an op: a name, a mapping with `op`, or a list of ops, which is a chain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from blockforge.errors import Path
+from blockforge.spec.fields import Open
+from blockforge.spec.values import Expr, Hole, Ref
+
+OP_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)?$"
+"""A block's, a definition's, or with a dot that of a definition in a file that is used under a prefix."""
+OP_KEYS = ("op", "dim", "when")
+"""What may stand beside an op that has no name."""
+MAX_NAME = 201
+_PATTERN = re.compile(OP_NAME)
+
+
+def wrong_forms(value: Any, at: Path = ()) -> Iterator[InitErrorDetails]:
+    """What is wrong with `value` as an op, ops inside it included; the parameters of named ops are theirs to read."""
+    if isinstance(value, Hole):
+        for i, option in enumerate(value.options):
+            yield from wrong_forms(option, (*at, "$choice", i))
+        if value.kind != "choice":
+            yield _wrong(value, at)
+    elif isinstance(value, str):
+        if not _PATTERN.match(value) or len(value) > MAX_NAME:
+            yield _error("string_pattern_mismatch", value, at, {"pattern": OP_NAME})
+    elif isinstance(value, dict):
+        yield from _wrong_mapping(value, at)
+    elif isinstance(value, list):
+        if not value:
+            context = {"field_type": "List", "min_length": 1, "actual_length": 0}
+            yield _error("too_short", value, at, context)
+        for i, part in enumerate(value):
+            yield from wrong_forms(part, (*at, i))
+    elif not isinstance(value, Ref | Expr):
+        yield _wrong(value, at)
+
+
+def _wrong_mapping(value: dict[Any, Any], at: Path) -> Iterator[InitErrorDetails]:
+    if "op" not in value:
+        yield _error("missing", value, (*at, "op"))
+        return
+    yield from wrong_forms(value["op"], (*at, "op"))
+    yield from beside_no_name(value, OP_KEYS, at)
+    for key, parameter in value.items():
+        if key != "op":
+            yield from _wrong_inside(parameter, (*at, key))
+
+
+def _wrong_inside(value: Any, at: Path) -> Iterator[InitErrorDetails]:
+    """Which parameters are ops, only blocks know; a mapping with `op` is one wherever it stands."""
+    if isinstance(value, dict) and "op" in value:
+        yield from _wrong_mapping(value, at)
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _wrong_inside(part, (*at, key))
+    elif isinstance(value, Hole):
+        for i, option in enumerate(value.options):
+            yield from _wrong_inside(option, (*at, "$choice", i))
+
+
+def beside_no_name(value: dict[Any, Any], own: tuple[str, ...], at: Path = ()) -> Iterator[InitErrorDetails]:
+    """The keys beside an op without a name, which has no parameters, that are not `own` keys of the place."""
+    if isinstance(value["op"], list | dict):
+        yield from (_error("extra_forbidden", value[key], (*at, key)) for key in value if key not in own)
+
+
+def _wrong(value: Any, at: Path) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("op_type", "an op's form"), loc=at, input=value)
+
+
+def _error(kind: str, value: Any, at: Path, context: dict[str, Any] | None = None) -> InitErrorDetails:
+    return InitErrorDetails(type=kind, loc=at, input=value, ctx=context or {})
+
+
+def refuse(found: Iterator[InitErrorDetails]) -> None:
+    """Raise what was found, for pydantic to put it in its place. Raises: ValidationError."""
+    if errors := list(found):
+        raise ValidationError.from_exception_data("op", errors)
+
+
+def _form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    refuse(wrong_forms(value))
+    return value
+
+
+Form = Annotated[Any, WrapValidator(_form), Open, WithJsonSchema({"form": "op"})]
+"""An op in any form; `blockforge.schema` spells out what the JSON schema says of it."""

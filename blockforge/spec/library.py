@@ -1,0 +1,128 @@
+"""Definitions: ops with a name and parameters, a spec's own and those of the files that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from blockforge.errors import Path
+from blockforge.spec.expressions.tree import Node
+from blockforge.spec.values import Expr
+
+REQUIRED = "required"
+"""In place of a default: the parameter has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An op that has a name.
+
+    Attributes:
+        params: name -> default, or `required`; a default may name the parameters before it.
+        body: the op; its names are those of parameters and of its place.
+        path: where it is written: `("define", name)`.
+        library: gives the definitions that its body names.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    body: Any
+    path: Path = field(compare=False)
+    library: Library = field(compare=False, repr=False)
+
+    @property
+    def body_path(self) -> Path:
+        return (*self.path, "body") if has_params(self.library.define[self.name]) else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What `define` and `use` of a document give.
+
+    Attributes:
+        define: name -> definition, as it is written: an op, or a mapping of `params` and `body`.
+        used: the files under `use`, each with its prefix. What they use themselves only they see.
+        path: where `define` stands in the document.
+    """
+
+    define: Mapping[str, Any] = field(default_factory=dict)
+    used: tuple[tuple[str | None, Library], ...] = ()
+    path: Path = ("define",)
+
+    @classmethod
+    def of(cls, tree: Any, path: Path = ()) -> Library:
+        """The library of a lifted document, or of an item of its `use`."""
+        used = tuple((item.get("as"), cls.of(item, (*path, "use", i))) for i, item in enumerate(tree.get("use", ())))
+        return cls(tree.get("define", {}), used, (*path, "define"))
+
+    def find(self, name: str) -> Definition | None:
+        """What a name stands for: a definition of this file, or else of one that it uses."""
+        if name in self.define:
+            return self._definition(name)
+        prefix, dot, rest = name.rpartition(".")
+        for given, library in self.used:
+            if (given or "") == prefix and rest in library.define and bool(given) == bool(dot):
+                return library._definition(rest)
+        return None
+
+    def names(self) -> list[str]:
+        """Every name that `find` knows."""
+        used = (f"{prefix}.{name}" if prefix else name for prefix, lib in self.used for name in lib.define)
+        return list(dict.fromkeys((*self.define, *used)))
+
+    def all(self) -> Iterator[Library]:
+        """This library and those that it uses, directly or not."""
+        yield self
+        for _, library in self.used:
+            yield from library.all()
+
+    def _definition(self, name: str) -> Definition:
+        written, path = self.define[name], (*self.path, name)
+        if has_params(written):
+            return Definition(name, written.get("params", {}), written["body"], path, self)
+        return Definition(name, {}, written, path, self)
+
+
+def has_params(written: Any) -> bool:
+    """Whether a definition is written with `params` and `body`; else it is an op alone."""
+    return isinstance(written, dict) and "op" not in written and "body" in written
+
+
+def filled(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> Library:
+    """The library with the holes filled of what the network may use: each definition whose name is a text in it.
+
+    Args:
+        network: anything that holds the ops of a resolved spec.
+        fill: a definition and its path -> the definition without holes.
+    """
+    done: dict[Path, Any] = {}
+    todo = [(network, library)]
+    while todo:
+        value, scope = todo.pop()
+        for text in _texts(value):
+            found = scope.find(text)
+            if found is not None and found.path not in done:
+                done[found.path] = fill(found.library.define[found.name], found.path)
+                todo.append((done[found.path], found.library))
+    return _replaced(library, done)
+
+
+def _replaced(library: Library, done: Mapping[Path, Any]) -> Library:
+    define = {name: done.get((*library.path, name), written) for name, written in library.define.items()}
+    used = tuple((prefix, _replaced(other, done)) for prefix, other in library.used)
+    return Library(define, used, library.path)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, keys aside; of an expression also its names, which does no harm."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Expr | Node):
+        yield from _texts(value.node if isinstance(value, Expr) else (value.value, *value.parts))
+    elif isinstance(value, BaseModel | dict | list | tuple):
+        items = value.values() if isinstance(value, dict) else value
+        for item in items:
+            yield from _texts(item)

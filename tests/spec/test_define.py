@@ -1,0 +1,136 @@
+"""`define`: ops with names, and what else may stand in an op's place."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from blockforge.errors import SpecError
+from blockforge.spec import Hole, Spec, from_text, holes, load, resolve
+from blockforge.spec.values import Ref
+
+Tiny = Callable[..., str]
+STAR = "{params: {ratio: 4, act: relu}, body: [{op: linear, dim: $(ratio * in)}, $act, {op: linear, dim: $out}]}"
+
+
+@pytest.fixture
+def defining(tiny: Tiny) -> Callable[..., Spec]:
+    """`defining("{f: ...}", op="f")`: the tiny spec with definitions, and an op that stands in a branch."""
+
+    def make(define: str, op: str = "f", more: str = "") -> Spec:
+        return from_text(tiny(("{op: mlp, mlp_ratio: 2}", op)) + f"define: {define}\n{more}", "net.yaml")
+
+    return make
+
+
+def first(hole: Hole) -> Any:
+    return hole.labels[0] if hole.labels else hole.low
+
+
+# --- ops of any form
+
+
+@pytest.mark.parametrize(
+    ("written", "op"),
+    [
+        ("[batch_norm, mlp]", ["batch_norm", "mlp"]),
+        ("{op: [batch_norm, {op: mlp}], norm: none}", ["batch_norm", {"op": "mlp"}]),
+        ("{op: {op: parallel, of: [a, b]}, skip: false, dim: 3, when: true}", {"op": "parallel", "of": ["a", "b"]}),
+    ],
+)
+def test_an_op_is_a_name_a_list_or_a_mapping(defining: Callable[..., Spec], written: str, op: Any) -> None:
+    branch = resolve(defining("{}", written)).stages[1].layers[1][1][1]
+    assert branch.op.spec.op == op
+
+
+def test_late_values_stand_inside_ops(defining: Callable[..., Spec]) -> None:
+    spec = defining("{}", "{op: [{op: linear, dim: $(heads * in)}], dim: $out, when: $(in > 3)}")
+    op = resolve(spec).stages[1].layers[1][1][1].op.spec
+    assert [str(op.op[0]["dim"]), str(op.dim), str(op.when)] == ["$(4 * in)", "$(out)", "$(in > 3)"]
+
+
+@pytest.mark.parametrize(
+    ("op", "error"),
+    [
+        ("[mlp, 3]", "this should be a block: a name, {op: name} with its parameters, or a list of blocks, not 3"),
+        ("[mlp, [x, {op: [mlp, ['-']]}]]", "'-' is not a name"),
+        ("{op: [mlp], mlp_ratio: 2}", "there is no key 'mlp_ratio' here"),
+        ("{op: [{op: [mlp], eps: 2}]}", "there is no key 'eps' here"),
+        ("[mlp, []]", "this list should have at least 1 item, not 0"),
+        ("[{mlp_ratio: 2}]", "the key 'op' is missing"),
+        ("{op: {op: mlp, act: {op: [relu], eps: 3}}}", "there is no key 'eps' here"),
+        ("{op: a.b.c}", "'a.b.c' is not a name"),
+    ],
+)
+def test_a_malformed_op_is_shown_where_it_is(defining: Callable[..., Spec], op: str, error: str) -> None:
+    with pytest.raises(SpecError, match="error") as caught:
+        defining("{}", op)
+    (found,) = caught.value.diagnostics
+    assert error in found.message
+    assert found.loc is not None
+    assert found.loc.line == 12
+
+
+def test_a_list_has_the_places_of_its_items(defining: Callable[..., Spec]) -> None:
+    locs = defining("{}", "[mlp, {op: conv_mlp, mlp_ratio: 3}]").locs
+    assert locs.value(("blocks", "msa", 1, "op", 1, "mlp_ratio")) == locs.table[("blocks", "msa", 1, 1, "mlp_ratio")][1]
+
+
+# --- definitions
+
+
+def test_a_definition_has_parameters_and_a_body(defining: Callable[..., Spec]) -> None:
+    library = resolve(defining(f"{{star: {STAR}, ln: layer_norm}}", "star")).library
+    star, ln = library.find("star"), library.find("ln")
+    assert star is not None
+    assert ln is not None
+    assert star.params == {"ratio": 4, "act": "relu"}
+    assert star.body[1] == Ref("act")
+    assert [star.path, star.body_path] == [("define", "star"), ("define", "star", "body")]
+    assert [ln.params, ln.body, ln.body_path] == [{}, "layer_norm", ("define", "ln")]
+    assert library.find("other") is None
+
+
+def test_definitions_survive_text_and_pickles(defining: Callable[..., Spec]) -> None:
+    spec = defining(f"{{star: {STAR}}}", "star")
+    assert from_text(spec.to_yaml()).tree == spec.tree
+    assert resolve(pickle.loads(pickle.dumps(spec))).library == resolve(spec).library
+
+
+@pytest.mark.parametrize(
+    ("define", "error"),
+    [
+        ("{f: 3}", "this should be a block"),
+        ("{f: {body: mlp, more: 1}}", "there is no key 'more' here"),
+        ("{f: {params: {x: 1}}}", "the key 'body' is missing"),
+        ("{f: {params: [x], body: mlp}}", "this should be a mapping, not a list"),
+        ("{f: {params: {a-b: 1}, body: mlp}}", "'a-b' cannot be a name here"),
+        ("{f.g: mlp}", "'f.g' cannot be a name here"),
+        ("[mlp]", "this should be a mapping, not a list"),
+    ],
+)
+def test_malformed_definitions_are_refused(defining: Callable[..., Spec], define: str, error: str) -> None:
+    with pytest.raises(SpecError, match=error):
+        defining(define)
+
+
+# --- holes in definitions
+
+
+def test_only_holes_of_definitions_in_use_are_asked_for(defining: Callable[..., Spec]) -> None:
+    define = "{f: [g, {op: x, k: {$choice: [3, 5]}}], g: {op: y, z: {$choice: [h, i]}}, h: {op: y, k: {$int: [1, 3]}}, "
+    spec = defining(define + "i: {op: y, k: {$int: [4, 6]}}, other: {op: y, k: {$int: [7, 9]}}}", "{op: f, norm: none}")
+    plan = resolve(spec, first)
+    assert plan.answers == {"define.f.1.k": 3, "define.g.z": "h", "define.h.k": 1}
+    assert plan.library.define["f"] == ["g", {"op": "x", "k": 3}]
+    assert len(holes(spec)) == 5
+    with pytest.raises(SpecError, match=r"'define\.f\.1\.k' is a hole"):
+        resolve(spec)
+
+
+def test_a_hole_in_a_definition_is_set_by_its_path(defining: Callable[..., Spec]) -> None:
+    spec = defining("{f: {params: {k: {$choice: [3, 5]}}, body: [{op: x, k: $k}]}}", "{op: f}")
+    assert resolve(load(spec, ["define.f.params.k=5"])).library.define["f"]["params"] == {"k": 5}

@@ -1,0 +1,147 @@
+"""`use`: files of definitions, read into the spec that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockforge.errors import SpecError, format_path
+from blockforge.spec import Spec, from_text, load, resolve
+from blockforge.spec.library import Library
+from blockforge.spec.load import DEFINITIONS
+
+Tiny = Callable[..., str]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, tiny: Tiny) -> Write:
+    """`write("net.yaml", "use: [...]")`: the tiny spec with more keys, beside files of definitions given by name."""
+
+    def make(more: str, **files: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / f"{name}.yaml"
+            path.write_text(text if "blockforge" in text else f"blockforge: 1\n{text}", encoding="utf-8")
+        net = tmp_path / "net.yaml"
+        net.write_text(f"{tiny()}{more}\n", encoding="utf-8")
+        return net
+
+    return make
+
+
+def library(spec: Spec) -> Library:
+    return resolve(spec).library
+
+
+def body(spec: Spec, name: str) -> Any:
+    found = library(spec).find(name)
+    return None if found is None else found.body
+
+
+def test_a_file_is_read_into_the_spec(write: Write) -> None:
+    spec = load(write("use: [lib.yaml]", lib="define: {ln: {op: layer_norm, eps: 1e-6}}"))
+    assert spec.tree["use"] == [{"define": {"ln": {"op": "layer_norm", "eps": 1e-6}}}]
+    assert body(spec, "ln") == {"op": "layer_norm", "eps": 1e-6}
+
+
+def test_a_spec_that_uses_files_stands_alone(write: Write, tmp_path: Path) -> None:
+    spec = load(write("use: {m: lib.yaml}", lib="use: [std]\ndefine: {f: [conv_bn]}"))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    again = from_text(spec.to_yaml())
+    assert again.tree == spec.tree
+    assert library(again) == library(spec)
+
+
+def test_a_prefix_stands_before_the_names(write: Write) -> None:
+    spec = load(write("use: {m: lib.yaml, n: other.yaml}", lib="define: {f: mlp}", other="define: {f: conv_mlp}"))
+    assert [body(spec, name) for name in ("m.f", "n.f", "f")] == ["mlp", "conv_mlp", None]
+    assert library(spec).names() == ["m.f", "n.f"]
+
+
+def test_names_and_prefixes_stand_in_one_list(write: Write) -> None:
+    spec = load(write("use: [std, {m: lib.yaml}]", lib="define: {f: mlp}"))
+    assert [body(spec, name) is None for name in ("m.f", "conv_bn", "m.conv_bn")] == [False, False, True]
+
+
+def test_what_a_file_uses_only_the_file_sees(write: Write) -> None:
+    spec = load(write("use: [lib.yaml]", lib="use: [other.yaml]\ndefine: {f: [g]}", other="define: {g: mlp}"))
+    found = library(spec).find("f")
+    assert found is not None
+    inner = found.library.find("g")
+    assert inner is not None
+    assert inner.path == ("use", 0, "use", 0, "define", "g")
+    assert library(spec).find("g") is None
+
+
+def test_a_spec_s_own_definition_wins(write: Write) -> None:
+    spec = load(write("use: [lib.yaml]\ndefine: {f: mlp}", lib="define: {f: conv_mlp}"))
+    assert body(spec, "f") == "mlp"
+
+
+def test_places_are_those_of_the_file(write: Write) -> None:
+    locs = load(write("use: {m: lib.yaml}", lib="define:\n  f: [mlp, {op: x, k: 3}]")).locs
+    place = locs.value(("use", 0, "define", "f", 1, "k"))
+    assert place is not None
+    assert (Path(place.source.name).name, place.line, place.column) == ("lib.yaml", 3, 23)
+
+
+def test_extends_merges_definitions_and_adds_files(write: Write, tmp_path: Path) -> None:
+    net = write("use: [a.yaml]\ndefine: {f: {op: mlp, mlp_ratio: 2}, g: mlp}", a="define: {x: mlp}")
+    child = tmp_path / "below" / "child.yaml"
+    child.parent.mkdir()
+    (child.parent / "b.yaml").write_text("blockforge: 1\ndefine:\n  y: mlp\n", encoding="utf-8")
+    text = f"extends: ../{net.name}\nuse: [../a.yaml, b.yaml]\ndefine: {{f: {{mlp_ratio: 3}}, g: {{body: x}}}}\n"
+    child.write_text(text, encoding="utf-8")
+    spec = load(child)
+    assert spec.tree["use"] == [{"define": {"x": "mlp"}}, {"define": {"y": "mlp"}}]
+    assert spec.tree["define"] == {"f": {"op": "mlp", "mlp_ratio": 3}, "g": {"body": "x"}}
+    place = spec.locs.value(("use", 1, "define", "y"))
+    assert place is not None
+    assert (Path(place.source.name).name, place.line) == ("b.yaml", 3)
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_packaged_files_can_be_used(name: str, tiny: Tiny) -> None:
+    spec = from_text(f"{tiny()}use: [{name}]\n")
+    assert library(spec).names()
+
+
+@pytest.mark.parametrize(
+    ("use", "file", "error"),
+    [
+        ("[lib.yml]", "", "cannot read .*lib.yml: no such file or directory"),
+        ("[sdt]", "", "no file of definitions is named 'sdt'(.|\n)*did you mean 'std'"),
+        ("[lib.yaml]", "use: [lib.yaml]", "use goes in a circle: .*lib.yaml -> .*lib.yaml"),
+        ("[lib.yaml]", "use: [net.yaml]", "use goes in a circle: .*net.yaml -> .*lib.yaml -> .*net.yaml"),
+        ("[lib.yaml]", "stages: []", "lib.yaml:2:1: .*a file of definitions holds no 'stages'"),
+        ("[lib.yaml]", "blockforge: 2", "lib.yaml does not say its version"),
+        ("[lib.yaml]", "define: {f: 3}", "lib.yaml:2:13: .*this should be a block"),
+        ("[3]", "", "this should be a mapping, not 3"),
+        ("3", "", "this should be a list, not 3"),
+        ("{$choice: [[std], []]}", "", "no hole may stand here"),
+        ("$heads", "", "no reference may stand here"),
+        ("{'a b': std}", "", "'a b' is not a name"),
+        ("[{define: {}, stages: 3}]", "", "there is no key 'stages' here"),
+    ],
+)
+def test_what_cannot_be_used(write: Write, use: str, file: str, error: str) -> None:
+    with pytest.raises(SpecError, match=error):
+        load(write(f"use: {use}", lib=file))
+
+
+def test_files_are_bounded(write: Write) -> None:
+    chain = {f"f{i}": f"use: {{a: f{i + 1}.yaml, b: f{i + 1}.yaml}}" for i in range(12)}
+    with pytest.raises(SpecError, match="use leads to more than 64 files"):
+        load(write("use: [f0.yaml]", **chain, f12="define: {}"))
+    big = "define: {" + ", ".join(f"n{i}: [{'mlp, ' * 50}]" for i in range(200)) + "}"
+    with pytest.raises(SpecError, match="more than 20000 values") as caught:
+        load(write("use: {a: big.yaml, b: big.yaml}", big=big))
+    assert format_path(caught.value.diagnostics[0].path).startswith("use")
+
+
+def test_an_override_may_use_files(write: Write) -> None:
+    assert body(load(write(""), ["use=[std]"]), "se") is not None
