@@ -80,10 +80,12 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return y
 
 
-def fused_attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None) -> Tensor:
+def fused_attention(
+    q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
     """What a CPU runs of `scaled_dot_product_attention`, on the meta device too."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    y: Tensor = fused(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)[0]
+    y: Tensor = fused(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask, scale=scale)[0]
     return y
 
 

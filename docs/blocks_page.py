@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Norm
 from blockforge.blocks.fields import OddKernel
+from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
 
 HEAD = """# Building blocks
@@ -86,6 +87,8 @@ def values(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return f"list of {count}({values(args[0])})"
     if isinstance(annotation, type) and issubclass(annotation, Norm):
         return "a norm, or `none`"
+    if isinstance(annotation, type) and issubclass(annotation, PositionBias):
+        return "a bias of positions, or `none`"
     if annotation is bool:
         return "`true`, `false`"
     odd = "odd " if any(m in OddKernel.__metadata__[1:] for m in metadata) else ""

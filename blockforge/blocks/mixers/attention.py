@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
-from blockforge.blocks.resize import bicubic, square_grid
+from blockforge.blocks.rel_pos import RelativePositionBias, table_rows
 from blockforge.blocks.windows import Windows, cut_windows, is_symbolic, join_windows, tiles_along
 from blockforge.errors import OpError
 from blockforge.kernels.attention import attention
@@ -138,7 +137,7 @@ class Attention(Mixer):
         if self.qk_norm:
             cost += primitives.norm(inner // heads) + primitives.norm(inner // heads)
         if self.rel_pos_bias:
-            cost += Cost(params=(2 * tiles.height - 1) * (2 * tiles.width - 1) * heads)
+            cost += Cost(params=table_rows((tiles.height, tiles.width)) * heads)
         if self.local_conv is not None:
             cost += primitives.dwconv(inner, (self.local_conv, self.local_conv), positions)
         return cost + primitives.linear(inner, dim, shape.positions)
@@ -276,7 +275,7 @@ class WindowAttentionModule(AttentionModule, Computed):
         """What is added to the logits for a map: one for all windows, or with a shift one for each."""
         batch, height, width, _ = x.shape
         side, shift = self.windows.on(height, width)
-        bias = self.rel_pos(side) if self.rel_pos is not None else None
+        bias = self.rel_pos((side, side)) if self.rel_pos is not None else None
         varies = is_symbolic(height, width)
         if self.windows.shift == 0 or (not varies and shift == 0):
             return bias
@@ -292,49 +291,6 @@ def positions_of(x: Tensor) -> Tensor:
     """Row and column of each position of x_BHWC: (1, H, W, 2)."""
     rows, columns = (torch.arange(n, device=x.device) for n in x.shape[1:3])
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)[None]
-
-
-class RelativePositionBias(Computed):
-    """One learnt number for each head and relative position in a tile: () -> (1, heads, L, L).
-
-    The table's rows run over the vertical distances, and within one over the horizontal ones, from the most
-    negative up. In a smaller tile of `side` x `side` the same distances have the same numbers.
-    """
-
-    def __init__(self, tile: tuple[int, int], num_heads: int) -> None:
-        super().__init__()
-        self.tile = height, width = tile
-        self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
-        self.reset_parameters()
-        self.hold_computed()
-
-    def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.table, std=0.02)
-
-    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
-        height, width = self.tile
-        sides = (torch.arange(side, device=device) for side in self.tile)
-        y, x = (t.flatten() for t in torch.meshgrid(*sides, indexing="ij"))
-        rows, columns = (t[:, None] - t[None, :] for t in (y, x))
-        return {"index": (rows + height - 1) * (2 * width - 1) + columns + width - 1}
-
-    def forward(self, side: int | None = None) -> Tensor:
-        index = self.held("index", self.table)
-        if side is not None and (is_symbolic(side) or (side, side) != self.tile):
-            at = torch.arange(side * side, dtype=torch.int64, device=index.device)
-            at = at // side * (self.tile[1] - side) + at  # the same positions' numbers in the whole tile
-            index = index.index_select(0, at).index_select(1, at)
-        return F.embedding(index, self.table).permute(2, 0, 1).contiguous()[None]
-
-    def no_weight_decay(self) -> set[str]:
-        return {"table"}
-
-    def resized(self, name: str, value: Tensor) -> Tensor | None:
-        """The table of another square window, as Swin's code resizes it for fine-tuning."""
-        old = square_grid(value.numel() // self.table.shape[1])
-        if old is None or value.shape[-1] != self.table.shape[1]:
-            return None
-        return bicubic(value.reshape(old[0] * old[1], -1), old, (2 * self.tile[0] - 1, 2 * self.tile[1] - 1))
 
 
 def shift_mask(

@@ -1,0 +1,171 @@
+"""Attention between maps, as a join: of queries, keys and values that others have made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+from torch import nn
+
+from blockforge.blocks import primitives
+from blockforge.blocks.base import Cost, Shape, divisible
+from blockforge.blocks.fields import Count, Eps, Ratio
+from blockforge.blocks.joins.attention import AttendModule, LinearAttendModule, Order, Splits
+from blockforge.blocks.joins.meeting import listed
+from blockforge.blocks.joins.position_bias import BiasParam
+from blockforge.blocks.joins.roles import Roles, fused_elements, linear_elements, product_elements
+from blockforge.blocks.part import Join
+from blockforge.blocks.registry import join
+from blockforge.errors import OpError
+
+DEFAULT_HEAD_DIM = 32
+
+
+@join("attend")
+class Attend(Join):
+    """Attention: each position of the queries gets a mean of the values, weighted by how its query fits their keys.
+    Of three maps they are queries, keys and values; of two, queries, and keys beside values; of one, all three beside
+    each other. The linear layers around it are blocks of their own.
+
+    Queries and keys are equally wide; or keys as wide as one head, which all heads then share (multi-query attention).
+    Keys and values may be of another size than the queries, values of another width.
+
+    Shape: q_BHWC, k_BhwC, v_BhwD -> y_BHWD, also kv_Bhw(C + D), or qkv_BHW(2C + D).
+    Cost: L S (C + D) multiply-adds of L queries and S keys; `relu_linear` has (L + S) C (D / num_heads + 1).
+    Raises: OpError if the heads do not divide the widths, or the maps do not fit each other; at run time if a table of
+        positions meets a map that is larger than the one it was built for.
+    Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; relu_linear: EfficientViT, ICCV 2023,
+    https://arxiv.org/abs/2205.14756; cosine and rel_pos_mlp: Swin Transformer V2, CVPR 2022,
+    https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136.
+    """
+
+    num_heads: Count | None = None
+    """Heads; or say their width with `head_dim`."""
+    head_dim: Count | None = None
+    """Width of a head's queries; 32 if neither it nor `num_heads` is given. With both, the queries and keys in a single
+    map are as wide as they say, the values what is left."""
+    form: Literal["softmax", "relu_linear"] = "softmax"
+    """How weights are made: softmax of the products, or products of what relu leaves of queries and keys."""
+    cosine: bool = False
+    """Products of queries and keys of length 1, times a learnt factor for each head, 100 at most."""
+    qk_norm: bool = False
+    """LayerNorm of the queries and of the keys of each head."""
+    bias: BiasParam = None
+    """What is added to the products: `rel_pos_table`, {op: rel_pos_table, symmetric: true}, {op: rel_pos_mlp, hidden:
+    512}, or none."""
+    order: Order = "by_role"
+    """Channels of a map that holds several: all queries, then keys, then values; by_head: so for each head in turn."""
+    scale: Ratio | None = None
+    """Factor of the products; absent: 1 / sqrt(width of a head)."""
+    eps: Eps = 1e-5
+    """Added to the sum of the weights that relu_linear divides by."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Attend:
+        softmax_only = {"cosine": self.cosine, "bias": self.bias is not None, "scale": self.scale is not None}
+        if self.form == "relu_linear" and (wrong := next((k for k, said in softmax_only.items() if said), None)):
+            raise OpError(f"relu_linear has no {wrong}", hint="form: softmax has it", code="value")
+        if self.cosine and self.scale is not None:
+            raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
+        return self
+
+    def heads(self, dim: int) -> int:
+        """Number of heads of queries of width `dim`."""
+        return self.num_heads or max(1, dim // (self.head_dim or DEFAULT_HEAD_DIM))
+
+    def roles(self, shapes: tuple[Shape, ...]) -> Roles:
+        """Queries, keys and values of the maps. Where the place does not suit, widths may be 0 or less."""
+        if len(shapes) == 1:
+            (whole,) = shapes
+            both = self.num_heads and self.head_dim
+            dim = self.num_heads * self.head_dim if self.num_heads and self.head_dim else whole.dim // 3
+            q, v = whole._replace(dim=dim), whole._replace(dim=whole.dim - 2 * dim if both else dim)
+            return Roles(q, q, v, self.heads(dim))
+        q, k, v = shapes[0], shapes[1], shapes[-1]
+        heads = self.heads(q.dim)
+        if len(shapes) == 2:
+            of_keys = k.dim // 2 if heads > 1 and k.dim // 2 == q.dim // heads else q.dim
+            k, v = k._replace(dim=of_keys), k._replace(dim=k.dim - of_keys)
+        return Roles(q, k, v, heads)
+
+    def resolved(self, shapes: tuple[Shape, ...], dim: int | None) -> Attend:
+        roles, said = self.roles(shapes), self.num_heads and self.head_dim
+        own = self.head_dim if said and len(shapes) == 1 and 3 * roles.q.dim != shapes[0].dim else None
+        scale = self.scale if self.scale != roles.head_dim**-0.5 else None
+        order = self.order if len(shapes) < 3 and roles.num_heads > 1 else "by_role"
+        eps = self.eps if self.form == "relu_linear" else Attend.model_fields["eps"].default
+        return self.model_copy(
+            update={"num_heads": roles.num_heads, "head_dim": own, "scale": scale, "order": order, "eps": eps}
+        )
+
+    def check(self, shapes: tuple[Shape, ...], dim: int | None) -> None:
+        if len(shapes) > 3:
+            raise OpError(f"attend has {len(shapes)} maps", hint="queries, keys, values")
+        if len(shapes) == 1 and not (self.num_heads and self.head_dim) and shapes[0].dim % 3:
+            text = f"{shapes[0]} does not hold queries, keys and values of one width"
+            raise OpError(text, hint="with num_heads and head_dim values have a width of their own", code="widths")
+        q, k, v, heads = roles = self.roles(shapes)
+        by = "head_dim" if self.num_heads is None else "num_heads"
+        if self.num_heads is None and q.dim > (self.head_dim or DEFAULT_HEAD_DIM):
+            divisible(q.dim, self.head_dim or DEFAULT_HEAD_DIM, "width of the queries", by, by)
+        if q.dim > 0:
+            divisible(q.dim, heads, "width of the queries", by, by)
+        if self.num_heads and self.head_dim and q.dim != self.num_heads * self.head_dim:
+            text = f"{self.num_heads} heads of {self.head_dim} are not the {q.dim} channels of the queries"
+            raise OpError(text, hint="leave out one of the two", param="head_dim", code="widths")
+        if k.dim != q.dim and not roles.is_shared:
+            text = f"keys of {k} do not fit queries of {q}"
+            raise OpError(text, hint=f"as wide as the queries, or as a head: {roles.head_dim}", code="widths")
+        if k[:2] != v[:2]:
+            raise OpError(f"keys and values of {listed((k, v))} differ in size", hint="make them of one map")
+        if v.dim < 1:
+            hint = "q, k and v are three maps; of two, the second holds the keys beside the values"
+            raise OpError(f"{listed(shapes)} leave no channels for values", hint=hint, code="widths")
+        if not roles.is_shared:
+            divisible(v.dim, heads, "width of the values", "num_heads", by)
+        if self.bias is not None:
+            self.bias.check(q, k, heads)
+
+    def out_shape(self, shapes: tuple[Shape, ...], dim: int | None) -> Shape:
+        return self.roles(shapes).out
+
+    def cost(self, shapes: tuple[Shape, ...], dim: int | None) -> Cost:
+        roles = self.roles(shapes)
+        length, keys, heads, d, d_v = roles.q.positions, roles.k.positions, roles.num_heads, *roles.widths
+        cost = Cost(params=4 * d * self.qk_norm + heads * self.cosine)
+        if self.form == "relu_linear":
+            over = 1 if roles.is_shared else heads  # keys and values are joined once where all heads share them
+            cost += primitives.matmul(d, keys, d_v + 1, over)
+            return cost + primitives.matmul(length, d, d_v + 1, heads)
+        cost += primitives.matmul(length, d, keys, heads) + primitives.matmul(length, keys, d_v, heads)
+        return cost + (self.bias.cost(roles.q, roles.k, heads) if self.bias is not None else Cost())
+
+    def once(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
+        """Multiply-adds of `cost` that a call makes once, for however many maps lie in the batch: where attention
+        stands in tiles they do not grow with their number."""
+        roles = self.roles(shapes)
+        return self.bias.cost(roles.q, roles.k, roles.num_heads).macs if self.bias is not None else 0
+
+    def mask_elements(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
+        """Elements that a mask takes for one map while attention runs: see `AttendModule.forward`."""
+        roles = self.roles(shapes)
+        return roles.q.positions * roles.k.positions * (roles.num_heads if self.bias is not None else 1)
+
+    def workspace(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
+        roles = self.roles(shapes)
+        q, k = roles.q.elements, roles.k.elements
+        if self.form == "relu_linear":
+            return (q + k) * self.qk_norm + linear_elements(roles)
+        normed = q + k if self.qk_norm or self.cosine else 0
+        attention = fused_elements(roles) if roles.head_dim == roles.v_head_dim else product_elements(roles)
+        return max(normed + attention, 2 * q * self.cosine + (q + k) * self.qk_norm)
+
+    def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
+        roles = self.roles(shapes)
+        heads, d, d_v = roles.num_heads, *roles.widths
+        splits = Splits(len(shapes), heads, 1 if roles.is_shared else heads, (d, d, d_v), self.order)
+        if self.form == "relu_linear":
+            return LinearAttendModule(splits, self.qk_norm, self.eps)
+        bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
+        grows = self.bias is not None and self.bias.grows()
+        return AttendModule(splits, self.qk_norm, self.cosine, self.scale, bias, (roles.q[:2], roles.k[:2]), grows)
