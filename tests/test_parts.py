@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import pytest
@@ -157,6 +158,125 @@ def test_sides_are_a_number_or_two() -> None:
     for wrong in ([3], [3, 3, 3], 0, [1, 100]):
         with pytest.raises(registry.ParamsError):
             made("conv", kernel_size=wrong)
+
+
+# --- other sizes, channels, positions
+
+
+def test_cells_of_a_grid() -> None:
+    x, y, _ = ran(made("adaptive_pool", size=[3, 20]))
+    torch.testing.assert_close(y, F.adaptive_avg_pool2d(x, (3, 20)))
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_one_position_of_all(pool: str) -> None:
+    x, y, _ = ran(made("global_pool", pool=pool))
+    torch.testing.assert_close(y, x.mean((2, 3), keepdim=True) if pool == "mean" else x.amax((2, 3), keepdim=True))
+
+
+def test_squares_lie_side_by_side_as_in_patch_merging() -> None:
+    x, y, _ = ran(made("space_to_depth"))
+    merging = registry.make("patch_merging", {}, "downsample").build(MAP, 24)
+    assert torch.equal(y.permute(0, 2, 3, 1), merging.merge(x.permute(0, 2, 3, 1)))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_other_sizes(mode: str) -> None:
+    corners = None if mode == "nearest" else False
+    for params, size in (
+        ({}, (22, 16)),
+        ({"scale": 0.5}, (5, 4)),
+        ({"scale": 1.5}, (16, 12)),
+        ({"size": [3, 9]}, (3, 9)),
+    ):
+        x, y, _ = ran(made("resize", mode=mode, **params))
+        torch.testing.assert_close(y, F.interpolate(x, size, mode=mode, align_corners=corners))
+    assert made("resize").resolved(MAP, None) == made("resize", scale=2).resolved(MAP, None)
+    with pytest.raises(OpError, match="scale and size say one thing twice"):
+        made("resize", scale=2, size=4).check(MAP, None)
+
+
+def test_a_slice_is_a_view_of_channels_that_there_are() -> None:
+    x, y, _ = ran(made("slice", start=3, size=4))
+    assert torch.equal(y, x[:, 3:7])
+    assert made("slice", start=3).resolved(MAP, None) == made("slice", start=3, size=9)
+    for params, param, match, hint in (
+        ({"start": 12}, "start", "start 12 is behind the 12 channels", "0 to 11"),
+        ({"start": 8, "size": 5}, "size", "channels 8 to 12 of a map with 12", "size at most 4"),
+    ):
+        with pytest.raises(OpError, match=match) as caught:
+            made("slice", **params).check(MAP, None)
+        assert (caught.value.param, caught.value.hint) == (param, hint)
+
+
+def test_channels_in_turn() -> None:
+    x, y, _ = ran(made("shuffle", groups=3))
+    assert torch.equal(y, F.channel_shuffle(x, 3))
+    with pytest.raises(OpError, match="channels 12 is not divisible by groups 5"):
+        made("shuffle", groups=5).check(MAP, None)
+
+
+def test_a_scale_starts_where_it_is_told() -> None:
+    for bias in (False, True):
+        x, y, _ = ran(made("scale", init=0.5, bias=bias))
+        torch.testing.assert_close(y, x * 0.5)
+
+
+def test_what_training_drops_is_the_map_itself_in_inference() -> None:
+    for name in ("dropout", "drop_path"):
+        op = made(name, rate=0.5)
+        x, y, module = ran(op)
+        assert y.data_ptr() == x.data_ptr()
+        torch.manual_seed(0)
+        dropped = module.train()(torch.ones(64, *MAP))
+        assert set(dropped.unique().tolist()) == {0.0, 2.0}
+        assert set(dropped[0].unique().tolist()) == ({0.0, 2.0} if name == "dropout" else {dropped[0, 0, 0, 0].item()})
+
+
+def test_names_of_the_place() -> None:
+    """What is left out is a parameter that there is."""
+    for cls in registry.blocks("part").values():
+        assert issubclass(cls, Part)
+        assert cls.of_place.keys() <= cls.model_fields.keys()
+
+
+def test_logits_of_no_classes_are_what_they_read() -> None:
+    x, y, _ = ran(made("logits", num_classes=0))
+    assert torch.equal(x, y)
+    assert made("logits", num_classes=5, bias=False).cost(MAP, None).params == 60
+    assert made("logits", num_classes=5).out_shape(MAP, 7) == Shape(11, 8, 5)
+
+
+def test_positions_of_another_square_are_resized() -> None:
+    module: Any = made("pos_embed").build(Shape(6, 4, 12), None)
+    assert module.resized("pos_embed", torch.randn(25, 12)).shape == (24, 12)
+    assert module.resized("pos_embed", torch.randn(24, 12)) is None  # no square
+    with pytest.raises(OpError, match="pos_embed was built for maps of 6x4, not 4x6"):
+        module(torch.randn(1, 4, 6, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("conv", {"kernel_size": 3, "stride": 2, "padding": "tf"}),
+        ("conv", {"kernel_size": 3, "dilation": 2}),
+        ("max_pool", {"kernel_size": 3, "stride": 2, "ceil": True}),
+        ("avg_pool", {"padding": "tf"}),
+        ("adaptive_pool", {"size": 2}),
+        ("resize", {}),
+        ("resize", {"scale": 1.5, "mode": "bilinear"}),
+        ("space_to_depth", {}),
+        ("shuffle", {}),
+    ],
+)
+def test_a_captured_part_takes_other_sizes(name: str, params: dict[str, Any]) -> None:
+    module = build_on_maps(made(name, **params), Shape(16, 16, 12), None).eval()
+    sides = {axis: 8 * torch.export.Dim(f"side_{axis}", min=1, max=64) for axis in (1, 2)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        captured = torch.export.export(module, (torch.randn(2, 16, 16, 12),), dynamic_shapes=(sides,)).module()
+    x = torch.randn(2, 24, 8, 12)
+    torch.testing.assert_close(captured(x), module(x), rtol=1e-4, atol=1e-5)
 
 
 # --- the mixer `dwconv`, as a part

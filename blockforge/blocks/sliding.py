@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from blockforge.blocks.base import Shape
+from blockforge.blocks.windows import is_symbolic
 from blockforge.errors import OpError
 
 Pair = tuple[int, int]
@@ -121,7 +122,7 @@ def window(
 def padded(x_BCHW: Tensor, over: Window, value: float = 0.0) -> Tensor:
     """A map with what the window pads around it: TensorFlow's padding, which torch's layers do not know."""
     (above, below), (left, right) = over.pads(x_BCHW.shape[2], x_BCHW.shape[3])
-    if above + below + left + right == 0:
+    if not is_symbolic(above, below, left, right) and not any((above, below, left, right)):
         return x_BCHW
     return F.pad(x_BCHW, (left, right, above, below), value=value)
 
