@@ -6,8 +6,7 @@ search sees exactly the holes that matter for a candidate.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,7 +30,9 @@ from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
+from blockforge.spec.skips import wrong_stages
 from blockforge.spec.slots import OpSpec, StemSpec
+from blockforge.spec.widths import check_stages, check_stem
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
@@ -74,8 +75,8 @@ class _Resolver:
         whole = [s for s in stages if s is not None]
         assert isinstance(stem.spec, StemSpec)
         stem_dim = stem.spec.dim or whole[0].dim
-        self._check_stem(stem_dim, whole[0], stem.origins)
-        self._check_dims(whole)
+        check_stem(stem_dim, whole[0], stem.origins, self.report)
+        check_stages(whole, self.report)
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
@@ -182,29 +183,6 @@ class _Resolver:
             return self.op(tree["downsample"], ("stages", index, "downsample"), scope)
         return self.op(self.tree.get("downsample"), ("downsample",), scope) if index else None
 
-    def _check_stem(self, dim: int, first: Stage, origins: Origins) -> None:
-        """As `_check_dims`, between the stem and stage 0."""
-        if first.downsample is None and dim != first.dim:
-            text = f"the stem has dim {dim}, stage 0 has {first.dim}, and no downsample stands between them"
-            loc = self.report.locs.value((*first.path, "dim"))
-            report_at(
-                self.report, origins, "dim", text, ("stem", "dim"),
-                hint="leave dim out here, or give stage 0 a downsample",
-                related=[(f"stage 0 has {first.dim}", loc)] if loc else [],
-            )  # fmt: skip
-
-    def _check_dims(self, stages: list[Stage]) -> None:
-        """Without a downsample the width cannot change."""
-        for before, stage in itertools.pairwise(stages):
-            if stage.downsample is None and stage.dim != before.dim:
-                text = f"stage {stage.index} has dim {stage.dim}, stage {before.index} gives {before.dim}"
-                loc = self.report.locs.value((*before.path, "dim"))
-                report_at(
-                    self.report, stage.origins, "dim", f"{text}, and no downsample stands between them",
-                    (*stage.path, "dim"), hint=f"add a downsample, or set dim to {before.dim}",
-                    related=[(f"stage {before.index} gives {before.dim}", loc)] if loc else [],
-                )  # fmt: skip
-
     # --- blocks
 
     def _block(self, name: str, scope: Scope) -> tuple[Branch, ...]:
@@ -256,7 +234,7 @@ class _Resolver:
     def _skip(self, tree: Any, path: Path, outer: Origins) -> Skip:
         origins = Origins(outer)
         spec = self.part(SkipSpec, tree, path, self.scope, origins)
-        for at, message, hint in _wrong_stages(spec, len(self.tree["stages"])):
+        for at, message, hint in wrong_stages(spec, len(self.tree["stages"])):
             report_at(self.report, origins, "skip", message, (*path, *at), hint=hint)
         return Skip(spec.from_, tuple(sorted(spec.to)), PlannedOp(spec.op, (*path, "op"), origins), path)
 
@@ -266,21 +244,3 @@ def _rates(drop_path: DropPathSpec, layers: int) -> tuple[float, ...]:
     if drop_path.constant is not None:
         return (drop_path.constant,) * layers
     return tuple(drop_path.linear * i / (layers - 1) if layers > 1 else 0.0 for i in range(layers))
-
-
-def _wrong_stages(skip: SkipSpec, stages: int) -> Iterator[tuple[Path, str, str]]:
-    """Where a skip names a wrong stage: the place in it, what is wrong, what would be right."""
-    count = f"stages count from 0 to {stages - 1}"
-    if not 0 <= skip.from_ < stages:
-        yield ("from",), f"there is no stage {skip.from_}", count
-        return
-    for i, target in enumerate(skip.to):
-        if not 0 <= target < stages:
-            yield ("to", i), f"there is no stage {target}", count
-        elif target <= skip.from_:
-            text = f"a skip leads forward, but stage {target} does not come after stage {skip.from_}"
-            last = f"stage {skip.from_} is the last; let the skip start earlier"
-            hint = f"stages {skip.from_ + 1} to {stages - 1} do" if skip.from_ + 1 < stages else last
-            yield ("to", i), text, hint
-        elif target in skip.to[:i]:
-            yield ("to", i), f"stage {target} is listed twice", "list each stage once"

@@ -28,7 +28,8 @@ SCALARS: list[Any] = [
     1e308, 1e-320, "", " ", "none", "all", "$x", "$", "$$", "$choice", "a" * 300, "a/" * 3000, "../" * 40, "\0",
     "a\0b.yaml", "é", "\u202e", "sam", "mlp", "layer_norm", "conv_stem", "concat", "(a b)*", "a*999", "a b* c",
     "smt_t", "smt_t.yaml", "/dev/zero", "/", ".", "-", "stages.0.dim", "stages.1.dim >= stages.0.dim",
-    "M == 'all' or S <= M", "1/0", "9**9**9", "(" * 200, "not " * 300, float("nan"), float("inf"), 10**30,
+    "M == 'all' or S <= M", "$(2 * w)", "$(layer + 1)", "$(in // 2)", "$(near(stage * 8.5, 8) if depth > 1 else none)",
+    "$(w[0][layer])", "$((", "$('dw*')", "1/0", "9**9**9", "(" * 200, "not " * 300, float("nan"), float("inf"), 10**30,
 ]  # fmt: skip
 PARTS: list[Any] = [
     [], {}, [[]], [None], {"": 1}, {1: 2}, {1: 2, "b": 3}, {None: 1}, {True: 1, "a": 2}, {1.5: 2}, {(1, 2): 3},
