@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
-from blockforge.spec.fields import LetName, Name, Open
+from blockforge.spec.fields import LetName, Name
 from blockforge.spec.forms import Form, refuse, wrong_forms
 from blockforge.spec.slots import Model
 
@@ -31,7 +31,7 @@ def _definition(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
-_Definition = Annotated[Any, WrapValidator(_definition), Open, WithJsonSchema({"form": "definition"})]
+_Definition = Annotated[Any, WrapValidator(_definition), WithJsonSchema({"form": "definition"})]
 Definitions = Annotated[dict[Name, _Definition], Field(max_length=MAX_DEFINITIONS)]
 
 

@@ -10,7 +10,6 @@ from pydantic import ValidationError, ValidatorFunctionWrapHandler, WithJsonSche
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from blockforge.errors import Path
-from blockforge.spec.fields import Open
 from blockforge.spec.values import Expr, Hole, Ref
 
 OP_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)?$"
@@ -48,7 +47,8 @@ def _wrong_mapping(value: dict[Any, Any], at: Path) -> Iterator[InitErrorDetails
         yield _error("missing", value, (*at, "op"))
         return
     yield from wrong_forms(value["op"], (*at, "op"))
-    yield from beside_no_name(value, OP_KEYS, at)
+    if "from" not in value:  # else an edge, with an op on it
+        yield from beside_no_name(value, OP_KEYS, at)
     for key, parameter in value.items():
         if key != "op":
             yield from _wrong_inside(parameter, (*at, key))
@@ -91,5 +91,5 @@ def _form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
-Form = Annotated[Any, WrapValidator(_form), Open, WithJsonSchema({"form": "op"})]
+Form = Annotated[Any, WrapValidator(_form), WithJsonSchema({"form": "op"})]
 """An op in any form; `blockforge.schema` spells out what the JSON schema says of it."""

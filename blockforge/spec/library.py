@@ -50,7 +50,7 @@ class Library:
 
     define: Mapping[str, Any] = field(default_factory=dict)
     used: tuple[tuple[str | None, Library], ...] = ()
-    path: Path = ("define",)
+    path: Path = field(default=("define",), compare=False)
 
     @classmethod
     def of(cls, tree: Any, path: Path = ()) -> Library:
@@ -61,11 +61,11 @@ class Library:
     def find(self, name: str) -> Definition | None:
         """What a name stands for: a definition of this file, or else of one that it uses."""
         if name in self.define:
-            return self._definition(name)
+            return self.own(name)
         prefix, dot, rest = name.rpartition(".")
         for given, library in self.used:
             if (given or "") == prefix and rest in library.define and bool(given) == bool(dot):
-                return library._definition(rest)
+                return library.own(rest)
         return None
 
     def names(self) -> list[str]:
@@ -79,7 +79,8 @@ class Library:
         for _, library in self.used:
             yield from library.all()
 
-    def _definition(self, name: str) -> Definition:
+    def own(self, name: str) -> Definition:
+        """A definition of this file."""
         written, path = self.define[name], (*self.path, name)
         if has_params(written):
             return Definition(name, written.get("params", {}), written["body"], path, self)

@@ -10,6 +10,7 @@ from typing import Any
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
+from blockforge.spec.calls import check_definitions
 from blockforge.spec.layers import check_all_options
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
@@ -74,6 +75,7 @@ def parse(document: Document) -> Spec:
         check_all_options(stages, blocks, report)
     check_relations(lifted, report)
     spec = validated(Spec, lifted, report)
+    check_definitions(lifted, report)
     report.close()
     return spec.with_source(document.tree, document.locs)
 

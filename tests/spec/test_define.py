@@ -117,6 +117,55 @@ def test_malformed_definitions_are_refused(defining: Callable[..., Spec], define
         defining(define)
 
 
+# --- names in definitions
+
+
+@pytest.mark.parametrize(
+    ("define", "op", "error", "hint"),
+    [
+        ("{f: {params: {ratio: 2}, body: [{op: x, k: $ratoi}]}}", "mlp", r"'f' has no parameter \$ratoi", "'ratio'"),
+        ("{f: [{op: x, k: $(2 * inn)}]}", "mlp", r"'f' has no parameter \$inn", "did you mean 'in'"),
+        ("{f: [{op: x, k: $heads}]}", "mlp", r"no parameter \$heads", "do not see what let gives: make it a parameter"),
+        ("{f: {params: {a: $b, b: 1}, body: x}}", "mlp", r"no parameter \$b", "may name the parameters before it"),
+        ("{f: {params: {dim: 1}, body: x}}", "mlp", "a parameter cannot be named 'dim'", "another name"),
+        ("{f: [g], g: {op: x, of: [y, f]}}", "mlp", "a definition leads back to itself: (f -> g|g -> f)", "leave out"),
+        ("{f: [{op: f}]}", "mlp", "a definition leads back to itself: f -> f", "leave out"),
+        ("{f: {params: {k: 1}, body: x}, g: [{op: f, kk: 1}]}", "mlp", "'f' has no parameter 'kk'", "'k'"),
+        ("{f: {params: {k: 1}, body: x}}", "{op: f, kk: 1}", "'f' has no parameter 'kk'", "'k'"),
+        ("{f: {params: {k: required}, body: x}, g: [f]}", "mlp", "definition 'f' needs 'k'", "{op: f, k: ...}"),
+        ("{f: {params: {k: required}, body: x}}", "f", "definition 'f' needs 'k'", "{op: f, k: ...}"),
+    ],
+)
+def test_wrong_names_are_told(defining: Callable[..., Spec], define: str, op: str, error: str, hint: str) -> None:
+    with pytest.raises(SpecError, match=error) as caught:
+        defining(define, op)
+    (found,) = caught.value.diagnostics
+    assert hint in (found.hint or "")
+    assert found.loc is not None
+    assert found.loc.line == (12 if op != "mlp" else 19)
+
+
+@pytest.mark.parametrize(
+    "define",
+    [
+        "{f: {params: {a: required, b: $a, in: 3}, body: [{op: x, k: $b, d: '$(min(in, out, height, width))'}]}}",
+        "{f: [{op: x, k: $(layer + depth + stage + classes), rate: $drop_path}]}",
+        "{same: {op: conv, padding: same}}",
+        "{f: {params: {k: required}, body: x}, g: {op: f, k: 2, dim: 3, when: $(in > 3)}}",
+        "{f: {op: graph, of: {a: {from: input, op: g, join: sum}, b: {from: {from: a, op: {op: g}}, op: [g]}}}, g: m}",
+        "{f: {params: {act: relu}, body: [$act, {op: $act}]}}",
+    ],
+)
+def test_what_definitions_may_say(defining: Callable[..., Spec], define: str) -> None:
+    assert resolve(defining(define, "mlp")).library.names()
+
+
+def test_branches_keep_their_keys_beside_a_call(defining: Callable[..., Spec]) -> None:
+    op = "{op: f, k: 2, norm: none, scale: 1e-5, skip: true, post_act: relu, drop_path: false, dim: 3, when: true}"
+    branch = resolve(defining("{f: {params: {k: required}, body: x}}", op)).stages[1].layers[1][1][1]
+    assert branch.op.spec.params == {"k": 2, "dim": 3, "when": True}
+
+
 # --- holes in definitions
 
 

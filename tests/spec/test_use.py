@@ -133,6 +133,25 @@ def test_what_cannot_be_used(write: Write, use: str, file: str, error: str) -> N
         load(write(f"use: {use}", lib=file))
 
 
+def test_two_files_must_not_give_one_name(write: Write) -> None:
+    files = {"a": "define: {f: mlp, g: mlp}", "b": "define:\n  g: conv_mlp\n"}
+    with pytest.raises(SpecError, match="two files that are used give 'g'") as caught:
+        load(write("use: [a.yaml, b.yaml]", **files))
+    text = str(caught.value)
+    assert "hint: give one of them a prefix, as in use: [std, {m: lib.yaml}], and write m.g" in text
+    assert "net.yaml:19:15" in text
+    assert "a.yaml:2:18" in text
+    assert "b.yaml:3:3" in text
+    for said in ("use: [a.yaml, {m: b.yaml}]", "use: [a.yaml, b.yaml]\ndefine: {g: mlp}", "use: [a.yaml, a.yaml]"):
+        assert body(load(write(said, **files)), "g") == "mlp"
+
+
+def test_a_file_s_mistake_is_told_once(write: Write) -> None:
+    with pytest.raises(SpecError, match="has no parameter") as caught:
+        load(write("use: {a: lib.yaml, b: lib.yaml}", lib="define: {f: [$x]}"))
+    assert len(caught.value.diagnostics) == 1
+
+
 def test_files_are_bounded(write: Write) -> None:
     chain = {f"f{i}": f"use: {{a: f{i + 1}.yaml, b: f{i + 1}.yaml}}" for i in range(12)}
     with pytest.raises(SpecError, match="use leads to more than 64 files"):

@@ -1,0 +1,171 @@
+"""What definitions say, whether a network uses them or not: their names, whom they call and with what."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
+
+from blockforge.errors import Path, Report, did_you_mean
+from blockforge.spec.expressions.tree import names
+from blockforge.spec.forms import OP_KEYS
+from blockforge.spec.library import REQUIRED, Definition, Library
+from blockforge.spec.model import BranchSpec
+from blockforge.spec.reporting import NOWHERE, inside, report_at
+from blockforge.spec.values import EARLY, LATE, Expr, Hole, Ref, all_values
+
+PLACE = (*LATE, *EARLY, "drop_path")
+"""The names that every place gives to the definitions that stand there."""
+_SLOTS = ("stem", "downsample", "blocks", "stage_norm", "head")
+"""Keys of a spec with ops right below them."""
+
+
+def check_definitions(tree: Any, report: Report) -> None:
+    """Report what is wrong with the definitions of a lifted spec, and with the calls of them."""
+    library = Library.of(tree)
+    lets = {name for value in all_values(tree) if isinstance(value, dict) for name in _keys(value.get("let"))}
+    ways: dict[Path, list[Definition]] = {}
+    for part in library.all():
+        _check_clashes(part, report)
+        for name in part.define:
+            definition = part.own(name)
+            _check_names(definition, lets, report)
+            ways[definition.path] = list(_called(definition, report))
+    _check_cycles(ways, report)
+    for key in tree.keys() - {"define", "use", "about", "require"}:
+        for call in calls(tree[key], (key,), is_op=key in _SLOTS):
+            if (called := library.find(call.name)) is not None:
+                _check_call(call, called, tuple(BranchSpec.model_fields), report)
+
+
+class Call(NamedTuple):
+    """A name in an op's place, and what stands beside it."""
+
+    name: str
+    path: Path
+    given: Mapping[str, Any]
+
+
+def calls(value: Any, at: Path, is_op: bool = False) -> Iterator[Call]:
+    """The named ops in a tree. A text is one in a list that is an op, in `of` and where `is_op` says so."""
+    if isinstance(value, str) and is_op:
+        yield Call(value, at, {})
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from calls(item, (*at, i), is_op)
+    elif isinstance(value, Hole):
+        for i, option in enumerate(value.options):
+            yield from calls(option, (*at, "$choice", i), is_op)
+    elif isinstance(value, dict):
+        is_call = isinstance(value.get("op"), str) and "from" not in value  # else an edge, with an op on it
+        if is_call:
+            yield Call(value["op"], at, value)
+        for key, item in value.items():
+            if key != "op" or not is_call:
+                yield from calls(item, (*at, key), key in ("op", "of") or ("op" not in value and is_op))
+
+
+def _check_names(definition: Definition, lets: Collection[str], report: Report) -> None:
+    """Report the names in a definition that neither its parameters nor its place give."""
+    known: list[str] = []
+    for name, default in definition.params.items():
+        _check_known(default, known, definition, lets, report)
+        if name in OP_KEYS:
+            text = f"a parameter cannot be named '{name}', which is a key of every op"
+            hint = "give it another name; $out is the width that dim asks for"
+            report_at(report, NOWHERE, "define", text, (*definition.path, "params", name), hint=hint, on_key=True)
+        known.append(name)
+    _check_known(definition.body, known, definition, lets, report)
+
+
+def _check_known(tree: Any, known: list[str], definition: Definition, lets: Collection[str], report: Report) -> None:
+    for value in all_values(tree):
+        found: list[tuple[str, Any]] = [(value.name, None)] if isinstance(value, Ref) else []
+        for node in names(value.node) if isinstance(value, Expr) else ():
+            place = functools.partial(inside, text=value.text, column=node.column, length=node.length)
+            found.append((node.value[0], place))
+        for name, within in found:
+            if name in known or name in PLACE:
+                continue
+            text, hint = (
+                f"definition '{definition.name}' has no parameter ${name}",
+                _hint(name, known, definition, lets),
+            )
+            _report_once(report, "unknown-name", text, value.written, hint, within)
+
+
+def _hint(name: str, known: list[str], definition: Definition, lets: Collection[str]) -> str:
+    if name in definition.params:
+        return "a default may name the parameters before it"
+    if name in lets:
+        return f"definitions do not see what let gives: make it a parameter, and call with {name}: ${name}"
+    return did_you_mean(name, (*known, *PLACE), what="names here")
+
+
+def _called(definition: Definition, report: Report) -> Iterator[Definition]:
+    """The definitions that one calls; wrong calls are reported."""
+    written = {"params": definition.params, "body": definition.body}
+    at = {"params": (*definition.path, "params"), "body": definition.body_path}
+    for key, tree in written.items():
+        for call in calls(tree, at[key], is_op=key == "body"):
+            if (found := definition.library.find(call.name)) is not None:
+                _check_call(call, found, (), report)
+                yield found
+
+
+def _check_call(call: Call, definition: Definition, more: Collection[str], report: Report) -> None:
+    """Report what a call gives that the definition does not take, and the reverse. `more`: keys of the place."""
+    for key in call.given:
+        if key not in definition.params and key not in (*OP_KEYS, *more):
+            text, known = f"definition '{call.name}' has no parameter '{key}'", (*definition.params, *OP_KEYS)
+            hint = did_you_mean(str(key), known, what="known here")
+            _report_once(report, "unknown-key", text, (*call.path, key), hint, on_key=True)
+    for name, default in definition.params.items():
+        if default == REQUIRED and name not in call.given:
+            hint = f"as in {{op: {call.name}, {name}: ...}}"
+            _report_once(report, "missing-key", f"definition '{call.name}' needs '{name}'", call.path, hint)
+
+
+def _check_clashes(library: Library, report: Report) -> None:
+    """Report names that two files give which a document uses."""
+    above = library.path[:-1]
+    for i, (prefix, later) in enumerate(library.used):
+        for other, earlier in library.used[:i]:
+            both = [name for name in later.define if name in earlier.define] if prefix == other else []
+            wrong = [name for name in both if prefix or name not in library.define]
+            if not wrong or earlier == later:
+                continue
+            said = ", ".join(f"'{name}'" for name in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+            places = [report.locs.key((*lib.path, wrong[0])) for lib in (earlier, later)]
+            related = [("given here", place) for place in places if place is not None]
+            hint = f"give one of them a prefix, as in use: [std, {{m: lib.yaml}}], and write m.{wrong[0]}"
+            text, path = f"two files that are used give {said}", (*above, "use", i)
+            report_at(report, NOWHERE, "use", text, path, hint=hint, related=related)
+
+
+def _check_cycles(ways: Mapping[Path, list[Definition]], report: Report) -> None:
+    """Report definitions that lead back to themselves."""
+    arrows = {path: {found.path for found in called} for path, called in ways.items()}
+    while True:
+        try:
+            return TopologicalSorter(arrows).prepare()
+        except CycleError as e:
+            loop = e.args[1][::-1]  # from caller to called
+            way = " -> ".join(str(path[-1]) for path in loop)
+            text, hint = f"a definition leads back to itself: {way}", "leave out one of them"
+            report_at(report, NOWHERE, "define-cycle", text, min(loop, key=str), hint=hint, on_key=True)
+            arrows[loop[0]].discard(loop[1])
+
+
+def _report_once(
+    report: Report, code: str, text: str, path: Path, hint: str, within: Any = None, on_key: bool = False
+) -> None:
+    """A file that is used in two places has its mistakes once."""
+    loc = report.locs.value(path)
+    if not any(d.message == text and d.loc == loc for d in report.found):
+        report_at(report, NOWHERE, code, text, path, hint=hint, within=within, on_key=on_key)
+
+
+def _keys(value: Any) -> Collection[str]:
+    return value if isinstance(value, dict) else ()
