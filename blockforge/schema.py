@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from blockforge.blocks import registry
+from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
 from blockforge.spec import definitions, model, slots
 from blockforge.spec.forms import OP_NAME
@@ -107,6 +108,8 @@ class _Writer:
         for name, cls in classes.items():
             schema = cls.model_json_schema()
             self.known |= schema.get("$defs", {})
+            for field, default in _blocks(cls).items():
+                schema["properties"][field]["default"] = default
             block = self.write(schema, in_block=True)
             about = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
             properties = {key: {"const": name, "description": about}, **block.get("properties", {}), **own}
@@ -179,6 +182,11 @@ class _Writer:
             value = self.defs.get(value["$ref"].rpartition("/")[2], {})
         kinds = {"integer": {"int"}, "number": {"int", "float", "log"}}.get(value.get("type", ""), set())
         return kinds.union(*map(self.ranges, value.get("anyOf", ())))
+
+
+def _blocks(cls: type[BaseModel]) -> dict[str, Any]:
+    """The defaults that are blocks, as a spec says them."""
+    return {n: f.default.as_parameter() for n, f in cls.model_fields.items() if isinstance(f.default, Op)}
 
 
 def _notes(written: Schema) -> Schema:

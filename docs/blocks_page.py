@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Kind, Norm
+from blockforge.blocks.base import Act, Kind, Norm
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
@@ -25,6 +25,7 @@ KINDS: dict[Kind, str] = {
     "mixer": "Mixers: mix positions; the `op` of a branch",
     "ffn": "FFNs: mix channels at each position; the `op` of a branch",
     "norm": "Norms: `norm` of a branch, of `defaults`, and `stage_norm`",
+    "act": "Activations: `act` of a block, and `post_act` of a branch",
     "stem": "Stems: from the image to the first stage",
     "downsample": "Downsamples: between stages, and on `skips`",
     "aggregator": "Aggregators: `aggregate` of a connection rule",
@@ -70,6 +71,8 @@ def row(name: str, annotation: Any, field: FieldInfo) -> str:
 
 def shown(value: Any) -> str:
     """A default as it is written in YAML; None is what stands for a parameter that is not given."""
+    if isinstance(value, Act):
+        return str(value.as_parameter())
     return "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -89,6 +92,8 @@ def values(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return "a norm, or `none`"
     if isinstance(annotation, type) and issubclass(annotation, PositionBias):
         return "a bias of positions, or `none`"
+    if isinstance(annotation, type) and issubclass(annotation, Act):
+        return "an activation"
     if annotation is bool:
         return "`true`, `false`"
     odd = "odd " if any(m in OddKernel.__metadata__[1:] for m in metadata) else ""

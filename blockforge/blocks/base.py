@@ -6,7 +6,8 @@ generic in its place, the arguments of check, resolved, out_shape, cost, workspa
 
 | kind               | place                                                                       |
 |--------------------|-----------------------------------------------------------------------------|
-| mixer, ffn, norm   | `shape`: the map it works on                                                |
+| mixer, ffn, norm,  | `shape`: the map it works on                                                |
+| act                |                                                                             |
 | stem, downsample   | `shape`, `dim`: the map it reads and the width it must give                 |
 | aggregator         | `shape`, `sources`, `dim`: the map, the sources' widths, the width to give  |
 | head               | `shape`, `num_classes`                                                      |
@@ -155,6 +156,10 @@ class Op(BaseModel, Generic[*Place]):
         """All parameters with their defaults, nested blocks as `{op: ..., ...}`; reloads through the registry."""
         return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
 
+    def as_parameter(self) -> Any:
+        """How it is written where it is a parameter of another block: `{op: ..., ...}`."""
+        return {"op": self.op, **self.parameters_dict()}
+
 
 AnyOp = Op[*tuple[Any, ...]]
 """A block of whatever kind."""
@@ -179,7 +184,7 @@ AnyPlaced = Placed[*tuple[Any, ...]]
 
 
 class MapOp(Op[Shape]):
-    """A block that keeps the shape of its map: the base of mixers, FFNs and norms."""
+    """A block that keeps the shape of its map: the base of mixers, FFNs, norms and activations."""
 
     residual: ClassVar[bool] = False
     """Whether its module has a method `residual(x)`: `x + forward(x)` in one pass without a map for the second term, in
@@ -218,6 +223,31 @@ class Norm(MapOp):
     kind = "norm"
     bias_before: ClassVar[bool] = False
     """Whether a convolution before this norm has a bias unless its spec says otherwise."""
+
+
+class Act(MapOp):
+    """An activation: a function of each value, with parameters of its own perhaps, on maps of any shape. Module:
+    `forward(x) -> y` of any number of axes, the last one channels."""
+
+    kind = "act"
+    overwrites: ClassVar[bool] = False
+    """Whether `kernels.cpu.activate` computes its module in the input's memory where that may be: one of the classes of
+    torch that are known there, or with a method `overwrite(x)` of equal results."""
+
+    def cost(self, shape: Shape) -> Cost:
+        return Cost()  # elementwise work counts no multiply-adds
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements
+
+    def beside(self, shape: Shape) -> int:
+        """Elements that live beside an input that it may overwrite, while it runs."""
+        return 0 if self.overwrites else self.workspace(shape)
+
+    def as_parameter(self) -> Any:
+        """By its name alone, if all its parameters are at their defaults."""
+        is_plain = all(getattr(self, name) == f.get_default() for name, f in type(self).model_fields.items())
+        return self.op if is_plain else super().as_parameter()
 
 
 class Tokens(NamedTuple):
@@ -313,7 +343,7 @@ def divisible(value: int, by: int, what: str, by_what: str, param: str | None = 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Op):
-        return {"op": value.op, **value.parameters_dict()}
+        return value.as_parameter()
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value

@@ -8,7 +8,6 @@ torch does; see `blocks.leaves`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import torch
@@ -133,20 +132,6 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
-
-
-_ACTS: dict[str, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
-    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "identity": nn.Identity,
-}
-
-
-def activation(name: str) -> nn.Module:
-    """The activation called `name` (see `fields.Act`)."""
-    return _ACTS[name]()
 
 
 def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.blocks.leaves import TAKE_NCHW, layout_of
-from blockforge.kernels.cpu import activate, untouched
+from blockforge.kernels.cpu import activate, overwrites, untouched
 
-_ACTS = (nn.GELU, nn.ReLU, nn.SiLU)
-_GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW, *_ACTS)
-"""Classes whose result is in memory of its own, or in that of an input that nobody else reads."""
+_GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW)
+"""Classes whose result is in memory of its own. An activation's is, or in that of an input that nobody else reads."""
 
 
 class Maps(nn.Sequential):
@@ -21,8 +20,9 @@ class Maps(nn.Sequential):
     def __init__(self, *modules: Any) -> None:
         super().__init__(*modules)
         self.made = {name: type(module) for name, module in self._modules.items()}
+        self.acts = {name for name, made in self.made.items() if overwrites(made)}
         self.layouts = {name: layout_of(module) for name, module in self.named_children()}
-        self.give_new = {name for name, made in self.made.items() if issubclass(made, _GIVE_NEW)}
+        self.give_new = {name for name, made in self.made.items() if issubclass(made, _GIVE_NEW) or overwrites(made)}
 
     def forward(self, x: Tensor) -> Tensor:
         layout, before = "NHWC", ""
@@ -31,7 +31,7 @@ class Maps(nn.Sequential):
             made, wanted = self.made.get(name), self.layouts.get(name, "NHWC")
             if wanted != layout:
                 x, layout = x.permute(0, 3, 1, 2) if wanted == "NCHW" else x.permute(0, 2, 3, 1), wanted
-            x = activate(module, x, self._gives_new(before)) if made in _ACTS else module(x)
+            x = activate(module, x, self._gives_new(before)) if name in self.acts else module(x)
             if made is not nn.Identity or not untouched(module, nn.Identity):
                 before = name
         return x if layout == "NHWC" else x.permute(0, 2, 3, 1)

@@ -21,11 +21,13 @@ from blockforge.plugins import Registry, load_plugin, load_plugins, plugins
 from blockforge.spec.schema_errors import sentence
 
 __all__ = [
-    "BLOCKS", "ParamsError", "PluginError", "aggregator", "blocks", "downsample", "ffn", "get", "head", "join",
-    "load_blocks", "load_plugin", "load_plugins", "make", "mixer", "norm", "part", "plugins", "stem",
+    "BLOCKS", "ParamsError", "PluginError", "act", "aggregator", "blocks", "downsample", "ffn", "get", "head", "join",
+    "load_blocks", "load_plugin", "load_plugins", "make", "mixer", "norm", "part", "plugins", "stem", "twin",
 ]  # fmt: skip
 
 BLOCKS: Registry[type[base.AnyOp]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
+TWINS: dict[tuple[base.Kind, str], type[base.AnyOp]] = {}
+"""Blocks that share their name with one of another kind, which does the same: see `twin`."""
 T = TypeVar("T", bound=type[base.AnyOp])
 
 
@@ -52,12 +54,24 @@ def _decorator(kind: type[base.AnyOp]) -> Callable[[str], Callable[[T], T]]:
 mixer = _decorator(base.Mixer)
 ffn = _decorator(base.FFN)
 norm = _decorator(base.Norm)
+act = _decorator(base.Act)
 stem = _decorator(base.Stem)
 downsample = _decorator(base.Downsample)
 aggregator = _decorator(base.Aggregator)
 head = _decorator(base.Head)
 part = _decorator(Part)
 join = _decorator(Join)
+
+
+def twin(name: str) -> Callable[[T], T]:
+    """Registers a block beside one of the same name that does the same: it is the one where its kind is asked for."""
+
+    def register(cls: T) -> T:
+        TWINS[cls.kind, name] = cls
+        cls.op = name
+        return cls
+
+    return register
 
 
 def load_blocks() -> None:
@@ -67,7 +81,8 @@ def load_blocks() -> None:
 
 def blocks(*kinds: base.Kind) -> dict[str, type[base.AnyOp]]:
     """The registered blocks by name, of the given kinds or of all."""
-    return {n: c for n, c in sorted(BLOCKS.items()) if not kinds or c.kind in kinds}
+    found = {n: c for n, c in BLOCKS.items() if not kinds or c.kind in kinds}
+    return dict(sorted([*found.items(), *((n, c) for (kind, n), c in TWINS.items() if kind in kinds)]))
 
 
 def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
@@ -76,15 +91,20 @@ def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     Raises: OpError if there is none, or if it is of another kind than those asked for.
     """
     cls = BLOCKS.get(name)
+    cls = next((TWINS[kind, name] for kind in kinds if (kind, name) in TWINS), cls)
     wanted = " or ".join(kinds) or "block"
     if cls is None:
         hint = did_you_mean(name, blocks(*kinds), what=f"known {'s, '.join(kinds) or 'block'}s")
         raise OpError(f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0]}")
     if kinds and cls.kind not in kinds:
         hint = f"known: {', '.join(blocks(*kinds))}"
-        article = "an" if cls.kind in ("aggregator", "ffn") else "a"
-        raise OpError(f"'{name}' is {article} {cls.kind}, not a {wanted}", hint=hint, param="op", code="wrong-kind")
+        text = f"'{name}' is {_article(cls.kind)} {cls.kind}, not {_article(kinds[0])} {wanted}"
+        raise OpError(text, hint=hint, param="op", code="wrong-kind")
     return cls
+
+
+def _article(kind: base.Kind) -> str:
+    return "an" if kind in ("act", "aggregator", "ffn") else "a"
 
 
 class ParamsError(OpError):

@@ -187,7 +187,7 @@ class Branch(nn.Module):
         dim: int,
         drop_path: float,
         scale: tuple[float | None, float | None] = (None, None),
-        post_act: str | None = None,
+        post_act: nn.Module | None = None,
         skip: bool = True,
     ) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Branch(nn.Module):
         self.skip_scale = nn.Parameter(torch.full((dim,), skip_scale)) if skip_scale is not None else None
         self.skip_bias = nn.Parameter(torch.zeros(dim)) if skip_scale is not None else None
         self.drop_path = DropPath(drop_path)
-        self.post_act = activation(post_act or "identity")
+        self.post_act = post_act if post_act is not None else nn.Identity()
         self.skip = skip
 
     def forward(self, x: Tensor, fed: Tensor | None = None) -> Tensor:
@@ -219,12 +219,6 @@ class Stage(nn.Module):
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
-
-
-def activation(name: str) -> nn.Module:
-    """The activation of this name."""
-    acts = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "identity": nn.Identity}
-    return acts[name]() if name in acts else nn.GELU(approximate="tanh")
 
 
 def bi_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -95,8 +95,6 @@ Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
 Depth = Annotated[int, Field(ge=1, le=MAX_DEPTH)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Act = Literal["gelu", "gelu_tanh", "relu", "silu", "identity"]
-"""An activation, inside blocks and after them."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]
 LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 """What `$name` can say."""

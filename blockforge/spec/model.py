@@ -16,7 +16,6 @@ from blockforge.spec.definitions import Definitions, Inlined, UseSpec
 from blockforge.spec.fields import (
     MAX_CLASSES,
     MAX_STAGES,
-    Act,
     Both,
     Depth,
     Dim,
@@ -34,6 +33,7 @@ from blockforge.spec.slots import (
     HeadSpec,
     Model,
     NormedOpSpec,
+    OptionalAct,
     OptionalDownsample,
     OptionalNorm,
     StemSpec,
@@ -69,7 +69,7 @@ class BranchKeys(Model):
     """`none`, a float (LayerScale on the branch) or `{skip: 1.0}` (scale and bias on the identity path)."""
     drop_path: Annotated[bool, Open] = True
     """false: this branch is never dropped."""
-    post_act: Annotated[Act | None, OrNone, Open] = None
+    post_act: OptionalAct = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
     skip: Annotated[bool, Open] = True
     """false: no identity path and nothing that drops: the result is what the op gives, scaled."""

@@ -32,6 +32,7 @@ class Branch:
     op: PlannedOp
     norm: PlannedOp | None
     keys: BranchKeys
+    post_act: PlannedOp | None
 
 
 @dataclass(frozen=True, slots=True)

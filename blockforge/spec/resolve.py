@@ -204,7 +204,8 @@ class _Resolver:
         keys = spec.keys
         if "scale" not in spec.model_fields_set:
             keys = keys.with_default(self._default_scale(scope))
-        return Branch(PlannedOp(spec, path, origins), norm, keys)
+        post_act = PlannedOp(keys.post_act, (*path, "post_act"), origins) if keys.post_act is not None else None
+        return Branch(PlannedOp(spec, path, origins), norm, keys, post_act)
 
     def _default_norm(self, scope: Scope) -> PlannedOp | None:
         return self.op(self._defaults(scope).get("norm"), ("defaults", "norm"), scope)

@@ -10,7 +10,7 @@ from blockforge.spec.fields import Dim, Open, OrNone
 from blockforge.spec.forms import OP_KEYS, Form, beside_no_name, refuse, wrong_forms
 from blockforge.spec.values import Expr, Hole, Ref
 
-Kind = Literal["mixer", "ffn", "norm", "stem", "downsample", "aggregator", "head", "part", "join"]
+Kind = Literal["mixer", "ffn", "norm", "act", "stem", "downsample", "aggregator", "head", "part", "join"]
 """What a block does in a network."""
 
 
@@ -84,6 +84,12 @@ class NormSpec(OpSpec):
     kinds = ("norm",)
 
 
+class ActSpec(OpSpec):
+    """An activation."""
+
+    kinds = ("act",)
+
+
 class HeadSpec(OpSpec):
     """The block from the last map to class scores."""
 
@@ -92,6 +98,7 @@ class HeadSpec(OpSpec):
 
 OptionalDownsample = Annotated[DownsampleSpec | None, OrNone, Open]
 OptionalNorm = Annotated[NormSpec | None, OrNone, Open]
+OptionalAct = Annotated[ActSpec | None, OrNone, Open]
 
 
 class NormedOpSpec(OpSpec):

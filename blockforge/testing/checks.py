@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Mixer, Op, Place, Shape
+from blockforge.blocks.base import Act, AnyOp, Mixer, Op, Place, Shape
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
+from blockforge.kernels.cpu import activate
 from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places
 from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
@@ -130,6 +131,20 @@ def check_deterministic(op: Op[*Place], *place: *Place) -> None:
         assert torch.equal(module(*x), module(*x)), "two runs differ"
     same = all(torch.equal(a, b) for a, b in zip(_flat(x), _flat(before), strict=True))
     assert same, "the module writes into its input"
+
+
+def check_overwrites(op: AnyOp, *place: Any) -> None:
+    """An activation that may overwrite gives the same in its input's memory, where nobody else reads that; any other
+    leaves its input alone."""
+    if not isinstance(op, Act):
+        return
+    module, (x,) = _module(op, place), example_inputs(op.kind, *place)
+    given = x.clone()
+    with torch.no_grad():
+        wanted, y = module(x), activate(module, given, own=True)
+    overwritten = y.data_ptr() == given.data_ptr()
+    assert overwritten is op.overwrites, f"overwrites is {op.overwrites}, whether it does is {overwritten}"
+    assert torch.equal(y, wanted), "in its input's memory it gives another result"
 
 
 def check_copies(op: Op[*Place], *place: *Place) -> None:
@@ -276,6 +291,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_gradcheck,
     check_batch,
     check_deterministic,
+    check_overwrites,
     check_copies,
     check_buffers,
     check_reset,

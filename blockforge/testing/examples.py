@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Kind, Op, Place, Shape
+from blockforge.blocks.base import Act, AnyOp, Kind, Op, Place, Shape
 from blockforge.blocks.maps import Maps
 from blockforge.errors import OpError
 
@@ -24,6 +24,7 @@ _PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
     "mixer": _MAPS,
     "ffn": _MAPS,
     "norm": _MAPS,
+    "act": _MAPS,
     "stem": ((Shape(33, 47, 3), 24), (Shape(64, 40, 1), 60), (Shape(62, 83, 3), 64)),
     "downsample": ((Shape(7, 5, 24), 24), (Shape(12, 9, 60), 120), (Shape(23, 30, 64), 128)),
     "aggregator": (
@@ -128,7 +129,16 @@ def _candidates(annotation: Any) -> list[Any]:
         return [tuple(of_part[(i + 2 * j) % len(of_part)] for j, of_part in enumerate(parts)) for i in (0, 1)]
     if annotation is types.NoneType:
         return [None, "none"]
+    if isinstance(annotation, type) and issubclass(annotation, Act):
+        return _activations()
     if isinstance(annotation, type) and issubclass(annotation, Op):
         return [cls() for cls in registry.blocks(annotation.kind).values()]
     known: dict[Any, list[Any]] = {bool: [False, True], int: [1, 2, 3, 4, 5], float: [0.5, 1.0, 1.5, 3.0]}
     return known.get(annotation, [])
+
+
+def _activations() -> list[Act]:
+    """One of each sort, as costs tell them apart."""
+    at, found = Shape(1, 1, 1), [cls() for cls in registry.blocks("act").values()]
+    sorts = {(a.overwrites, a.workspace(at), a.cost(at)): a for a in found if isinstance(a, Act)}
+    return list(sorts.values())

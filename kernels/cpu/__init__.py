@@ -10,8 +10,8 @@ package (numba's helpers in `jit.py`) or asked for by costs (`memory.py`) is imp
 
 from __future__ import annotations
 
-from blockforge.kernels.cpu.activations import activate
+from blockforge.kernels.cpu.activations import activate, overwrites
 from blockforge.kernels.cpu.convolutions import add_dwconv, conv2d
 from blockforge.kernels.observers import untouched
 
-__all__ = ["activate", "add_dwconv", "conv2d", "untouched"]
+__all__ = ["activate", "add_dwconv", "conv2d", "overwrites", "untouched"]

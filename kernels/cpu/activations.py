@@ -20,7 +20,18 @@ _INPLACE: dict[type, Callable[[Any, Tensor], Tensor]] = {
     nn.GELU: lambda act, x: torch.ops.aten.gelu_.default(x, approximate=act.approximate),
     nn.ReLU: lambda act, x: F.relu_(x),
     nn.SiLU: lambda act, x: F.silu(x, inplace=True),
+    nn.ReLU6: lambda act, x: F.relu6(x, inplace=True),
+    nn.Hardswish: lambda act, x: F.hardswish(x, inplace=True),
+    nn.Hardsigmoid: lambda act, x: F.hardsigmoid(x, inplace=True),
+    nn.Sigmoid: lambda act, x: x.sigmoid_(),
+    nn.Tanh: lambda act, x: x.tanh_(),
 }
+
+
+def overwrites(made: type) -> bool:
+    """Whether modules of exactly this class can work in their input's memory: torch's that are known here, and those
+    with a method `overwrite(x)`, which gives what calling them gives."""
+    return made in _INPLACE or hasattr(made, "overwrite")
 
 
 def activate(act: nn.Module, x: Tensor, own: bool) -> Tensor:
@@ -29,8 +40,8 @@ def activate(act: nn.Module, x: Tensor, own: bool) -> Tensor:
     Args:
         own: nobody else reads x: what made it is `untouched`, so that no hook has kept it, and gave new memory.
     """
-    if own and may_overwrite() and type(act) in _INPLACE and untouched(act, type(act)):
-        return _INPLACE[type(act)](act, x)
+    if own and may_overwrite() and overwrites(type(act)) and untouched(act, type(act)):
+        return _INPLACE[type(act)](act, x) if type(act) in _INPLACE else act.overwrite(x)  # type: ignore[operator, no-any-return]
     if not getattr(act, "inplace", False):
         return act(x)  # type: ignore[no-any-return]
     if untouched(act, type(act)):

@@ -11,6 +11,11 @@ def untouched(leaf: nn.Module, made: type) -> bool:
     return False
 
 
+def overwrites(made: type) -> bool:
+    """Whether modules of this class can work in their input's memory: never, they are called."""
+    return False
+
+
 def activate(act: nn.Module, x: Tensor, own: bool) -> Tensor:
     """`act(x)`."""
     y: Tensor = act(x)

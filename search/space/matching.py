@@ -25,8 +25,8 @@ Part = Callable[[Bindings], Iterator[Bindings]]
 
 _MAX_FILLS = 20_000
 _BRANCH_KEYS = frozenset(BranchSpec.model_fields) - {"op"}
-_OTHER_KEYS = {name: field.default for name, field in BranchKeys.model_fields.items() if name != "scale"}
-"""Keys of a branch that `defaults` does not give, and what they are where nothing says."""
+_OTHER_KEYS = {n: field.default for n, field in BranchKeys.model_fields.items() if n not in ("scale", "post_act")}
+"""Keys of a branch that `defaults` does not give and that name no block, and what they are where nothing says."""
 
 
 def options(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[Any, Bindings]]:
@@ -70,6 +70,8 @@ def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
                 yield {**bindings, option.name: target}
         elif isinstance(target, dict) and "op" in target:
             yield from _block(option, target, lets, bindings, frozenset())
+        elif isinstance(option, dict) and target in registry.blocks("act"):  # an activation with its defaults spelled
+            yield from _block(option, {"op": target, **_defaults(target)}, lets, bindings, frozenset())
         elif isinstance(option, dict) and isinstance(target, dict):
             if option.keys() == target.keys():
                 yield from in_turn([functools.partial(match, option[k], target[k], lets) for k in option], bindings)
@@ -96,6 +98,7 @@ def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, 
         parts: list[Part] = [
             functools.partial(_block, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
             functools.partial(block, given.get("norm", defaults.get("norm", "none")), target.norm, lets),
+            functools.partial(block, given.get("post_act", "none"), target.post_act, lets),
             functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(keys.scale), lets),
             *(functools.partial(match, given.get(k, v), getattr(keys, k), lets) for k, v in _OTHER_KEYS.items()),
         ]

@@ -17,7 +17,7 @@ from blockforge.compiler import compile_spec
 from blockforge.errors import SpecError
 
 KNOWN = """attention batch_norm classifier concat conv_downsample conv_mlp conv_stem dwconv dwconv_downsample
-    group_norm layer_norm mlp sam""".split()  # noqa: SIM905
+    gelu group_norm layer_norm mlp relu sam tanh""".split()  # noqa: SIM905
 """The blocks that messages may list, so that a new block changes none of them."""
 
 FOLDER = Path(__file__).parents[1] / "specs" / "invalid"

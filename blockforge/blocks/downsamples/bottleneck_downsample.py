@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Downsample, Shape, divisible, hidden_width
-from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.fields import ActParam, Count, OddKernel, Ratio
+from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
 from blockforge.blocks.primitives import conv_shape
@@ -38,7 +39,7 @@ class BottleneckDownsample(Downsample):
     """Side of the kernel in the middle."""
     groups: Count = 1
     """Groups of the convolution in the middle."""
-    act: Act = "relu"
+    act: ActParam = ReLU()
     """Activation, of the sum too."""
 
     def inside(self, dim: int) -> int:
@@ -53,30 +54,42 @@ class BottleneckDownsample(Downsample):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
-        cost = bottleneck_cost(shape, out, self.inside(dim), self.kernel_size, self.groups)
+        cost = bottleneck_cost(shape, out, self.inside(dim), self.kernel_size, self.groups, self.act)
         held = {"read": shape.positions, "alive": 2 * out.elements}
         cost += primitives.conv(shape.dim, dim, (1, 1), out.positions, bias=False, **held)
-        return cost + primitives.norm(dim)
+        return cost + primitives.norm(dim) + self.act.cost(out)
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
-        return max(bottleneck_workspace(shape, out, self.inside(dim)), 3 * out.elements)
+        branch = bottleneck_workspace(shape, out, self.inside(dim), self.act)
+        return max(branch, out.elements + max(2 * out.elements, self.act.beside(out)))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
-        inside, kernel = self.inside(dim), self.kernel_size
-        return BottleneckDownsampleModule(shape.dim, dim, inside, kernel, self.groups, self.act, self.stride)
+        inside, out = self.inside(dim), self.out_shape(shape, dim)
+        acts = [self.act.build(at) for at in (shape._replace(dim=inside), out._replace(dim=inside), out)]
+        return BottleneckDownsampleModule(
+            shape.dim, dim, inside, self.kernel_size, self.groups, acts[:2], acts[2], self.stride
+        )
 
 
 class BottleneckDownsampleModule(nn.Module):
-    """See `BottleneckDownsample`."""
+    """See `BottleneckDownsample`. `acts`: of the branch; `act`: of the sum."""
 
     def __init__(
-        self, in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int
+        self,
+        in_dim: int,
+        dim: int,
+        inside: int,
+        kernel_size: int,
+        groups: int,
+        acts: list[nn.Module],
+        act: nn.Module,
+        stride: int,
     ) -> None:
         super().__init__()
-        self.branch = bottleneck(in_dim, dim, inside, kernel_size, groups, act, stride)
+        self.branch = bottleneck(in_dim, dim, inside, kernel_size, groups, acts, stride)
         self.shortcut = Maps(Conv2d(in_dim, dim, 1, stride=stride, bias=False), nn.BatchNorm2d(dim))
-        self.act = activation(act)
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(x)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.identity import Identity
 from blockforge.blocks.base import Cost, Downsample, Shape
-from blockforge.blocks.fields import Act, NormParam, OddKernel
-from blockforge.blocks.layers import Conv2d, ConvInit, activation
+from blockforge.blocks.fields import ActParam, NormParam, OddKernel
+from blockforge.blocks.layers import Conv2d, ConvInit
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
@@ -24,7 +25,7 @@ class ConvDownsample(Downsample):
 
     kernel_size: OddKernel = 3
     """Side of the kernel."""
-    act: Act = "identity"
+    act: ActParam = Identity()
     """Activation after the convolution."""
     norm: NormParam = None
     """Norm after the convolution, or none."""
@@ -52,14 +53,15 @@ class ConvDownsample(Downsample):
         cost = primitives.conv(
             shape.dim, dim, kernel, out.positions, read=shape.positions, alive=out.elements, bias=self.has_bias
         )
-        return cost + (self.norm.cost(out) if self.norm is not None else Cost())
+        return cost + self.act.cost(out) + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
-        return out.elements + (self.norm.workspace(out) if self.norm is not None else 0)
+        return out.elements + max(self.act.beside(out), self.norm.workspace(out) if self.norm is not None else 0)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias, init=self.init)
-        norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        act = [activation(self.act)] if self.act != "identity" else []
+        out = self.out_shape(shape, dim)
+        norm = self.norm.build(out) if self.norm is not None else nn.Identity()
+        act = [self.act.build(out)] if self.act != Identity() else []
         return Maps(conv, *act, norm)

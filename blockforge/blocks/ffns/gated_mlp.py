@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.silu import SiLU
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
-from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.fields import ActParam, Ratio
+from blockforge.blocks.layers import Linear
 from blockforge.blocks.registry import ffn
 from blockforge.kernels.cpu import activate, untouched
 
@@ -23,30 +24,38 @@ class GatedMLP(FFN):
 
     mlp_ratio: Ratio = 8 / 3
     """Hidden width, times dim."""
-    act: Act = "silu"
+    act: ActParam = SiLU()
     """Activation of the gate."""
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
 
+    def gates(self, shape: Shape) -> Shape:
+        """The map of the gates, as large as that of the values."""
+        return shape._replace(dim=self.hidden(shape.dim))
+
     def cost(self, shape: Shape) -> Cost:
         hidden, positions = self.hidden(shape.dim), shape.positions
-        return primitives.linear(shape.dim, 2 * hidden, positions) + primitives.linear(hidden, shape.dim, positions)
+        cost = primitives.linear(shape.dim, 2 * hidden, positions) + self.act.cost(self.gates(shape))
+        return cost + primitives.linear(hidden, shape.dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.positions * 3 * self.hidden(shape.dim)  # the gates, the values and their product
+        gates = self.gates(shape)
+        beside = self.act.beside(gates)
+        product = gates.elements * (2 if beside else 1)  # an activation of its own memory lives until it is made
+        return 2 * gates.elements + max(product, beside)
 
     def build(self, shape: Shape) -> nn.Module:
-        return GatedMLPModule(shape.dim, self.hidden(shape.dim), self.act)
+        return GatedMLPModule(shape.dim, self.hidden(shape.dim), self.act.build(self.gates(shape)))
 
 
 class GatedMLPModule(nn.Module):
     """See `GatedMLP`. The rows of `fc` are gates, values."""
 
-    def __init__(self, dim: int, hidden: int, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, act: nn.Module) -> None:
         super().__init__()
         self.fc = Linear(dim, 2 * hidden)
-        self.act = activation(act)
+        self.act = act
         self.proj = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

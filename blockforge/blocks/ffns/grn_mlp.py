@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.gelu import GELU
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
-from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation, default_init
+from blockforge.blocks.fields import ActParam, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear, default_init
 from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.registry import ffn
 from blockforge.kernels.cpu import activate, untouched
@@ -32,37 +33,42 @@ class GRNMLP(FFN):
     """Hidden width, times dim."""
     dw: OddKernel | None = 7
     """Side of the depth-wise kernel (no bias); absent: neither the convolution nor the LayerNorm after it."""
-    act: Act = "gelu"
+    act: ActParam = GELU()
     """Activation."""
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
 
+    def inside(self, shape: Shape) -> Shape:
+        """The hidden map."""
+        return shape._replace(dim=self.hidden(shape.dim))
+
     def cost(self, shape: Shape) -> Cost:
         dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions
-        cost = primitives.linear(dim, hidden, positions) + primitives.norm(hidden)
+        cost = primitives.linear(dim, hidden, positions) + self.act.cost(self.inside(shape)) + primitives.norm(hidden)
         if self.dw is not None:
             cost += primitives.dwconv(dim, (self.dw, self.dw), positions, bias=False) + primitives.norm(dim)
         return cost + primitives.linear(hidden, dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        hidden, dim = self.hidden(shape.dim), shape.dim
-        return shape.positions * max(2 * hidden, hidden + dim, 2 * dim * (self.dw is not None))
+        map_, hidden = shape.elements, self.inside(shape).elements
+        act = self.act.beside(self.inside(shape))
+        return max(hidden + max(hidden, map_, act), 2 * map_ * (self.dw is not None))
 
     def build(self, shape: Shape) -> nn.Module:
-        return GRNMLPModule(shape.dim, self.hidden(shape.dim), self.dw, self.act)
+        return GRNMLPModule(shape.dim, self.hidden(shape.dim), self.dw, self.act.build(self.inside(shape)))
 
 
 class GRNMLPModule(nn.Module):
     """See `GRNMLP`."""
 
-    def __init__(self, dim: int, hidden: int, dw: int | None, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, dw: int | None, act: nn.Module) -> None:
         super().__init__()
         self.dwconv = DWConv(dim, dw, bias=False) if dw is not None else nn.Identity()
         self.layout = layout_of(self.dwconv)
         self.norm = nn.LayerNorm(dim) if dw is not None else nn.Identity()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = act
         self.grn = GRN(hidden)
         self.fc2 = Linear(hidden, dim)
         default_init(self)

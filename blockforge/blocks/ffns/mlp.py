@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.gelu import GELU
 from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
-from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation
+from blockforge.blocks.fields import ActParam, Ratio
+from blockforge.blocks.layers import Linear
 from blockforge.blocks.registry import ffn
 from blockforge.kernels.cpu import activate, untouched
 
@@ -23,35 +24,37 @@ class MLP(FFN):
 
     mlp_ratio: Ratio = 4.0
     """Hidden width, times dim."""
-    act: Act = "gelu"
+    act: ActParam = GELU()
     """Activation."""
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
 
+    def inside(self, shape: Shape) -> Shape:
+        """The hidden map."""
+        return shape._replace(dim=self.hidden(shape.dim))
+
     def cost(self, shape: Shape) -> Cost:
-        hidden = self.hidden(shape.dim)
-        return primitives.linear(shape.dim, hidden, shape.positions) + primitives.linear(
-            hidden, shape.dim, shape.positions
-        )
+        dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions
+        cost = primitives.linear(dim, hidden, positions) + self.act.cost(self.inside(shape))
+        return cost + primitives.linear(hidden, dim, positions)
 
     def workspace(self, shape: Shape) -> int:
-        hidden = self.hidden(shape.dim)
-        return shape.positions * (hidden + shape.dim)
+        hidden = self.inside(shape)
+        return hidden.elements + max(shape.elements, self.act.beside(hidden))
 
     def build(self, shape: Shape) -> nn.Module:
-        return MLPModule(shape.dim, self.hidden(shape.dim), self.act)
+        return MLPModule(shape.dim, self.hidden(shape.dim), self.act.build(self.inside(shape)))
 
 
 class MLPModule(nn.Module):
     """See `MLP`."""
 
-    def __init__(self, dim: int, hidden: int, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, act: nn.Module) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = act
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        return self.fc2(activate(self.act, x, untouched(self.fc1, Linear)))
+        return self.fc2(activate(self.act, self.fc1(x), untouched(self.fc1, Linear)))

@@ -7,9 +7,10 @@ import math
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape, divisible, hidden_width
-from blockforge.blocks.fields import Act, Count, OddKernel, Ratio
-from blockforge.blocks.layers import Conv2d, Linear, activation
+from blockforge.blocks.acts.relu import ReLU
+from blockforge.blocks.base import Act, Cost, Mixer, Shape, divisible, hidden_width
+from blockforge.blocks.fields import ActParam, Count, OddKernel, Ratio
+from blockforge.blocks.layers import Conv2d, Linear
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 
@@ -32,7 +33,7 @@ class Bottleneck(Mixer):
     """Side of the kernel in the middle."""
     groups: Count = 1
     """Groups of the convolution in the middle."""
-    act: Act = "relu"
+    act: ActParam = ReLU()
     """Activation behind the first two convolutions."""
 
     def inside(self, dim: int) -> int:
@@ -43,33 +44,37 @@ class Bottleneck(Mixer):
         divisible(self.inside(shape.dim), self.groups, "the width inside", "groups", "groups")
 
     def cost(self, shape: Shape) -> Cost:
-        return bottleneck_cost(shape, shape, self.inside(shape.dim), self.kernel_size, self.groups)
+        return bottleneck_cost(shape, shape, self.inside(shape.dim), self.kernel_size, self.groups, self.act)
 
     def workspace(self, shape: Shape) -> int:
-        return bottleneck_workspace(shape, shape, self.inside(shape.dim))
+        return bottleneck_workspace(shape, shape, self.inside(shape.dim), self.act)
 
     def build(self, shape: Shape) -> nn.Module:
         inside = self.inside(shape.dim)
-        return bottleneck(shape.dim, shape.dim, inside, self.kernel_size, self.groups, self.act)
+        acts = [self.act.build(shape._replace(dim=inside)) for _ in range(2)]
+        return bottleneck(shape.dim, shape.dim, inside, self.kernel_size, self.groups, acts)
 
 
-def bottleneck(in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, act: str, stride: int = 1) -> Maps:
-    """The branch without its sum. The last BatchNorm starts at zero: the branch gives nothing at first."""
+def bottleneck(
+    in_dim: int, dim: int, inside: int, kernel_size: int, groups: int, acts: list[nn.Module], stride: int = 1
+) -> Maps:
+    """The branch without its sum. The last BatchNorm starts at zero: the branch gives nothing at first. `acts`: behind
+    the first two convolutions."""
     last = nn.BatchNorm2d(dim)
     nn.init.zeros_(last.weight)
     return Maps(
         _pointwise(in_dim, inside),
         nn.BatchNorm2d(inside),
-        activation(act),
+        acts[0],
         Conv2d(inside, inside, kernel_size, stride=stride, groups=groups, bias=False),
         nn.BatchNorm2d(inside),
-        activation(act),
+        acts[1],
         _pointwise(inside, dim),
         last,
     )
 
 
-def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, groups: int) -> Cost:
+def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, groups: int, act: Act) -> Cost:
     """Cost of `bottleneck` from a map of `shape` to one of `out`."""
     kernel, before, after = (kernel_size, kernel_size), inside * shape.positions, inside * out.positions
     held = {"read": shape.positions, "alive": before + after}
@@ -77,12 +82,14 @@ def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, gro
     cost = primitives.linear(shape.dim, inside, shape.positions, bias=False, alive=before) + primitives.norm(inside)
     cost += primitives.conv(inside, inside, kernel, out.positions, groups=groups, bias=False, **held)
     cost += primitives.norm(inside) + primitives.linear(inside, out.dim, out.positions, bias=False, alive=last)
+    cost += act.cost(shape._replace(dim=inside)) + act.cost(out._replace(dim=inside))
     return cost + primitives.norm(out.dim)
 
 
-def bottleneck_workspace(shape: Shape, out: Shape, inside: int) -> int:
+def bottleneck_workspace(shape: Shape, out: Shape, inside: int, act: Act) -> int:
     """Workspace of `bottleneck`: each layer's input and output."""
-    return max(2 * inside * shape.positions, 2 * out.elements)
+    first = shape._replace(dim=inside)  # of the two maps inside the larger one
+    return max(first.elements + max(first.elements, act.beside(first)), 2 * out.elements)
 
 
 def _pointwise(in_dim: int, dim: int) -> Linear:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.gelu_tanh import GELUTanh
 from blockforge.blocks.base import Cost, Mixer, Shape
-from blockforge.blocks.fields import Act, OddKernel
-from blockforge.blocks.layers import Conv2d, activation, default_init
+from blockforge.blocks.fields import ActParam, OddKernel
+from blockforge.blocks.layers import Conv2d, default_init
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 
@@ -24,18 +25,19 @@ class ConvBlock(Mixer):
 
     kernel_size: OddKernel = 3
     """Side of both kernels."""
-    act: Act = "gelu_tanh"
+    act: ActParam = GELUTanh()
     """Activation between the convolutions."""
 
     def cost(self, shape: Shape) -> Cost:
         dim, kernel = shape.dim, (self.kernel_size, self.kernel_size)
         conv = primitives.conv(dim, dim, kernel, shape.positions) + primitives.norm(dim)
-        return conv + conv
+        return conv + self.act.cost(shape) + conv
 
     def workspace(self, shape: Shape) -> int:
-        return 2 * shape.elements
+        return shape.elements + max(shape.elements, self.act.beside(shape))
 
     def build(self, shape: Shape) -> nn.Module:
         dim = shape.dim
         first, second = (Conv2d(dim, dim, self.kernel_size) for _ in range(2))
-        return default_init(Maps(first, nn.BatchNorm2d(dim), activation(self.act), second, nn.BatchNorm2d(dim)))
+        act = self.act.build(shape)
+        return default_init(Maps(first, nn.BatchNorm2d(dim), act, second, nn.BatchNorm2d(dim)))

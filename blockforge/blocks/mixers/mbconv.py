@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.silu import SiLU
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
-from blockforge.blocks.fields import Act, OddKernel, Ratio
-from blockforge.blocks.layers import DWConv, Linear, activation
+from blockforge.blocks.fields import ActParam, OddKernel, Ratio
+from blockforge.blocks.layers import DWConv, Linear
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import mixer
 from blockforge.kernels.cpu import activate, untouched
@@ -31,7 +32,7 @@ class MBConv(Mixer):
     """Side of the depth-wise kernel."""
     se_ratio: Ratio | None = 0.25
     """Hidden width of squeeze-and-excitation, times dim; absent: none."""
-    act: Act = "silu"
+    act: ActParam = SiLU()
     """Activation."""
 
     def hidden(self, dim: int) -> int:
@@ -41,29 +42,39 @@ class MBConv(Mixer):
         """Hidden width of squeeze-and-excitation."""
         return hidden_width(dim, self.se_ratio, "se_ratio") if self.se_ratio is not None else None
 
+    def inside(self, shape: Shape) -> Shape:
+        """The map between the 1x1 convolutions."""
+        return shape._replace(dim=self.hidden(shape.dim))
+
     def cost(self, shape: Shape) -> Cost:
         dim, hidden, positions = shape.dim, self.hidden(shape.dim), shape.positions
         cost = primitives.linear(dim, hidden, positions, bias=False) + primitives.norm(hidden)
         cost += primitives.dwconv(hidden, (self.kernel_size, self.kernel_size), positions, bias=False)
         if (squeezed := self.squeezed(dim)) is not None:
             cost += primitives.linear(hidden, squeezed, 1) + primitives.linear(squeezed, hidden, 1)
+            cost += self.act.cost(Shape(1, 1, squeezed))
+        cost += self.act.cost(self.inside(shape)) + self.act.cost(self.inside(shape))
         cost += primitives.norm(hidden) + primitives.linear(hidden, dim, positions, bias=False)
         return cost + primitives.norm(dim)
 
     def workspace(self, shape: Shape) -> int:
-        return max(2 * self.hidden(shape.dim) * shape.positions, 2 * shape.elements)
+        hidden = self.inside(shape)
+        return max(hidden.elements + max(hidden.elements, self.act.beside(hidden)), 2 * shape.elements)
 
     def build(self, shape: Shape) -> nn.Module:
-        dim, hidden = shape.dim, self.hidden(shape.dim)
-        squeezed = self.squeezed(dim)
+        dim, inside, squeezed = shape.dim, self.inside(shape), self.squeezed(shape.dim)
+        hidden = inside.dim
+        gate: nn.Module = nn.Identity()
+        if squeezed is not None:
+            gate = SqueezeExcite(hidden, squeezed, self.act.build(Shape(1, 1, squeezed)))
         return Maps(
             Linear(dim, hidden, bias=False),
             nn.BatchNorm2d(hidden),
-            activation(self.act),
+            self.act.build(inside),
             DWConv(hidden, self.kernel_size, bias=False),
             nn.BatchNorm2d(hidden),
-            activation(self.act),
-            SqueezeExcite(hidden, squeezed, self.act) if squeezed is not None else nn.Identity(),
+            self.act.build(inside),
+            gate,
             Linear(hidden, dim, bias=False),
             nn.BatchNorm2d(dim),
         )
@@ -72,10 +83,10 @@ class MBConv(Mixer):
 class SqueezeExcite(nn.Module):
     """Weighs each channel of an image from the means of all: `x * sigmoid(fc2(act(fc1(mean(x)))))`."""
 
-    def __init__(self, dim: int, hidden: int, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, act: nn.Module) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = activation(act)
+        self.act = act
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.gelu import GELU
 from blockforge.blocks.base import Cost, Mixer, Shape
-from blockforge.blocks.fields import Act, OddKernel
-from blockforge.blocks.layers import DWConv, Linear, activation, default_init, same_size
+from blockforge.blocks.fields import ActParam, OddKernel
+from blockforge.blocks.layers import DWConv, Linear, default_init, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.registry import mixer
 from blockforge.kernels.cpu import untouched
@@ -28,7 +29,7 @@ class SparseMLP(Mixer):
 
     kernel_size: OddKernel | None = 3
     """Side of the depth-wise kernel (no bias); absent: neither it nor what stands behind it."""
-    act: Act = "gelu"
+    act: ActParam = GELU()
     """Activation."""
 
     def cost(self, shape: Shape) -> Cost:
@@ -37,24 +38,25 @@ class SparseMLP(Mixer):
         if self.kernel_size is not None:
             kernel = (self.kernel_size, self.kernel_size)
             cost += primitives.dwconv(dim, kernel, shape.positions, bias=False) + primitives.norm(dim)
-        return cost + primitives.linear(3 * dim, dim, shape.positions, bias=False)
+        return cost + self.act.cost(shape) + primitives.linear(3 * dim, dim, shape.positions, bias=False)
 
     def workspace(self, shape: Shape) -> int:
-        return 6 * shape.elements  # the map, its rows and its columns, and all three side by side
+        # the map, its rows and its columns, and all three side by side
+        return max(6 * shape.elements, shape.elements + self.act.workspace(shape))
 
     def build(self, shape: Shape) -> nn.Module:
-        return SparseMLPModule(shape, self.kernel_size, self.act)
+        return SparseMLPModule(shape, self.kernel_size, self.act.build(shape))
 
 
 class SparseMLPModule(nn.Module):
     """See `SparseMLP`."""
 
-    def __init__(self, shape: Shape, kernel_size: int | None, act: str) -> None:
+    def __init__(self, shape: Shape, kernel_size: int | None, act: nn.Module) -> None:
         super().__init__()
         self.size, dim = (shape.height, shape.width), shape.dim
         self.dwconv = DWConv(dim, kernel_size, bias=False) if kernel_size is not None else None
         self.bn = nn.BatchNorm2d(dim) if kernel_size is not None else None
-        self.act = activation(act)
+        self.act = act
         self.rows = Linear(shape.width, shape.width)
         self.columns = Linear(shape.height, shape.height)
         self.fuse = Linear(3 * dim, dim, bias=False)

@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.silu import SiLU
 from blockforge.blocks.base import Cost, Mixer, Shape
-from blockforge.blocks.fields import Act, Count, NormParam, OddKernel, Ratio, Width
-from blockforge.blocks.layers import ConvInit, DWConv, Linear, activation, default_init, init_states
+from blockforge.blocks.fields import ActParam, Count, NormParam, OddKernel, Ratio, Width
+from blockforge.blocks.layers import ConvInit, DWConv, Linear, default_init, init_states
 from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.norms.group_norm import GroupNorm
 from blockforge.blocks.registry import mixer
@@ -58,7 +59,7 @@ class SS2D(Mixer):
     bidirectional the rows both ways, one_way the rows."""
     window: Count | None = None
     """Scan tile by tile, in tiles of this side; absent: in whole lines."""
-    act: Act = "silu"
+    act: ActParam = SiLU()
     """Activation before the scans, and of the gate."""
     gate: bool = False
     """Whether the input, through a linear layer and the activation, multiplies the normalised result."""
@@ -120,7 +121,8 @@ class SS2D(Mixer):
             cost += primitives.linear(inner, rank + 2 * self.d_state, positions, bias=False)
             cost += primitives.linear(rank, inner, positions)
             cost += primitives.scan(inner, self.d_state, positions) + Cost(params=inner * (self.d_state + 1))
-        return cost + (self.out_norm.cost(shape._replace(dim=inner)) if self.out_norm is not None else Cost())
+        scanned = shape._replace(dim=inner)
+        return cost + self.act.cost(scanned) + (self.out_norm.cost(scanned) if self.out_norm is not None else Cost())
 
     def workspace(self, shape: Shape) -> int:
         dim, positions = self.given(shape), shape.positions
@@ -131,7 +133,7 @@ class SS2D(Mixer):
         norm = map_ + self.out_norm.workspace(inner) if self.out_norm is not None else map_
         return max(
             map_ * entered * (1 + self.gate) + map_ + gate,
-            (2 * map_ + gate) * (self.d_conv is not None or self.act != "identity"),
+            map_ + gate + max(map_ * (self.d_conv is not None), self.act.workspace(inner)),
             gate + map_ + made + scan,
             gate + max(norm, map_ + gate, map_ + positions * dim),
         )
@@ -148,7 +150,7 @@ class SS2D(Mixer):
             norm=self.out_norm.build(inner) if self.out_norm is not None else nn.Identity(),
             window=self.window,
             d_conv=self.d_conv,
-            act=self.act,
+            act=self.act.build(inner),
             gate=self.gate,
             bias=self.bias,
             conv_bias=self.conv_bias,
@@ -169,9 +171,9 @@ class SS2DModule(nn.Module):
         directions: tuple[Direction, ...],
         *,
         norm: nn.Module,
+        act: nn.Module,
         window: int | None = None,
         d_conv: int | None = 3,
-        act: str = "silu",
         gate: bool = False,
         bias: bool = True,
         conv_bias: bool = True,
@@ -183,7 +185,7 @@ class SS2DModule(nn.Module):
         self.sizes = [dt_rank, d_state, d_state]
         self.in_proj = Linear(dim, inner * (1 + gate), bias=bias) if not is_fed else nn.Identity()
         self.conv = DWConv(inner, d_conv, bias=conv_bias, init=init) if d_conv is not None else nn.Identity()
-        self.act = activation(act)
+        self.act = act
         self.x_proj = default_init(Linear(inner, len(directions) * sum(self.sizes), bias=False))
         self.dt_proj = nn.ModuleList(Linear(dt_rank, inner, bias=False) for _ in directions)
         self.dt_bias = nn.Parameter(torch.empty(len(directions), inner))

@@ -6,9 +6,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.gelu import GELU
 from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
-from blockforge.blocks.fields import Act, Ratio
-from blockforge.blocks.layers import Linear, activation, same_size
+from blockforge.blocks.fields import ActParam, Ratio
+from blockforge.blocks.layers import Linear, same_size
 from blockforge.blocks.registry import mixer
 from blockforge.kernels.cpu import activate, untouched
 
@@ -24,39 +25,45 @@ class TokenMLP(Mixer):
 
     mlp_ratio: Ratio = 0.5
     """Hidden positions, times dim."""
-    act: Act = "gelu"
+    act: ActParam = GELU()
     """Activation between the linear layers."""
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
 
+    def inside(self, shape: Shape) -> Shape:
+        """The hidden map, a row of positions for each channel."""
+        return Shape(1, shape.dim, self.hidden(shape.dim))
+
     def cost(self, shape: Shape) -> Cost:
         hidden, length = self.hidden(shape.dim), shape.positions
-        cost = primitives.linear(length, hidden, shape.dim, on_map=False)
+        cost = self.act.cost(self.inside(shape))
+        cost += primitives.linear(length, hidden, shape.dim, on_map=False)
         return cost + primitives.linear(hidden, length, shape.dim, on_map=False)
 
     def workspace(self, shape: Shape) -> int:
-        hidden = self.hidden(shape.dim) * shape.dim
-        return hidden + max(shape.elements, hidden)  # over transposed maps the bias is added out of place
+        inside = self.inside(shape)
+        hidden = inside.elements  # over transposed maps the bias is added out of place
+        return hidden + max(shape.elements, hidden, self.act.beside(inside))
 
     def build(self, shape: Shape) -> nn.Module:
-        return TokenMLPModule(shape, self.hidden(shape.dim), self.act)
+        return TokenMLPModule(shape, self.hidden(shape.dim), self.act.build(self.inside(shape)))
 
 
 class TokenMLPModule(nn.Module):
     """See `TokenMLP`."""
 
-    def __init__(self, shape: Shape, hidden: int, act: str) -> None:
+    def __init__(self, shape: Shape, hidden: int, act: nn.Module) -> None:
         super().__init__()
         self.size = (shape.height, shape.width)
         self.fc1 = Linear(shape.positions, hidden)
-        self.act = activation(act)
+        self.act = act
         self.fc2 = Linear(hidden, shape.positions)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "token_mlp")
-        y_BCL = self.fc1(rearrange(x, "b h w c -> b c (h w)"))
-        y_BCL = self.fc2(activate(self.act, y_BCL, untouched(self.fc1, Linear)))
+        x_BCL = rearrange(x, "b h w c -> b c (h w)")
+        y_BCL = self.fc2(activate(self.act, self.fc1(x_BCL), untouched(self.fc1, Linear)))
         return rearrange(y_BCL, "b c (h w) -> b h w c", h=self.size[0], w=self.size[1])

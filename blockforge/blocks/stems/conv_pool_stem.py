@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Shape, Stem
-from blockforge.blocks.fields import Act, OddKernel
-from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.fields import ActParam, OddKernel
+from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
@@ -24,7 +25,7 @@ class ConvPoolStem(Stem):
 
     kernel_size: OddKernel = 7
     """Side of the convolution's kernel."""
-    act: Act = "relu"
+    act: ActParam = ReLU()
     """Activation."""
 
     def half(self, shape: Shape, dim: int) -> Shape:
@@ -37,11 +38,14 @@ class ConvPoolStem(Stem):
     def cost(self, shape: Shape, dim: int) -> Cost:
         kernel, half = (self.kernel_size, self.kernel_size), self.half(shape, dim)
         held = {"read": shape.positions, "alive": half.elements}
-        return primitives.conv(shape.dim, dim, kernel, half.positions, bias=False, **held) + primitives.norm(dim)
+        cost = primitives.conv(shape.dim, dim, kernel, half.positions, bias=False, **held)
+        return cost + primitives.norm(dim) + self.act.cost(half)
 
     def workspace(self, shape: Shape, dim: int) -> int:
-        return 2 * self.half(shape, dim).elements
+        half = self.half(shape, dim)
+        return half.elements + max(half.elements, self.act.beside(half))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=False)
-        return Maps(conv, nn.BatchNorm2d(dim), activation(self.act), nn.MaxPool2d(3, stride=2, padding=1))
+        act = self.act.build(self.half(shape, dim))
+        return Maps(conv, nn.BatchNorm2d(dim), act, nn.MaxPool2d(3, stride=2, padding=1))

@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Shape, Stem
-from blockforge.blocks.fields import Act, NormParam, Width
-from blockforge.blocks.layers import Conv2d, activation
+from blockforge.blocks.acts.gelu import GELU
+from blockforge.blocks.base import Act, Cost, Shape, Stem
+from blockforge.blocks.fields import ActParam, NormParam, Width
+from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.norms.batch_norm import BatchNorm
 from blockforge.blocks.primitives import conv_shape
@@ -36,7 +37,7 @@ class ConvStem2(Stem):
     """Further convolutions in the middle, of stride 1."""
     norm: NormParam = BatchNorm()
     """Norm after each convolution, or none."""
-    act: Act | None = None
+    act: ActParam | None = None
     """Activation behind every norm; absent: GELU, but none behind the last."""
     bias: bool | None = None
     """Bias of the convolutions; absent: only where the norm that follows asks for one (a layer_norm does)."""
@@ -44,6 +45,11 @@ class ConvStem2(Stem):
     @property
     def has_bias(self) -> bool:
         return self.bias if self.bias is not None else self.norm is not None and self.norm.bias_before
+
+    @property
+    def inner(self) -> Act:
+        """The activation of the maps in the middle."""
+        return self.act if self.act is not None else GELU()
 
     def middle(self, shape: Shape, dim: int) -> Shape:
         """The map after the first convolution."""
@@ -62,8 +68,9 @@ class ConvStem2(Stem):
     def cost(self, shape: Shape, dim: int) -> Cost:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
         cost = self._step(shape, mid, mid.elements) + self._step(mid, out, mid.elements + out.elements)
+        cost += self.inner.cost(mid) + (self.act.cost(out) if self.act is not None else Cost())
         for _ in range(self.extra):
-            cost += self._step(mid, mid, 2 * mid.elements)
+            cost += self._step(mid, mid, 2 * mid.elements) + self.inner.cost(mid)
         return cost
 
     def _step(self, x: Shape, out: Shape, alive: int) -> Cost:
@@ -74,18 +81,19 @@ class ConvStem2(Stem):
     def workspace(self, shape: Shape, dim: int) -> int:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
         norms = [self.norm.workspace(at) if self.norm is not None else 0 for at in (mid, out)]
+        last = self.act.beside(out) if self.act is not None else 0
         return max(
-            mid.elements + max(norms[0], mid.elements * (self.extra > 0)),
-            out.elements + max(norms[1], mid.elements),
+            mid.elements + max(norms[0], mid.elements * (self.extra > 0), self.inner.beside(mid)),
+            out.elements + max(norms[1], mid.elements, last),
         )
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)
-        steps = [*self._modules(shape.dim, mid, 2), activation(self.act or "gelu")]
+        steps = [*self._modules(shape.dim, mid, 2), self.inner.build(mid)]
         for _ in range(self.extra):
-            steps += [*self._modules(mid.dim, mid, 1), activation(self.act or "gelu")]
+            steps += [*self._modules(mid.dim, mid, 1), self.inner.build(mid)]
         steps += self._modules(mid.dim, out, 2)
-        return Maps(*steps, *([activation(self.act)] if self.act is not None else []))
+        return Maps(*steps, *([self.act.build(out)] if self.act is not None else []))
 
     def _modules(self, in_chs: int, out: Shape, stride: int) -> list[nn.Module]:
         norm = self.norm.build(out) if self.norm is not None else nn.Identity()

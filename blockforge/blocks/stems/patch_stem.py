@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Shape, Stem
-from blockforge.blocks.fields import Act, KernelSize, NormParam
-from blockforge.blocks.layers import Conv2d, activation, default_init
+from blockforge.blocks.fields import ActParam, KernelSize, NormParam
+from blockforge.blocks.layers import Conv2d, default_init
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.registry import stem
 
@@ -24,7 +25,7 @@ class PatchStem(Stem):
 
     patch: KernelSize = 4
     """Side of a patch."""
-    act: Act = "relu"
+    act: ActParam = ReLU()
     """Activation after the BatchNorm."""
     norm: NormParam = None
     """Norm at the end, or none."""
@@ -40,12 +41,15 @@ class PatchStem(Stem):
         out = self.out_shape(shape, dim)
         held, kernel = {"read": shape.positions, "alive": out.elements}, (self.patch, self.patch)
         cost = primitives.conv(shape.dim, dim, kernel, out.positions, bias=False, **held)
-        return cost + primitives.norm(dim) + (self.norm.cost(out) if self.norm is not None else Cost())
+        cost += primitives.norm(dim) + self.act.cost(out)
+        return cost + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:
-        return 2 * self.out_shape(shape, dim).elements
+        out = self.out_shape(shape, dim)
+        return out.elements + max(out.elements, self.act.beside(out))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = default_init(Conv2d(shape.dim, dim, self.patch, stride=self.patch, padding=0, bias=False))
-        norm = self.norm.build(self.out_shape(shape, dim)) if self.norm is not None else nn.Identity()
-        return Maps(conv, nn.BatchNorm2d(dim), activation(self.act), norm)
+        out = self.out_shape(shape, dim)
+        norm = self.norm.build(out) if self.norm is not None else nn.Identity()
+        return Maps(conv, nn.BatchNorm2d(dim), self.act.build(out), norm)

@@ -88,9 +88,9 @@ def _in_layer(
         workspace = max(before.workspace, beside + workspace)
     if residual is not None:
         assert isinstance(placed.op, MapOp)
-        cost += residual.cost(out.dim, out.elements)
+        cost += residual.cost(out)
         added = residual.elements(
-            out.elements, normed=norm is not None, fed=fed,
+            out, normed=norm is not None, fed=fed,
             in_one_pass=placed.op.residual, gives_input_back=found.workspace == 0,
         )  # fmt: skip
         workspace = max(workspace, added)

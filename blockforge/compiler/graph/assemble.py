@@ -5,7 +5,7 @@ Whatever a site reads stands before it, so the graph has no cycles and the sites
 
 from __future__ import annotations
 
-from blockforge.blocks.base import FFN, Aggregator, Head, MapOp, Mixer, Norm, Reducing
+from blockforge.blocks.base import FFN, Act, Aggregator, Head, MapOp, Mixer, Norm, Reducing
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
 from blockforge.compiler.graph.instantiate import Maker
 from blockforge.compiler.graph.residual import Residual
@@ -133,6 +133,7 @@ class _Assembler:
         for i, branch in enumerate(branches):
             block = self.make(branch.op, MapOp)
             norm = self.make(branch.norm, Norm) if branch.norm is not None else None
+            post_act = self.make(branch.post_act, Act) if branch.post_act is not None else None
             inputs: tuple[str, ...] = (last,)
             if i == fed:
                 assert isinstance(block, Mixer)
@@ -151,7 +152,7 @@ class _Assembler:
             site = BranchSite(
                 name=f"{within}.{key}", inputs=inputs, path=branch.op.path, stage=stage.index, layer=layer,
                 within=within, key=key, block=block, planned=branch.op, norm=norm, norm_planned=branch.norm,
-                residual=Residual.of(branch.keys, rate),
+                residual=Residual.of(branch.keys, rate, post_act),
             )  # fmt: skip
             last = self.add(site)
         return last

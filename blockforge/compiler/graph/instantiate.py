@@ -119,6 +119,8 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
                 yield branch.op, ("mixer", "ffn")
                 if branch.norm is not None:
                     yield branch.norm, ("norm",)
+                if branch.post_act is not None:
+                    yield branch.post_act, ("act",)
         if stage.aggregate is not None:
             yield stage.aggregate, ("aggregator",)
     for skip in plan.skips:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from torch import fx, nn
 
-from blockforge.blocks.base import Norm, Tokens
+from blockforge.blocks.base import Act, Norm, Tokens
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
@@ -175,8 +175,11 @@ def _layer(layer: Layer) -> modules.Layer:
         block = placed.build()
         norm = site.norm.build(node.shapes.in_shape) if site.norm is not None else None
         if isinstance(site, BranchSite):
-            residual = site.residual
-            branches[site.key] = Branch(block, norm, node.out_shape.dim, residual.rate, **residual.options())
+            options: dict[str, Any] = {
+                key: value.build(node.out_shape) if isinstance(value, Act) else value
+                for key, value in site.residual.options().items()
+            }
+            branches[site.key] = Branch(block, norm, node.out_shape.dim, site.residual.rate, **options)
         else:
             fuse = Fuse(block, norm)
     return modules.Layer(branches, fuse, layer.fed)

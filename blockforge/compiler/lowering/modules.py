@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockforge.blocks.layers import DropPath, activation, channel_affine
+from blockforge.blocks.layers import DropPath, channel_affine
 from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.recompute import checkpoint
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import InputError, OpError
 from blockforge.kernels.cpu import untouched
-from blockforge.spec.fields import Act
 from blockforge.spec.model import ScaleSpec
 
 
@@ -38,7 +37,7 @@ class Branch(nn.Module):
         dim: int,
         drop_path: float,
         scale: ScaleSpec | None = None,
-        post_act: Act | None = None,
+        post_act: nn.Module | None = None,
         skip: bool = True,
     ) -> None:
         super().__init__()
@@ -52,7 +51,7 @@ class Branch(nn.Module):
         self.starts = (on_branch or 0.0, on_skip or 0.0)
         self.reset_parameters()
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.post_act = activation(post_act) if post_act is not None else None
+        self.post_act = post_act
         self.skip = skip
         self.at_once = skip and norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
 

@@ -1,0 +1,25 @@
+"""The Gaussian error linear unit."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from blockforge.blocks.base import Act, Shape
+from blockforge.blocks.registry import act
+
+
+@act("gelu")
+class GELU(Act):
+    """`x * P(X <= x)` for a normal X.
+
+    Shape: keeps it.
+    Cost: none.
+    Reference: Gaussian Error Linear Units, https://arxiv.org/abs/1606.08415.
+    """
+
+    overwrites: ClassVar[bool] = True
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.GELU()
