@@ -45,7 +45,7 @@ WAIT = 300
 """Seconds of a clock for one input, on a busy machine."""
 SMALL, SMALL_BYTES = 3_000_000, 64 * 2**20
 """Parameters and activations of what is built."""
-PYTHON = re.compile(r"\b(?:Hole|Ref|OpSpec|StageSpec)\(| object at 0x|Traceback|<class |pydantic|PosixPath")
+PYTHON = re.compile(r"\b(?:Hole|Ref|Expr|Node|OpSpec|StageSpec)\(| object at 0x|Traceback|<class |pydantic|PosixPath")
 """What has no place in a message to a user."""
 
 
