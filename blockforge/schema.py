@@ -20,8 +20,10 @@ from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
 from blockforge.spec import definitions, model, slots
 from blockforge.spec.forms import OP_NAME
+from blockforge.spec.library import REQUIRED, Library
 from blockforge.spec.model import ConnectSpec, Spec
 from blockforge.spec.slots import OpSpec
+from blockforge.spec.values import plain
 
 Schema = dict[str, Any]
 
@@ -45,34 +47,50 @@ _LANGUAGE: dict[str, type[BaseModel]] = {
 }
 
 
-def json_schema() -> Schema:
-    """The schema: a whole spec, or with `extends` a patch of one."""
-    whole, patch = _Writer(), _Writer(partial=True)
-    patched = patch.definition("Spec")
+def json_schema(spec: Spec | None = None) -> Schema:
+    """The schema: a whole spec, or with `extends` a patch of one.
+
+    Args:
+        spec: one whose definitions are known as blocks are. Without it, a spec that has any may call ops by any name.
+    """
+    library = Library() if spec is None else Library.of(spec.lifted)
+    whole, patch = _Writer(library), _Writer(library, partial=True)
+    writers, found = [whole, patch], _spec_or_patch(whole, patch)
+    if spec is None:
+        writers += [_Writer(library, strict=whole), _Writer(library, partial=True, strict=patch)]
+        defines = {"anyOf": [{"required": ["define"]}, {"required": ["use"]}]}
+        found = {"if": defines, "then": _spec_or_patch(*writers[2:]), "else": found}
+    defs = {name: schema for writer in writers for name, schema in writer.defs.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "BlockForge spec",
         "type": "object",
-        "if": {"required": ["extends"]},
-        "then": {**patched, "properties": {"extends": _EXTENDS, **patched["properties"]}},
-        "else": whole.definition("Spec"),
-        "$defs": {**_holes(), **_forms(), **dict(sorted((whole.defs | patch.defs).items()))},
+        **found,
+        "$defs": {**_holes(), **_forms(), **dict(sorted(defs.items()))},
     }
 
 
-def schema_text() -> str:
-    """The schema as it is packaged beside the zoo (`specs/schema.json`)."""
-    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+def _spec_or_patch(whole: _Writer, patch: _Writer) -> Schema:
+    patched = patch.definition("Spec")
+    extending = {**patched, "properties": {"extends": _EXTENDS, **patched["properties"]}}
+    return {"if": {"required": ["extends"]}, "then": extending, "else": whole.definition("Spec")}
+
+
+def schema_text(spec: Spec | None = None) -> str:
+    """The schema as it is packaged beside the zoo (`specs/schema.json`), or that for a spec with definitions."""
+    return json.dumps(json_schema(spec), indent=1, ensure_ascii=False) + "\n"
 
 
 class _Writer:
     """Writes the parts of the language as `$defs`.
 
-    `partial`: for specs with `extends`. Nothing is required, and a list may be patched by index.
+    `partial`: for specs with `extends`. Nothing is required, and a list may be patched by index. `strict`: the writer
+    for specs in which only blocks and what is in `library` have names; this one's ops may have any.
     """
 
-    def __init__(self, partial: bool = False) -> None:
-        self.partial = partial
+    def __init__(self, library: Library, partial: bool = False, strict: _Writer | None = None) -> None:
+        self.library, self.partial, self.strict = library, partial, strict
+        self.prefix = ("Patch" if partial else "") + ("Defining" if strict else "")
         self.known = {"Spec": Spec.model_json_schema()}
         self.known |= self.known["Spec"]["$defs"]
         self.kinds = {c.__name__: b.kind for b in registry.blocks().values() for c in b.__mro__ if hasattr(c, "kind")}
@@ -80,7 +98,7 @@ class _Writer:
 
     def refer(self, name: str, schema: Schema | None = None) -> Schema:
         """A reference to a part of the language, or to `schema` under this name."""
-        shown = f"Patch{name}" if self.partial else name
+        shown = f"{self.prefix}{name}"
         if shown not in self.defs:
             self.defs[shown] = {}  # known before it is written, which may name it
             self.defs[shown] = self.definition(name) if schema is None else schema
@@ -93,6 +111,8 @@ class _Writer:
         cls, written = _LANGUAGE.get(name, BaseModel), self.write(self.known[name])
         if self.partial:
             written.pop("required", None)
+        if issubclass(cls, OpSpec) and self.strict is not None:
+            return {"anyOf": [self.strict.refer(name), {"$ref": "#/$defs/op"}]}
         if issubclass(cls, OpSpec):
             return self.one_of("op", registry.blocks(*cls.kinds), written["properties"])
         if issubclass(cls, ConnectSpec):
@@ -104,7 +124,8 @@ class _Writer:
     def one_of(self, key: str, classes: Mapping[str, type[BaseModel]], own: Schema) -> Schema:
         """A block or rule by its name, or a mapping of its parameters and the slot's `own` keys."""
         own = {name: value for name, value in own.items() if name != key}
-        names, shapes = {"enum": list(classes)}, []
+        shapes = self.composed(own) if key == "op" else []
+        names = {"enum": [*classes, *(self.library.names() if key == "op" else ())]}
         for name, cls in classes.items():
             schema = cls.model_json_schema()
             self.known |= schema.get("$defs", {})
@@ -117,11 +138,30 @@ class _Writer:
             shapes.append({**block, "title": name, "description": about, "properties": properties})
             shapes[-1]["required"] = [key] if self.partial else required
         # what a hole or a reference names, or in a patch the base, may have the parameters of any
-        keys = sorted({name for shape in shapes for name in shape["properties"]})
+        keys = sorted({name for shape in shapes for name in shape.get("properties", ())})
         chosen = {"anyOf": [{"$ref": "#/$defs/reference"}, _choice(names)]}
         unnamed: Schema = {"type": "object", "properties": {key: chosen}, "propertyNames": {"enum": keys}}
         shapes.append(unnamed if self.partial else {**unnamed, "required": [key]})
         return {"anyOf": [names, *shapes] if key == "op" else shapes}
+
+    def composed(self, own: Schema) -> list[Schema]:
+        """The ops that are no block: lists, what `op` holds another op in, what has parts, and definitions."""
+        op, closed = {"$ref": "#/$defs/op"}, {"type": "object", "additionalProperties": False}
+        chain = {"type": "array", "items": op, "minItems": 1}
+        nested = {**closed, "properties": {"op": {"type": ["array", "object"], **op}, **own}, "required": ["op"]}
+        parts: Schema = {"type": "object", "properties": own, "required": ["op", "of"]}
+        shapes = [chain, nested, parts]
+        for name in self.library.names():
+            definition = self.library.find(name)
+            assert definition is not None
+            params = {
+                key: {} if value == REQUIRED else {"default": plain(value)} for key, value in definition.params.items()
+            }
+            required = [key for key, value in definition.params.items() if value == REQUIRED]
+            properties = {"op": {"const": name}, **params, **own}
+            shapes.append({**closed, "title": name, "properties": properties})
+            shapes[-1]["required"] = ["op"] if self.partial else ["op", *required]
+        return shapes
 
     def write(self, schema: Schema, in_block: bool = False) -> Schema:
         """Pydantic's schema as ours.

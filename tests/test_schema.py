@@ -17,7 +17,7 @@ from blockforge.blocks.base import Kind
 from blockforge.compiler.graph.connect import RULES
 from blockforge.schema import json_schema, schema_text
 from blockforge.search.space.load import list_spaces, load_space
-from blockforge.spec import list_specs
+from blockforge.spec import from_text, list_specs
 from blockforge.spec.yaml.loader import load_file, load_text
 
 HEADER = "# yaml-language-server: $schema="
@@ -223,3 +223,54 @@ def test_a_misspelt_key_is_refused(schema: Draft202012Validator, path: tuple[Any
 )
 def test_with_extends_parts_may_be_missing(schema: Draft202012Validator, text: str, valid: bool) -> None:
     assert schema.is_valid(_json(load_text(text).tree)) == valid
+
+
+# --- definitions
+
+DEFINING = """\
+define:
+  ln: {op: layer_norm, eps: 1e-6}
+  star: {params: {ratio: required, act: relu}, body: [{op: linear, dim: $(ratio * in)}, $act, {op: linear, dim: $out}]}
+use: [{m: std}]
+"""
+
+
+@pytest.fixture(scope="module")
+def own_schema(tiny: Callable[..., str]) -> Draft202012Validator:
+    """The schema of a spec with definitions."""
+    made = json_schema(from_text(tiny() + DEFINING))
+    Draft202012Validator.check_schema(made)
+    return Draft202012Validator(made)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "[ln, {op: star, ratio: 3}]", "{op: star, ratio: {$choice: [2, 3]}, norm: ln}", "{op: [mlp], skip: false}",
+        "{op: m.conv_bn, dim: 3, act: {op: gelu}}", "{op: parallel, of: {a: ln, b: [mlp]}, when: $(in > 3)}", "ln",
+    ],
+)  # fmt: skip
+def test_ops_of_any_form_are_valid(
+    schema: Draft202012Validator, own_schema: Draft202012Validator, tiny: Callable[..., str], op: str
+) -> None:
+    text = tiny(("{op: mlp, mlp_ratio: 2}", op)) + DEFINING
+    for tree in (load_text(text).tree, from_text(text).tree):  # as it is written, and once it is loaded
+        schema.validate(_json(tree))
+        own_schema.validate(_json(tree))
+
+
+@pytest.mark.parametrize(
+    "op", ["{op: star, ratoi: 3}", "{op: star}", "{op: sta, ratio: 3}", "{op: [mlp], ratio: 3}", "conv_bn", "[]"]
+)
+def test_the_schema_of_a_spec_knows_its_definitions(
+    own_schema: Draft202012Validator, tiny: Callable[..., str], op: str
+) -> None:
+    tree = load_text(tiny(("{op: mlp, mlp_ratio: 2}", op)) + DEFINING).tree
+    assert not own_schema.is_valid(_json(tree))
+
+
+@pytest.mark.parametrize(
+    "more", ["define: {f: {body: mlp, x: 1}}", "define: [f]", "use: 3", "use: [{m: 3}]", "define: {f: 3}"]
+)
+def test_malformed_definitions_are_not_valid(schema: Draft202012Validator, tiny: Callable[..., str], more: str) -> None:
+    assert not schema.is_valid(_json(load_text(f"{tiny()}{more}\n").tree))

@@ -11,24 +11,31 @@ from blockforge.files import write_text
 
 
 def schema(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[SPEC]", help="A spec whose definitions it is to know.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.")
     ] = None,
 ) -> None:
     """Print the JSON Schema of specs, for editors.
 
-    It holds every registered block. A spec names it in its first line, so that editors complete and check:
+    It holds every registered block, and of a spec that is named the definitions, its own and those it uses.
+    A spec names it in its first line, so that editors complete and check:
     # yaml-language-server: $schema=schema.json
 
     \b
     Examples:
       blockforge schema -o schema.json
+      blockforge schema my_net.yaml -o my_net.schema.json
       blockforge --plugin my_blocks.py schema -o schema.json
     """
     from blockforge.schema import schema_text
+    from blockforge.spec import load
 
+    text = schema_text(None if file is None else load(file))
     if output is None:
-        print(schema_text(), end="")
+        print(text, end="")
     else:
-        write_text(output, schema_text())
+        write_text(output, text)
         print(f"written to {output}")

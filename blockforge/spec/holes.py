@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from blockforge.errors import Diagnostic, SpecError
+from blockforge.errors import Diagnostic, Path, SpecError
 from blockforge.spec import patterns
+from blockforge.spec.library import Library, reached
 from blockforge.spec.model import Spec
 from blockforge.spec.values import Expr, Hole, Ref, all_values, names_in, plain
 from blockforge.spec.yaml.loader import Document
@@ -24,8 +25,8 @@ def holes(spec: Spec) -> dict[str, Hole]:
 def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spec:
     """`spec` with its holes filled, without what is then unused.
 
-    Blocks that no layer names, and names that nothing refers to, are left out; so are their holes. Any other
-    hole without an answer takes its first choice or lowest value.
+    Blocks that no layer names, definitions that nothing names, and names that nothing refers to, are left out; so
+    are their holes. Any other hole without an answer takes its first choice or lowest value.
 
     Args:
         answers: hole name -> label of a choice, or number in the range.
@@ -39,6 +40,8 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     used = _used_blocks(tree)
     if "blocks" in tree and used is not None:
         tree["blocks"] = {n: b for n, b in tree["blocks"].items() if n in used}
+    if used is not None:
+        tree = _without_unused_definitions(tree, used)
     _drop_unused_names(tree)
     if name is not None:
         tree["name"] = name
@@ -72,6 +75,23 @@ def _used_blocks(tree: dict[str, Any]) -> set[str] | None:
         if isinstance(layers, str):
             used.update(_names(layers))
     return used
+
+
+def _without_unused_definitions(tree: dict[str, Any], layers: Collection[str]) -> dict[str, Any]:
+    """`layers`: names in layer patterns. Files in which nothing is used keep their places in `use`."""
+    network = [*layers, *(v for k, v in tree.items() if k not in ("define", "use", "about"))]
+    kept = reached(Library.of(tree), network, lambda definition, _: definition)
+
+    def without(part: dict[str, Any], path: Path) -> dict[str, Any]:
+        define = {n: d for n, d in part.get("define", {}).items() if (*path, "define", n) in kept}
+        use = [without(item, (*path, "use", i)) for i, item in enumerate(part.get("use", ()))]
+        rest = {k: v for k, v in part.items() if k not in ("define", "use")}
+        any_used = any(use)
+        if path and not define and not any_used:
+            return {}
+        return {**rest, **({"define": define} if define else {}), **({"use": use} if any_used else {})}
+
+    return without(tree, ())
 
 
 def _names(pattern: str) -> list[str]:

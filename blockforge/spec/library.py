@@ -93,12 +93,17 @@ def has_params(written: Any) -> bool:
 
 
 def filled(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> Library:
-    """The library with the holes filled of what the network may use: each definition whose name is a text in it.
+    """The library with the holes filled of what the network may use.
 
     Args:
         network: anything that holds the ops of a resolved spec.
         fill: a definition and its path -> the definition without holes.
     """
+    return _replaced(library, reached(library, network, fill))
+
+
+def reached(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> dict[Path, Any]:
+    """What the network may use, by path, and filled: each definition whose name is a text in it, or in one of these."""
     done: dict[Path, Any] = {}
     todo = [(network, library)]
     while todo:
@@ -108,7 +113,7 @@ def filled(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> 
             if found is not None and found.path not in done:
                 done[found.path] = fill(found.library.define[found.name], found.path)
                 todo.append((done[found.path], found.library))
-    return _replaced(library, done)
+    return done
 
 
 def _replaced(library: Library, done: Mapping[Path, Any]) -> Library:

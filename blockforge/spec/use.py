@@ -101,7 +101,7 @@ def _items(use: Any, at: Path) -> Iterator[tuple[Any, Path, str | None]]:
 
 def _is_prefixed(value: Any) -> bool:
     """Whether it is `{prefix: file}`; what was read has a mapping in `define`."""
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value.values())
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
 
 
 def _below(locs: Locs, at: Path) -> Iterator[tuple[Path, Any]]:

@@ -202,6 +202,8 @@ def test_schema_is_printed_or_written(run: Run, tmp_path: Path) -> None:
     assert run("schema").out == schema_text()
     assert run("schema", "-o", str(tmp_path / "s.json")).code == 0
     assert (tmp_path / "s.json").read_text(encoding="utf-8") == schema_text()
+    (tmp_path / "net.yaml").write_text("extends: smt_t\ndefine: {my_norm: layer_norm}\n", encoding="utf-8")
+    assert '"my_norm"' in run("schema", str(tmp_path / "net.yaml")).out
 
 
 def test_doctor_says_what_would_run(run: Run) -> None:

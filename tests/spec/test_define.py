@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import pickle
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from blockforge.errors import SpecError
-from blockforge.spec import Hole, Spec, from_text, holes, load, resolve
+from blockforge.spec import Hole, Spec, fill, from_text, holes, load, resolve
 from blockforge.spec.values import Ref
+from blockforge.spec.yaml.loader import load_value
 
 Tiny = Callable[..., str]
 STAR = "{params: {ratio: 4, act: relu}, body: [{op: linear, dim: $(ratio * in)}, $act, {op: linear, dim: $out}]}"
@@ -183,3 +187,75 @@ def test_only_holes_of_definitions_in_use_are_asked_for(defining: Callable[..., 
 def test_a_hole_in_a_definition_is_set_by_its_path(defining: Callable[..., Spec]) -> None:
     spec = defining("{f: {params: {k: {$choice: [3, 5]}}, body: [{op: x, k: $k}]}}", "{op: f}")
     assert resolve(load(spec, ["define.f.params.k=5"])).library.define["f"]["params"] == {"k": 5}
+
+
+def test_a_filled_space_keeps_the_definitions_that_it_uses(defining: Callable[..., Spec]) -> None:
+    define = "{f: [m.g, {op: x, k: {$choice: [3, 5]}}], n: {op: x, k: {$choice: [1, 2]}}}"
+    used = "{define: {g: [h], i: mlp}, use: [{define: {h: mlp}}], as: m}"
+    more = f"use: [{{define: {{q: mlp}}}}, {used}, {{define: {{q: mlp}}, as: n}}]\n"
+    spec = fill(defining(define, "{$choice: [f, mlp]}", more), {"define.f.1.k": 5})
+    assert spec.tree["define"] == {"f": ["m.g", {"op": "x", "k": 5}]}
+    assert spec.tree["use"] == [{}, {"define": {"g": ["h"]}, "use": [{"define": {"h": "mlp"}}], "as": "m"}, {}]
+    assert spec.locs.value(("use", 1, "define", "g")) != spec.locs.value(("use", 0))
+    assert load(from_text(spec.to_yaml())).tree == spec.tree
+    other = fill(defining(define, "{$choice: [f, mlp]}", more), {"blocks.msa.1": "mlp"})
+    assert not {"define", "use"} & other.tree.keys()
+
+
+# --- any text
+
+FUZZED = """\
+define:
+  ln: {op: layer_norm, eps: 1e-6}
+  f: {params: {k: {$choice: [3, 5]}, act: gelu, j: $k}, body: [{op: dwconv, kernel_size: $k}, $act, {op: ln}]}
+  own: {params: {of: required}, body: {op: parallel, of: [$of, f, {op: {op: residual, of: ln}, dim: $(2 * out)}]}}
+use: [{define: {star: {params: {ratio: 2}, body: [{op: x, dim: $(ratio * in)}, g]}}, use: [{define: {g: gelu}}], as: m}]
+"""
+PIECES = """
+[none, $heads, $(in), $x, [], {}, 3, 1e-6, true, f, ln, m.star, a.b.c, required, use, "", {op: f}, [[f]], {1: 2}, $act,
+{op: [ln], dim: 3}, {$choice: [f, [ln]]}, {$int: [1, 3]}, {params: {a: 1}, body: $a}, {from: a, op: f}, [std], {p: std},
+{define: {q: q}}, [{op: {op: {op: own, of: own}}}], {op: own, of: $(f if in > 3 else ln)}, {op: f, k: required}]
+"""
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in a tree with each of its keys."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from places(item)
+
+
+def mutate(tree: Any, rng: random.Random) -> None:
+    """Replace, copy, drop or rename something."""
+    found = list(places(tree))
+    (holder, key), (other, from_) = rng.choice(found), rng.choice(found)
+    kind = rng.randrange(4)
+    if kind == 3 and isinstance(holder, dict):
+        holder[rng.choice(("op", "dim", "when", "body", "params", "from", "use", "as", "define", "f"))] = holder.pop(
+            key
+        )
+    elif kind == 2:
+        del holder[key]
+    else:
+        pieces = load_value(" ".join(PIECES.split("\n")), "pieces").tree
+        holder[key] = rng.choice(pieces) if kind else copy.deepcopy(other[from_])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_definitions_load_or_raise_spec_error(tiny: Tiny, seed: int) -> None:
+    rng = random.Random(seed)
+    text = tiny(("{op: mlp, mlp_ratio: 2}", "[{op: m.star, ratio: 3}, f, {op: own, of: [ln]}]")) + FUZZED
+    valid, loaded = from_text(text).tree, 0
+    for _ in range(250):
+        tree = copy.deepcopy(valid)
+        for _ in range(rng.randint(1, 3)):
+            mutate(tree, rng)
+        with contextlib.suppress(SpecError):
+            spec = load(tree)
+            assert from_text(spec.to_yaml()).tree == spec.tree
+            filled = fill(spec, {})
+            assert from_text(filled.to_yaml()).tree == filled.tree
+            resolve(spec, first)
+            loaded += 1
+    assert loaded > 25
