@@ -5,9 +5,9 @@ These agree with half of what torch's FlopCounterMode counts, operation by opera
 
 from __future__ import annotations
 
-from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.base import Cost, Scratch, Shape
 from blockforge.kernels.costs import costed
-from blockforge.kernels.cpu.memory import ConvScratch, LinearScratch
+from blockforge.kernels.cpu.memory import ConvScratch, GroupedScratch, LinearScratch
 
 
 def linear(
@@ -40,8 +40,12 @@ def conv(
     if kernel == (1, 1) and groups == 1 and read in (None, positions):
         return linear(in_chs, out_chs, positions, bias=bias, alive=alive)
     weights = in_chs // groups * out_chs * kernel[0] * kernel[1]
-    dense = ConvScratch(positions if read is None else read, positions, in_chs, out_chs, kernel, alive, dilation > 1)
-    scratch = frozenset((dense,) if groups == 1 else ())  # the kernels of groups are small
+    maps = (positions if read is None else read, positions, in_chs, out_chs)
+    scratch: frozenset[Scratch] = frozenset()  # the kernels of one filter a channel are small
+    if groups == 1:
+        scratch = frozenset((ConvScratch(*maps, kernel, alive, dilation > 1),))
+    elif not groups == in_chs == out_chs:
+        scratch = frozenset((GroupedScratch(*maps, groups, kernel, alive),))
     return Cost(weights + bias * out_chs, weights * positions, 0, scratch)
 
 

@@ -34,6 +34,39 @@ class LinearScratch:
 
 
 @dataclass(frozen=True)
+class GroupedScratch:
+    """Of a convolution in groups of several channels of a channels-last map, which oneDNN runs.
+
+    Attributes:
+        read, given: positions of the map and of the result, of one image.
+        alive: see `base.Scratch`.
+    """
+
+    read: int
+    given: int
+    in_chs: int
+    out_chs: int
+    groups: int
+    kernel: tuple[int, int]
+    alive: int | None
+
+    def held(self, images: int) -> int:
+        taps, read, gives = self.kernel[0] * self.kernel[1], self.in_chs // self.groups, self.out_chs // self.groups
+        ordered = self.groups * _filled(read, gives) * taps
+        if self.kernel == (1, 1):  # strided: what it reads is copied, see `convolutions.conv2d`
+            return BYTES * (ordered + (images * self.given * self.in_chs if self.read != self.given else 0))
+        by_torch = self.groups * read * gives * taps if read > 1 else 0  # channels-last
+        return BYTES * (ordered + by_torch)
+
+
+def _filled(read: int, gives: int) -> int:
+    """Weights of a group's channels in oneDNN's own order, which fills them up to whole lanes, as measured."""
+    if max(read, gives) < LANES and read % 4 == gives % 4 == 0:
+        return read * gives
+    return max(read, LANES) * -(-gives // LANES) * LANES
+
+
+@dataclass(frozen=True)
 class ConvScratch:
     """Of a dense convolution of a channels-last map, as `convolutions.conv2d` computes it, or torch if it is dilated.
 

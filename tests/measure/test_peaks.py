@@ -96,6 +96,32 @@ def test_convolutions(case: str, images: int) -> None:
     assert predicted == pytest.approx(allocated(lambda: conv(x)), rel=TOLERANCE, abs=NOISE)
 
 
+SLIDING: list[tuple[tuple[int, int, int], int, dict[str, Any]]] = [
+    ((56, 56, 64), 64, {"kernel_size": [1, 7]}),
+    ((28, 28, 64), 64, {"kernel_size": 3, "stride": [2, 1]}),
+    ((28, 28, 128), 128, {"kernel_size": 3, "dilation": 2}),
+    ((14, 14, 64), 64, {"kernel_size": 3, "dilation": 2}),
+    ((7, 7, 512), 512, {"kernel_size": 3, "dilation": 2}),  # not by blocks of channels
+    ((112, 112, 32), 32, {"kernel_size": 3, "stride": 2, "padding": "tf"}),
+    ((28, 28, 64), 64, {"kernel_size": 1, "padding": 1}),
+    ((14, 14, 512), 512, {"kernel_size": 3, "groups": 2}),
+    ((14, 14, 512), 512, {"kernel_size": 3, "group_width": 8}),
+    ((14, 14, 384), 384, {"kernel_size": 3, "group_width": 24}),
+    ((9, 9, 96), 480, {"kernel_size": 5, "groups": 8}),
+    ((14, 14, 512), 1024, {"kernel_size": 3, "groups": 512}),
+    ((14, 14, 512), 512, {"kernel_size": 1, "groups": 4, "stride": 2}),
+]
+
+
+@pytest.mark.parametrize("images", [1, 4])
+@pytest.mark.parametrize(("sides", "dim", "parameters"), SLIDING, ids=str)
+def test_the_part_conv(sides: tuple[int, int, int], dim: int, parameters: dict[str, Any], images: int) -> None:
+    op = registry.make("conv", parameters, "part")
+    module, x = build_on_maps(op, Shape(*sides), dim).eval(), torch.randn(images, *sides)
+    predicted = images * op.workspace(Shape(*sides), dim) * BYTES + held(op.cost(Shape(*sides), dim), images)
+    assert predicted == pytest.approx(allocated(lambda: module(x)), rel=TOLERANCE, abs=NOISE)
+
+
 @pytest.mark.parametrize(
     "shape", [(4, 56, 56, 96), (1, 56, 56, 96), (1, 14, 14, 768), (1, 1, 197, 1536), (9, 1000, 64)]
 )
