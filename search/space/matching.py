@@ -70,7 +70,8 @@ def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
                 yield {**bindings, option.name: target}
         elif isinstance(target, dict) and "op" in target:
             yield from _block(option, target, lets, bindings, frozenset())
-        elif isinstance(option, dict) and target in registry.blocks("act"):  # an activation with its defaults spelled
+        elif isinstance(option, dict) and isinstance(target, str) and target in registry.blocks("act"):
+            # an activation that is a name alone, written with its parameters
             yield from _block(option, {"op": target, **_defaults(target)}, lets, bindings, frozenset())
         elif isinstance(option, dict) and isinstance(target, dict):
             if option.keys() == target.keys():
