@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import Dim, export
 
 from blockforge.blocks import registry
 from blockforge.blocks.aggregators.gated_sum import GatedSum
@@ -176,3 +177,35 @@ def test_spellings_of_one_join() -> None:
     assert resizing.resolved(SIZES, None) == resizing
     ones = make_join("sum", {"weights": [1, 1, 1], "resize": "bilinear"})
     assert ones.resolved(SAME, None) == make_join("sum", {})
+
+
+class Around(nn.Module):
+    """A join of a map, half of it and its mean."""
+
+    def __init__(self, join: nn.Module, maps: int) -> None:
+        super().__init__()
+        self.join, self.maps = join, maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        return self.join(*(x, half, x.mean((1, 2), keepdim=True))[: self.maps])
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "maps"),
+    [
+        ("sum", {"resize": "bilinear"}, 3),
+        ("concat", {"resize": "nearest"}, 3),
+        ("attend", {"num_heads": 2, "bias": "rel_pos_table"}, 1),
+        ("attend", {"num_heads": 2, "bias": "rel_pos_mlp"}, 1),
+        ("attend", {"num_heads": 2, "form": "relu_linear"}, 1),
+    ],
+)
+def test_captured_with_sizes_that_vary(name: str, params: dict[str, Any], maps: int) -> None:
+    shapes = (Shape(8, 12, 24), Shape(4, 6, 24), Shape(1, 1, 24))[:maps]
+    net = Around(make_join(name, params).build(shapes, None), maps).eval()
+    sides = {0: Dim("batch", min=1), 1: Dim("height", min=4, max=64), 2: Dim("width", min=4, max=64)}
+    captured = export(net, (torch.randn(2, *shapes[0]),), dynamic_shapes={"x": sides}).module()
+    for size in ((2, 8, 12), (3, 8, 8), (1, 7, 11), (2, 4, 5)):
+        x = torch.randn(*size, 24)
+        torch.testing.assert_close(captured(x), net(x))

@@ -87,7 +87,7 @@ class RelativePositionMLP(Computed):
         """The scaled distances of each row of the table, and the rows of queries and keys."""
         sides = []
         for size in tile:
-            apart = torch.arange(1 - size, size, dtype=torch.float32, device=device) * (8 / max(size - 1, 1))
+            apart = torch.arange(1 - size, size, dtype=torch.float32, device=device) * 8 / _at_least_1(size - 1)
             sides.append(apart.sign() * (apart.abs() + 1).log2() / math.log2(8))
         coords = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
         return coords, row_of(*distances(queries, tile, device), tile)
@@ -95,9 +95,14 @@ class RelativePositionMLP(Computed):
     def forward(self, tile: Size | None = None) -> Tensor:
         like = next(self.parameters())
         coords, index = self.held("coords", like), self.held("index", like)
-        if tile is not None and tile != self.tile:
+        if tile is not None and (is_symbolic(*tile) or tile != self.tile):
             coords, index = self.tables(tile, tile, like.device)
         return looked_up(16 * self.cpb_mlp(coords.to(like.dtype)).sigmoid(), index)
+
+
+def _at_least_1(size: int) -> int:
+    least: int = torch.sym_max(size, 1) if is_symbolic(size) else max(size, 1)
+    return least
 
 
 def table_rows(tile: Size, symmetric: bool = False) -> int:
@@ -108,7 +113,8 @@ def table_rows(tile: Size, symmetric: bool = False) -> int:
 
 def distances(queries: Size, keys: Size, device: torch.device | None) -> tuple[Tensor, Tensor]:
     """How far below and to the right of each key a query stands: two of (L, S)."""
-    steps = [tiles_along(key, query) for query, key in zip(queries, keys, strict=True)]
+    alike = queries is keys  # of sizes that vary nothing else tells that they are equal
+    steps = [1 if alike else tiles_along(key, query) for query, key in zip(queries, keys, strict=True)]
     q = [torch.arange(n, device=device) * step for n, step in zip(queries, steps, strict=True)]
     k = [torch.arange(n, device=device) for n in keys]
     places = [[t.flatten() for t in torch.meshgrid(*sides, indexing="ij")] for sides in (q, k)]
