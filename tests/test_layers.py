@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.base import Shape
 from blockforge.blocks.layers import Conv2d, DWConv
+from blockforge.blocks.norms.rms_norm import RMSNorm
 from blockforge.compiler.lowering.modules import Branch, image_map
 from blockforge.kernels.cpu import channel_blocks
 
@@ -87,3 +89,10 @@ def test_what_stands_around_a_block_is_called(aggregated: bool) -> None:
         branch.set_submodule(name, nn.Hardtanh(-0.1, 0.1))
         assert not torch.allclose(branch(*given), before), name
         branch.set_submodule(name, nn.Identity())
+
+
+def test_root_mean_square_in_inference_is_torchs() -> None:
+    norm, x = RMSNorm(eps=1e-3).build(Shape(5, 7, 48)), torch.randn(2, 5, 7, 48)
+    with torch.no_grad():
+        norm.weight.uniform_()
+        torch.testing.assert_close(norm(x), F.rms_norm(x, (48,), norm.weight, 1e-3))
