@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blockforge as bf
+from blockforge.blocks import registry
+from blockforge.blocks.base import Shape
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import ScoreError
 from blockforge.search.objectives.network import shrunk
@@ -83,7 +85,10 @@ class Gate(nn.Module):
         return self.act(x)
 
 
-ACTS = (F.gelu, F.silu, F.relu, nn.GELU(), nn.SiLU(), nn.ReLU(), nn.ReLU6(), torch.relu, F.relu_, torch.ops.aten.gelu_)
+ACTS = (
+    *(F.gelu, F.silu, F.relu, nn.GELU(), nn.SiLU(), nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.PReLU()),
+    *(torch.relu, F.relu_, torch.ops.aten.gelu_, registry.make("star_relu", {}, "act").build(Shape(1, 1, 3))),
+)
 
 
 @pytest.mark.parametrize("act", ACTS)

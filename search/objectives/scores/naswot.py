@@ -14,9 +14,11 @@ from blockforge.errors import ScoreError
 from blockforge.search.objectives.network import at_initialisation, one_thread, prepared, seen
 from blockforge.torch_private import TorchDispatchMode
 
-GATES = frozenset(("gelu", "silu", "relu", "leaky_relu", "elu", "mish", "hardswish", "hardtanh"))
-"""Operators of torch that pass what is above 0 and hold back what is below (`hardtanh` is ReLU6). Each has a form that
-works in place, too, with a `_` behind its name."""
+GATES = frozenset(
+    ("gelu", "silu", "relu", "leaky_relu", "prelu", "_prelu_kernel", "elu", "mish", "hardswish", "hardtanh")
+)
+"""Operators of torch that pass what is above 0 and hold back what is below (`hardtanh` is ReLU6, `_prelu_kernel`
+what prelu calls where gradients are kept). Most have a form that works in place, too, with a `_` behind their name."""
 
 
 @dataclass(frozen=True)
