@@ -39,6 +39,27 @@ def check_definitions(tree: Any, report: Report) -> None:
                 _check_call(call, called, tuple(BranchSpec.model_fields), report)
 
 
+def warn_of_names(tree: Any, report: Report) -> None:
+    """Warn of parameters that hide a name of the place, and of keys that a branch keeps from a definition."""
+    library = Library.of(tree)
+    for part in library.all():
+        for definition in map(part.own, part.define):
+            for name in definition.params:
+                if name in PLACE:
+                    text = f"parameter '{name}' hides what every place gives by this name"
+                    report.warn("name", text, (*definition.path, "params", name), hint="give it another name")
+    for block, branches in tree.get("blocks", {}).items():
+        for i, branch in enumerate(branches if isinstance(branches, list) else ()):
+            called = branch.get("op") if isinstance(branch, dict) else None
+            found = library.find(called) if isinstance(called, str) else None
+            if found is None:
+                continue
+            for key in BranchSpec.model_fields.keys() & found.params.keys() & branch.keys():
+                text = f"'{key}' is the branch's here, not the parameter of '{called}'"
+                hint = f"for the parameter write op: [{{op: {called}, {key}: ...}}]"
+                report.warn("key", text, ("blocks", block, i, key), hint=hint)
+
+
 class Call(NamedTuple):
     """A name in an op's place, and what stands beside it."""
 

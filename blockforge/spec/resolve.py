@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from blockforge.errors import Path, Report
 from blockforge.spec import late
+from blockforge.spec.calls import warn_of_names
 from blockforge.spec.layers import write_out
 from blockforge.spec.library import Library, filled
 from blockforge.spec.model import (
@@ -60,6 +61,7 @@ class _Resolver:
 
     def plan(self) -> Plan:
         tree = self.tree
+        warn_of_names(tree, self.report)
         stem = self.attempt(self.required_op, "stem", StemSpec)
         basics = self.attempt(self._basics)
         if basics is not None:

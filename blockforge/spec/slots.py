@@ -32,7 +32,7 @@ class OpSpec(Model):
     """The keys of every op that mean something else here."""
 
     op: Form
-    """Name of a registered block or of a definition; or ops: a list, a chain, or another op."""
+    """Name of a block or of a definition; or a list of ops, one behind the other."""
     dim: Any = None
     """The width it is asked to give; absent: what its place asks for."""
     when: Any = True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blockforge.errors import SpecError
+from blockforge.errors import Report, SpecError, format_path
 from blockforge.spec import Hole, Spec, fill, from_text, holes, load, resolve
 from blockforge.spec.values import Ref
 from blockforge.spec.yaml.loader import load_value
@@ -168,6 +168,15 @@ def test_branches_keep_their_keys_beside_a_call(defining: Callable[..., Spec]) -
     op = "{op: f, k: 2, norm: none, scale: 1e-5, skip: true, post_act: relu, drop_path: false, dim: 3, when: true}"
     branch = resolve(defining("{f: {params: {k: required}, body: x}}", op)).stages[1].layers[1][1][1]
     assert branch.op.spec.params == {"k": 2, "dim": 3, "when": True}
+
+
+def test_names_that_hide_others_are_warned_of(defining: Callable[..., Spec]) -> None:
+    define = "{f: {params: {norm: none, depth: 3}, body: [{op: x, k: $depth}]}}"
+    for op, expected in (("{op: f, norm: none}", ["blocks.msa[1].norm"]), ("{op: [{op: f, norm: none}]}", [])):
+        spec = defining(define, op)
+        report = Report(spec.locs)
+        resolve(spec, report=report)
+        assert [format_path(w.path) for w in report.warnings] == ["define.f.params.depth", *expected]
 
 
 # --- holes in definitions

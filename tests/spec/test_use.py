@@ -164,3 +164,12 @@ def test_files_are_bounded(write: Write) -> None:
 
 def test_an_override_may_use_files(write: Write) -> None:
     assert body(load(write(""), ["use=[std]"]), "se") is not None
+
+
+def test_a_plugin_may_ship_files(tmp_path: Path, tiny: Tiny) -> None:
+    (tmp_path / "mine.yaml").write_text("blockforge: 1\nuse: [std]\ndefine: {my_block: [conv_bn]}\n", encoding="utf-8")
+    try:
+        DEFINITIONS.add_folder(tmp_path, "plugin")
+        assert body(from_text(f"{tiny()}use: [mine]\n"), "my_block") == ["conv_bn"]
+    finally:
+        DEFINITIONS.things.pop("mine", None)
