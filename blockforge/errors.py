@@ -155,6 +155,19 @@ class OpError(BlockforgeError, ValueError):
     def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, code: str = "shape") -> None:
         super().__init__(message)
         self.hint, self.param, self.code = hint, param, code
+        self.at: Path | None = None
+        self.calls: list[tuple[str, Path]] = []
+
+    def placed_at(self, at: Path) -> OpError:
+        """The same error, written at a place of the spec unless that is known already: the innermost one is it."""
+        if self.at is None:
+            self.at = (*at, self.param) if self.param else at
+        return self
+
+    def called_from(self, at: Path, what: str) -> OpError:
+        """The same error, in a definition that is called at a place."""
+        self.calls.append((what, at))
+        return self
 
 
 class InputError(BlockforgeError, ValueError):

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Act, Kind, Norm
+from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
@@ -94,6 +95,8 @@ def values(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return "a bias of positions, or `none`"
     if isinstance(annotation, type) and issubclass(annotation, Act):
         return "an activation"
+    if annotation is Bound:
+        return "an op, or ops"
     if annotation is bool:
         return "`true`, `false`"
     odd = "odd " if any(m in OddKernel.__metadata__[1:] for m in metadata) else ""

@@ -116,11 +116,18 @@ class Op(BaseModel, Generic[*Place]):
 
     op: ClassVar[str] = ""
     """The registered name, set by the decorator."""
+    passes: ClassVar[bool] = False
+    """Whether it gives what it reads, at every place."""
     kind: ClassVar[Kind]
 
     def __class_getitem__(cls, place: Any) -> type:
         """`Op[Shape]` is for type checkers; to pydantic, which knows no such generics, it is the class itself."""
         return cls
+
+    @property
+    def title(self) -> str:
+        """What it is called in pictures and tables."""
+        return self.op
 
     def check(self, *place: *Place) -> None:
         """Raise `OpError` where the block cannot stand. The default accepts every place."""
@@ -342,7 +349,7 @@ def divisible(value: int, by: int, what: str, by_what: str, param: str | None = 
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Op):
+    if isinstance(value, Op) or hasattr(value, "as_parameter"):
         return value.as_parameter()
     if isinstance(value, tuple):
         return [_plain(v) for v in value]

@@ -18,6 +18,9 @@ class Part(Op[Shape, int | None]):
     kind = "part"
     of_place: ClassVar[Mapping[str, str]] = {}
     """Parameters that, left out, take what a name of the place stands for: `{"rate": "drop_path"}`."""
+    classifies: ClassVar[bool] = False
+    """Whether it gives the classes of a head: its module has `reset(num_classes)`, and what it reads are the features
+    that `pre_logits` asks for."""
     overwrites: ClassVar[bool] = False
     """Whether in inference its result takes the memory of a map that nobody else reads."""
 
@@ -34,5 +37,12 @@ class Join(Op[tuple[Shape, ...], int | None]):
     """
 
     kind = "join"
+    inline: ClassVar[str | None] = None
+    """Python for what its module would do, `"{} + {}"`, of a join without parameters: inside a block it then has no
+    module."""
+    masked: ClassVar[bool] = False
+    """Whether its module takes a keyword `mask`, which says what positions of a shifted tile belong together."""
+    alone: ClassVar[bool] = False
+    """Whether it makes something else of a single map."""
     pairwise: ClassVar[bool] = False
     """Whether more than two maps may be joined one after the other: the result of two, then the third."""

@@ -82,7 +82,8 @@ def load_blocks() -> None:
 def blocks(*kinds: base.Kind) -> dict[str, type[base.AnyOp]]:
     """The registered blocks by name, of the given kinds or of all."""
     found = {n: c for n, c in BLOCKS.items() if not kinds or c.kind in kinds}
-    return dict(sorted([*found.items(), *((n, c) for (kind, n), c in TWINS.items() if kind in kinds)]))
+    twins = [(n, c) for (kind, n), c in TWINS.items() if kind in kinds]
+    return dict(sorted([*found.items(), *twins], key=lambda item: item[0]))
 
 
 def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:

@@ -18,7 +18,7 @@ from blockforge.compiler.graph import canonical
 from blockforge.compiler.graph.nodes import Edge, Node, digraph
 from blockforge.compiler.graph.sites import ReducingSite, SkipSite
 from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
-from blockforge.errors import Diagnostic, SpecError
+from blockforge.errors import Diagnostic, OpError, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
@@ -187,7 +187,7 @@ class Architecture:
             site, shape = node.site, node.shapes.in_shape
             if isinstance(site, ReducingSite) and not isinstance(site, SkipSite):
                 side = needed
-                while site.block.out_shape(Shape(side, side, shape.dim), site.dim).height < needed:
+                while side < max(shape.height, needed) and _height_from(site, Shape(side, side, shape.dim)) < needed:
                     side += 1
                 needed = side
         return needed
@@ -261,3 +261,12 @@ class Architecture:
 
 def _map(shape: Shape, tokens: Tokens | None) -> Shape:
     return shape if tokens is None else Shape(tokens.height, tokens.width, shape.dim)
+
+
+def _height_from(site: ReducingSite, shape: Shape) -> int:
+    """Rows of what a site gives of a map; none where it cannot stand."""
+    try:
+        placed = site.at(shape, ())
+        return placed.op.out_shape(*placed.place).height
+    except OpError:
+        return 0

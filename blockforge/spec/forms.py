@@ -68,7 +68,7 @@ def _wrong_inside(value: Any, at: Path) -> Iterator[InitErrorDetails]:
 
 def beside_no_name(value: dict[Any, Any], own: tuple[str, ...], at: Path = ()) -> Iterator[InitErrorDetails]:
     """The keys beside an op without a name, which has no parameters, that are not `own` keys of the place."""
-    if isinstance(value["op"], list | dict):
+    if isinstance(value["op"], list | dict) and "from" not in value:  # with it, it is a member of a graph
         yield from (_error("extra_forbidden", value[key], (*at, key)) for key in value if key not in own)
 
 

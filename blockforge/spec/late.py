@@ -41,4 +41,6 @@ def late_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Expr]]:
 
 def _is_read_by_ops(part: BaseModel, name: str) -> bool:
     """Whether a key is read where an op stands: what it is made of, and the keys of every op."""
-    return isinstance(part, OpSpec) and (name in part.params or (name == "op" and isinstance(part.op, list | dict)))
+    return isinstance(part, OpSpec) and (
+        name in part.params or name in part.read_late or (name == "op" and isinstance(part.op, list | dict))
+    )

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from blockforge.errors import Path
 from blockforge.spec.expressions.tree import Node
-from blockforge.spec.values import Expr
+from blockforge.spec.values import Expr, Ref, all_values
 
 REQUIRED = "required"
 """In place of a default: the parameter has none."""
@@ -114,6 +114,25 @@ def reached(library: Library, network: Any, fill: Callable[[Any, Path], Any]) ->
                 done[found.path] = fill(found.library.define[found.name], found.path)
                 todo.append((done[found.path], found.library))
     return done
+
+
+def names_read(library: Library, part: Any) -> set[str]:
+    """The names that the definitions read which a part of a spec may use, their own parameters included."""
+    found: set[str] = set()
+    done: set[Path] = set()
+    todo = [(part, library)]
+    while todo:
+        value, scope = todo.pop()
+        for text in _texts(value):
+            definition = scope.find(text)
+            if definition is None or definition.path in done:
+                continue
+            done.add(definition.path)
+            written = definition.library.define[definition.name]
+            found |= {v.name for v in all_values(written) if isinstance(v, Ref)}
+            found |= {name for v in all_values(written) if isinstance(v, Expr) for name in v.names()}
+            todo.append((written, definition.library))
+    return found
 
 
 def _replaced(library: Library, done: Mapping[Path, Any]) -> Library:

@@ -71,8 +71,8 @@ class BranchKeys(Model):
     """false: this branch is never dropped."""
     post_act: OptionalAct = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
-    skip: Annotated[bool, Open] = True
-    """false: no identity path and nothing that drops: the result is what the op gives, scaled."""
+    skip: Annotated[bool | Name | list[Any] | dict[str, Any], Open] = True
+    """false: no identity path and nothing that drops: the result is what the op gives, scaled; an op: on that path."""
 
     @model_validator(mode="after")
     def _scales_what_there_is(self) -> Self:
@@ -82,7 +82,7 @@ class BranchKeys(Model):
 
     def with_default(self, scale: ScaleSpec | None) -> BranchKeys:
         """With the scale that `defaults` gives, of what there is."""
-        if scale is not None and not self.skip:
+        if scale is not None and self.skip is False:
             scale = ScaleSpec(branch=scale.branch)
         return self.model_copy(update={"scale": scale})
 
@@ -91,6 +91,7 @@ class BranchSpec(BranchKeys, NormedOpSpec):
     """One residual branch: `post_act(x + drop_path(scale * op(norm(x))))`, without `x +` where it has no `skip`."""
 
     kinds = ("mixer", "ffn")
+    read_late = frozenset({"skip"})
 
     @property
     def keys(self) -> BranchKeys:

@@ -23,6 +23,8 @@ class PlannedOp:
     spec: OpSpec
     path: Path
     origins: Origins
+    place: Mapping[str, Any] = field(default_factory=dict)
+    """Names of the place, where the op reads them: layer, depth, stage, classes."""
 
 
 @dataclass(frozen=True, slots=True)

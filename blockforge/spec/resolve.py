@@ -15,7 +15,7 @@ from blockforge.errors import Path, Report
 from blockforge.spec import late
 from blockforge.spec.calls import warn_of_names
 from blockforge.spec.layers import write_out
-from blockforge.spec.library import Library, filled
+from blockforge.spec.library import Library, filled, names_read
 from blockforge.spec.model import (
     Basics,
     BranchSpec,
@@ -33,7 +33,6 @@ from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 from blockforge.spec.skips import wrong_stages
 from blockforge.spec.slots import OpSpec, StemSpec
-from blockforge.spec.widths import check_stages, check_stem
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
@@ -58,6 +57,7 @@ class _Resolver:
         self.scope = Scope(self.tree.get("let", {}), ("let",))
         self.values = Values(report, ask)
         self.parts: list[BaseModel] = []
+        self.library = Library.of(self.tree)
 
     def plan(self) -> Plan:
         tree = self.tree
@@ -70,15 +70,13 @@ class _Resolver:
         skips = self.attempt(self._skips)
         stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
         head = self.attempt(self.required_op, "head")
-        library = self.attempt(filled, Library.of(tree), self.parts, self.values.filled)
+        library = self.attempt(filled, self.library, self.parts, self.values.filled)
         self.report.close()
         if basics is None or stem is None or head is None or skips is None or library is None:
             raise AssertionError("a part that fails reports why")
         whole = [s for s in stages if s is not None]
         assert isinstance(stem.spec, StemSpec)
         stem_dim = stem.spec.dim or whole[0].dim
-        check_stem(stem_dim, whole[0], stem.origins, self.report)
-        check_stages(whole, self.report)
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
@@ -120,6 +118,7 @@ class _Resolver:
         if wrong:
             raise FailedError
         self.parts.append(found)
+        self.values.used |= names_read(self.library, found)
         return found
 
     def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:
@@ -128,7 +127,7 @@ class _Resolver:
         tree = self.values.shallow(tree, path, scope, origins)
         if tree is None or tree == "none":
             return None
-        return PlannedOp(self.part(model, tree, path, scope, origins), path, origins)
+        return PlannedOp(self.part(model, tree, path, scope, origins), path, origins, scope.place)
 
     def required_op(self, key: str, model: type[OpSpec] = OpSpec) -> PlannedOp:
         """The stem or the head."""
@@ -207,7 +206,7 @@ class _Resolver:
         if "scale" not in spec.model_fields_set:
             keys = keys.with_default(self._default_scale(scope))
         post_act = PlannedOp(keys.post_act, (*path, "post_act"), origins) if keys.post_act is not None else None
-        return Branch(PlannedOp(spec, path, origins), norm, keys, post_act)
+        return Branch(PlannedOp(spec, path, origins, scope.place), norm, keys, post_act)
 
     def _default_norm(self, scope: Scope) -> PlannedOp | None:
         return self.op(self._defaults(scope).get("norm"), ("defaults", "norm"), scope)

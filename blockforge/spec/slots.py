@@ -30,6 +30,8 @@ class OpSpec(Model):
     """The kinds of blocks that may stand here; none: any."""
     own: ClassVar[frozenset[str]] = frozenset({"op"})
     """The keys of every op that mean something else here."""
+    read_late: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the place whose values may depend on the map that is read there."""
 
     op: Form
     """Name of a block or of a definition; or a list of ops, one behind the other."""
@@ -54,6 +56,10 @@ class OpSpec(Model):
         """What stands beside the op and is no key of its place: the block's own parameters, `dim` and `when`."""
         given = {key: getattr(self, key) for key in OP_KEYS if key in self.model_fields_set - self.own}
         return {**given, **(self.model_extra or {})}
+
+    def written(self) -> dict[str, Any]:
+        """The op as it is written, without the keys of the place it stands in."""
+        return {"op": self.op, **self.params}
 
 
 class StemSpec(OpSpec):

@@ -19,6 +19,7 @@ class Identity(Act):
     """
 
     overwrites: ClassVar[bool] = True
+    passes: ClassVar[bool] = True
 
     def workspace(self, shape: Shape) -> int:
         return 0

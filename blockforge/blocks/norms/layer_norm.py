@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -25,12 +25,18 @@ class LayerNorm(Norm):
 
     eps: Eps = 1e-5
     """Added to the variance."""
+    bias: bool | None = None
+    """false: a learnt scale alone; absent: a scale and a bias."""
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """What came later leaves no trace where it says nothing: hashes stay."""
+        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     def cost(self, shape: Shape) -> Cost:
-        return primitives.norm(shape.dim)
+        return primitives.norm(shape.dim) if self.bias is not False else Cost(shape.dim)
 
     def workspace(self, shape: Shape) -> int:
         return shape.elements
 
     def build(self, shape: Shape) -> nn.Module:
-        return nn.LayerNorm(shape.dim, eps=self.eps)
+        return nn.LayerNorm(shape.dim, eps=self.eps, bias=self.bias is not False)

@@ -26,6 +26,8 @@ class Logits(Part):
 
     of_place: ClassVar[Mapping[str, str]] = {"num_classes": "classes"}
 
+    classifies = True
+
     num_classes: Annotated[int, Field(ge=0, le=MAX_CLASSES)] = 1000
     """Classes; absent: those of the spec."""
     bias: bool = True

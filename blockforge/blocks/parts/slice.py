@@ -16,7 +16,8 @@ from blockforge.errors import OpError
 
 @part("slice")
 class Slice(Part):
-    """So many channels from one on. They are a view of the map.
+    """So many channels from one on. They are copied: what reads them wants its channels
+    side by side in memory.
 
     Shape: x_BHWC -> y_BHW(size).
     Cost: no parameters and no multiply-adds.
@@ -46,7 +47,7 @@ class Slice(Part):
         return Cost()
 
     def workspace(self, shape: Shape, dim: int | None) -> int:
-        return 0
+        return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
         return SliceModule(self.start, self.out_shape(shape, dim).dim)
@@ -60,7 +61,7 @@ class SliceModule(nn.Module):
         self.start, self.size = start, size
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[..., self.start : self.start + self.size]
+        return x[..., self.start : self.start + self.size].contiguous()
 
     def extra_repr(self) -> str:
         return f"start={self.start}, size={self.size}"

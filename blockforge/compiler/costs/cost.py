@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from blockforge.blocks.base import AnyPlaced, Cost, MapOp, Norm, Placed, Scratch, Shape
-from blockforge.compiler.graph.facts import facts
+from blockforge.blocks.facts import facts
 from blockforge.compiler.graph.nodes import Costs, Node, Shapes
 from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import BranchSite, NormedSite, Site, WindowInSite, WindowOutSite
@@ -87,11 +87,10 @@ def _in_layer(
         beside = shape.elements  # the block's input lives as long as it runs
         workspace = max(before.workspace, beside + workspace)
     if residual is not None:
-        assert isinstance(placed.op, MapOp)
         cost += residual.cost(out)
         added = residual.elements(
             out, normed=norm is not None, fed=fed,
-            in_one_pass=placed.op.residual, gives_input_back=found.workspace == 0,
+            in_one_pass=isinstance(placed.op, MapOp) and placed.op.residual, gives_input_back=found.workspace == 0,
         )  # fmt: skip
         workspace = max(workspace, added)
     return _costs_of(_Held(cost, workspace, beside), out, windows)

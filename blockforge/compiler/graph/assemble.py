@@ -5,9 +5,10 @@ Whatever a site reads stands before it, so the graph has no cycles and the sites
 
 from __future__ import annotations
 
-from blockforge.blocks.base import FFN, Act, Aggregator, Head, MapOp, Mixer, Norm, Reducing
+from blockforge.blocks.base import Act, Aggregator, Head, Mixer, Norm, Op, Reducing
+from blockforge.compiler.graph.branches import alone, is_residual
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
-from blockforge.compiler.graph.instantiate import Maker
+from blockforge.compiler.graph.instantiate import Maker, mixes, placed_names
 from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import (
     AggregateSite,
@@ -23,6 +24,7 @@ from blockforge.compiler.graph.sites import (
     WindowInSite,
     WindowOutSite,
 )
+from blockforge.compiler.graph.widths import check_widths
 from blockforge.errors import Report
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
@@ -36,6 +38,7 @@ def assemble(plan: Plan, report: Report) -> tuple[Site, ...]:
     """What `plan` says stands where. Raises: SpecError with every block that could not be made."""
     maker = Maker(report)
     maker.check_all(plan)
+    check_widths(plan, maker, report)
     feeds = {s.index: maker.feeds(s) for s in plan.stages}
     report.close()
     _check_size(plan, feeds, report)
@@ -67,9 +70,9 @@ class _Assembler:
         self.sites.append(site)
         return site.name
 
-    def reducing(self, name: str, source: str, op: PlannedOp, dim: int, stage: int | None = None) -> str:
+    def reducing(self, name: str, source: str, op: PlannedOp, dim: int | None, stage: int | None = None) -> str:
         """The stem, or a downsample on the main path."""
-        block = self.make(op, Reducing)
+        block = placed_names(self.make(op, Op), op)
         return self.add(
             ReducingSite(name=name, inputs=(source,), path=op.path, stage=stage, block=block, planned=op, dim=dim)
         )
@@ -128,41 +131,41 @@ class _Assembler:
         """One layer: its branches in a row, one of them fed by the aggregator if there are sources."""
         _, branches = stage.layers[layer]
         within = f"stages.{stage.index}.layers.{layer}"
-        fed = self.fed_branch(branches) if sources else None
+        fed = self.fed_branch(branches, stage.dim) if sources else None
         taken: dict[str, int] = {}
         for i, branch in enumerate(branches):
-            block = self.make(branch.op, MapOp)
+            block = placed_names(self.make(branch.op, Op), branch.op, drop_path=rate)
+            branch = alone(branch) if is_residual(branch) else branch
             norm = self.make(branch.norm, Norm) if branch.norm is not None else None
             post_act = self.make(branch.post_act, Act) if branch.post_act is not None else None
             inputs: tuple[str, ...] = (last,)
             if i == fed:
-                assert isinstance(block, Mixer)
                 assert stage.aggregate is not None
-                block, width = block.fed(stage.dim)
+                assert stage.dim is not None
+                block, width = block.fed(stage.dim) if isinstance(block, Mixer) else (block, stage.dim)
                 aggregate = AggregateSite(
                     name=f"{within}.aggregate", inputs=(last, *sources), path=stage.aggregate.path, roles=roles,
                     stage=stage.index, layer=layer, within=within, norm=norm, norm_planned=branch.norm,
                     block=self.make(stage.aggregate, Aggregator), planned=stage.aggregate, dim=width,
                 )  # fmt: skip
                 inputs, norm = (last, self.add(aggregate)), None
-            op = branch.op.spec.op
+            op = block.title
             taken[op] = taken.get(op, 0) + 1
             key = op + (f"_{taken[op]}" if taken[op] > 1 else "")
-            assert isinstance(block, Mixer | FFN)
             site = BranchSite(
                 name=f"{within}.{key}", inputs=inputs, path=branch.op.path, stage=stage.index, layer=layer,
                 within=within, key=key, block=block, planned=branch.op, norm=norm, norm_planned=branch.norm,
-                residual=Residual.of(branch.keys, rate, post_act),
+                residual=Residual.of(branch.keys, rate, post_act), dim=stage.dim, ends=i == len(branches) - 1,
             )  # fmt: skip
             last = self.add(site)
         return last
 
-    def fed_branch(self, branches: tuple[Branch, ...]) -> int | None:
+    def fed_branch(self, branches: tuple[Branch, ...], dim: int | None) -> int | None:
         """The branch that an aggregator feeds: the first mixer with a norm before it, else the first mixer.
 
         A positional convolution (`norm: none`) may stand before the layer's real mixer.
         """
-        mixers = [i for i, b in enumerate(branches) if isinstance(self.make(b.op, MapOp), Mixer)]
+        mixers = [i for i, b in enumerate(branches) if mixes(self.make(b.op, Op), dim)]
         return next((i for i in mixers if branches[i].norm is not None), mixers[0] if mixers else None)
 
 

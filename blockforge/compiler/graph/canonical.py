@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockforge.blocks.base import Norm
-from blockforge.compiler.graph.facts import parameters, resolved
+from blockforge.blocks.compose.head import WrittenHead
+from blockforge.blocks.compose.program import Step
+from blockforge.blocks.compose.written_op import Written
+from blockforge.blocks.facts import parameters, resolved
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import BranchSite
 
@@ -27,10 +30,10 @@ def canonical(nodes: Sequence[Node]) -> str:
 
 def _row(node: Node, index: dict[str, int]) -> list[Any]:
     site, shapes = node.site, node.shapes
-    own = parameters(resolved(shapes.placed)) if shapes.placed is not None else node.parameters
+    kind, op, own = _block(node)
     return [
-        node.kind,
-        node.op,
+        kind,
+        op,
         _said(own),
         [index[i] for i in node.inputs],
         list(shapes.out_shape),
@@ -38,6 +41,24 @@ def _row(node: Node, index: dict[str, int]) -> list[Any]:
         _norm(node.norm),
         *(site.residual.canonical() if isinstance(site, BranchSite) else _NO_RESIDUAL),
     ]
+
+
+def _block(node: Node) -> tuple[str, str, Any]:
+    """What a node runs: kind, name, parameters. Of a composite only the program counts, and one part alone is it."""
+    placed = node.shapes.placed
+    if placed is None:
+        return node.kind, node.op, node.parameters
+    if not isinstance(placed.op, Written | WrittenHead):
+        return node.kind, node.op, parameters(resolved(placed))
+    steps = placed.op.program(*placed.place).steps
+    if len(steps) == 1:
+        return steps[0].op.kind, steps[0].op.op, parameters(resolved(steps[0].placed))
+    return "composed", "", {"steps": [_step(step) for step in steps]}
+
+
+def _step(step: Step) -> list[Any]:
+    op = resolved(step.placed)
+    return [op.op, _said(parameters(op)), step.inputs, step.shape, step.tiles, step.runs, step.is_shared]
 
 
 _NO_RESIDUAL = (None, 0.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Shape
-from blockforge.compiler.graph.facts import facts
+from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
+from blockforge.blocks.facts import facts
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.sites import (
     BlockSite,
@@ -83,26 +83,40 @@ class _Infer:
         out = self._ask(site, site.planned, placed)
         if isinstance(site, NormedSite) and site.norm is not None and site.norm_planned is not None:
             self._ask(site, site.norm_planned, Placed(site.norm, (shape,)))
-        if out is None and isinstance(site.block, MapOp):
-            out = shape  # what such a block would give is known: go on to find the other mistakes
+        if out is None and isinstance(site, BranchSite):
+            out = shape._replace(dim=site.dim or shape.dim)  # what it should give: go on to find the other mistakes
+        elif out is None and isinstance(site.block, MapOp):
+            out = shape
         if out is None:
             return None
+        if isinstance(site, BranchSite):
+            around = self.shapes[site.inputs[0]].out_shape
+            if (wrong := _wrong_width(site, around, out)) is not None:
+                self._complain(site, site.planned, shape, wrong)
+                out = out._replace(dim=site.dim or around.dim)
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
             return None
         found = Shapes(shape, out, main.windows, main.reduction, main.tokens, placed, up)
         if isinstance(site, ReducingSite):
-            stride, tokens = site.block.total_stride(shape, site.dim), site.block.tokens(shape, site.dim)
+            stride = total_stride(site, shape)
+            tokens = site.block.tokens(shape, out.dim) if isinstance(site.block, Reducing) else main.tokens
             return replace(found, reduction=main.reduction * stride, tokens=tokens)
+        if out[:2] != shape[:2]:
+            return replace(found, reduction=main.reduction * total_stride(site, shape))
         return found
 
     def _fitted(self, site: SkipSite, shape: Shape) -> tuple[Shape, Rounding | None]:
         """What the block of a long skip reads: a map of which it makes one as large as the main path's, if rounding
         is all that keeps it from that."""
-        main, up = self.shapes[site.like], rounding(site.block, shape, site.dim)
-        stage = self.downsamples.get(site.stage) if site.stage is not None else None
-        if stage is not None and rounding(stage.block, self.shapes[stage.name].in_shape, site.dim) == up:
+        block, dim, stage = site.block, site.dim, self.downsamples.get(site.stage or 0)
+        if not isinstance(block, Reducing) or dim is None:
             return shape, None
+        main, up = self.shapes[site.like], rounding(block, shape, dim)
+        of_stage = stage.block if stage is not None else None
+        if stage is not None and isinstance(of_stage, Reducing):  # noqa: SIM102
+            if rounding(of_stage, self.shapes[stage.name].in_shape, dim) == up:
+                return shape, None
         height, width = (fitted(side, to, up) for side, to in zip(shape[:2], main.out_shape[:2], strict=True))
         if max(abs(height - shape.height), abs(width - shape.width)) >= len(up):
             return shape, None  # another stride: where the skip arrives, both shapes are told
@@ -145,6 +159,8 @@ class _Infer:
     def _complain(self, site: BlockSite, planned: PlannedOp, shape: Shape, e: OpError) -> None:
         """Report a block that cannot stand at a place; once, however many layers it is in."""
         path = (*planned.path, e.param) if e.param else planned.path
+        if e.at:
+            path = e.at
         if (path, str(e)) in self.said:
             return
         self.said.add((path, str(e)))
@@ -153,7 +169,29 @@ class _Infer:
         if stage is not None and (loc := self.plan.locs.value(("stages", stage, "dim"))) is not None:
             related = [(f"stage {stage} has dim {self.plan.stages[stage].dim}", loc)]
         text = f"{e} (in {site.name}, on a map of {shape})"
+        for what, at in e.calls:
+            if (loc := self.plan.locs.value(at)) is not None:
+                related.append((f"'{what}' is called here", loc))
         report_at(self.report, planned.origins, e.code, text, path, hint=e.hint, related=related)
+
+
+def _wrong_width(site: BranchSite, shape: Shape, out: Shape) -> OpError | None:
+    """What is wrong with the map that a branch gives: its identity path has another, or its stage promises another."""
+    if site.residual.keys.skip and out != shape:
+        hint = "skip: false leaves the identity path out; skip: {op: ...} puts an op on it"
+        return OpError(f"the op gives {out}, the identity path {shape}", hint=hint)
+    if site.ends and site.dim is not None and out.dim != site.dim:
+        hint = "dim: $out asks an op for the stage's width"
+        return OpError(f"the layer gives {out.dim} channels, its stage has dim {site.dim}", hint=hint, code="dim")
+    return None
+
+
+def total_stride(site: BlockSite, shape: Shape) -> int:
+    """How many positions of what a site reads, along a side, stand for one of what it gives; 1: it keeps the size."""
+    if isinstance(site.block, Reducing):
+        return site.block.total_stride(shape, site.at(shape, ()).place[1])
+    out = facts(site.at(shape, ())).out_shape
+    return max(1, round(shape.height / out.height))
 
 
 def _line(loc: Loc | None) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Mixer
+from blockforge.blocks.compose.frame import Bound, Definitions, Frame
+from blockforge.blocks.compose.from_library import definitions_of
+from blockforge.blocks.compose.head import WrittenHead
+from blockforge.blocks.compose.written import freeze
+from blockforge.blocks.compose.written_op import Written, is_composed, plain_op, unwrapped
+from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.plugins import hint_in_comment
@@ -26,7 +32,7 @@ class Maker:
     """Makes each block once for each place it is written: many layers share one."""
 
     def __init__(self, report: Report) -> None:
-        self.report = report
+        self.report, self.definitions = report, Definitions()
         self.ops: dict[int, AnyOp] = {}  # by the PlannedOp's id
 
     def make(self, op: PlannedOp, kind: type[_O]) -> _O:
@@ -37,20 +43,32 @@ class Maker:
 
     def check_all(self, plan: Plan) -> None:
         """Make every block of the plan and report what is wrong with it."""
+        self.definitions = definitions_of(plan.library)
+        for branch in _branches(plan):
+            if is_residual(branch):
+                self.ops[id(branch.op)] = as_residual(branch, self.definitions)
         for op, kinds in _planned(plan):
-            if id(op) in self.ops or self._has_late_values(op):
-                continue
-            if not isinstance(op.spec.op, str):
-                text, hint = "ops made of ops cannot be built yet", "name a block: " + ", ".join(kinds)
-                report_at(self.report, op.origins, "op", text, (*op.path, "op"), hint=hint)
+            if id(op) in self.ops:
                 continue
             try:
-                self.ops[id(op)] = registry.make(op.spec.op, op.spec.params, *kinds)
+                if (made := self._made(op, kinds)) is not None:
+                    self.ops[id(op)] = made
             except registry.ParamsError as errors:
                 self._params(op, errors, ())
             except OpError as e:
                 place = (*op.path, "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+
+    def _made(self, op: PlannedOp, kinds: tuple[Kind, ...]) -> AnyOp | None:
+        """A block by its name, or whatever else is written in the place of one of these kinds; None: it was
+        reported."""
+        bound = unwrapped(Bound(freeze(op.spec.written(), op.path), Frame((), self.definitions), op.path))
+        if is_composed(bound, kinds):
+            return WrittenHead(of=bound) if "head" in kinds else Written(of=bound)
+        if self._has_late_values(op):
+            return None
+        name, params = plain_op(bound)
+        return registry.make(name, params, *kinds)
 
     def _has_late_values(self, op: PlannedOp) -> bool:
         """Report the parameters that depend on the map, which a block written in Python takes no account of."""
@@ -102,10 +120,24 @@ class Maker:
     def _check_fed(self, stage: Stage, receivers: list[tuple[str, tuple[Branch, ...]]]) -> None:
         for name, branches in receivers:
             made = [self.ops.get(id(b.op)) for b in branches]
-            if None not in made and not any(isinstance(op, Mixer) for op in made):
+            if None not in made and not any(mixes(op, stage.dim) for op in made if op is not None):
                 text = f"block '{name}' has no mixer for the aggregator to feed"
                 hint = "a layer that receives connections needs a mixer among its branches"
                 report_at(self.report, stage.origins, "connect", text, (*stage.path, "connect"), hint=hint)
+
+
+def placed_names(op: AnyOp, planned: PlannedOp, **names: Any) -> AnyOp:
+    """An op that may read names of its place, with what they stand for there."""
+    return op.with_names({**planned.place, **names}) if isinstance(op, Written) else op
+
+
+def mixes(op: AnyOp, dim: int | None) -> bool:
+    """Whether an op mixes positions."""
+    return op.mixes_at(dim) if isinstance(op, Written) else isinstance(op, Mixer)
+
+
+def _branches(plan: Plan) -> Iterator[Branch]:
+    return (branch for stage in plan.stages for _, branches in stage.layers for branch in branches)
 
 
 def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:

@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape, Tokens
-from blockforge.compiler.graph.facts import parameters
+from blockforge.blocks.facts import parameters
 from blockforge.compiler.graph.sites import AggregateSite, BlockSite, BranchSite, NormedSite, Role, Site, WindowSite
 from blockforge.compiler.maps import Rounding
 from blockforge.errors import Locs
@@ -107,7 +107,7 @@ class Node:
     @property
     def op(self) -> str:
         """The name of its block, or what else it does."""
-        return self.block.op if self.block is not None else self.kind
+        return self.block.title if self.block is not None else self.kind
 
     @property
     def parameters(self) -> dict[str, Any]:

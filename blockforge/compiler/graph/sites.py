@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from blockforge.blocks.base import FFN, Aggregator, AnyOp, AnyPlaced, Head, Mixer, Norm, Placed, Reducing, Shape
+from blockforge.blocks.base import Aggregator, AnyOp, AnyPlaced, Head, Norm, Placed, Shape
+from blockforge.blocks.compose.expand import at_place
 from blockforge.compiler.graph.residual import Residual
 from blockforge.errors import Path
 from blockforge.spec.plan import PlannedOp
@@ -121,13 +122,12 @@ class NormSite(BlockSite):
 
 @dataclass(frozen=True, kw_only=True)
 class ReducingSite(BlockSite):
-    """The stem, or a downsample on the main path; it must give `dim` channels."""
+    """The stem, or a downsample on the main path; it is asked for `dim` channels. None: nobody asks."""
 
-    block: Reducing
-    dim: int
+    dim: int | None
 
     def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
-        return Placed(self.block, (shape, self.dim))
+        return at_place(self.block, (shape,), self.dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +175,13 @@ class AggregateSite(NormedSite):
 
 @dataclass(frozen=True, kw_only=True)
 class BranchSite(NormedSite):
-    """A residual branch of a layer, in which it is called `key`."""
+    """A residual branch of a layer, in which it is called `key`. `dim`: the width that its stage asks for, if any;
+    `ends`: whether it is the layer's last."""
 
     key: str
-    block: Mixer | FFN
     residual: Residual
+    dim: int | None
+    ends: bool
 
     def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
-        return Placed(self.block, (shape,))
+        return at_place(self.block, (shape,), self.dim)

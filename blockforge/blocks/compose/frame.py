@@ -1,0 +1,164 @@
+"""What names stand for where an op is read: parameters of its definition, and the names of its place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blockforge.blocks.base import Shape
+from blockforge.blocks.compose.written import Map, Seq, freeze, place_in, thaw
+from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.spec.expressions.tree import ExpressionError
+from blockforge.spec.values import Expr, Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A block that a spec defines: closed, but for the other definitions of its file.
+
+    Attributes:
+        params: its parameters with what they are unless a call says otherwise; `required` where a call must.
+        at: where it is written.
+    """
+
+    name: str
+    params: tuple[tuple[str, Any], ...]
+    body: Any
+    at: Path = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Those that the ops of one file may name: its own, and those of the files that it uses, each with the definitions
+    of its own file."""
+
+    own: tuple[Definition, ...] = ()
+    used: tuple[tuple[str, Definition, Definitions], ...] = ()
+
+    @functools.cached_property
+    def table(self) -> dict[str, tuple[Definition, Definitions]]:
+        used = {name: (definition, home) for name, definition, home in self.used}
+        return used | {d.name: (d, self) for d in self.own}
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.own, self.used))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A scope. `names` and what they stand for, and the definitions that ops may name."""
+
+    names: tuple[tuple[str, Any], ...] = ()
+    definitions: Definitions = Definitions()
+
+    def on(self, shape: Shape, out: int | None) -> Frame:
+        """The same on another map: what `in`, `height` and `width` stand for; `out`: the width asked for."""
+        height, width, dim = shape
+        given = dict(self.names) | {"in": dim, "height": height, "width": width}
+        given["out"] = out if out is not None else given.get("out", dim)
+        return Frame(tuple(given.items()), self.definitions)
+
+    def find(self, name: str) -> Any:
+        """What a name stands for, as plain data. Raises: OpError."""
+        for known, value in self.names:
+            if known == name:
+                return plain(value) if isinstance(value, Bound) else value
+        known_names = [k for k, _ in self.names]
+        text = f"nothing is called '{name}' here"
+        raise OpError(text, hint=did_you_mean(name, known_names, what="names here"), code="unknown-name")
+
+    def value(self, written: Any) -> Any:
+        """What is written, read here: a plain value, or a `Bound` where ops or names are in it."""
+        if isinstance(written, Ref):
+            for known, value in self.names:
+                if known == written.name:
+                    return value
+            return self.find(written.name)
+        if isinstance(written, Expr):
+            try:
+                found = written.evaluate(self.find)
+            except ExpressionError as e:
+                raise OpError(f"{e} in {written.text}", hint=e.hint, code="expression") from None
+            return Bound(freeze(found), self) if isinstance(found, dict | list) else found
+        if isinstance(written, Map | Seq) or (isinstance(written, str) and written in self.definitions.table):
+            return Bound(written, self)
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Something written, and the scope that it is to be read in: an op that will be placed, or a value with names.
+
+    Attributes:
+        at: where it stands.
+    """
+
+    value: Any
+    frame: Frame = Frame()
+    at: Path = field(default=(), compare=False)
+
+    def as_parameter(self) -> Any:
+        """As a spec writes it."""
+        return thaw(self.value)
+
+    def __str__(self) -> str:
+        """As YAML on one line."""
+        value = thaw(self.value)
+        return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+
+    @property
+    def place(self) -> Path:
+        return place_in(self.value, self.at)
+
+
+def plain(bound: Any) -> Any:
+    """Plain data for a block's parameter: names replaced, a definition that is one op written out."""
+    if not isinstance(bound, Bound):
+        return bound
+    value, frame = bound.value, bound.frame
+    op = value.get("op") if isinstance(value, Map) else value
+    if isinstance(op, str) and op in frame.definitions.table:
+        definition, home = frame.definitions.table[op]
+        given = value.without("op") if isinstance(value, Map) else {}
+        return plain(Bound(definition.body, called(definition, home, given, Frame(), frame), definition.at))
+    if isinstance(value, Map):
+        return {k: plain(frame.value(v)) for k, v in value.items}
+    if isinstance(value, Seq):
+        return [plain(frame.value(v)) for v in value.items]
+    inner = frame.value(value)
+    return plain(inner) if inner is not value else value
+
+
+def called(definition: Definition, home: Definitions, given: Mapping[str, Any], place: Frame, caller: Frame) -> Frame:
+    """The scope of a definition's body in a call.
+
+    Args:
+        home: the definitions of its file.
+        given: the parameters that the call gives, which are read in the caller's scope; others are read in the new one,
+            where the parameters before them and the names of the place have names.
+        place: the names of the place alone.
+    Raises: OpError for a parameter that is unknown or missing.
+    """
+    known = dict(definition.params)
+    for key in given:
+        if key not in known:
+            hint = did_you_mean(key, known, what=f"parameters of {definition.name}")
+            text = f"'{definition.name}' has no parameter '{key}'"
+            raise OpError(text, hint=hint, param=key, code="unknown-key")
+    frame = Frame(place.names, home)
+    for name, default in definition.params:
+        if name in given:
+            value = caller.value(given[name])
+        elif default == "required":
+            raise OpError(f"'{definition.name}' needs '{name}'", hint=f"as in {{op: {definition.name}, {name}: ...}}")
+        else:
+            value = frame.value(default)
+        names = [(k, v) for k, v in frame.names if k != name]
+        frame = Frame((*names, (name, value)), home)
+    return frame

@@ -1,0 +1,71 @@
+"""Several values joined into one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.joins.aggregated import as_join
+from blockforge.blocks.part import Join
+from blockforge.errors import OpError
+
+if TYPE_CHECKING:
+    from blockforge.blocks.compose.expand import Builder
+
+
+class Joiner:
+    """Joins values as they come, two at a time where the join allows it: then no more than two maps live.
+
+    Args:
+        join: what joins: a join, or an aggregator.
+        dim: the width that it is asked for.
+        name: of the composite's module.
+    """
+
+    def __init__(self, build: Builder, join: Bound, dim: int | None, name: tuple[str, ...]) -> None:
+        self.build, self.dim, self.at = build, dim, join.place
+        made = build.made(join, "join", "aggregator")
+        self.join, self.name = as_join(made), (*name, made.op)
+        self.values: list[int] = []
+
+    def take(self, value: int) -> None:
+        self.values.append(value)
+        if self.join.pairwise and len(self.values) == 2:
+            self.values = [self._step()]
+
+    def result(self, x: int) -> int:
+        """The joined map; without any value `x`."""
+        if not self.values:
+            return x
+        if len(self.values) == 1 and not self.join.alone:
+            return self.values[0]
+        return self._step()
+
+    def _step(self) -> int:
+        try:
+            return self.build.step(self.join, tuple(self.values), self.dim, self.name, self.at)
+        except OpError as e:
+            raise e.placed_at(self.at) from None
+
+
+class Add(Join):
+    """The sum of two maps of one shape. It has no module: it is written into the code."""
+
+    op = "add"
+    pairwise = True
+    inline = "{} + {}"
+
+    def out_shape(self, shapes: tuple[Shape, ...], dim: int | None) -> Shape:
+        return shapes[0]
+
+    def cost(self, shapes: tuple[Shape, ...], dim: int | None) -> Cost:
+        return Cost()
+
+    def workspace(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
+        return shapes[0].elements
+
+    def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
+        raise AssertionError("it is written into the code")

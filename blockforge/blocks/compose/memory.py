@@ -1,0 +1,95 @@
+"""Which maps of a composite live at once, in inference.
+
+A map lives from the step that makes it to the last step that reads it. A part that may overwrite takes the memory of
+what it reads if nobody else holds that; one that takes no memory gives a view of what it reads. What the composite
+itself reads is the caller's, who counts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blockforge.blocks.base import Scratch
+from blockforge.blocks.facts import facts
+from blockforge.kernels.costs import costed
+
+if TYPE_CHECKING:
+    from blockforge.blocks.compose.program import Program, Step
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What an operation holds beside the maps of the composite it is in, see `blocks.base.Scratch`.
+
+    Attributes:
+        scratch: its own.
+        tiles: of an image that it runs on at once.
+        alive: elements of the composite that are alive meanwhile.
+    """
+
+    scratch: Scratch
+    tiles: int
+    alive: int | None
+
+    def held(self, images: int) -> int:
+        return self.scratch.held(images * self.tiles)
+
+
+def inside(scratch: Scratch, beside: int, step: Step) -> Scratch:
+    """A step's scratch as its composite's; `beside`: elements that live while the step runs and are not its own."""
+    own = scratch.alive if scratch.alive is not None else facts(step.placed, costed()).workspace
+    return Inside(scratch, step.runs, beside + own * step.runs)
+
+
+def sweep(program: Program) -> tuple[list[int], int]:
+    """For each step the elements that live beside its own; and the most that live at once."""
+    memory = _owners(program)
+    last: dict[int, int] = {}
+    for number, step in enumerate(program.steps, 1):
+        for value in (*step.inputs, number):
+            last[memory[value]] = number
+    last[memory[len(program.steps)]] = len(program.steps) + 1
+    alive, most = 0, 0
+    held: dict[int, int] = {}
+    found = []
+    for number, step in enumerate(program.steps, 1):
+        taken = 0 if memory[number] != number else facts(step.placed, costed()).workspace * step.runs
+        found.append(alive)
+        if memory[number] == number:
+            held[number] = step.shape.elements * step.tiles
+            most = max(most, alive + taken)
+            alive += held[number]
+        for owner in [o for o in held if last[o] == number]:
+            alive -= held.pop(owner)
+    return found, most
+
+
+def in_place(program: Program) -> frozenset[int]:
+    """The steps that put their result where their input is, though they would make a map of their own elsewhere."""
+    memory = _owners(program)
+    taking = [n for n, step in enumerate(program.steps, 1) if memory[n] != n and _takes(step)]
+    return frozenset(taking)
+
+
+def _owners(program: Program) -> list[int]:
+    """For each value the step whose memory it is in; 0: the caller's."""
+    memory = [0]
+    for number, step in enumerate(program.steps, 1):
+        source = memory[step.inputs[0]]
+        shares = not _takes(step) or (source != 0 and _may_overwrite(program, number, memory))
+        memory.append(source if shares else number)
+    return memory
+
+
+def _takes(step: Step) -> bool:
+    return facts(step.placed, costed()).workspace > 0
+
+
+def _may_overwrite(program: Program, number: int, memory: list[int]) -> bool:
+    """Whether a step may, and nobody reads what is there any more. `memory`: of the values before its own."""
+    step = program.steps[number - 1]
+    if not getattr(step.op, "overwrites", False) or step.shape != program.shape_of(step.inputs[0]):
+        return False
+    sharing = [value for value, owner in enumerate(memory) if owner == memory[step.inputs[0]]]
+    return all(reader <= number for value in sharing for reader in program.readers[value])

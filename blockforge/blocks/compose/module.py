@@ -1,0 +1,150 @@
+"""A program as a module: one line of Python a part, as in a `forward` that is written by hand."""
+
+from __future__ import annotations
+
+import functools
+import keyword
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from blockforge.blocks.base import Layout
+from blockforge.blocks.compose import memory
+from blockforge.blocks.compose.program import Program, Step
+from blockforge.errors import OpError
+from blockforge.kernels.cpu import activate, untouched
+
+Run = Callable[..., Tensor]
+
+
+class Parts(nn.Module):
+    """What holds the modules of parts that stand together, under their names."""
+
+
+class Composed(Parts):
+    """Runs a program: x_BHWC -> y_BHWC.
+
+    Attributes:
+        program: what it was made of; the modules of its parts are below it, under the names of the steps.
+        code: what it runs, as Python.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        for step in program.steps:
+            if step.has_module and not step.is_shared:
+                _put(self, step.name, step.placed.build())
+        self.made = tuple(type(self.get_submodule(s.path)) if s.has_module else nn.Identity for s in program.steps)
+
+    @property
+    def code(self) -> str:
+        return code(self.program)
+
+    @functools.cached_property
+    def run(self) -> Run:
+        return _compiled(code(self.program), self.made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "run"}
+
+
+@functools.lru_cache(4096)
+def code(program: Program) -> str:
+    """A function of the module and the map, as Python: maps are dropped after their last use."""
+    return _Writer(program).text()
+
+
+@functools.lru_cache(4096)
+def _compiled(text: str, made: tuple[type, ...]) -> Run:
+    """The function that `code` writes: nothing of a spec is in the text but names of modules."""
+    scope: dict[str, Any] = {"activate": activate, "untouched": untouched, "made": made}
+    exec(compile(text, "<composed block>", "exec"), scope)
+    run: Run = scope["run"]
+    return run
+
+
+class _Writer:
+    """Writes the lines; a value has a variable for each layout that somebody reads it in."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.in_place = program, memory.in_place(program)
+        self.known: list[dict[Layout, str]] = [{"NHWC": "x"}]
+        self.lines: list[str] = []
+
+    def text(self) -> str:
+        last = len(self.program.steps)
+        for number, step in enumerate(self.program.steps, 1):
+            args = [self.variable(i, step.op.layout) for i in step.inputs]
+            self.known.append({step.op.layout: f"x{number}"})
+            self.lines.append(f"x{number} = {self.call(number, step, args)}")
+            if any(s.sized_by == number for s in self.program.steps):
+                self.lines.append(f"size{number} = {args[0]}.shape[1:3]")
+            self.forget(number)
+        self.lines.append(f"return {self.variable(last, 'NHWC')}")
+        return "def run(self, x, classify=True):\n" + "".join(f"    {line}\n" for line in self.lines)
+
+    def call(self, number: int, step: Step, args: list[str]) -> str:
+        if step.inline is not None:
+            return step.inline.format(*args)
+        if step.classifies:
+            return f"{_module(step)}({args[0]}) if classify else {args[0]}"
+        if number not in self.in_place:
+            return f"{_module(step)}({', '.join([*args, *self.about_tiles(step)])})"
+        giver = step.inputs[0]
+        source = self.program.steps[giver - 1]
+        own = f"untouched({_module(source)}, made[{giver - 1}])" if source.has_module else "True"
+        return f"activate({_module(step)}, {args[0]}, {own})"
+
+    def about_tiles(self, step: Step) -> list[str]:
+        """What a step is told of the tiles that it runs on, or puts together."""
+        if step.sized_by is None:
+            return []
+        cut = self.program.steps[step.sized_by - 1]
+        if step.op.kind == "join":
+            return [f"mask={_module(cut)}.mask(size{step.sized_by})"]
+        return [f"size{step.sized_by}"]
+
+    def variable(self, value: int, layout: Layout) -> str:
+        """The variable that holds a value in this layout."""
+        known = self.known[value]
+        if layout not in known:
+            (source,) = known.values()
+            axes = "0, 3, 1, 2" if layout == "NCHW" else "0, 2, 3, 1"
+            known[layout] = f"{source}_{layout.lower()}"
+            self.lines.append(f"{known[layout]} = {source}.permute({axes})")
+        return known[layout]
+
+    def forget(self, number: int) -> None:
+        """Drop the values that this step was the last to read."""
+        step = self.program.steps[number - 1]
+        done = [i for i in dict.fromkeys(step.inputs) if self.program.readers[i][-1] == number]
+        names = [name for i in done for name in self.known[i].values()]
+        if names:
+            self.lines.append(f"{' = '.join(names)} = None")
+
+
+def _module(step: Step) -> str:
+    if all(n.isidentifier() and not keyword.iskeyword(n) for n in step.name):
+        return f"self.{step.path}"
+    return f"self.get_submodule({step.path!r})"
+
+
+def _put(root: nn.Module, name: tuple[str, ...], module: nn.Module) -> None:
+    """Register a module below `root`. Raises: OpError for a name that torch's modules have for themselves."""
+    for part in name[:-1]:
+        if part not in root._modules:
+            _check(root, part)
+            root.add_module(part, Parts())
+        root = root._modules[part]  # type: ignore[assignment]
+    _check(root, name[-1])
+    root.add_module(name[-1], module)
+
+
+def _check(root: nn.Module, name: str) -> None:
+    if hasattr(root, name):
+        raise OpError(f"no part can be called '{name}'", hint="torch's modules use this name", code="value")

@@ -1,0 +1,98 @@
+"""A composite at a place, written out: plain parts in the order they run, each with what it reads."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
+from blockforge.blocks.compose import memory
+from blockforge.blocks.facts import facts
+from blockforge.errors import Path
+from blockforge.kernels.costs import costed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part that runs.
+
+    Attributes:
+        placed: the part, and where it stands.
+        inputs: the values it reads: 0 is what the composite reads, n what the n-th step gives.
+        shape: of what it gives: of one tile, where it runs on tiles.
+        tiles: how many tiles of an image its result is of; 1 outside tiles.
+        runs: how often it runs for an image: on how many tiles.
+        is_shared: whether an earlier step has its module.
+        sized_by: the step that cut the tiles, for one that must know how.
+        name: of its module in the composite's; no part of what makes programs equal.
+    """
+
+    placed: AnyPlaced
+    inputs: tuple[int, ...]
+    shape: Shape
+    tiles: int = 1
+    runs: int = 1
+    is_shared: bool = False
+    sized_by: int | None = None
+    name: tuple[str, ...] = field(default=(), compare=False)
+    at: Path = field(default=(), compare=False)
+
+    @property
+    def op(self) -> AnyOp:
+        return self.placed.op
+
+    @property
+    def inline(self) -> str | None:
+        """Python in place of a call, see `blocks.part.Join`."""
+        return getattr(self.op, "inline", None)
+
+    @property
+    def has_module(self) -> bool:
+        return self.inline is None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives the classes, which `pre_logits` leaves out."""
+        return getattr(self.op, "classifies", False)
+
+    @property
+    def path(self) -> str:
+        return ".".join(self.name)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The steps of a composite; the last one gives its result. Without steps it gives what it reads."""
+
+    shape: Shape
+    steps: tuple[Step, ...]
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.steps[-1].shape if self.steps else self.shape
+
+    @functools.cached_property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the steps that read each value."""
+        found: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]
+        for number, step in enumerate(self.steps, 1):
+            for i in dict.fromkeys(step.inputs):
+                found[i].append(number)
+        return tuple(map(tuple, found))
+
+    def shape_of(self, value: int) -> Shape:
+        return self.steps[value - 1].shape if value else self.shape
+
+    def cost(self) -> Cost:
+        """The sum of the parts' costs, on the backend that costs are of."""
+        total = Cost()
+        alive, _ = memory.sweep(self)
+        for step, beside in zip(self.steps, alive, strict=True):
+            params, macs, scan, scratch = facts(step.placed, costed()).cost
+            held = frozenset(memory.inside(s, beside, step) for s in scratch)
+            total += Cost(0 if step.is_shared else params, macs * step.runs, scan * step.runs, held)
+        return total
+
+    def workspace(self) -> int:
+        """Most elements alive at once, the result included, what it reads not."""
+        return memory.sweep(self)[1]

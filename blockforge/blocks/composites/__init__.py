@@ -1,0 +1,1 @@
+"""Ops of ops: one file each."""

@@ -1,0 +1,112 @@
+"""An op on a map that lies on its side."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.compose.expand import Builder, Composite
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.layers import same_size
+from blockforge.blocks.part import Part
+from blockforge.blocks.registry import part
+
+Axis = Literal["positions", "rows", "columns"]
+
+
+@part("across")
+class Across(Composite):
+    """The op sees an axis of the map as its channels: `[linear]` then mixes all positions alike for every channel, as
+    MLP-Mixer does, or the rows of a column, or the columns of a row.
+
+    Shape: x_BHWC -> y_BHWC. For `positions` the op reads a map of 1xC positions and H * W channels, for `rows` one of
+        CxW positions and H channels, for `columns` one of HxC positions and W channels; it must give as many.
+    Reference: MLP-Mixer, https://arxiv.org/abs/2105.01601.
+    """
+
+    of: Bound = Bound("identity")
+    """The op."""
+    axis: Axis = "positions"
+    """Which axis its channels are."""
+
+    def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
+        shape = build.shapes[x]
+        turned = build.step(Turn(axis=self.axis), (x,), None, (*name, "turn"))
+        y = build.inner(self.of, turned, build.shapes[turned].dim, name, self.of.frame.on(build.shapes[turned], None))
+        return build.step(TurnBack(axis=self.axis, height=shape.height, width=shape.width), (y,), None, (*name, "back"))
+
+
+class Turn(Part):
+    """The axis becomes the last one, in new memory: what reads it wants its channels side by side."""
+
+    op = "turn"
+    axis: Axis
+
+    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
+        height, width, channels = shape
+        if self.axis == "positions":
+            return Shape(1, channels, height * width)
+        return Shape(channels, width, height) if self.axis == "rows" else Shape(height, channels, width)
+
+    def cost(self, shape: Shape, dim: int | None) -> Cost:
+        return Cost()
+
+    def workspace(self, shape: Shape, dim: int | None) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape, dim: int | None) -> nn.Module:
+        return TurnModule(self.axis, shape)
+
+
+class TurnModule(nn.Module):
+    """See `Turn`: as many weights as the map has positions, so it is for maps of one size."""
+
+    def __init__(self, axis: Axis, shape: Shape) -> None:
+        super().__init__()
+        self.axis, self.size = axis, (shape.height, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        same_size(x, self.size, "an op across positions")
+        if self.axis == "positions":
+            return x.flatten(1, 2).transpose(1, 2).contiguous()[:, None]
+        return (x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3)).contiguous()
+
+
+class TurnBack(Part):
+    """The inverse of `Turn`."""
+
+    op = "turn_back"
+    axis: Axis
+    height: int
+    width: int
+
+    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
+        if self.axis == "positions":
+            return Shape(self.height, shape.dim // self.height, shape.width)
+        if self.axis == "rows":
+            return Shape(shape.dim, shape.width, shape.height)
+        return Shape(shape.height, shape.dim, shape.width)
+
+    def cost(self, shape: Shape, dim: int | None) -> Cost:
+        return Cost()
+
+    def workspace(self, shape: Shape, dim: int | None) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape, dim: int | None) -> nn.Module:
+        return TurnBackModule(self.axis, self.height)
+
+
+class TurnBackModule(nn.Module):
+    """See `TurnBack`."""
+
+    def __init__(self, axis: Axis, height: int) -> None:
+        super().__init__()
+        self.axis, self.height = axis, height
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.axis == "positions":
+            return x.squeeze(1).transpose(1, 2).contiguous().unflatten(1, (self.height, -1))
+        return (x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3)).contiguous()

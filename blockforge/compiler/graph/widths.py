@@ -1,0 +1,41 @@
+"""Whether the widths that the stem and the stages promise meet, as far as that is known before shapes are."""
+
+from __future__ import annotations
+
+import itertools
+
+from blockforge.blocks.base import MapOp
+from blockforge.compiler.graph.instantiate import Maker
+from blockforge.errors import Report
+from blockforge.spec.plan import Plan, Stage
+from blockforge.spec.reporting import report_at
+
+
+def check_widths(plan: Plan, maker: Maker, report: Report) -> None:
+    """Without a downsample, and with a first layer that keeps its map, the width cannot change."""
+    first = plan.stages[0]
+    if _keeps(first, maker) and plan.stem_dim != first.dim:
+        text = f"the stem has dim {plan.stem_dim}, stage 0 has {first.dim}, and no downsample stands between them"
+        loc = report.locs.value((*first.path, "dim"))
+        report_at(
+            report, plan.stem.origins, "dim", text, ("stem", "dim"),
+            hint="leave dim out here, or give stage 0 a downsample",
+            related=[(f"stage 0 has {first.dim}", loc)] if loc else [],
+        )  # fmt: skip
+    for before, stage in itertools.pairwise(plan.stages):
+        if _keeps(stage, maker) and stage.dim != before.dim:
+            text = f"stage {stage.index} has dim {stage.dim}, stage {before.index} gives {before.dim}"
+            loc = report.locs.value((*before.path, "dim"))
+            report_at(
+                report, stage.origins, "dim", f"{text}, and no downsample stands between them",
+                (*stage.path, "dim"), hint=f"add a downsample, or set dim to {before.dim}",
+                related=[(f"stage {before.index} gives {before.dim}", loc)] if loc else [],
+            )  # fmt: skip
+
+
+def _keeps(stage: Stage, maker: Maker) -> bool:
+    """Whether what a stage reads is as wide as what its layers give, whatever the map."""
+    if stage.downsample is not None:
+        return False
+    first = stage.layers[0][1] if stage.layers else ()
+    return all(isinstance(maker.ops.get(id(branch.op)), MapOp) for branch in first)

@@ -1,0 +1,108 @@
+"""Ops of ops: each composite in a whole network, whose shapes, costs and memory are the module's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from networks import dwconv, linear, network
+
+import blockforge as bf
+from blockforge.testing import check_spec
+
+
+def half(start: Any) -> dict[str, Any]:
+    return {"from": "input", "op": {"op": "slice", "start": start, "size": "$(in // 2)"}}
+
+
+THREE = {"a": "identity", "b": "mlp", "c": dwconv()}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "chain": network({"op": [dwconv(5), "layer_norm", linear("$(4 * in)"), linear()], "norm": "none", "scale": 1e-6}),
+    "named": network({"op": {"op": "chain", "of": {"wide": linear("$(2 * in)"), "narrow": linear()}}}),
+    "parallel": network({"op": {"op": "parallel", "of": ["mlp", ["layer_norm", dwconv()]]}}),
+    "gate": network({"op": {"op": "parallel", "join": "mul", "of": ["identity", ["global_pool", linear("$in")]]}}),
+    "split": network({"op": {"op": "split", "of": [dwconv(), "identity"]}}),
+    "shares": network(
+        {"op": [linear("$(3 * in)"), {"op": "split", "join": "sum", "of": THREE}]}
+    ),
+    "repeat": network({"op": {"op": "repeat", "times": 3, "of": ["layer_norm", linear()]}}),
+    "share": network({"op": {"op": "repeat", "times": 3, "share": True, "of": ["layer_norm", linear()]}}),
+    "positions": network({"op": {"op": "across", "of": [linear(20), linear("$in")]}}),
+    "rows": network({"op": {"op": "across", "axis": "rows", "of": [linear(20), linear("$in")]}}),
+    "tiles": network({"op": {"op": "tiles", "size": 4, "of": "mlp"}}),
+    "rolled": network({"op": {"op": "tiles", "size": [3, 5], "shift": 1, "of": ["mlp", dwconv()]}}),
+    "grid": network({"op": {"op": "tiles", "size": 4, "order": "grid", "of": ["mlp", dwconv()]}}),
+    "count": network({"op": {"op": "tiles", "count": 3, "of": ["mlp", dwconv()]}}),
+    "residual": network(
+        {
+            "op": [
+                {"op": "residual", "norm": "layer_norm", "scale": 0.1, "of": [linear("$(2 * in)"), linear("$in")]},
+                {"op": "residual", "skip": linear(), "of": dwconv()},
+            ],
+            "skip": False,
+        },
+        drop_path=0.2,
+    ),
+    "projection": network({"op": [linear("$(2 * in)"), linear()], "skip": ["layer_norm", linear()], "scale": 0.3}),
+    "condition": network({"op": [linear("$(2 * in)"), linear()], "skip": "$(in == out)"}, drop_path=0.2),
+    "graph": network(
+        {
+            "op": {
+                "op": "graph",
+                "of": {
+                    "a": {"from": half(0), "op": dwconv()},
+                    "b": {"from": ["a", half("$(in // 2)")], "op": "mlp"},
+                    "all": {"from": ["a", "b"], "join": "concat"},
+                },
+            }
+        }
+    ),
+    "strided": network(
+        {
+            "op": {"op": "conv", "dim": "$out", "kernel_size": 3, "stride": "$(2 if layer == 0 else 1)"},
+            "norm": "none",
+            "skip": {"op": "conv", "dim": "$out", "stride": 2, "when": "$(layer == 0)"},
+        },
+        downsample="none",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_composites_is_what_its_graph_says(name: str) -> None:
+    check_spec(bf.compile(NETWORKS[name]))
+
+
+@pytest.mark.parametrize("name", ["residual", "rolled", "graph"])
+def test_copies_and_pickles_run(name: str) -> None:
+    model = bf.build(NETWORKS[name]).eval()
+    x = torch.randn(2, 3, 40, 56)
+    with torch.no_grad():
+        y = model(x)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(x), y)
+
+
+def test_one_op_is_that_op() -> None:
+    """A list of one says nothing: names, weights and hash are those of the op."""
+    alone, listed = (bf.compile(network({"op": op})) for op in ("mlp", ["mlp"]))
+    assert alone.hash == listed.hash
+
+
+def test_when_renames_nothing() -> None:
+    def names(when: bool) -> set[str]:
+        model = bf.build(network({"op": [dwconv(when=when), dwconv(), linear()]}))
+        return set(model.state_dict())
+
+    assert names(False) < names(True)
+
+
+def test_weights_shared_by_repetitions_count_once() -> None:
+    once, shared = (
+        bf.compile(network({"op": {"op": "repeat", "times": times, "share": True, "of": linear()}})) for times in (1, 4)
+    )
+    assert shared.params == once.params
+    assert shared.macs > once.macs
