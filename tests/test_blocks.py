@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 import blockforge as bf
 from blockforge.blocks import primitives, registry
-from blockforge.blocks.base import Cost, Mixer, Op, Shape
+from blockforge.blocks.base import AnyOp, Cost, Mixer, Op, Shape
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.mixers.attention import Attention
-from blockforge.testing import accepts, check_op, check_spec, count_macs, example_places, peak_bytes, variants
+from blockforge.testing import (
+    accepts,
+    check_op,
+    check_spec,
+    count_macs,
+    example_places,
+    peak_bytes,
+    peak_bytes_per_image,
+    variants,
+)
+from blockforge.testing.checks import check_workspace
+from blockforge.testing.examples import field_values
 from blockforge.testing.strategies import placed_ops
 
 SPECS = Path(__file__).parent / "specs"
@@ -37,6 +50,41 @@ def test_conformance(name: str) -> None:
 @pytest.mark.parametrize("op", VARIANTS, ids=lambda op: f"{op.op}-{op}".replace(" ", ","))
 def test_conformance_of_variants(op: Op) -> None:
     check_op(op, *next(p for p in example_places(op.kind) if accepts(op, *p)))
+
+
+NARROW: list[tuple[str, dict[str, Any]]] = [
+    ("attention", {"num_heads": 1, "head_dim": 2}),
+    ("attention", {"num_heads": 1, "head_dim": 2, "window": 3, "shift": 1}),
+    ("attention", {"num_heads": 8, "head_dim": 1, "local_conv": 3}),
+    ("bi_ssd", {"d_state": 1, "expand": 0.5}),
+    ("inverted_downsample", {"ratio": 0.5, "kernel_size": 1}),
+    ("mamba_vision", {"d_state": 1, "expand": 0.5}),
+    ("overlap_embed", {"kernel_size": 1, "padding": 2}),
+    ("sparse_mlp", {"kernel_size": None, "act": "identity"}),
+    ("ss2d", {"act": "identity", "gate": True}),
+    ("ssd", {"d_state": 1, "expand": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), NARROW)
+def test_memory_of_blocks_narrower_inside_than_outside(name: str, parameters: dict[str, Any]) -> None:
+    """Or whose activation gives back the very map that it was given: the most is alive elsewhere than usual."""
+    op = registry.make(name, parameters)
+    check_workspace(op, *example_places(op.kind)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", BLOCKS.values(), ids=BLOCKS)
+def test_memory_of_every_two_parameters(cls: type[AnyOp]) -> None:
+    values = [{name: value} for name in cls.model_fields for value in field_values(cls, name)]
+    for one, other in itertools.combinations(values, 2):
+        try:
+            op = cls.model_validate(one | other)
+        except ValidationError:
+            continue
+        place = example_places(op.kind)[0]
+        if one.keys() != other.keys() and accepts(op, *place) and min(op.out_shape(*place)) > 0:
+            check_workspace(op, *place)
 
 
 @settings(max_examples=25)
@@ -211,6 +259,36 @@ def test_peak_bytes_of_known_programs() -> None:
     assert peak_bytes(freed) == 400
     assert peak_bytes(lambda: x.view(10, 10).t()) == 0
     assert peak_bytes(lambda: torch.cat([x + 1, x + 2])) == 400 + 400 + 800
+
+
+def test_peak_of_an_image_beside_a_table() -> None:
+    """What is made once a call hides where most is held for each image, at any small batch."""
+    table, made = torch.ones(5000), []
+
+    def run(x: Tensor) -> Tensor:
+        if not made:
+            made.append(torch.zeros(1))  # once and for all, and no part of a later call
+        y = (x + x).mul_(2) + x  # 2 * 400 an image
+        return y[:, :4] + (table * 2)[:4]
+
+    assert peak_bytes_per_image(run, lambda batch: (torch.ones(batch, 100),)) == 800
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_of_a_small_network_with_a_large_table(channels: int) -> None:
+    block = {"op": "attention", "head_dim": 1, "rel_pos_bias": True, "norm": "none"}
+    tree = {
+        "blockforge": 1,
+        "name": "table",
+        "num_classes": 0,
+        "input": {"size": 24, "channels": channels},
+        "blocks": {"branch": [block]},
+        "stem": "conv_stem",
+        "downsample": "bottleneck_downsample",
+        "stages": [{"dim": 8, "depth": 1, "layers": "branch"}],
+        "head": "classifier",
+    }
+    check_spec(tree)
 
 
 def test_example_places_are_not_square() -> None:

@@ -74,7 +74,7 @@ class Convolution(Part):
         """The map that is convolved: with the padding that torch's layers do not know, and of a kernel of one position
         the map of what that reads."""
         over = self.window
-        if over.kernel == (1, 1) and over.padding != (0, 0):
+        if over.kernel == (1, 1) and over.padding not in (None, (0, 0)):
             return over.out_shape(shape, shape.dim)
         return padded_shape(over, shape)
 

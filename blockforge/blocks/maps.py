@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from blockforge.blocks.leaves import TAKE_NCHW, layout_of
 from blockforge.kernels.cpu import activate, overwrites, untouched
 
-_GIVE_NEW = (nn.Linear, nn.LayerNorm, *TAKE_NCHW)
+_GIVE_NEW = (nn.Linear, nn.LayerNorm, nn.RMSNorm, *TAKE_NCHW)
 """Classes whose result is in memory of its own. An activation's is, or in that of an input that nobody else reads."""
 
 

@@ -128,10 +128,12 @@ def padded(x_BCHW: Tensor, over: Window, value: float = 0.0) -> Tensor:
 
 
 def padded_shape(over: Window, shape: Shape) -> Shape:
-    """The map that `padded` makes of one of this shape; where the layer pads by itself, this map."""
+    """The map that `padded` makes of one of this shape; where nothing is padded, or the layer does it, this map."""
     if over.padding is not None:
         return shape
     (above, below), (left, right) = over.pads(shape.height, shape.width)
+    if not (above or below or left or right):
+        return shape
     return Shape(above + shape.height + below, left + shape.width + right, shape.dim)
 
 

@@ -42,21 +42,42 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     Counts storages, so views and in-place results are free; what existed before is not counted, nor what a
     kernel allocates inside itself.
     """
-    with torch.no_grad(), LiveStorages() as live:
-        run()
-    return live.peak
+    return max(_course(run), default=0)
 
 
 def peak_bytes_per_image(module: Callable[..., Any], inputs: Callable[[int], tuple[Any, ...]]) -> int:
-    """What each image adds to the peak of `module(*inputs(batch))`; the inputs themselves do not count."""
-    return per_image(lambda batch: peak_bytes(partial(module, *inputs(batch))))
+    """What each image adds to the peak of `module(*inputs(batch))` in large batches; the inputs do not count.
+
+    That is the most that any moment grows by. The peak of a few images may grow by less: it is where a table is made,
+    once a call, and not where most is held for each image. Only where the operators depend on the batch is there no
+    telling which moments are the same ones; there it is the peak that grows.
+    """
+    _course(partial(module, *inputs(1)))  # the first call may look up what later ones know
+    few, many = (_course(partial(module, *inputs(batch))) for batch in _BATCHES)
+    if len(few) != len(many):
+        few, many = [max(few)], [max(many)]
+    return _slope(max((b - a for a, b in zip(few, many, strict=True)), default=0))
 
 
-def per_image(peak: Callable[[int], int]) -> int:
-    """The slope of a peak between two batches, in which what a module makes of its weights, once a call, does not
+def per_image(held: Callable[[int], int]) -> int:
+    """The slope of what is held between two batches, in which what a module makes of its weights, once a call, does not
     count."""
-    few, many = 4, 8
-    return (peak(many) - peak(few)) // (many - few)
+    few, many = (held(batch) for batch in _BATCHES)
+    return _slope(many - few)
+
+
+_BATCHES = (4, 8)
+
+
+def _slope(more: int) -> int:
+    return more // (_BATCHES[1] - _BATCHES[0])
+
+
+def _course(run: Callable[[], Any]) -> list[int]:
+    """Bytes alive after each operator of `run()`, see `peak_bytes`."""
+    with torch.no_grad(), LiveStorages() as live:
+        run()
+    return live.course
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:

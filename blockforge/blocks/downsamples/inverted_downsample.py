@@ -42,8 +42,10 @@ class InvertedDownsample(Downsample):
         return cost + primitives.linear(hidden, dim, out.positions) + primitives.norm(dim)
 
     def workspace(self, shape: Shape, dim: int) -> int:
-        out = self.out_shape(shape, dim).positions
-        return self.hidden(dim) * (shape.positions + out)
+        hidden, out = self.hidden(dim), self.out_shape(shape, dim).positions
+        # behind one position's kernel the last layer may not add its bias at once
+        ending = out * (hidden + (1 + (self.kernel_size == 1)) * dim)
+        return max(hidden * (shape.positions + out), ending, 2 * out * dim)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         hidden = self.hidden(dim)

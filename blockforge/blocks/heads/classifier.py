@@ -45,8 +45,7 @@ class Classifier(Head):
     def workspace(self, shape: Shape, num_classes: int) -> int:
         peak = self.norm.workspace(shape) if self.norm is not None else 0
         alive = shape.elements if self.norm is not None else 0
-        if self.pool != "token":  # a token is a view of the map
-            peak, alive = max(peak, alive + shape.dim), shape.dim
+        peak, alive = max(peak, alive + shape.dim), shape.dim
         if self.pooled_norm is not None:
             peak, alive = max(peak, alive + self.pooled_norm.workspace(_pooled(shape))), shape.dim
         return max(peak, alive + num_classes)
@@ -90,5 +89,5 @@ class ClassifierModule(nn.Module):
         """The normalised map, pooled to one position."""
         x = on_map(self.norm, x, self.norm_layout)
         if self.pool == "token":
-            return x[:, :1, :1]
+            return x[:, :1, :1].contiguous()  # else it keeps the whole map alive
         return x.mean((1, 2), keepdim=True) if self.pool == "avg" else x.amax((1, 2), keepdim=True)

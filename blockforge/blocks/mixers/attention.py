@@ -143,11 +143,20 @@ class Attention(Mixer):
         return cost + primitives.linear(inner, dim, shape.positions)
 
     def workspace(self, shape: Shape) -> int:
-        tiles, heads = self.tiles(shape), self.heads(shape.dim)
-        # Maps: q, k, v, their mix, and two more for each option. A shift has a bias for every window.
-        maps = 4 + 2 * self.qk_norm + 2 * (self.local_conv is not None)
-        bias = tiles.positions * (heads if self.rel_pos_bias else 1) if tiles.shift else 0
-        return tiles.positions * tiles.number * (maps * self.inner(shape.dim) + heads + bias)
+        tiles, dim, heads, inner = self.tiles(shape), shape.dim, self.heads(shape.dim), self.inner(shape.dim)
+        positions = tiles.positions * tiles.number
+        # what cutting copies: to pad, to shift and to put windows one behind the other
+        copies = (positions != shape.positions) + (tiles.shift > 0) + (shape.width > tiles.width > 1)
+        mixed = 4 + 2 * self.qk_norm  # maps: q, k, v, their mix, and the norms' results
+        bias = positions * tiles.positions * (heads if self.rel_pos_bias else 1) * (tiles.shift > 0)  # for every window
+        mask = bias if self.rel_pos_bias else bias // 4  # what there is before and behind: truth takes a byte
+        return max(
+            positions * min(2, copies) * dim + mask,
+            positions * (min(1, copies) * dim + 3 * inner) + mask,
+            positions * (mixed * inner + heads) + bias,
+            positions * (mixed + 2) * inner * (self.local_conv is not None) + mask,
+            positions * inner + shape.positions * (min(1, copies) * inner + dim) + mask,
+        )
 
     def build(self, shape: Shape) -> nn.Module:
         dim, inner = shape.dim, self.inner(shape.dim)

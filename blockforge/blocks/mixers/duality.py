@@ -110,7 +110,7 @@ class Duality(Mixer):
         convolved = inner + 2 * self.states()
         steps = self.heads(shape.dim) * self.has_steps()
         mixing = positions * (convolved + inner + steps) + self.scan_workspace(shape)
-        gating = positions * 3 * inner  # the norm's result, the gate, their product
+        gating = positions * (2 * inner + max(inner, shape.dim))  # the norm's result, its product, the gate or the end
         return max(2 * positions * convolved, mixing, gating)
 
     @abstractmethod

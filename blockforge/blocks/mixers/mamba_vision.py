@@ -91,7 +91,8 @@ class MambaVision(Mixer):
         joining = positions * (inner + scanned + self.joined(dim) * (self.branch != "none"))
         before, after = conv_padding(self.d_conv, self.causal)
         padded = inner * (positions + before + after) * (before != after)
-        return max(scanning, joining, positions * 2 * inner + padded)
+        ending = positions * (self.joined(dim) + dim)
+        return max(scanning, joining, ending, positions * 2 * inner + padded)
 
     def build(self, shape: Shape) -> nn.Module:
         dim = shape.dim

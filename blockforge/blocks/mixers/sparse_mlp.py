@@ -41,8 +41,10 @@ class SparseMLP(Mixer):
         return cost + self.act.cost(shape) + primitives.linear(3 * dim, dim, shape.positions, bias=False)
 
     def workspace(self, shape: Shape) -> int:
-        # the map, its rows and its columns, and all three side by side
-        return max(6 * shape.elements, shape.elements + self.act.workspace(shape))
+        # the map, unless it is what comes in; its rows and its columns; and all three side by side
+        act = self.act.workspace(shape)
+        own = self.kernel_size is not None or act > 0
+        return max((5 + own) * shape.elements, shape.elements + act)
 
     def build(self, shape: Shape) -> nn.Module:
         return SparseMLPModule(shape, self.kernel_size, self.act.build(shape))

@@ -127,15 +127,19 @@ class SS2D(Mixer):
     def workspace(self, shape: Shape) -> int:
         dim, positions = self.given(shape), shape.positions
         inner = shape._replace(dim=self.inner(dim))
-        map_, gate, entered = inner.elements, inner.elements * self.gate, self.dim is None
+        map_, kept, act = inner.elements, inner.elements * self.gate, self.act.workspace(inner)
+        activated = act > 0  # else it gives what it is given
+        entered = (map_ + kept) * (self.dim is None)
+        gate = kept if activated or not self.gate else entered  # as it is, it keeps the other half alive
+        own = map_ if activated or self.d_conv is not None else entered - gate  # of what is scanned
         made = len(self.directions) * positions * (self.rank(dim) + 2 * self.d_state)
         scan = workspace(positions, inner.dim, self.d_state, self.rank(dim), self.directions, self.window)
         norm = map_ + self.out_norm.workspace(inner) if self.out_norm is not None else map_
         return max(
-            map_ * entered * (1 + self.gate) + map_ + gate,
-            map_ + gate + max(map_ * (self.d_conv is not None), self.act.workspace(inner)),
-            gate + map_ + made + scan,
-            gate + max(norm, map_ + gate, map_ + positions * dim),
+            entered + kept * activated + (act if self.d_conv is None else map_),
+            map_ * (self.d_conv is not None) + gate + act,
+            gate + own + made + scan,
+            gate + max(norm, map_ + kept + positions * dim),
         )
 
     def build(self, shape: Shape) -> nn.Module:

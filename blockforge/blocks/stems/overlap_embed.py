@@ -57,7 +57,8 @@ class OverlapEmbed(Stem):
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
-        return out.elements + (self.norm.workspace(out) if self.norm is not None else 0)
+        padded = out.positions * shape.dim * (self.kernel_size == 1 and self.pad > 0)  # of one position's kernel
+        return out.elements + max(padded, self.norm.workspace(out) if self.norm is not None else 0)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         side, stride, pad = self.kernel_size, self.stride, self.pad

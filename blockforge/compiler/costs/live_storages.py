@@ -18,12 +18,14 @@ class LiveStorages(TorchDispatchMode):
 
     Attributes:
         now, peak: bytes alive, and the most that were alive at once.
+        course: bytes alive after each operator, in the order in which they ran.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.alive: dict[int, int] = {}  # a storage's address -> its bytes
         self.now = self.peak = 0
+        self.course: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {storage_key(_storage(t)) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
@@ -32,6 +34,7 @@ class LiveStorages(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._see(_storage(tensor), given)
         self.peak = max(self.peak, self.now)
+        self.course.append(self.now)
         return result
 
     def _see(self, storage: torch.UntypedStorage, given: set[int]) -> None:
