@@ -86,6 +86,15 @@ def test_copies_and_pickles_run(name: str) -> None:
             assert torch.equal(other(x), y)
 
 
+def test_blocks_that_differ_in_names_alone_both_run() -> None:
+    x = torch.randn(1, 3, 40, 56)
+    for name in ("first", "second"):
+        named = {"op": "chain", "of": {name: linear("$(2 * in)"), "last": linear()}}
+        model = bf.build(network({"op": named}))
+        assert model(x).shape == (1, 10)
+        assert any(f".{name}." in key for key in model.state_dict())
+
+
 def test_one_op_is_that_op() -> None:
     """A list of one says nothing: names, weights and hash are those of the op."""
     alone, listed = (bf.compile(network({"op": op})) for op in ("mlp", ["mlp"]))

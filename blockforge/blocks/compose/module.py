@@ -53,9 +53,14 @@ class Composed(Parts):
         return {k: v for k, v in self.__dict__.items() if k != "run"}
 
 
-@functools.lru_cache(4096)
 def code(program: Program) -> str:
     """A function of the module and the map, as Python: maps are dropped after their last use."""
+    return _written(program, tuple(step.name for step in program.steps))
+
+
+@functools.lru_cache(4096)
+def _written(program: Program, names: tuple[tuple[str, ...], ...]) -> str:
+    """`names`: of the modules that it calls; programs that differ in them alone are equal."""
     return _Writer(program).text()
 
 
