@@ -39,6 +39,17 @@ def test_a_kernel_that_outweighs_its_map_runs_by_channel_blocks(
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_of_a_map_of_one_channel_comes_a_channels_last_one(kernel: int) -> None:
+    """Its own layout is ambiguous: behind a batch norm it has the strides of NCHW."""
+    conv, norm = Conv2d(1, 16, kernel, stride=2), nn.BatchNorm2d(1).eval()
+    with torch.inference_mode():
+        x = norm(torch.randn(2, 9, 7, 1).permute(0, 3, 1, 2))
+        y = conv(x)
+        torch.testing.assert_close(y, F.conv2d(x, conv.weight, conv.bias, stride=2, padding=kernel // 2))
+    assert y.permute(0, 2, 3, 1).is_contiguous()
+
+
 def test_frozen_operands_and_the_derivative_of_the_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_blocks, "LARGE", 0)
     monkeypatch.setattr(channel_blocks, "BLOCK", 5000)

@@ -26,7 +26,11 @@ def conv2d(
     Args:
         kernel_size: the weight's; in a traced graph its shape is no number.
     """
-    if kernel_size == (1, 1) and not torch.compiler.is_exporting():
+    if torch.compiler.is_exporting():
+        return _channels_last(F.conv2d(x_BCHW, weight, bias, stride, padding, 1, groups))
+    if x_BCHW.shape[1] == 1 and not torch.is_grad_enabled():
+        x_BCHW = _of_one_channel(x_BCHW)
+    if kernel_size == (1, 1):
         return _conv1x1(x_BCHW, weight, bias, stride, padding, groups)
     if groups == 1 and outweighs(weight, x_BCHW):
         y_BHWC = by_channel_blocks(x_BCHW.permute(0, 2, 3, 1), weight, bias, stride, padding)
@@ -40,10 +44,18 @@ def _conv1x1(
     """What a strided kernel reads is taken out first: oneDNN's backward of the strided one writes out of bounds on
     narrow channels-last maps (uxlfoundation/oneDNN#6035)."""
     read_BHWC = _read_by_1x1(x_BCHW.permute(0, 2, 3, 1), stride, padding)
+    if read_BHWC.shape[-1] == 1:
+        read_BHWC = read_BHWC.contiguous()  # see `_of_one_channel`
     if groups == 1 and read_BHWC.is_contiguous():
         return linear(read_BHWC, weight.flatten(1), bias).permute(0, 3, 1, 2)
     dilation = dilation_of_1x1(x_BCHW)
     return _channels_last(F.conv2d(read_BHWC.permute(0, 3, 1, 2), weight, bias, 1, 0, dilation, groups))
+
+
+def _of_one_channel(x_B1HW: Tensor) -> Tensor:
+    """A map of one channel with the strides of a channels-last one. Its own may be those of either layout, and what
+    torch takes for NCHW it convolves into NCHW, which every layer behind would copy."""
+    return x_B1HW.squeeze(1).unsqueeze(-1).contiguous().permute(0, 3, 1, 2)
 
 
 def _channels_last(y_BCHW: Tensor) -> Tensor:
