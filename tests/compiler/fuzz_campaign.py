@@ -43,8 +43,8 @@ SECONDS = 10.0
 """Processor time for one input, however hostile."""
 WAIT = 300
 """Seconds of a clock for one input, on a busy machine."""
-SMALL, SMALL_BYTES = 3_000_000, 64 * 2**20
-"""Parameters and activations of what is built."""
+SMALL, SMALL_BYTES, SMALL_MACS = 3_000_000, 64 * 2**20, 10**10
+"""Parameters, activations and multiply-adds of what is built."""
 PYTHON = re.compile(r"\b(?:Hole|Ref|Expr|Node|OpSpec|StageSpec)\(| object at 0x|Traceback|<class |pydantic|PosixPath")
 """What has no place in a message to a user."""
 
@@ -128,7 +128,7 @@ def _spec(source: Any, rng: random.Random, build: bool) -> str:
     arch = bf.compile(spec, ask=lambda hole: _answer(hole, rng))
     assert arch.params >= 0
     assert arch.activation_bytes > 0
-    if not build or arch.params > SMALL or arch.activation_bytes > SMALL_BYTES:
+    if not build or arch.params > SMALL or arch.activation_bytes > SMALL_BYTES or arch.macs > SMALL_MACS:
         return "compiled"
     model, size = bf.build(arch, seed=0).eval(), arch.plan.input
     with torch.inference_mode():
