@@ -4,6 +4,7 @@ The first word after ``` says the language, the second what the test does with t
 
     ```yaml spec          compiles (holes take their first value)
     ```yaml patch         compiles when laid over smt_b
+    ```yaml recipe        compiles when laid over the page's frame.yaml, and the network keeps every law
     ```yaml wrong         is refused, with exactly the text of the block behind it
     ```yaml NAME.yaml     is a file beside which the page's code runs; so is ```python NAME.py
     ```python             runs, after the page's earlier Python, in a fresh process
@@ -28,6 +29,7 @@ import blockforge as bf
 from blockforge.compiler import compile_spec
 from blockforge.spec import Hole, from_text
 from blockforge.spec.patterns import expand
+from blockforge.testing import check_spec
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
@@ -65,6 +67,17 @@ def test_patches_in_the_docs_compile(block: Block) -> None:
     text = f"blockforge: 1\nname: patched\nextends: smt_b\n{block.text}"
     changed = compile_spec(from_text(text, block.name), ask=first_value)
     assert changed.spec.tree != bf.load("smt_b", {"name": "patched"}).tree
+
+
+@pytest.mark.parametrize("block", with_role("yaml", "recipe"))
+def test_recipes_in_the_docs_keep_their_costs(block: Block, tmp_path: Path) -> None:
+    (frame,) = (b for b in blocks_of(block.page) if b.role == "frame.yaml")
+    (tmp_path / "frame.yaml").write_text(frame.text, encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"blockforge: 1\nname: recipe\nextends: frame.yaml\n{block.text}", encoding="utf-8")
+    arch = compile_spec(recipe, ask=first_value)
+    assert arch.hash != compile_spec(tmp_path / "frame.yaml").hash
+    check_spec(arch)
 
 
 @pytest.mark.parametrize("block", with_role("yaml", "wrong"))
@@ -128,7 +141,7 @@ def test_pattern_table_is_true(pattern: str, depth: str, layers: str) -> None:
 
 
 def test_every_block_has_a_known_role() -> None:
-    known = {"", "spec", "patch", "wrong", "near"}
+    known = {"", "spec", "patch", "recipe", "wrong", "near"}
     assert not [b.name for b in BLOCKS if b.role not in known and "." not in b.role]
 
 
