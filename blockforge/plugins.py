@@ -211,7 +211,7 @@ def needed(tree: Any) -> dict[Source, list[str]]:
         for name, module in sorted(registry.modules().items() if registry.in_specs else ()):
             if name in texts and (source := _source(module)) is not None:
                 names.setdefault(source, []).append(name)
-    return names
+    return {source: sorted(found) for source, found in names.items()}
 
 
 def sources() -> set[Source]:

@@ -122,7 +122,8 @@ def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[AnyOp]:
 def _plain(op: AnyOp) -> dict[str, Any]:
     """A block as a spec writes it, without what is left at its default."""
     cls = type(op)
-    changed = {k: v for k, v in op.parameters_dict().items() if v != cls().parameters_dict()[k]}
+    defaults = cls().parameters_dict()
+    changed = {k: v for k, v in op.parameters_dict().items() if k not in defaults or v != defaults[k]}
     return {
         "op": op.op,
         **{k: "none" if v is None and _reads_none(cls, k) else v for k, v in changed.items()},
