@@ -32,7 +32,7 @@ from blockforge.testing import (
 )
 from blockforge.testing.checks import check_workspace
 from blockforge.testing.examples import field_values
-from blockforge.testing.strategies import placed_ops
+from blockforge.testing.strategies import placed_ops, written
 
 SPECS = Path(__file__).parent / "specs"
 PLUGIN = Path(__file__).parent / "data" / "plugin"
@@ -305,6 +305,12 @@ def test_variants_follow_the_fields() -> None:
     classifier = list(variants(registry.get("classifier")))
     assert {op.pool for op in classifier} >= {"avg", "max"}
     assert {op.norm.op for op in classifier if op.norm} == set(registry.blocks("norm"))
+
+
+def test_random_specs_can_write_every_variant() -> None:
+    for op in VARIANTS:
+        parameters = written(op)
+        assert registry.make(parameters.pop("op"), parameters, op.kind) == op
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 7])

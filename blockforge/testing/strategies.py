@@ -57,7 +57,7 @@ def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
         name: draw(st.lists(_branches(dims, without_identity), min_size=1, max_size=3)) for name in ("one", "two")
     }
     mixing = [n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)]
-    downsample = _plain(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
+    downsample = written(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
     whole: dict[str, Any] = {
         "blockforge": 1,
         "name": "drawn",
@@ -65,13 +65,13 @@ def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
         "num_classes": draw(st.sampled_from([0, 5])),
         "drop_path": draw(st.sampled_from([0.0, 0.3, {"constant": 0.1}])),
         "blocks": blocks,
-        "stem": _plain(draw(ops("stem").filter(lambda op: accepts(op, Shape(48, 48, 3), dims[0])))),
+        "stem": written(draw(ops("stem").filter(lambda op: accepts(op, Shape(48, 48, 3), dims[0])))),
         "downsample": downsample,
         "stages": [draw(_stages(dim, mixing)) for dim in dims],
-        "head": _plain(draw(ops("head").filter(lambda op: accepts(op, Shape(6, 6, dims[-1]), 5)))),
+        "head": written(draw(ops("head").filter(lambda op: accepts(op, Shape(6, 6, dims[-1]), 5)))),
     }
     if draw(st.booleans()):
-        whole["stage_norm"] = _plain(draw(_fitting("norm", dims)))
+        whole["stage_norm"] = written(draw(_fitting("norm", dims)))
     if len(dims) > 2 and draw(st.booleans()):
         whole["skips"] = [{"from": 1, "to": [2], "op": downsample}]
     return whole
@@ -97,15 +97,15 @@ def _stages(draw: st.DrawFn, dim: int, mixing: list[str]) -> dict[str, Any]:
         if stage["depth"] > 2:
             rules.append({"rule": "edges", "edges": [[-1, 1], [0, 2]]})
         aggregate = draw(ops("aggregator").filter(lambda op: accepts(op, Shape(6, 6, dim), (dim,), dim)))
-        stage["connect"] = {**draw(st.sampled_from(rules)), "aggregate": _plain(aggregate)}
+        stage["connect"] = {**draw(st.sampled_from(rules)), "aggregate": written(aggregate)}
     return stage
 
 
 @st.composite
 def _branches(draw: st.DrawFn, dims: list[int], without_identity: bool) -> dict[str, Any]:
     """One residual branch that can stand at every width."""
-    branch = _plain(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims)))
-    branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(_plain)))
+    branch = written(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims)))
+    branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(written)))
     branch["scale"] = draw(st.sampled_from(["none", 0.5, {"skip": 1.0}, {"branch": 0.1, "skip": 0.9}]))
     branch["drop_path"] = draw(st.booleans())
     scales_skip = isinstance(branch["scale"], dict)  # the identity path, which is then there
@@ -119,10 +119,10 @@ def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[AnyOp]:
     return ops(kind).filter(lambda op: all(accepts(op, Shape(7, 5, dim)) for dim in dims))
 
 
-def _plain(op: AnyOp) -> dict[str, Any]:
+def written(op: AnyOp) -> dict[str, Any]:
     """A block as a spec writes it, without what is left at its default."""
     cls = type(op)
-    defaults = cls().parameters_dict()
+    defaults = cls().parameters_dict()  # which may leave out what is given here
     changed = {k: v for k, v in op.parameters_dict().items() if k not in defaults or v != defaults[k]}
     return {
         "op": op.op,
