@@ -160,7 +160,7 @@ class OpError(BlockforgeError, ValueError):
 
     def placed_at(self, at: Path) -> OpError:
         """The same error, written at a place of the spec unless that is known already: the innermost one is it."""
-        if self.at is None:
+        if self.at is None and at:
             self.at = (*at, self.param) if self.param else at
         return self
 
@@ -279,9 +279,10 @@ def shown_path(path: str | bytes | os.PathLike[str], limit: int = 120) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 3 :]}"
 
 
-def did_you_mean(name: str, known: Iterable[object], what: str = "known") -> str:
-    """`did you mean 'ss2d'? known: attention, sam, ss2d`. What is known may be keys of a mapping: of any kind."""
-    names = sorted(str(k)[:80] for k in known)
+def did_you_mean(name: str, known: Iterable[object], what: str = "known", first: Iterable[object] = ()) -> str:
+    """`did you mean 'ss2d'? known: attention, sam, ss2d`. What is known may be keys of a mapping: of any kind; `first`:
+    what is known and stands before the others."""
+    names = [n for group in (first, known) for n in sorted(str(k)[:80] for k in group)]
     folded = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower()[:80], folded, n=1, cutoff=0.6)
     listed = f"{what}: {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}" if names else f"{what}: none"

@@ -155,6 +155,10 @@ class Op(BaseModel, Generic[*Place]):
         """Most elements alive at once inside the block's forward pass in inference, its output included,
         its inputs (which live until it returns) not."""
 
+    def num_parts(self, *place: *Place) -> int:
+        """How many parts the block is made of."""
+        return 1
+
     @abstractmethod
     def build(self, *place: *Place) -> nn.Module:
         """The module, initialised as its paper says."""

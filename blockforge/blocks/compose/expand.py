@@ -22,8 +22,10 @@ from blockforge.errors import OpError, Path, did_you_mean
 
 MAX_STEPS = 2000
 """Of one composite."""
-MAX_CALLS = 64
-"""Definitions and composites within each other."""
+MAX_DEPTH = 64
+"""Ops within each other, those that definitions and parameters stand for included."""
+MAX_OPS = 20_000
+"""Read while one composite is written out, those included that leave no part: definitions may multiply."""
 INSIDE: tuple[Kind, ...] = ("part", "join", "act", "norm", "mixer", "ffn", "downsample", "stem")
 """What may stand inside a block, and so wherever a block stands but for norms and aggregators."""
 _OWN = ("op", "dim", "when")
@@ -65,6 +67,9 @@ class Composite(Part):
     def workspace(self, shape: Shape, dim: int | None) -> int:
         return program(self, shape, dim).workspace()
 
+    def num_parts(self, shape: Shape, dim: int | None) -> int:
+        return len(program(self, shape, dim).steps)
+
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
         from blockforge.blocks.compose.module import Composed
 
@@ -83,7 +88,8 @@ class Builder:
     def __init__(self, shape: Shape) -> None:
         self.shapes, self.tiles = [shape], [1]
         self.steps: list[Step] = []
-        self.depth = 0
+        self.depth, self.ops = 0, 0
+        self.names: dict[tuple[str, ...], int] = {}
         self.is_shared = False
         self.before_norm = False
         self.shifted_by: int | None = None
@@ -92,25 +98,40 @@ class Builder:
 
     def add(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame | None = None) -> int:
         """An op that reads the value `x` and is asked for `dim` channels. `name`: of the module that it becomes."""
-        value, scope = bound.value, frame or bound.frame
         at = bound.place
+        self.depth += 1
         try:
-            if isinstance(value, Seq):
-                return self.chain(Bound(value, scope, at), x, dim, name)
-            if isinstance(value, Map):
-                return self._mapping(value, scope, at, x, dim, name)
-            found = scope.value(value)
-            if isinstance(found, Bound):
-                if found.value is value and isinstance(value, str):
-                    return self.call(value, {}, scope, at, x, dim, name)
-                return self.add(Bound(found.value, found.frame, place_in(found.value, at)), x, dim, name)
-            if found in _ABSENT:
-                return x
-            if not isinstance(found, str):
-                raise OpError(f"{found!r} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
-            return self.call(found, {}, scope, at, x, dim, name)
+            self._count(1)
+            return self._added(bound.value, frame or bound.frame, at, x, dim, name)
         except OpError as e:
             raise e.placed_at(at) from None
+        finally:
+            self.depth -= 1
+
+    def _added(self, value: Any, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
+        if isinstance(value, Seq):
+            return self.chain(Bound(value, scope, at), x, dim, name)
+        if isinstance(value, Map):
+            return self._mapping(value, scope, at, x, dim, name)
+        found = scope.value(value)
+        if isinstance(found, Bound):
+            if found.value is value and isinstance(value, str):
+                return self.call(value, {}, scope, at, x, dim, name)
+            return self.add(Bound(found.value, found.frame, place_in(found.value, at)), x, dim, name)
+        if found in _ABSENT:
+            return x
+        if not isinstance(found, str):
+            raise OpError(f"{found!r} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
+        return self.call(found, {}, scope, at, x, dim, name)
+
+    def _count(self, ops: int) -> None:
+        """Refuse what asks for too much before it is written out. Raises: OpError."""
+        self.ops += ops
+        if self.ops > MAX_OPS:
+            raise OpError(f"a block reads at most {MAX_OPS} ops", hint="fewer repetitions", code="limit")
+        if self.depth > MAX_DEPTH:
+            hint = "fewer definitions that call each other"
+            raise OpError(f"ops are more than {MAX_DEPTH} deep in each other", hint=hint, code="limit")
 
     def _mapping(self, value: Map, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if "op" not in value:
@@ -140,7 +161,7 @@ class Builder:
 
     def chain(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         """Ops in a row. Nobody asks them for a width: they say it themselves."""
-        members = list(named(bound))
+        members = self.members(bound)
         present = [(n, m) for n, m in members if not self.is_absent(m)]
         for i, (member_name, member) in enumerate(present):
             asked = dim if len(members) == 1 else None
@@ -153,18 +174,12 @@ class Builder:
     ) -> int:
         """A definition or a registered op by its name."""
         before_norm, self.before_norm = self.before_norm, False
-        self.depth += 1
-        if self.depth > MAX_CALLS:
-            raise OpError(f"ops are more than {MAX_CALLS} deep in each other", code="limit")
-        try:
-            if op in frame.definitions.table:
-                return self._definition(op, params, frame, at, x, dim, name)
-            made = self._made(op, params, frame, at, before_norm)
-            if isinstance(made, Composite):
-                return made.expand(self, x, dim, name)
-            return x if made.passes else self.step(made, (x,), dim, name or (op,), at)
-        finally:
-            self.depth -= 1
+        if op in frame.definitions.table:
+            return self._definition(op, params, frame, at, x, dim, name)
+        made = self._made(op, params, frame, at, before_norm)
+        if isinstance(made, Composite):
+            return made.expand(self, x, dim, name)
+        return x if made.passes else self.step(made, (x,), dim, name or (op,), at)
 
     def _definition(
         self, op: str, params: Mapping[str, Any], frame: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]
@@ -177,13 +192,14 @@ class Builder:
             inner = called(definition, home, params, place, frame)
             return self.add(Bound(definition.body, inner, definition.at), x, dim, name)
         except OpError as e:
-            raise e.called_from(at, op) from None
+            given = ", ".join(f"{k} {Bound(v, frame)}" for k, v in list(params.items())[:4])
+            raise e.called_from(at, f"'{op}'{f' with {given}' if given else ''}"[:120]) from None
 
     def _made(self, op: str, params: Mapping[str, Any], frame: Frame, at: Path, before_norm: bool) -> AnyOp:
         if op not in registry.BLOCKS:
-            known = [*frame.definitions.table, *registry.blocks(*INSIDE)]
-            text, hint = f"there is no op named '{op}'", did_you_mean(op, known, what="known here")
-            raise OpError(text, hint=hint, code="unknown-op")
+            known, defined = registry.blocks(*INSIDE), frame.definitions.table
+            hint = did_you_mean(op, [n for n in known if n not in defined], what="known here", first=defined)
+            raise OpError(f"there is no op named '{op}'", hint=hint, code="unknown-op")
         cls = registry.get(op, *INSIDE)
         ops = cls.written() if issubclass(cls, Composite) else frozenset()
         given: dict[str, Any] = {
@@ -204,7 +220,7 @@ class Builder:
 
     def inner(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame) -> int:
         """The op of a wrapper: a list's members, or the one op under its name, read in a scope of the wrapper's."""
-        value = bound.value if isinstance(bound.value, Seq) else Seq((bound.value,), bound.at)
+        value = Seq((bound.value,), bound.at) if isinstance(bound.value, Map) else bound.value
         return self.chain(Bound(value, frame, bound.place), x, dim, name)
 
     def made(self, bound: Bound, *kinds: Kind) -> AnyOp:
@@ -219,12 +235,21 @@ class Builder:
         except OpError as e:
             raise e.placed_at(bound.place) from None
 
+    def members(self, bound: Bound) -> list[tuple[str, Bound]]:
+        """The members of a list or a mapping of ops, see `named`."""
+        found = list(named(bound))
+        self._count(len(found))
+        return found
+
     def is_absent(self, bound: Bound) -> bool:
         """Whether `when` leaves an op out."""
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
             return not _truth(plain(frame.value(value.get("when"))))
-        return not isinstance(value, Map | Seq | str) and plain(frame.value(value)) in _ABSENT
+        if isinstance(value, Map | Seq | str):
+            return False
+        found = frame.value(value)
+        return self.is_absent(found) if isinstance(found, Bound) else found in _ABSENT
 
     # --- steps
 
@@ -260,10 +285,14 @@ class Builder:
         return len(self.steps)
 
     def _unique(self, name: tuple[str, ...]) -> tuple[str, ...]:
-        taken = {s.name for s in self.steps}
-        if name not in taken:
-            return name
-        return next(n for i in range(2, MAX_STEPS) if (n := (*name[:-1], f"{name[-1]}_{i}")) not in taken)
+        """A name that no step has: this one, or it with the next number."""
+        wanted, number = name, self.names.get(name, 1)
+        while name in self.names:
+            number += 1
+            name = (*wanted[:-1], f"{wanted[-1]}_{number}")
+        self.names[wanted] = number
+        self.names.setdefault(name, 1)
+        return name
 
     def finish(self, result: int) -> None:
         """Close the program: `result` is what it gives."""
@@ -297,7 +326,8 @@ def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
             yield key, Bound(member, frame, (*value.at, key))
         return
     if not isinstance(value, Seq):
-        value = Seq((value,), bound.at)
+        yield _called(value, frame), bound
+        return
     counts: dict[str, int] = {}
     for i, member in enumerate(value.items):
         name = _called(member, frame)
@@ -331,7 +361,8 @@ def _truth(value: Any) -> bool:
 
 def _width(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
-        raise OpError(f"a width is a whole number from 1 to 65536, not {value!r}", param="dim", code="value")
+        hint = "// leaves out the rest" if isinstance(value, float) else "as in dim: $(2 * in)"
+        raise OpError(f"a width is a whole number from 1 to 65536, not {value!r}", hint=hint, param="dim", code="value")
     return value
 
 

@@ -117,22 +117,43 @@ class Bound:
         return place_in(self.value, self.at)
 
 
+MAX_VALUES = 2000
+"""Of one block's parameter, written out."""
+MAX_NESTED = 64
+"""Values, and definitions, within each other in a parameter."""
+
+
 def plain(bound: Any) -> Any:
-    """Plain data for a block's parameter: names replaced, a definition that is one op written out."""
-    if not isinstance(bound, Bound):
-        return bound
-    value, frame = bound.value, bound.frame
-    op = value.get("op") if isinstance(value, Map) else value
-    if isinstance(op, str) and op in frame.definitions.table:
-        definition, home = frame.definitions.table[op]
-        given = value.without("op") if isinstance(value, Map) else {}
-        return plain(Bound(definition.body, called(definition, home, given, Frame(), frame), definition.at))
-    if isinstance(value, Map):
-        return {k: plain(frame.value(v)) for k, v in value.items}
-    if isinstance(value, Seq):
-        return [plain(frame.value(v)) for v in value.items]
-    inner = frame.value(value)
-    return plain(inner) if inner is not value else value
+    """Plain data for a block's parameter: names replaced, a definition that is one op written out. Raises: OpError."""
+    return _Plain().of(bound, 0) if isinstance(bound, Bound) else bound
+
+
+class _Plain:
+    """Writes out one parameter; definitions in it may multiply, so it counts."""
+
+    def __init__(self) -> None:
+        self.values = 0
+
+    def of(self, bound: Any, depth: int) -> Any:
+        if not isinstance(bound, Bound):
+            return bound
+        self.values += 1
+        if self.values > MAX_VALUES or depth > MAX_NESTED:
+            text = f"a parameter holds at most {MAX_VALUES} values, nested {MAX_NESTED} deep"
+            raise OpError(text, hint="fewer definitions that call each other", code="limit")
+        value, frame = bound.value, bound.frame
+        op = value.get("op") if isinstance(value, Map) else value
+        if isinstance(op, str) and op in frame.definitions.table:
+            definition, home = frame.definitions.table[op]
+            given = value.without("op") if isinstance(value, Map) else {}
+            inner = called(definition, home, given, Frame(), frame)
+            return self.of(Bound(definition.body, inner, definition.at), depth + 1)
+        if isinstance(value, Map):
+            return {k: self.of(frame.value(v), depth + 1) for k, v in value.items}
+        if isinstance(value, Seq):
+            return [self.of(frame.value(v), depth + 1) for v in value.items]
+        found = frame.value(value)
+        return self.of(found, depth + 1) if found is not value else value
 
 
 def called(definition: Definition, home: Definitions, given: Mapping[str, Any], place: Frame, caller: Frame) -> Frame:

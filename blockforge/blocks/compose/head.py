@@ -43,6 +43,9 @@ class WrittenHead(Head):
     def workspace(self, shape: Shape, num_classes: int) -> int:
         return self.program(shape, num_classes).workspace()
 
+    def num_parts(self, shape: Shape, num_classes: int) -> int:
+        return len(self.program(shape, num_classes).steps)
+
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return ComposedHead(self.program(shape, num_classes))
 

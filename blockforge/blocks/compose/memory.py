@@ -74,11 +74,13 @@ def in_place(program: Program) -> frozenset[int]:
 
 def _owners(program: Program) -> list[int]:
     """For each value the step whose memory it is in; 0: the caller's."""
-    memory = [0]
+    memory, last = [0], {0: 0}  # last: the step that reads the memory of each owner last
     for number, step in enumerate(program.steps, 1):
         source = memory[step.inputs[0]]
-        shares = not _takes(step) or (source != 0 and _may_overwrite(program, number, memory))
-        memory.append(source if shares else number)
+        shares = not _takes(step) or (source != 0 and last[source] <= number and _may_overwrite(program, step))
+        owner = source if shares else number
+        memory.append(owner)
+        last[owner] = max(last.get(owner, 0), *program.readers[number], 0)
     return memory
 
 
@@ -86,10 +88,6 @@ def _takes(step: Step) -> bool:
     return facts(step.placed, costed()).workspace > 0
 
 
-def _may_overwrite(program: Program, number: int, memory: list[int]) -> bool:
-    """Whether a step may, and nobody reads what is there any more. `memory`: of the values before its own."""
-    step = program.steps[number - 1]
-    if not getattr(step.op, "overwrites", False) or step.shape != program.shape_of(step.inputs[0]):
-        return False
-    sharing = [value for value, owner in enumerate(memory) if owner == memory[step.inputs[0]]]
-    return all(reader <= number for value in sharing for reader in program.readers[value])
+def _may_overwrite(program: Program, step: Step) -> bool:
+    """Whether a step's result may take the memory of what it reads."""
+    return getattr(step.op, "overwrites", False) and step.shape == program.shape_of(step.inputs[0])

@@ -42,31 +42,41 @@ class Written(Composite):
 
     def mixes_at(self, dim: int | None) -> bool:
         """Whether a part of it mixes positions, as far as is known before its map is: where nothing is, it may."""
-        try:
-            steps = program(self, Shape(*_NOMINAL, dim or 64), dim).steps
-        except OpError:
-            return True
-        return any(getattr(step.op, "mixes", step.op.kind == "mixer") for step in steps)
+        return _mixes(self, dim)
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         return build.add(self.of, x, dim, name, self.of.frame.on(build.shapes[x], dim))
 
 
 @functools.lru_cache(4096)
+def _mixes(op: Written, dim: int | None) -> bool:
+    try:
+        steps = program(op, Shape(*_NOMINAL, dim or 64), dim).steps
+    except OpError:
+        return True
+    return any(getattr(step.op, "mixes", step.op.kind == "mixer") for step in steps)
+
+
+@functools.lru_cache(4096)
 def asked_for(value: Any, definitions: Definitions) -> frozenset[str]:
     """The names that an op, and the definitions that it may call, read."""
     found: set[str] = set()
-    for part in parts_of(value):
-        if isinstance(part, Ref):
-            found.add(part.name)
-        elif isinstance(part, Expr):
-            found |= part.names()
-        elif isinstance(part, str) and part in definitions.table:
-            definition, home = definitions.table[part]
-            for inner in (definition.body, *(default for _, default in definition.params)):
-                found |= asked_for(inner, home)
-        elif isinstance(part, str) and part in registry.BLOCKS:
-            found |= set(getattr(registry.BLOCKS[part], "of_place", {}).values())
+    opened: set[int] = set()
+    todo = [(value, definitions)]
+    while todo:
+        written, known = todo.pop()
+        for part in parts_of(written):
+            if isinstance(part, Ref):
+                found.add(part.name)
+            elif isinstance(part, Expr):
+                found |= part.names()
+            elif isinstance(part, str) and part in known.table:
+                definition, home = known.table[part]
+                if id(definition) not in opened:
+                    opened.add(id(definition))
+                    todo += [(inner, home) for inner in (definition.body, *dict(definition.params).values())]
+            elif isinstance(part, str) and part in registry.BLOCKS:
+                found |= set(getattr(registry.BLOCKS[part], "of_place", {}).values())
     return frozenset(found)
 
 

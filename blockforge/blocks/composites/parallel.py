@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockforge.blocks.compose.expand import Builder, Composite, named
+from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.joined import Joiner
 from blockforge.blocks.compose.written import Seq
@@ -23,7 +23,7 @@ class Parallel(Composite):
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         joiner = Joiner(build, self.join, dim, name)
-        for member_name, member in named(self.of):
+        for member_name, member in build.members(self.of):
             if not build.is_absent(member):
                 joiner.take(build.add(member, x, None, (*name, member_name)))
         return joiner.result(x)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from blockforge.blocks.base import divisible
-from blockforge.blocks.compose.expand import Builder, Composite, named
+from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.joined import Joiner
 from blockforge.blocks.compose.written import Seq
@@ -33,7 +33,7 @@ class Split(Composite):
     """Channels for each op; absent: equal shares."""
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
-        members = list(named(self.of))
+        members = build.members(self.of)
         joiner = Joiner(build, self.join, dim, name)
         sizes = self.shares(build.shapes[x].dim, len(members))
         for (member_name, member), size, end in zip(members, sizes, accumulate(sizes), strict=True):

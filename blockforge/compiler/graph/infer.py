@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
 from blockforge.blocks.facts import facts
@@ -26,6 +26,21 @@ from blockforge.spec.plan import Plan, PlannedOp
 from blockforge.spec.reporting import NOWHERE, report_at
 
 MAX_ELEMENTS = 2**40
+MAX_PARTS = 50_000
+"""Of a network, those inside composed blocks counted."""
+MAX_CALLS = 4
+"""Places of calls that an error in a definition shows."""
+
+
+@dataclass
+class _Mistake:
+    """An error in one place, which `more` further layers have too."""
+
+    site: BlockSite
+    planned: PlannedOp
+    shape: Shape
+    error: OpError
+    more: int = 0
 
 
 def infer(sites: Iterable[Site], plan: Plan, report: Report) -> dict[str, Shapes]:
@@ -41,14 +56,17 @@ class _Infer:
         self.shapes: dict[str, Shapes] = {}
         self.downsamples: dict[int, ReducingSite] = {}
         """Those on the main path, by stage."""
-        self.said: set[tuple[Path, str]] = set()
+        self.mistakes: dict[tuple[Path, str], _Mistake] = {}
+        self.parts, self.is_too_much = 0, False
 
     def run(self, sites: Iterable[Site]) -> dict[str, Shapes]:
         for site in sites:
             found = self.of(site)
-            if found is None:
-                break  # nobody knows the shapes behind this node
+            if found is None or self.is_too_much:
+                break  # nobody knows the shapes behind this node, or wants to
             self.shapes[site.name] = found
+        for (path, _), mistake in self.mistakes.items():
+            self._tell(path, mistake)
         return self.shapes
 
     def of(self, site: Site) -> Shapes | None:
@@ -124,8 +142,13 @@ class _Infer:
 
     def _ask(self, site: BlockSite, planned: PlannedOp, placed: AnyPlaced) -> Shape | None:
         try:
-            return facts(placed).out_shape
+            shape = facts(placed).out_shape
+            self.parts += placed.op.num_parts(*placed.place)
+            if self.parts > MAX_PARTS and not self.is_too_much:
+                raise OpError(f"the network has more than {MAX_PARTS} parts", hint="fewer layers", code="limit")
+            return shape
         except OpError as e:
+            self.is_too_much = self.is_too_much or e.code == "limit"
             self._complain(site, planned, placed.place[0], e)
         return None
 
@@ -157,22 +180,26 @@ class _Infer:
         return Shapes(shape, Shape(window, window, shape.dim), windows, main.reduction)
 
     def _complain(self, site: BlockSite, planned: PlannedOp, shape: Shape, e: OpError) -> None:
-        """Report a block that cannot stand at a place; once, however many layers it is in."""
-        path = (*planned.path, e.param) if e.param else planned.path
-        if e.at:
-            path = e.at
-        if (path, str(e)) in self.said:
-            return
-        self.said.add((path, str(e)))
+        """Note a block that cannot stand at a place; once, however many layers it is in."""
+        path = e.at or ((*planned.path, e.param) if e.param else planned.path)
+        if (known := self.mistakes.get((path, e.code))) is None:
+            self.mistakes[path, e.code] = _Mistake(site, planned, shape, e)
+        elif known.site is not site:
+            known.more += 1
+
+    def _tell(self, path: Path, mistake: _Mistake) -> None:
+        """Report a mistake, with the way to it."""
+        site, e, stage = mistake.site, mistake.error, mistake.site.stage
         related: list[tuple[str, Loc]] = []
-        stage = site.stage
         if stage is not None and (loc := self.plan.locs.value(("stages", stage, "dim"))) is not None:
             related = [(f"stage {stage} has dim {self.plan.stages[stage].dim}", loc)]
-        text = f"{e} (in {site.name}, on a map of {shape})"
-        for what, at in e.calls:
+        further = f", and in {mistake.more} more places" if mistake.more > 1 else ", and in 1 more place"
+        text = f"{e} (in {site.name}, on a map of {mistake.shape}{further if mistake.more else ''})"
+        for what, at in [*e.calls[: MAX_CALLS - 1], *e.calls[max(MAX_CALLS - 1, len(e.calls) - 1) :]]:
             if (loc := self.plan.locs.value(at)) is not None:
-                related.append((f"'{what}' is called here", loc))
-        report_at(self.report, planned.origins, e.code, text, path, hint=e.hint, related=related)
+                related.append((f"{what} is called here", loc))
+        origins, on_key = mistake.planned.origins, e.code == "unknown-key"
+        report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
 
 
 def _wrong_width(site: BranchSite, shape: Shape, out: Shape) -> OpError | None:
