@@ -12,6 +12,7 @@ from blockforge.cli._output import BackendOption, JsonOption, SetOption, SpecArg
 def show(
     spec: SpecArgument,
     layers: Annotated[bool, typer.Option(help="With a row for every layer.")] = True,
+    parts: Annotated[bool, typer.Option("--parts", help="With the parts of composed blocks.")] = False,
     overrides: SetOption = None,
     backend: BackendOption = "numba",
     json: JsonOption = False,
@@ -22,6 +23,7 @@ def show(
     Examples:
       blockforge show smt_b
       blockforge show smt_b --no-layers --set input.size=384
+      blockforge show my_net.yaml --parts
       blockforge show sparx_mamba_t --backend torch
       blockforge show my_net.yaml --json
     """
@@ -31,4 +33,4 @@ def show(
     if json:
         print(arch.to_json(indent=1))
     else:
-        console().print(arch.summary(layers))
+        console().print(arch.summary(layers, parts))

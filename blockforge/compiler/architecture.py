@@ -201,9 +201,9 @@ class Architecture:
         ends = [stage.end.last.shapes for stage in self.stages]
         return [_map(end.out_shape, end.tokens) for end in ends]
 
-    def summary(self, layers: bool = True) -> Group:
-        """A table a stage, and one a layer, to be printed by rich."""
-        return blockforge.summary(self, layers)
+    def summary(self, layers: bool = True, parts: bool = False) -> Group:
+        """A table a stage, one a layer, and with `parts` one a composed block, to be printed by rich."""
+        return blockforge.summary(self, layers, parts)
 
     def to_json(self, indent: int | None = None) -> str:
         """The graph as node-link JSON, with the spec; `from_json` reloads it."""

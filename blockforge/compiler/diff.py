@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 from blockforge.blocks.base import Op
+from blockforge.blocks.compose.program import Step
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import BranchSite, HeadSite
 from blockforge.compiler.graph.units import Layer, Unit
 
+_MOST_PARTS = 6
+"""Of a composed block, in words."""
 TOTALS = ("params", "macs", "activation_bytes", "depth")
 
 
@@ -43,7 +47,7 @@ def changes(a: Architecture, b: Architecture) -> list[Change]:
     order = {n: i for i, n in enumerate(right)} | {n: i for i, n in enumerate(left)}
     differing = []
     for name in sorted(names, key=lambda n: (_place(left.get(n) or right[n]), order[n])):
-        before, after = _Side(left.get(name)), _Side(right.get(name))
+        before, after = _Side(left.get(name), right.get(name)), _Side(right.get(name), left.get(name))
         if before.identity != after.identity:
             words = (before.words, after.words)
             if before.words == after.words:  # the blocks are the same: what stands around them is not
@@ -60,9 +64,9 @@ def _place(unit: Unit) -> tuple[int, ...]:
 
 
 class _Side:
-    """A unit of one architecture; of the other, perhaps, there is none."""
+    """A unit of one architecture, beside that of the other; perhaps there is none."""
 
-    def __init__(self, unit: Unit | None) -> None:
+    def __init__(self, unit: Unit | None, other: Unit | None) -> None:
         self.params, self.macs = (unit.params, unit.macs) if unit is not None else (0, 0)
         self.words: str | None = None
         self.all_words: str | None = None
@@ -70,20 +74,36 @@ class _Side:
         if unit is not None:
             sources = f" <- {', '.join(unit.inputs[1:])}" if len(unit.inputs) > 1 else ""
             gives = f" -> {unit.last.out_shape}{sources}"
-            self.words = " + ".join(_words(n) for n in unit.nodes) + gives
-            self.all_words = " + ".join(_words(n) + _around(n) for n in unit.nodes) + gives
+            peers = {node.name: node for node in other.nodes} if other is not None else {}
+            words = [_words(n, peers.get(n.name)) for n in unit.nodes]
+            around = [_around(n) for n in unit.nodes]
+            self.words = " + ".join(words) + gives
+            self.all_words = " + ".join(map(operator.add, words, around)) + gives
             self.identity = ([_identity(n) for n in unit.nodes], unit.inputs[1:])
 
 
 def _identity(node: Node) -> tuple[Any, ...]:
     """What makes it another node, wherever it stands; how often it is dropped does not."""
     form = node.site.residual.form() if isinstance(node.site, BranchSite) else []
-    return node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
+    return node.program or node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
 
 
-def _words(node: Node) -> str:
-    """A node's block and what sets it apart from its defaults."""
-    return _block(node.block) if node.block is not None else node.op
+def _words(node: Node, peer: Node | None) -> str:
+    """A node's block and what sets it apart from its defaults; of a composed block the parts that the other side's has
+    not."""
+    if node.program is None:
+        return _block(node.block) if node.block is not None else node.op
+    known = {step.path: step.placed for step in peer.program.steps} if peer is not None and peer.program else {}
+    parts = [_part(step) for step in node.program.steps if known.get(step.path) != step.placed] if known else []
+    more = [f"{len(parts) - _MOST_PARTS} more parts"] if len(parts) > _MOST_PARTS else []
+    return f"{node.op}({', '.join(parts[:_MOST_PARTS] + more)})" if parts else node.op
+
+
+def _part(step: Step) -> str:
+    """A part by its path in the block, and what it gives."""
+    inside = _parameters(step.op)
+    name = step.path if step.name[-1].startswith(step.op.op) else f"{step.path} = {step.op.op}"
+    return f"{name}({inside}) -> {step.shape}" if inside else f"{name} -> {step.shape}"
 
 
 def _around(node: Node) -> str:
@@ -96,9 +116,14 @@ def _around(node: Node) -> str:
 
 
 def _block(block: Op[Any]) -> str:
-    changed = {f: getattr(block, f) for f in block.model_fields_set}
-    inside = ", ".join(f"{k}={_plain(v)}" for k, v in sorted(changed.items()))
+    inside = _parameters(block)
     return f"{block.op}({inside})" if inside else block.op
+
+
+def _parameters(block: Op[Any]) -> str:
+    """Those that are not left at their defaults."""
+    changed = {f: getattr(block, f) for f in block.model_fields_set}
+    return ", ".join(f"{k}={_plain(v)}" for k, v in sorted(changed.items()))
 
 
 def _plain(value: Any) -> str:

@@ -10,6 +10,7 @@ from blockforge.compiler.graph.sites import ImageSite
 from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.draw.parts import part_tables
 from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 
@@ -22,19 +23,22 @@ CONVENTION = "1 MAC = 1 multiply-add; papers call these FLOPs"
 _BAR = 12
 
 
-def summary(arch: Architecture, layers: bool) -> Group:
-    """The tables of `arch`, to be printed by rich. `layers`: with a row for every layer."""
+def summary(arch: Architecture, layers: bool, parts: bool = False) -> Group:
+    """The tables of `arch`, to be printed by rich. `layers`: with a row for every layer. `parts`: with a row for every
+    part of the composed blocks."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [Prose(_headline(arch), "bold"), _stage_table(arch)]
+    shown: list[RenderableType] = [Prose(_headline(arch), "bold"), _stage_table(arch)]
     if layers:
-        parts.append(_layer_table(arch))
-    parts.append(Prose(arch.totals, "bold"))
+        shown.append(_layer_table(arch))
+    if parts:
+        shown += part_tables(arch)
+    shown.append(Prose(arch.totals, "bold"))
     scan = f"; {format_count(arch.scan_macs)} of them in scans" if arch.scan_macs else ""
     peak = f"live activations, one float32 image, on the {arch.backend} backend, at {arch.peak_node}"
-    parts.append(Prose(f"{CONVENTION}{scan}. Peak: {peak}."))
-    parts += [Prose(d.render(), "yellow") for d in arch.warnings]
-    return Group(*parts)
+    shown.append(Prose(f"{CONVENTION}{scan}. Peak: {peak}."))
+    shown += [Prose(d.render(), "yellow") for d in arch.warnings]
+    return Group(*shown)
 
 
 def overview(arch: Architecture) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def _stage_table(arch: Architecture) -> TextTable:
     stages = {stage.index: stage for stage in arch.stages}
     for unit in arch.units:
         if unit.stage is None and not isinstance(unit.first.site, ImageSite):
-            _add_stage(table, arch, unit.first.kind, unit.first.op, [unit])
+            _add_stage(table, arch, unit.name, unit.first.op, [unit])
         elif unit.stage is not None and (stage := stages.pop(unit.stage, None)) is not None:
             _add_stage(table, arch, str(stage.index), compact([u.block for u in stage.layers]), stage.units)
     return table

@@ -35,6 +35,7 @@ _KINDS = {
     "stem": "stem, downsample, head",
     "mixer": "mixer",
     "ffn": "ffn",
+    "part": "part, or block of parts",
     "aggregator": "aggregator",
     "norm": "norm",
     "window_in": "windows",

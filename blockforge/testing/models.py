@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.api import build
+from blockforge.blocks.base import Shape
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
@@ -74,10 +75,15 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
         main = nodes[node.inputs[0]].shapes
         wanted = node.shapes.in_shape if node.shapes.rounding else main.out_shape
         assert read == (batch * main.windows, *wanted), f"{name} reads {read}, the graph says {wanted}"
-        out = (node.out_shape.dim,) if isinstance(node.site, HeadSite) else node.out_shape
+        out = _head_gives(node.out_shape) if isinstance(node.site, HeadSite) else node.out_shape
         assert written == (batch * node.shapes.windows, *out), f"{name} gives {written}, the graph says {out}"
     missing = {n for n, node in nodes.items() if node.site.has_module} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
+
+
+def _head_gives(shape: Shape) -> tuple[int, ...]:
+    """Classes, or a map as dense predictions have it."""
+    return (shape.dim,) if shape.positions == 1 else (shape.dim, shape.height, shape.width)
 
 
 def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:
@@ -127,7 +133,8 @@ def check_training_step(model: Backbone) -> None:
     """A training step has a finite loss, and its gradient reaches every parameter."""
     model.train().zero_grad()
     logits = model(_image(model, batch=2))
-    target = torch.arange(2) % logits.shape[1]
+    classes = torch.arange(2, device=logits.device).reshape(2, *[1] * (logits.ndim - 2)) % logits.shape[1]
+    target = classes.expand(2, *logits.shape[2:])
     loss = nn.functional.cross_entropy(logits, target)
     assert loss.isfinite(), f"the loss is {loss.item()}"
     loss.backward()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from blockforge.blocks.base import Cost, Head, Shape
+from blockforge.blocks.base import Cost, Head, Placed, Shape
 from blockforge.blocks.compose.expand import program
 from blockforge.blocks.compose.frame import Bound
-from blockforge.blocks.compose.module import Composed
+from blockforge.blocks.compose.module import Composed, called, put
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written_op import Written
+from blockforge.errors import BlockforgeError
 
 
 class WrittenHead(Head):
@@ -47,27 +49,60 @@ class WrittenHead(Head):
         return len(self.program(shape, num_classes).steps)
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
-        return ComposedHead(self.program(shape, num_classes))
+        return ComposedHead(Placed(self, (shape, num_classes)))
 
 
 class ComposedHead(Composed):
-    """Runs the program of a head: x_BHWC -> y_BK, of a map y_BKHW; with `pre_logits` what `logits` reads."""
+    """Runs the program of a head: x_BHWC -> y_BK, of a map y_BKHW; with `pre_logits` what `logits` reads.
 
-    drop_rate = 0.0
+    Attributes:
+        drop_rate: share of the features that training drops before each `logits`.
+    """
+
+    def __init__(self, placed: Placed[Shape, int]) -> None:
+        super().__init__(program_of(placed))
+        self.placed, self.drop_rate = placed, 0.0
 
     @property
     def fc(self) -> nn.Module:
-        """What gives the classes."""
-        return self.classifiers()[0]
-
-    def classifiers(self) -> list[nn.Module]:
-        return [self.get_submodule(step.path) for step in self.program.steps if step.classifies]
+        """What gives the classes; of several the first, of none a module that changes nothing."""
+        found = [self.get_submodule(step.path) for step in self.program.own_modules() if step.classifies]
+        return found[0] if found else nn.Identity()
 
     def reset(self, num_classes: int) -> None:
-        """Replace what gives the classes; 0: by nothing."""
-        for module in self.classifiers():
-            module.reset(num_classes)  # type: ignore[operator]
+        """Replace what gives the classes by new ones; 0: by nothing. Other modules stay, unless they read classes.
+
+        Raises: BlockforgeError for a head without `logits`.
+        """
+        if not any(step.classifies for step in self.program.steps):
+            raise BlockforgeError("the head has no 'logits' that could give other classes")
+        like = next(self.parameters(), None)
+        before = {step.name: step for step in self.program.own_modules()}
+        kept = {name: self.get_submodule(step.path) for name, step in before.items()}
+        self.placed = Placed(self.placed.op, (self.placed.place[0], num_classes))
+        self.program = program_of(self.placed)
+        for name in {name[0] for name in before}:
+            delattr(self, name)
+        for step in self.program.own_modules():
+            stays = step.name in before and before[step.name].placed == step.placed and not step.classifies
+            module = kept[step.name] if stays else step.placed.build()
+            put(self, step.name, module if stays or like is None else module.to(like.device, like.dtype))
+        self.hold_types()
+
+    def classified(self, logits: nn.Module, x: Tensor) -> Tensor:
+        """What `logits` makes of the features, some of which training drops."""
+        return called(logits, F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        y = self.run(self, x, not pre_logits)
-        return y.flatten(1) if tuple(y.shape[1:3]) == (1, 1) else y.permute(0, 3, 1, 2)
+        y = self.run(self, x, _features if pre_logits else self.classified)
+        return y.flatten(1) if self.program.out_shape.positions == 1 else y.permute(0, 3, 1, 2)
+
+
+def program_of(head: Placed[Shape, int]) -> Program:
+    assert isinstance(head.op, WrittenHead)
+    return head.op.program(*head.place)
+
+
+def _features(logits: nn.Module, x: Tensor) -> Tensor:
+    """In place of `ComposedHead.classified`: what the classifier reads."""
+    return x

@@ -28,29 +28,37 @@ class Composed(Parts):
     Attributes:
         program: what it was made of; the modules of its parts are below it, under the names of the steps.
         code: what it runs, as Python.
+        run: the function that this makes.
     """
+
+    run: Run
 
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.program = program
-        for step in program.steps:
-            if step.has_module and not step.is_shared:
-                _put(self, step.name, step.placed.build())
-        self.made = tuple(type(self.get_submodule(s.path)) if s.has_module else nn.Identity for s in program.steps)
+        for step in program.own_modules():
+            put(self, step.name, step.placed.build())
+        self.hold_types()
+
+    def hold_types(self) -> None:
+        """Remember what was built: another class in its place takes no shorter way."""
+        steps = self.program.steps
+        self.made = tuple(type(self.get_submodule(s.path)) if s.has_module else nn.Identity for s in steps)
+        self.run = _compiled(self.code, self.made)
 
     @property
     def code(self) -> str:
         return code(self.program)
-
-    @functools.cached_property
-    def run(self) -> Run:
-        return _compiled(code(self.program), self.made)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(self, x)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "run"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.run = _compiled(self.code, self.made)
 
 
 def code(program: Program) -> str:
@@ -67,10 +75,16 @@ def _written(program: Program, names: tuple[tuple[str, ...], ...]) -> str:
 @functools.lru_cache(4096)
 def _compiled(text: str, made: tuple[type, ...]) -> Run:
     """The function that `code` writes: nothing of a spec is in the text but names of modules."""
-    scope: dict[str, Any] = {"activate": activate, "untouched": untouched, "made": made}
+    scope: dict[str, Any] = {"activate": activate, "untouched": untouched, "called": called, "made": made}
     exec(compile(text, "<composed block>", "exec"), scope)
     run: Run = scope["run"]
     return run
+
+
+def called(module: nn.Module, x: Tensor) -> Tensor:
+    """What runs the module that gives the classes, unless a head says otherwise."""
+    y: Tensor = module(x)
+    return y
 
 
 class _Writer:
@@ -91,13 +105,13 @@ class _Writer:
                 self.lines.append(f"size{number} = {args[0]}.shape[1:3]")
             self.forget(number)
         self.lines.append(f"return {self.variable(last, 'NHWC')}")
-        return "def run(self, x, classify=True):\n" + "".join(f"    {line}\n" for line in self.lines)
+        return "def run(self, x, classify=called):\n" + "".join(f"    {line}\n" for line in self.lines)
 
     def call(self, number: int, step: Step, args: list[str]) -> str:
         if step.inline is not None:
             return step.inline.format(*args)
         if step.classifies:
-            return f"{_module(step)}({args[0]}) if classify else {args[0]}"
+            return f"classify({_module(step)}, {args[0]})"
         if number not in self.in_place:
             return f"{_module(step)}({', '.join([*args, *self.about_tiles(step)])})"
         giver = step.inputs[0]
@@ -139,7 +153,7 @@ def _module(step: Step) -> str:
     return f"self.get_submodule({step.path!r})"
 
 
-def _put(root: nn.Module, name: tuple[str, ...], module: nn.Module) -> None:
+def put(root: nn.Module, name: tuple[str, ...], module: nn.Module) -> None:
     """Register a module below `root`. Raises: OpError for a name that torch's modules have for themselves."""
     for part in name[:-1]:
         if part not in root._modules:

@@ -80,6 +80,10 @@ class Program:
                 found[i].append(number)
         return tuple(map(tuple, found))
 
+    def own_modules(self) -> tuple[Step, ...]:
+        """The steps that each have a module of their own."""
+        return tuple(step for step in self.steps if step.has_module and not step.is_shared)
+
     def shape_of(self, value: int) -> Shape:
         return self.steps[value - 1].shape if value else self.shape
 

@@ -45,4 +45,9 @@ class Logits(Part):
         return shape.positions * self.num_classes
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return Linear(shape.dim, self.num_classes, bias=self.bias) if self.num_classes else nn.Identity()
+        return classifier(shape.dim, self.num_classes, bias=self.bias)
+
+
+def classifier(dim: int, num_classes: int, *, bias: bool = True) -> nn.Module:
+    """The linear layer to the classes; of none what changes nothing."""
+    return Linear(dim, num_classes, bias=bias) if num_classes else nn.Identity()

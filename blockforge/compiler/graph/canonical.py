@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockforge.blocks.base import Norm
-from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.program import Step
-from blockforge.blocks.compose.written_op import Written
 from blockforge.blocks.facts import parameters, resolved
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import BranchSite
@@ -45,15 +43,15 @@ def _row(node: Node, index: dict[str, int]) -> list[Any]:
 
 def _block(node: Node) -> tuple[str, str, Any]:
     """What a node runs: kind, name, parameters. Of a composite only the program counts, and one part alone is it."""
-    placed = node.shapes.placed
+    placed, program = node.shapes.placed, node.program
     if placed is None:
         return node.kind, node.op, node.parameters
-    if not isinstance(placed.op, Written | WrittenHead):
+    if program is None:
         return node.kind, node.op, parameters(resolved(placed))
-    steps = placed.op.program(*placed.place).steps
-    if len(steps) == 1:
-        return steps[0].op.kind, steps[0].op.op, parameters(resolved(steps[0].placed))
-    return "composed", "", {"steps": [_step(step) for step in steps]}
+    if len(program.steps) == 1:
+        step = program.steps[0]
+        return step.op.kind, step.op.op, parameters(resolved(step.placed))
+    return "composed", "", {"steps": [_step(step) for step in program.steps]}
 
 
 def _step(step: Step) -> list[Any]:

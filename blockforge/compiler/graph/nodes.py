@@ -14,6 +14,9 @@ from typing import Any
 import networkx as nx
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape, Tokens
+from blockforge.blocks.compose.head import WrittenHead
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.written_op import Written
 from blockforge.blocks.facts import parameters
 from blockforge.compiler.graph.sites import AggregateSite, BlockSite, BranchSite, NormedSite, Role, Site, WindowSite
 from blockforge.compiler.maps import Rounding
@@ -98,6 +101,12 @@ class Node:
     def block(self) -> AnyOp | None:
         """The block that it runs, if it runs one."""
         return self.site.block if isinstance(self.site, BlockSite) else None
+
+    @property
+    def program(self) -> Program | None:
+        """The parts of a composed block, in the order they run; None of any other block."""
+        placed = self.shapes.placed
+        return placed.op.program(*placed.place) if placed and isinstance(placed.op, Written | WrittenHead) else None
 
     @property
     def norm(self) -> Norm | None:

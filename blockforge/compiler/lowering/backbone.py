@@ -189,15 +189,17 @@ class Backbone(fx.GraphModule):
             raise BlockforgeError(
                 f"{num_classes} classes need pooled features\n  hint: global_pool='avg', or 0 classes"
             )
+        if global_pool and not hasattr(self.head, "pool"):
+            raise BlockforgeError(f"the head of {self.arch.name} has no pooling that {global_pool!r} could replace")
         overrides: dict[str, Any] = {"num_classes": num_classes}
         if global_pool:
             overrides["head.pool"] = global_pool
         arch = blockforge.compile(self.arch.spec, overrides)
         _check_memory(arch, with_head=True)
+        self.head.reset(num_classes)
         self.arch = arch
         if global_pool:
             self.head.pool = global_pool
-        self.head.reset(num_classes)
         self.num_classes, self.classes = num_classes, None
         if pooled != self.pooled:
             self.pooled, self.graph = pooled, emit(self.arch, logits=pooled)
