@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from blockforge.saving import load_model, load_weights, save_model
     from blockforge.search.run import search
     from blockforge.spec import Spec, list_specs, load
+    from blockforge.spec.expanded import expand
     from blockforge.weights.files import Weights
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "Weights": "weights.files",
     "save_model": "saving",
     "Spec": "spec",
+    "expand": "spec.expanded",
     "list_specs": "spec",
     "load": "spec",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "__version__",
     "build",
     "compile",
+    "expand",
     "from_official",
     "from_pretrained",
     "list_specs",

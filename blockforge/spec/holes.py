@@ -41,7 +41,7 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     if "blocks" in tree and used is not None:
         tree["blocks"] = {n: b for n, b in tree["blocks"].items() if n in used}
     if used is not None:
-        tree = _without_unused_definitions(tree, used)
+        tree = without_unused_definitions(tree, used)
     _drop_unused_names(tree)
     if name is not None:
         tree["name"] = name
@@ -77,8 +77,12 @@ def _used_blocks(tree: dict[str, Any]) -> set[str] | None:
     return used
 
 
-def _without_unused_definitions(tree: dict[str, Any], layers: Collection[str]) -> dict[str, Any]:
-    """`layers`: names in layer patterns. Files in which nothing is used keep their places in `use`."""
+def without_unused_definitions(tree: dict[str, Any], layers: Collection[str]) -> dict[str, Any]:
+    """The tree of a spec with the definitions alone that it may use.
+
+    Args:
+        layers: names in layer patterns. Files in which nothing is used keep their places in `use`.
+    """
     network = [*layers, *(v for k, v in tree.items() if k not in ("define", "use", "about"))]
     kept = reached(Library.of(tree), network, lambda definition, _: definition)
 

@@ -116,6 +116,19 @@ def reached(library: Library, network: Any, fill: Callable[[Any, Path], Any]) ->
     return done
 
 
+def flat(library: Library, network: Any) -> dict[str, Any] | None:
+    """The definitions that a network may use as one table; None where a name would then mean another one."""
+    done = reached(library, network, lambda definition, _: definition)
+    scopes = {part.path: part for part in library.all()}
+    table = {name: done[p] for part in scopes.values() for name in part.define if (p := (*part.path, name)) in done}
+    for value, scope in [(network, library), *((written, scopes[path[:-1]]) for path, written in done.items())]:
+        for text in _texts(value):
+            found = scope.find(text)
+            if table.get(text) != (None if found is None else found.library.define[found.name]):
+                return None
+    return table
+
+
 def names_read(library: Library, part: Any) -> set[str]:
     """The names that the definitions read which a part of a spec may use, their own parameters included."""
     found: set[str] = set()

@@ -84,7 +84,7 @@ ON_PATHS = [
     "graph smt_t -o {}/a.svg", "eject smt_t -o {}", "export smt_t -o {}", "report {}", "worker --storage {}",
     "search --resume {}", "ablate {}", "eval smt_t --data digits --weights {}", "train smt_t --data imagefolder:{}",
     "train smt_t --data npz:{}", "train smt_t --data digits --recipe {}", "--plugin {} zoo", "zoo --plugin {}",
-    "space {}", "check {}", "show {}", "diff smt_t {}", "schema -o {}", "bench models --peer {}:f",
+    "space {}", "check {}", "show {}", "expand {}", "diff smt_t {}", "schema -o {}", "bench models --peer {}:f",
     "analyze rf smt_t --data {}", "check smt_t --set stages.0.dim={}",
 ]  # fmt: skip
 

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "graph dot": (["graph", SPEC, "-o", "x.dot"], 200),
     "graph json": (["graph", SPEC, "-o", "x.json"], 200),
     "schema": (["schema", "-o", "x.json"], 200),
+    "expand": (["expand", SPEC, "-o", "x.yaml"], 200),
     "export": (["export", SPEC, "--format", "export", "-o", "x.pt2"], 20_000),
     "export onnx": (["export", SPEC, "-o", "x.onnx"], 20_000),
     "eject": (["eject", SPEC, "-o", "x.py"], 200),

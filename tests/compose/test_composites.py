@@ -11,6 +11,7 @@ import torch
 from networks import dwconv, linear, network
 
 import blockforge as bf
+from blockforge.spec import from_text
 from blockforge.testing import check_spec
 
 
@@ -74,6 +75,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_composites_is_what_its_graph_says(name: str) -> None:
     check_spec(bf.compile(NETWORKS[name]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_composites_is_the_same_when_it_is_written_out(name: str) -> None:
+    assert bf.compile(from_text(bf.expand(NETWORKS[name]))).hash == bf.compile(NETWORKS[name]).hash
 
 
 @pytest.mark.parametrize("name", ["residual", "rolled", "graph"])
