@@ -73,6 +73,13 @@ def test_memory_of_blocks_narrower_inside_than_outside(name: str, parameters: di
     check_workspace(op, *example_places(op.kind)[0])
 
 
+@pytest.mark.parametrize("cls", registry.blocks("mixer", "ffn", "norm").values(), ids=lambda cls: cls.op)
+def test_memory_on_the_map_of_a_small_window(cls: type[AnyOp]) -> None:
+    """What a block holds for each channel is little beside a map, and much beside nine positions."""
+    if accepts(cls(), Shape(3, 3, 24)):
+        check_workspace(cls(), Shape(3, 3, 24))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", BLOCKS.values(), ids=BLOCKS)
 def test_memory_of_every_two_parameters(cls: type[AnyOp]) -> None:

@@ -53,7 +53,8 @@ class GRNMLP(FFN):
     def workspace(self, shape: Shape) -> int:
         map_, hidden = shape.elements, self.inside(shape).elements
         act = self.act.beside(self.inside(shape))
-        return max(hidden + max(hidden, map_, act), 2 * map_ * (self.dw is not None))
+        normed = hidden + 3 * self.hidden(shape.dim)  # and for each channel the norm, the response and the factor
+        return max(hidden + max(normed, map_, act), 2 * map_ * (self.dw is not None))
 
     def build(self, shape: Shape) -> nn.Module:
         return GRNMLPModule(shape.dim, self.hidden(shape.dim), self.dw, self.act.build(self.inside(shape)))
