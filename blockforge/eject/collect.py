@@ -19,14 +19,14 @@ _SHOWN_ALONE = {"extra_repr", "no_weight_decay"}
 
 class Definitions:
     """Everything that some definitions reach. A method stays if something has an attribute of its name, or if torch or
-    Python calls it."""
+    Python calls it. `asked`: such names in other text of the file."""
 
-    def __init__(self, roots: Iterable[Definition], taken: set[str]) -> None:
+    def __init__(self, roots: Iterable[Definition], taken: set[str], asked: set[str]) -> None:
         self.kept: dict[Definition, list[ast.stmt]] = {}  # members of a class; of anything else itself
         self.externals: set[External] = set()
         self._needs: dict[Definition, dict[Definition, None]] = defaultdict(dict)
         self._blocks: dict[Definition, set[str]] = defaultdict(set)
-        self._asked: set[str] = set()
+        self._asked = set(asked)
         for root in roots:
             self._add(root)
         while sum(self._keep_members(d) for d in list(self.kept)):

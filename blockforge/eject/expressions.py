@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,18 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A composed block, as the lines of its `forward`."""
+
+    text: str
+    is_head: bool = False
+
+
+Func = str | Definition | Code
+"""What is called."""
+
+
+@dataclass(frozen=True)
 class Leaf:
     """A value as text. `name`: the parameter that it is given to."""
 
@@ -34,7 +47,7 @@ class Leaf:
 class Call:
     """`func(args, key=value)`; an argument without a key is positional."""
 
-    func: str | Definition
+    func: Func
     args: tuple[tuple[str, Expr], ...] = ()
 
 
@@ -64,6 +77,9 @@ def plain_value(value: Any, name: str, part: Callable[[Any, str], Expr]) -> Expr
     if isinstance(value, dict):
         keys = tuple(json.dumps(k, ensure_ascii=False) for k in value)
         return Items("{", tuple(part(v, name) for v in value.values()), "}", keys)
+    if dataclasses.is_dataclass(value):
+        func = Definition(type(value).__module__, type(value).__name__)
+        return Call(func, tuple((f.name, part(getattr(value, f.name), f.name)) for f in dataclasses.fields(value)))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         func = Definition(type(value).__module__, type(value).__name__)
         return Call(func, tuple(("", part(v, f)) for f, v in zip(value._fields, value, strict=True)))
@@ -90,7 +106,7 @@ def calls(expr: Expr) -> Iterator[Call]:
         yield from calls(part)
 
 
-def replaced(expr: Expr, leaf: Callable[[Leaf], Leaf], func: Callable[[str | Definition], str | Definition]) -> Expr:
+def replaced(expr: Expr, leaf: Callable[[Leaf], Leaf], func: Callable[[Func], Func]) -> Expr:
     """The expression with other values and names."""
     if isinstance(expr, Leaf):
         return leaf(expr)

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.eject.collect import Definitions
-from blockforge.eject.expressions import WIDTH, Definition, Expr, Leaf, calls, replaced
+from blockforge.eject.composed import Classes
+from blockforge.eject.expressions import WIDTH, Definition, Expr, Func, Leaf, calls, replaced
 from blockforge.eject.layers import kinds
 from blockforge.eject.network import NetworkText, stage_graph
 from blockforge.eject.recorded import recorded
@@ -45,21 +46,25 @@ def eject(model: Backbone) -> str:
     for read in (source, is_ours):
         read.cache_clear()  # a plugin may have been loaded since
     arch, made = model.arch, recorded(model.arch)
-    made["head"] = replaced(made["head"], lambda v: Leaf(v.name) if v.name == "num_classes" else v, lambda f: f)
+    composed = Classes(made, {CLASS, "Stage", "Parts"})
+    made = composed.made
+    classes = Leaf(str(arch.plan.num_classes), "num_classes")
+    made["head"] = replaced(made["head"], lambda v: Leaf(v.name) if v == classes else v, lambda f: f)
     functions = {n.target for n in stage_graph(arch).nodes if n.op == "call_function" and n.target is not operator.add}
     used = [c for expr in made.values() for c in _definitions(expr)]
     used += [Definition(f.__module__, f.__name__) for f in functions]
-    taken = {CLASS, *(kind.name for kind in kinds(arch, made)[0])}
+    taken = {CLASS, *composed.names.values(), *(kind.name for kind in kinds(arch, made)[0])}
     ours = {d: _found(d) for d in used if is_ours(d.module)}
-    definitions = Definitions([*ours.values(), Definition(PLAIN, "Stage")], taken)
+    definitions = Definitions([*ours.values(), Definition(PLAIN, "Stage")], taken, composed.attributes())
     definitions.externals |= {External(d.module, d.name, d.name) for d in used if d not in ours}
-    names: dict[str | Definition, str] = {d: definitions.names[ours[d]] if d in ours else d.name for d in used}
+    names: dict[Func, str] = {d: definitions.names[ours[d]] if d in ours else d.name for d in used}
     made = {path: replaced(expr, lambda v: v, lambda f: names.get(f, f)) for path, expr in made.items()}
     layers, where = kinds(arch, made)
     needs = sorted({e.module.partition(".")[0] for e in definitions.externals | OWN} - sys.stdlib_module_names)[::-1]
     parts = [
         f"{LICENSE}{_docstring(arch, needs)}\n\n{_imports(definitions.externals | OWN)}",
         *definitions.texts(),
+        *composed.texts(),
         *("\n".join(kind.lines()) for kind in layers),
         "\n".join(NetworkText(arch, made, where).lines()),
         _main(arch),

@@ -133,9 +133,12 @@ def bias_of(linear: nn.Linear, x: Tensor) -> Tensor:
     return linear.bias
 
 
-def attention(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention; `mask` is added to the logits, or says which may be seen."""
-    return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask)
+def attention(
+    q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Softmax attention; `mask` is added to the logits, or says which may be seen. `scale`: of the products; None: as
+    usual."""
+    return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask, scale=scale)
 
 
 def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
@@ -212,13 +215,17 @@ class Branch(nn.Module):
         return self.post_act(x + self.drop_path(y) if self.skip else y)
 
 
-class Stage(nn.Module):
-    """The modules of a stage, by name."""
+class Parts(nn.Module):
+    """Modules by name."""
 
-    def __init__(self, **modules: nn.Module) -> None:
+    def __init__(self, /, **modules: nn.Module) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
+
+
+class Stage(Parts):
+    """The modules of a stage, by name."""
 
 
 def bi_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from blockforge.blocks.compose.module import Composed, Parts
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lowering.lower import build_modules
+from blockforge.eject.composed import by_name, code_of
 from blockforge.eject.expressions import Call, Definition, Expr, leaves, plain_value
-from blockforge.eject.source import is_ours
+from blockforge.eject.source import PLAIN, is_ours
 from blockforge.errors import BlockforgeError
 
+_PARTS = Definition(PLAIN, Parts.__name__)
 MOST_POSITIONAL = 3
 """Of more arguments than these all but the first are written with their names."""
 
@@ -53,7 +56,9 @@ class _Recorder:
 
     def __call__(self, frame: FrameType, event: str, result: Any) -> None:
         if event == "return":
-            self.unfinished.pop(id(frame), None)
+            made = self.unfinished.pop(id(frame), None)
+            if isinstance(made, Composed):
+                self.made[id(made)] = Call(code_of(made), self._inside(made))
             call = self.running.pop(id(frame), None)
             if call is not None and isinstance(result, nn.Module) and result not in self.unfinished.values():
                 self.made[id(result)] = call
@@ -81,6 +86,14 @@ class _Recorder:
                 is_short = p in needed and (len(needed) <= MOST_POSITIONAL or p is needed[0])
                 args.append(("" if is_short else p.name, self._expr(value, p.name)))
         return Call(name, tuple(args))
+
+    def _inside(self, holder: nn.Module) -> tuple[tuple[str, Expr], ...]:
+        """The modules of a composed block's parts, as arguments."""
+        parts: dict[str, Expr] = {
+            name: Call(_PARTS, self._inside(part)) if type(part) is Parts else self.made[id(part)]
+            for name, part in holder.named_children()
+        }
+        return by_name(parts)
 
     def _expr(self, value: Any, name: str) -> Expr:
         return self.made[id(value)] if id(value) in self.made else plain_value(value, name, self._expr)

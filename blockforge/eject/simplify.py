@@ -13,7 +13,7 @@ Edit = tuple[int, int, bytes]
 
 
 def simplified(text: str) -> str:
-    """The text of a module in which every condition on `QUESTIONS` is decided, and an activation just called."""
+    """The text of a module in which every condition on `QUESTIONS` is decided; activations and classifiers just run."""
     while edits := sorted(_Simplifier(text).edits()):
         encoded, end, outer = text.encode(), -1, []
         for edit in edits:  # an outer edit first; what is inside it waits for the next round
@@ -46,7 +46,7 @@ class _Simplifier:
                         yield self._line(node), self._line_after(node), b""
 
     def _edits_of(self, node: ast.AST, known: dict[str, bool]) -> Iterator[Edit]:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "activate":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("activate", "classify"):
             yield *self._span(node), self._of(node.args[0]) + b"(" + self._of(node.args[1]) + b")"
         elif isinstance(node, ast.IfExp) and (taken := decided(node.test, known)) is not None:
             yield *self._span(node), self._of(node.body if taken else node.orelse)
