@@ -28,6 +28,7 @@ import pytest
 import blockforge as bf
 from blockforge.compiler import compile_spec
 from blockforge.spec import Hole, from_text
+from blockforge.spec.holes import fill
 from blockforge.spec.patterns import expand
 from blockforge.testing import check_spec
 
@@ -77,6 +78,8 @@ def test_recipes_in_the_docs_keep_their_costs(block: Block, tmp_path: Path) -> N
     recipe.write_text(f"blockforge: 1\nname: recipe\nextends: frame.yaml\n{block.text}", encoding="utf-8")
     arch = compile_spec(recipe, ask=first_value)
     assert arch.hash != compile_spec(tmp_path / "frame.yaml").hash
+    written_out = bf.expand(fill(bf.load(recipe), arch.plan.answers))
+    assert compile_spec(from_text(written_out)).hash == arch.hash
     check_spec(arch)
 
 

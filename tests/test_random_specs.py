@@ -50,6 +50,15 @@ def test_yaml_round_trip(tree: dict[str, Any]) -> None:
     assert bf.compile(again).hash == arch.hash
 
 
+@settings(max_examples=25)
+@given(specs())
+def test_written_out(tree: dict[str, Any]) -> None:
+    arch = compiled(tree)
+    text = bf.expand(tree)
+    assert bf.compile(from_text(text)).hash == arch.hash
+    assert bf.expand(from_text(text)) == text
+
+
 @settings(max_examples=15)
 @given(specs())
 def test_json_round_trip(tree: dict[str, Any]) -> None:

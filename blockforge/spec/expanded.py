@@ -26,7 +26,7 @@ from blockforge.spec.values import Expr, plain
 from blockforge.spec.yaml.loader import Document
 
 _GONE = ("let", "require", "defaults")
-_APART = ("define", "use", "blocks", "downsample", "stages")
+_APART = ("about", "define", "use", "blocks", "downsample", "stages")
 
 
 def expand(source: SpecLike, overrides: Overrides | None = None) -> str:
@@ -57,6 +57,8 @@ class _Expansion:
         """The whole spec, with expressions of what only the maps know."""
         lifted = self.spec.lifted
         tree = {k: self.read(v, self.scope) for k, v in lifted.items() if k not in (*_GONE, *_APART)}
+        if "about" in lifted:
+            tree["about"] = lifted["about"]
         tree["stages"] = [self.stage(stage) for stage in self.plan.stages]
         if self.blocks:
             tree["blocks"] = self.blocks
