@@ -47,7 +47,8 @@ class Slice(Part):
         return Cost()
 
     def workspace(self, shape: Shape, dim: int | None) -> int:
-        return self.out_shape(shape, dim).elements
+        out = self.out_shape(shape, dim)
+        return out.elements if out != shape else 0  # all channels are the map itself
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
         return SliceModule(self.start, self.out_shape(shape, dim).dim)
