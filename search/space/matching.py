@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blockforge.blocks import registry
+from blockforge.blocks.compose.expand import Composite
 from blockforge.errors import OpError
 from blockforge.spec import Hole
 from blockforge.spec.expressions.tree import ExpressionError
 from blockforge.spec.model import BranchKeys, BranchSpec, ScaleSpec
 from blockforge.spec.plan import Branch, PlannedOp
-from blockforge.spec.values import Expr, Ref, same
+from blockforge.spec.values import Expr, Ref, names_in, same
 
 Bindings = Mapping[str, Any]
 Lets = tuple[Mapping[str, Any], ...]
@@ -63,13 +64,18 @@ def within_stage(own: Mapping[str, Any], index: int, lets: Lets) -> Lets:
 
 
 def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
-    """A value of the space against plain data; a mapping with an `op` is a block."""
+    """A value of the space against plain data; a mapping with an `op` is a block. Of what is computed
+    from the map in both, names of `let` may be anything: the network that they make will tell."""
+    named = [name for name in sorted(names_in(value)) if any(name in let for let in lets)]
+    if isinstance(target, Expr) and (isinstance(value, Expr) or (isinstance(value, Ref) and not named)):
+        yield from in_turn([functools.partial(_any, Ref(name), lets) for name in named], known)
+        return
     for option, bindings in options(value, lets, known):
         if isinstance(option, Hole):
             if target in option and bindings.get(option.name, target) == target:
                 yield {**bindings, option.name: target}
         elif isinstance(target, dict) and "op" in target:
-            yield from _block(option, target, lets, bindings, frozenset())
+            yield from _op(option, target, lets, bindings, frozenset())
         elif isinstance(option, dict) and isinstance(target, str) and target in registry.blocks("act"):
             # an activation that is a name alone, written with its parameters
             yield from _block(option, {"op": target, **_defaults(target)}, lets, bindings, frozenset())
@@ -84,6 +90,27 @@ def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
             yield bindings
 
 
+def _any(value: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    for _, bindings in _fills(value, lets, known):
+        yield bindings
+
+
+def _op(
+    option: Any, target: dict[str, Any], lets: Lets, known: Bindings, skipped: frozenset[str]
+) -> Iterator[Bindings]:
+    """A block by its parameters; ops of ops as they are written."""
+    if _is_block(target["op"]):
+        yield from _block(option, target, lets, known, skipped)
+        return
+    given = {k: v for k, v in option.items() if k not in skipped} if isinstance(option, dict) else {"op": option}
+    if given.keys() == target.keys():
+        yield from in_turn([functools.partial(match, given[k], target[k], lets) for k in given], known)
+
+
+def _is_block(op: Any) -> bool:
+    return isinstance(op, str) and op in registry.BLOCKS and not issubclass(registry.BLOCKS[op], Composite)
+
+
 def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """A block of the space, or `none`, against a resolved one."""
     yield from match(value, written_out(target) if target is not None else None, lets, known)
@@ -93,11 +120,11 @@ def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, 
     """A branch of a layer: its block, norm, scale and the rest."""
     keys = target.keys
     for tree, bindings in options(value, lets, known):
-        given = {"op": tree} if isinstance(tree, str) else tree
+        given = {"op": tree} if isinstance(tree, str | list) else tree
         if not isinstance(given, dict):
             continue
         parts: list[Part] = [
-            functools.partial(_block, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
+            functools.partial(_op, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
             functools.partial(block, given.get("norm", defaults.get("norm", "none")), target.norm, lets),
             functools.partial(block, given.get("post_act", "none"), target.post_act, lets),
             functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(keys.scale), lets),
@@ -125,7 +152,9 @@ def in_turn(parts: Sequence[Part], known: Bindings) -> Iterator[Bindings]:
 
 
 def written_out(planned: PlannedOp) -> dict[str, Any]:
-    """A block with all its parameters."""
+    """A block with all its parameters; ops of ops as they are written."""
+    if not _is_block(planned.spec.op):
+        return {"op": planned.spec.op, **planned.spec.params}
     return {"op": planned.spec.op, **registry.make(planned.spec.op, planned.spec.params).parameters_dict()}
 
 

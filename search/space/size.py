@@ -113,6 +113,7 @@ class _Counter:
             ways = _join(ways, self.without(part, self._private))
         for i in range(len(tree["stages"])):
             ways = _join(ways, self._stage(i))
+        ways = _join(ways, self.value(tree.get("define", {}), self.lets))
         return sum(self.without(ways, lambda hole: True).values())
 
     # --- parts, as the compiler looks at them

@@ -12,8 +12,9 @@ from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Aggregator, AnyOp, MapOp, Reducing, Shape
+from blockforge.blocks.compose.expand import Composite
 from blockforge.compiler import Architecture
-from blockforge.compiler.graph.sites import BlockSite, HeadSite, NormedSite, ReducingSite, SkipSite
+from blockforge.compiler.graph.sites import BlockSite, BranchSite, HeadSite, NormedSite, ReducingSite, SkipSite
 from blockforge.compiler.pipeline import compile_plan
 from blockforge.errors import Diagnostic, OpError, Report, SpecError
 from blockforge.spec.fields import MAX_DIM
@@ -139,8 +140,11 @@ def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape
         is_stem = isinstance(site, ReducingSite) and site.stage is None
         if (_STEM if is_stem else site.stage) not in group:
             continue
-        # as it is written: a mixer that an aggregator feeds has changed its form
-        yield registry.make(site.planned.spec.op, site.planned.spec.params), shape
+        if not isinstance(site.block, Composite):
+            # as it is written: a mixer that an aggregator feeds has changed its form
+            yield registry.make(site.planned.spec.op, site.planned.spec.params), shape
+        elif isinstance(site, BranchSite):
+            yield site.block, shape
         if isinstance(site, NormedSite) and site.norm is not None:
             yield site.norm, shape
 
@@ -150,6 +154,8 @@ def _stands(op: AnyOp, shape: Shape, dim: int) -> bool:
     own = shape._replace(dim=dim)
     try:
         match op:
+            case Composite():
+                op.out_shape(own, dim)
             case Reducing():
                 op.check(shape, dim)
             case Aggregator():

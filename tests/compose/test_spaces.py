@@ -1,0 +1,61 @@
+"""Spaces whose candidates differ inside composed blocks: holes in chains, calls and definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from networks import dwconv, linear, network
+
+from blockforge.search.space.fit import fit
+from blockforge.search.space.load import load_space
+from blockforge.search.space.locate import locate
+from blockforge.search.space.size import count, enumerate_space
+from blockforge.spec import holes
+from blockforge.testing import check_spec
+
+CHAIN = [linear("$(ratio * in)"), {"$choice": ["gelu", "silu"]}, linear()]
+CALL = {"op": "wide", "kernel_size": {"$choice": [3, 5]}, "mid": "$ratio"}
+BODY = [dwconv("$kernel_size"), linear("$(mid * in)"), "relu", linear()]
+
+
+def space(body: list[Any]) -> dict[str, Any]:
+    define = {"wide": {"params": {"kernel_size": 3, "mid": 2}, "body": body}}
+    return network(CALL, {"op": CHAIN}, define=define, let={"ratio": {"$choice": [1, 2]}}, input={"size": [32, 32]})
+
+
+def test_holes_are_named_by_where_they_stand() -> None:
+    body = [dwconv({"$choice": [3, 7]}), *BODY[1:]]
+    assert set(holes(load_space(space(body)))) == {
+        "let.ratio", "blocks.b.0.kernel_size", "blocks.b.1.op.1", "define.wide.body.0.kernel_size",
+    }  # fmt: skip
+
+
+def test_holes_of_definitions_are_counted() -> None:
+    assert count(load_space(space(BODY))).combinations == 8
+    assert count(load_space(space([dwconv({"$choice": [3, 7]}), *BODY[1:]]))).combinations == 16
+
+
+def test_every_candidate_is_found_in_the_space() -> None:
+    among = load_space(space(BODY))
+    found = 0
+    for answers, candidate in enumerate_space(among):
+        assert not isinstance(candidate, Exception)
+        assert locate(among, candidate.spec) == answers
+        found += 1
+    assert found == 8
+
+
+def test_a_candidate_is_what_its_graph_says() -> None:
+    *_, (_, last) = enumerate_space(load_space(space(BODY)))
+    assert not isinstance(last, Exception)
+    check_spec(last)
+
+
+@pytest.mark.parametrize("share", [0.5, 2])
+def test_widths_are_fitted_to_a_budget(share: float) -> None:
+    (_, arch), *_ = enumerate_space(load_space(space(BODY)))
+    assert not isinstance(arch, Exception)
+    budget = int(arch.macs * share)
+    fitted = fit(arch, f"{budget}MACs")
+    assert 0.8 * budget < fitted.macs <= budget
