@@ -55,8 +55,9 @@ def test_names_of_pretrained_cfg_are_in_every_family(timm: Any) -> None:
         cfg = timm.get_pretrained_cfg(name)
         with torch.device("meta"):
             model = bf.build(name.removeprefix("bf_"))
-        assert isinstance(cfg.first_conv, str), name
-        assert model.get_submodule(cfg.first_conv).weight.shape[1] == 3, name
+        firsts = [cfg.first_conv] if isinstance(cfg.first_conv, str) else cfg.first_conv
+        assert firsts, name
+        assert all(model.get_submodule(first).weight.shape[1] == 3 for first in firsts), name
         assert model.get_submodule(cfg.classifier) is model.get_classifier(), name
 
 

@@ -8,7 +8,7 @@ itself reads is the caller's, who counts it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from blockforge.blocks.base import Scratch
 from blockforge.blocks.facts import facts
@@ -36,10 +36,10 @@ class Inside:
         return self.scratch.held(images * self.tiles)
 
 
-def inside(scratch: Scratch, beside: int, step: Step) -> Scratch:
+def inside(program: Program, scratch: Scratch, beside: int, step: Step) -> Scratch:
     """A step's scratch as its composite's; `beside`: elements that live while the step runs and are not its own."""
-    own = scratch.alive if scratch.alive is not None else facts(step.placed, costed()).workspace
-    return Inside(scratch, step.runs, beside + own * step.runs)
+    own = scratch.alive * step.runs if scratch.alive is not None else _taken(program, step)
+    return Inside(scratch, step.runs, beside + own)
 
 
 def sweep(program: Program) -> tuple[list[int], int]:
@@ -54,7 +54,7 @@ def sweep(program: Program) -> tuple[list[int], int]:
     held: dict[int, int] = {}
     found = []
     for number, step in enumerate(program.steps, 1):
-        taken = 0 if memory[number] != number else facts(step.placed, costed()).workspace * step.runs
+        taken = 0 if memory[number] != number else _taken(program, step)
         found.append(alive)
         if memory[number] == number:
             held[number] = step.shape.elements * step.tiles
@@ -82,6 +82,16 @@ def _owners(program: Program) -> list[int]:
         memory.append(owner)
         last[owner] = max(last.get(owner, 0), *program.readers[number], 0)
     return memory
+
+
+def _taken(program: Program, step: Step) -> int:
+    """Most elements that a step takes for an image. One that is told of rolled tiles makes a mask of them besides."""
+    own = facts(step.placed, costed()).workspace
+    if step.op.kind == "join" and step.sized_by is not None:
+        cut = program.steps[step.sized_by - 1]
+        op, cut_op = cast(Any, step.op), cast(Any, cut.op)
+        own += op.mask_elements(*step.placed.place) if cut_op.rolls(*cut.placed.place) else 0
+    return own * step.runs
 
 
 def _takes(step: Step) -> bool:

@@ -113,19 +113,19 @@ class _Writer:
         if step.classifies:
             return f"classify({_module(step)}, {args[0]})"
         if number not in self.in_place:
-            return f"{_module(step)}({', '.join([*args, *self.about_tiles(step)])})"
+            return f"{_module(step)}({', '.join([*args, *self.about_tiles(step, args[0])])})"
         giver = step.inputs[0]
         source = self.program.steps[giver - 1]
         own = f"untouched({_module(source)}, made[{giver - 1}])" if source.has_module else "True"
         return f"activate({_module(step)}, {args[0]}, {own})"
 
-    def about_tiles(self, step: Step) -> list[str]:
+    def about_tiles(self, step: Step, x: str) -> list[str]:
         """What a step is told of the tiles that it runs on, or puts together."""
         if step.sized_by is None:
             return []
         cut = self.program.steps[step.sized_by - 1]
         if step.op.kind == "join":
-            return [f"mask={_module(cut)}.mask(size{step.sized_by})"]
+            return [f"mask={_module(cut)}.mask(size{step.sized_by}, {x}.device)"]
         return [f"size{step.sized_by}"]
 
     def variable(self, value: int, layout: Layout) -> str:

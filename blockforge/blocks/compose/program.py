@@ -51,6 +51,12 @@ class Step:
         return self.inline is None
 
     @property
+    def once(self) -> int:
+        """Multiply-adds that a call makes once for all tiles, see `joins.attend`."""
+        once = getattr(self.op, "once", None)
+        return once(*self.placed.place) if once is not None else 0
+
+    @property
     def classifies(self) -> bool:
         """Whether it gives the classes, which `pre_logits` leaves out."""
         return getattr(self.op, "classifies", False)
@@ -93,8 +99,9 @@ class Program:
         alive, _ = memory.sweep(self)
         for step, beside in zip(self.steps, alive, strict=True):
             params, macs, scan, scratch = facts(step.placed, costed()).cost
-            held = frozenset(memory.inside(s, beside, step) for s in scratch)
-            total += Cost(0 if step.is_shared else params, macs * step.runs, scan * step.runs, held)
+            held = frozenset(memory.inside(self, s, beside, step) for s in scratch)
+            macs = (macs - step.once) * step.runs + step.once
+            total += Cost(0 if step.is_shared else params, macs, scan * step.runs, held)
         return total
 
     def workspace(self) -> int:

@@ -100,6 +100,10 @@ class Cut(Part):
         is_padded = grid.padded != (shape.height, shape.width)
         return _most([whole] * (is_padded + any(grid.shift) + self.tiling.moves(grid)))
 
+    def rolls(self, shape: Shape, dim: int | None) -> bool:
+        """Whether a map of this shape is rolled: one that a single tile covers is not."""
+        return any(self.tiling.on(shape.height, shape.width).shift)
+
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
         return CutModule(self.tiling)
 
@@ -116,12 +120,14 @@ class CutModule(nn.Module):
             return cut_windows(x, *self.tiling.window)
         return cut_tiles(x, self.tiling.on(*x.shape[1:3]), self.tiling.order)
 
-    def mask(self, size: Pair) -> Tensor:
+    def mask(self, size: Pair, device: torch.device) -> Tensor | None:
         """Which positions of each tile of a map of this size belong together: those that the roll has not brought
-        there from the other side, (tiles, h * w, h * w)."""
+        there from the other side, (tiles, h * w, h * w). None: the map is too small to be rolled."""
         grid, sides = self.tiling.on(*size), []
+        if not any(grid.shift):
+            return None
         for length, tile, by in zip(grid.padded, grid.size, grid.shift, strict=True):
-            at = torch.arange(length)
+            at = torch.arange(length, device=device)
             sides.append((at >= length - tile).long() + (at >= length - by).long() if by else torch.zeros_like(at))
         regions = (sides[0][:, None] * 3 + sides[1])[None, :, :, None]
         of_tiles = cut_tiles(regions, grid._replace(shift=(0, 0)), self.tiling.order).flatten(1)

@@ -51,7 +51,7 @@ class Tiles(Composite):
         tiling = Tiling(self.size if self.count is None else None, self.count, self.shift, self.order)
         grid = tiling.on(shape.height, shape.width)
         cut = build.append(_step(Cut(tiling=tiling), shape, x, outside * grid.tiles, outside, (*name, "cut")))
-        with build.shifted(cut if any(grid.shift) else None):
+        with build.shifted(cut if self.shift else None):
             y = build.inner(self.of, cut, dim, name, self.of.frame.on(build.shapes[cut], dim))
         paste = Paste(tiling=tiling, height=shape.height, width=shape.width)
         return build.append(_step(paste, build.shapes[y], y, outside, outside, (*name, "paste"), cut))

@@ -39,6 +39,8 @@ class Attend(Join):
     https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136.
     """
 
+    masked = True
+
     num_heads: Count | None = None
     """Heads; or say their width with `head_dim`."""
     head_dim: Count | None = None

@@ -41,6 +41,26 @@ _TIMM = {
         "stages.{s}.blocks.{l}",
     ),
 }
+_TIMM_COMPOSED = {
+    "stem.conv": "stem.0",
+    "stem.ln": "stem.1",
+    "stages.{s}.downsample.ln": "stages.{s}.downsample.0",
+    "stages.{s}.downsample.conv": "stages.{s}.downsample.1",
+    "head.ln": "head.norm",
+    "head.logits": "head.fc",
+    **in_layers(
+        {
+            "convnext_block.scale": "gamma",
+            "convnext_block.op.dwconv": "conv_dw",
+            "convnext_block.op.ln": "norm",
+            "convnext_block.op.linear": "mlp.fc1",
+            "convnext_block.op.grn.gamma": "mlp.grn.weight",
+            "convnext_block.op.grn.beta": "mlp.grn.bias",
+            "convnext_block.op.linear_2": "mlp.fc2",
+        },
+        "stages.{s}.blocks.{l}",
+    ),
+}
 
 CONVNEXT = register(
     Family(
@@ -51,5 +71,9 @@ CONVNEXT = register(
     )
 )
 CONVNEXT_TIMM = register(
-    Family("convnext_timm", lambda keys: "stages.0.blocks.0.conv_dw.weight" in keys, by_table(_TIMM))
+    Family(
+        "convnext_timm",
+        lambda keys: "stages.0.blocks.0.conv_dw.weight" in keys,
+        by_table({**_TIMM, **_TIMM_COMPOSED}),
+    )
 )

@@ -32,5 +32,7 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 _MARKS = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
+_HIERA = "blocks.1.proj.weight"
+"""Hiera's layers bear the same names, and some of them this one besides."""
 
-DEIT = register(Family("deit", lambda keys: keys >= _MARKS, by_table(_ROWS), _prepare))
+DEIT = register(Family("deit", lambda keys: keys >= _MARKS and _HIERA not in keys, by_table(_ROWS), _prepare))

@@ -40,6 +40,11 @@ def in_layers(rows: Mapping[str, Names], official: str) -> dict[str, Names]:
     }
 
 
+def conv_bn(ours: str, conv: str, norm: str) -> dict[str, Names]:
+    """Rows for a convolution and its norm, which std's definition of this name calls `conv` and `batch_norm`."""
+    return {f"{ours}.conv": conv, f"{ours}.batch_norm": norm}
+
+
 def _several(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 

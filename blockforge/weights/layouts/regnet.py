@@ -1,0 +1,31 @@
+"""RegNet's layout in timm."""
+
+from __future__ import annotations
+
+from blockforge.weights.layouts.tensor_names import by_table, conv_bn, in_layers
+from blockforge.weights.official import Family, register
+
+_LAYER = {
+    key: name
+    for block in ("bottleneck", "y")
+    for i, ours in enumerate(("conv_bn", "conv_bn_2", "conv_bn_3"), 1)
+    for key, name in conv_bn(f"{block}.op.{block}.{ours}", f"conv{i}.conv", f"conv{i}.bn").items()
+}
+_ROWS = {
+    **conv_bn("stem", "stem.conv", "stem.bn"),
+    **in_layers(
+        {
+            **_LAYER,
+            "y.op.y.se.chain.linear": "se.fc1",
+            "y.op.y.se.chain.linear_2": "se.fc2",
+            **conv_bn("y.op.skip", "downsample.conv", "downsample.bn"),
+            **conv_bn("bottleneck.op.skip", "downsample.conv", "downsample.bn"),
+        },
+        "s{s+1}.b{l+1}",
+    ),
+    "head.logits": "head.fc",
+}
+
+_MARKS = {"stem.conv.weight", "s1.b1.conv1.conv.weight"}
+
+REGNET = register(Family("regnet", lambda keys: keys >= _MARKS, by_table(_ROWS)))
