@@ -103,11 +103,12 @@ def specs(number: int, seed: int, build: int) -> Tally:
     texts = mutations.corpus()
     trees = mutations.trees([t for t in texts if _is_yaml(t)])
     for _ in range(number):
-        kind = rng.choice(("text", "text", "tree", "tree", "composed"))
+        kind = rng.choice(("text", "text", "tree", "tree", "composed", "blocks"))
         if kind == "text":
             source: Any = mutations.broken_text(rng, texts)
         else:
-            source = mutations.broken_tree(rng, trees) if kind == "tree" else mutations.composed(rng)
+            made = {"composed": mutations.composed, "blocks": mutations.of_blocks}
+            source = made[kind](rng) if kind in made else mutations.broken_tree(rng, trees)
         wanted = rng.randrange(build) == 0
         tally.run(source, lambda source=source, wanted=wanted: _spec(source, rng, wanted))  # type: ignore[misc]
     return tally

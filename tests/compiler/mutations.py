@@ -190,6 +190,58 @@ def _branch(rng: random.Random) -> dict[str, Any]:
     return branch
 
 
+def of_blocks(rng: random.Random) -> dict[str, Any]:
+    """A composed spec, with ops of ops in it; widths, names and members are drawn without looking at each other."""
+    spec = composed(rng)
+    spec["define"] = {
+        name: {"params": {"a": "relu", "n": 2}, "body": _of_ops(rng, 2, *inner)}
+        for name, inner in (("f", ("$a", "$n")), ("g", ("$a", "f", "$(n + n)")))
+    }
+    for key, last in (("stem", {"op": "linear", "dim": "$out"}), ("head", ["global_pool", "logits"])):
+        if rng.random() < 0.3:
+            spec[key] = [_of_ops(rng, 1, "f"), last]
+    for branches in spec["blocks"].values():
+        branches[0] = {
+            "op": _of_ops(rng, 3, "f", "g"),
+            "norm": "none",
+            "skip": rng.choice((True, False, "$(in == out)", "f")),
+        }
+    return spec
+
+
+def _number(rng: random.Random) -> Any:
+    return rng.choice((1, 2, 3, 8, 4096, "$in", "$in", "$out", "$(2 * in)", "$(in / 3)", "$(layer + 1)"))
+
+
+def _of_ops(rng: random.Random, depth: int, *names: str) -> Any:
+    """An op of any form. `names`: further ops that it may name."""
+    if not depth or rng.random() < 0.3:
+        if names and rng.random() < 0.3:
+            return rng.choice((*names, {"op": names[-1], "n": 3}, {"op": names[-1], "a": names[0]}))
+        leaves = ("gelu", "layer_norm", "none", {"op": "linear", "dim": _number(rng)}, _op(rng, "mixer"))
+        return rng.choice((*leaves, _op(rng, "part"), "nothing") if rng.random() < 0.3 else leaves)
+    of: Any = [_of_ops(rng, depth - 1, *names) for _ in range(rng.choice((0, 1, 2, 2, 3)))]
+    how = rng.choice(("chain", "parallel", "split", "residual", "tiles", "across", "repeat", "graph", "list"))
+    if how == "list":
+        return of
+    if rng.random() < 0.2:
+        of = {rng.choice(("a", "b", "c", "forward", "x.y")): op for op in of}
+    if how == "graph" and rng.random() < 0.8:
+        sources = ("input", "a", "c", ["input", "a"], {"from": "a", "op": "gelu"}, ["b", "b"], 3)
+        of = {name: {"from": rng.choice(sources), "op": _of_ops(rng, depth - 1, *names)} for name in "abc"}
+    op = {"op": how, "of": of}
+    more = {
+        "join": rng.choice(("sum", "concat", {"op": "attend", "num_heads": 2}, "mul")), "times": _number(rng),
+        "size": rng.choice((1, 3, [2, 5])), "axis": "rows", "norm": _of_ops(rng, 0), "skip": _of_ops(rng, 0),
+        "when": rng.choice((True, False, "$(in > 9)")), "dim": _number(rng), "share": True, "shift": 1,
+    }  # fmt: skip
+    keys = {
+        "parallel": ("join",), "split": ("join",), "residual": ("norm", "skip"), "tiles": ("size", "shift"),
+        "across": ("axis",), "repeat": ("times", "share"),
+    }.get(how, ())  # fmt: skip
+    return op | {k: more[k] for k in (*keys, "when", "dim") if rng.random() < (0.5 if k in keys else 0.15)}
+
+
 def _op(rng: random.Random, *kinds: Any) -> dict[str, Any]:
     cls = rng.choice(list(registry.blocks(*kinds).values()))
     params: dict[str, Any] = {"op": cls.op}

@@ -47,6 +47,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         },
         drop_path=0.2,
     ),
+    "a part called residual": network({"op": ["gelu", {"op": "residual", "of": dwconv()}], "norm": "none"}),
     "projection": network({"op": [linear("$(2 * in)"), linear()], "skip": ["layer_norm", linear()], "scale": 0.3}),
     "condition": network({"op": [linear("$(2 * in)"), linear()], "skip": "$(in == out)"}, drop_path=0.2),
     "graph": network(
@@ -121,3 +122,8 @@ def test_weights_shared_by_repetitions_count_once() -> None:
     )
     assert shared.params == once.params
     assert shared.macs > once.macs
+
+
+def test_a_split_without_ops_is_refused() -> None:
+    with pytest.raises(bf.SpecError, match="it has no op that takes the channels"):
+        bf.compile(network({"op": {"op": "split", "of": []}}))

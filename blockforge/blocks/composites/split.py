@@ -43,6 +43,8 @@ class Split(Composite):
 
     def shares(self, dim: int, count: int) -> tuple[int, ...]:
         """Channels for each op. Raises: OpError."""
+        if not count:
+            raise OpError("it has no op that takes the channels", hint="as in {op: split, of: [dwconv, identity]}")
         if self.sizes is None:
             divisible(dim, count, "dim", "the number of ops")
             return (dim // count,) * count

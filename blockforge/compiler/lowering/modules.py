@@ -53,7 +53,8 @@ class Branch(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.post_act = post_act
         self.skip = skip
-        self.at_once = skip and norm is None and scale is None and drop_path == 0 and hasattr(op, "residual")
+        adds_input = hasattr(type(op), "residual")  # a method: a composed op may have a part of this name
+        self.at_once = skip and norm is None and scale is None and drop_path == 0 and adds_input
 
     def reset_parameters(self) -> None:
         for parameter, start in zip((self.scale, self.skip_scale, self.skip_bias), (*self.starts, 0.0), strict=True):
