@@ -91,6 +91,12 @@ class Registry(Mapping[str, T]):
     def _take(self, loaded: Any) -> None:
         """What an entry point names; importing it has registered its things."""
 
+    def may_hold(self, name: str) -> bool:
+        """Whether there is a thing of this name, as far as that is known without loading an installed package: one
+        that is not loaded yet may bring it."""
+        self._load_ours()
+        return name in self.things or (not self._loaded and bool(importlib.metadata.entry_points(group=self.group)))
+
     def modules(self) -> dict[str, str]:
         """Where each thing is defined that is registered so far: nothing is imported."""
         return {name: self._modules[name] for name in self.things}

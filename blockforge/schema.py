@@ -268,7 +268,9 @@ def _forms() -> dict[str, Schema]:
     prefixed = {"type": "object", "additionalProperties": file}
     read = {"define": define, "use": {"$ref": "#/$defs/use"}, "as": {"type": "string"}}
     inlined = {"type": "object", "properties": read, "additionalProperties": False}
+    layer = {"anyOf": [{"type": "string", "minLength": 1}, op]}
     return {
+        "layers": {"anyOf": [layer["anyOf"][0], {"type": "array", "items": layer, "minItems": 1}]},
         "op": {"description": _OP, "anyOf": [name, called, chain, reference, hole]},
         "definition": {"anyOf": [op, {**closed, "required": ["body"]}]},
         "use": {"anyOf": [{"type": "array", "items": {"anyOf": [file, inlined, prefixed]}}, prefixed]},

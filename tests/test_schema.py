@@ -128,6 +128,7 @@ SPARX = {"rule": "sparx", "stride": "$S", "window": {"$choice": [1, "all"]}, "ag
     "change",
     [
         _stage(depth={"$int": [4, 28]}),
+        _stage(layers=["sam*", {"op": "mlp"}, ["layer_norm", "mlp"]]),
         _stage(dim={"$int": [64, 256, 32]}),
         _stage(dim="$dim"),
         _stage(layers={"$choice": ["sam", "(sam msa)*"]}),
@@ -160,10 +161,12 @@ def test_references_holes_and_short_forms_are_valid(
 @pytest.mark.parametrize(
     "change",
     [
-        _stage(depth=0),
+        _stage(depth=-1),
         _stage(dim={"$int": [64]}),
         _stage(dim={"$range": [64, 128]}),
-        _stage(layers=["sam"]),
+        _stage(layers=[]),
+        _stage(layers=["sam", 3]),
+        _stage(layers=3),
         _stage(connect={"rule": "sparx", "strid": 2, "aggregate": "concat"}),
         _stage(connect={"rule": "sparks", "stride": 2, "aggregate": "concat"}),
         _stage(connect={"rule": "sparx", "stride": 2}),

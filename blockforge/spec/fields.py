@@ -92,7 +92,7 @@ Both = _BothValidator(lambda v: v if isinstance(v, list) else [v, v])
 """One number for both sides."""
 
 Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
-Depth = Annotated[int, Field(ge=1, le=MAX_DEPTH)]
+Depth = Annotated[int, Field(ge=0, le=MAX_DEPTH)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]

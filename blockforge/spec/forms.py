@@ -93,3 +93,24 @@ def _form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 Form = Annotated[Any, WrapValidator(_form), WithJsonSchema({"form": "op"})]
 """An op in any form; `blockforge.schema` spells out what the JSON schema says of it."""
+
+
+def _wrong_layer(value: Any, at: Path) -> Iterator[InitErrorDetails]:
+    """What is wrong with an item of `layers`. Patterns are read later: with the names that there are."""
+    if isinstance(value, Hole) and value.kind == "choice":
+        for i, option in enumerate(value.options):
+            yield from _wrong_layer(option, (*at, "$choice", i))
+    elif not isinstance(value, str):
+        yield from wrong_forms(value, at)
+
+
+def _layers(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, list) and value:
+        refuse(error for i, item in enumerate(value) for error in _wrong_layer(item, (i,)))
+    elif not isinstance(value, str):
+        refuse(wrong_forms(value) if isinstance(value, list) else iter([_error("string_type", value, ())]))
+    return value
+
+
+Layers = Annotated[Any, WrapValidator(_layers), WithJsonSchema({"form": "layers"})]
+"""A pattern of names, or a list of patterns and ops."""

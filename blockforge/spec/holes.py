@@ -70,10 +70,11 @@ def _used_blocks(tree: dict[str, Any]) -> set[str] | None:
         stage = _given(stage, [shared])
         lets = [stage["let"], shared] if isinstance(stage, dict) and "let" in stage else [shared]
         layers = _given(stage.get("layers"), lets) if isinstance(stage, dict) else None
-        if isinstance(stage, Expr) or isinstance(layers, Expr):
+        items = [_given(item, lets) for item in layers] if isinstance(layers, list) else [layers]
+        if any(isinstance(value, Expr) for value in (stage, *items)):
             return None
-        if isinstance(layers, str):
-            used.update(_names(layers))
+        for pattern in items:
+            used.update(_names(pattern) if isinstance(pattern, str) else ())
     return used
 
 

@@ -70,9 +70,7 @@ def parse(document: Document) -> Spec:
         report.error("spec", "a spec is a mapping of keys", hint=hint)
         report.close()
     check_names(lifted, report)
-    stages, blocks = lifted.get("stages"), lifted.get("blocks", {})
-    if isinstance(stages, list) and isinstance(blocks, dict):
-        check_all_options(stages, blocks, report)
+    check_all_options(lifted, report)
     check_relations(lifted, report)
     spec = validated(Spec, lifted, report)
     check_definitions(lifted, report)

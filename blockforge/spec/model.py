@@ -26,6 +26,7 @@ from blockforge.spec.fields import (
     Rate,
     Side,
 )
+from blockforge.spec.forms import Layers
 from blockforge.spec.references import lift
 from blockforge.spec.slots import (
     AggregatorSpec,
@@ -123,9 +124,9 @@ class StageSpec(Model):
 
     dim: Annotated[Dim, Open]
     """Channels."""
-    depth: Annotated[Depth, Open]
+    depth: Annotated[Depth | None, OrNone, Open] = None
     """Number of layers."""
-    layers: Annotated[str, Open]
+    layers: Annotated[Layers, Open] = None
     """Which block stands in which layer: `sam`, `sam*2 msa*6`, `(sam msa)*`, `mamba* msa*`."""
     let: dict[LetName, Any] = {}
     """Names for this stage; they win over the spec's."""

@@ -7,65 +7,83 @@
     (mamba*3 msa)*      groups nest
     sam msa* sam        fixed items keep their place, starred ones share what is left
 
-A pattern of a single name stands for that name starred.
+A pattern of a single name stands for that name starred. A list holds patterns and ops, in order: a name or a group
+alone and an op are there once, so a single name in a list is one layer.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_-]*)|(?P<star>\*\s*(?P<count>[0-9]+)?)|(?P<paren>[()]))")
+_NAME = r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)?"
+_TOKEN = re.compile(rf"\s*(?:(?P<name>{_NAME})|(?P<star>\*\s*(?P<count>[0-9]+)?)|(?P<paren>[()]))")
 MAX_PATTERN, MAX_DEPTH, MAX_NESTING = 1000, 1000, 16
+
+Name = str | int
+"""What stands in a layer: a name, or the op that is this item of a list."""
+Pattern = str | tuple[Name, ...]
+"""What `layers` says: a pattern, or a list of patterns and ops, where an op is its index."""
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be read or does not fit; `column` (from 0) and `length` point into it."""
+    """A pattern that cannot be read or does not fit; `column` (from 0) and `length` point into it. `item`: which one of
+    a list it is; None: the whole."""
 
     def __init__(self, message: str, column: int = 0, length: int = 1, hint: str | None = None) -> None:
         super().__init__(message)
         self.column, self.length, self.hint = column, length, hint
+        self.item: int | None = None
+
+
+class EndlessError(PatternError):
+    """A pattern that fills a depth, and none is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
     """A name or a group, `times` in a row; None: as often as there is room."""
 
-    names: tuple[str, ...]
+    names: tuple[Name, ...]
     times: int | None
     column: int
     length: int
 
 
 @functools.lru_cache(4096)
-def expand(pattern: str, depth: int) -> tuple[str, ...]:
-    """The block name of each of `depth` layers.
+def expand(pattern: Pattern, depth: int | None = None) -> tuple[Name, ...]:
+    """What stands in each of `depth` layers; without a depth, in as many as there are.
 
     Raises: PatternError if the pattern is malformed or cannot give exactly `depth` layers.
     """
-    items = _parse(pattern)
-    if len(items) == 1 and items[0].times is None:
-        return _repeat(items[0].names, depth)
+    items, length = _items(pattern), len(pattern) if isinstance(pattern, str) else 1
+    said = f"'{pattern.strip()}'" if isinstance(pattern, str) else "the list"
     fixed = sum(len(i.names) * i.times for i in items if i.times is not None)
     starred = [i for i in items if i.times is None]
-    if not starred:
-        if fixed != depth:
-            raise PatternError(
-                f"'{pattern.strip()}' gives {fixed} layers, the depth is {depth}",
-                length=len(pattern),
-                hint=f"set depth to {fixed}, or let a part fill the stage: write * after it without a number",
-            )
-        return tuple(n for i in items for n in i.names * (i.times or 0))
+    if fixed > MAX_DEPTH:
+        raise PatternError(f"a stage has at most {MAX_DEPTH} layers", length=length)
+    if depth is None:
+        if starred:
+            raise EndlessError(f"{said} has no end, and there is no depth", length=length)
+        depth = fixed
+    if not starred and fixed != depth:
+        raise PatternError(
+            f"{said} gives {fixed} layers, the depth is {depth}",
+            length=length,
+            hint=f"set depth to {fixed}, or let a part fill the stage: write * after it without a number",
+        )
     room = depth - fixed
     if room < 0:
         raise PatternError(
-            f"'{pattern.strip()}' needs at least {fixed} layers, the depth is {depth}",
-            length=len(pattern),
+            f"{said} needs at least {fixed} layers, the depth is {depth}",
+            length=length,
             hint="raise depth or shorten the pattern",
         )
-    share, rest = divmod(room, len(starred))
-    layers: list[str] = []
+    share, rest = divmod(room, max(1, len(starred)))
+    layers: list[Name] = []
     for item in items:
         if item.times is not None:
             layers += item.names * item.times
@@ -82,11 +100,33 @@ def names(pattern: str) -> tuple[tuple[str, int], ...]:
     return tuple((m["name"], m.start("name")) for m in _TOKEN.finditer(pattern) if m["name"])
 
 
-def _repeat(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+def of_list(items: Sequence[Any]) -> tuple[Name, ...]:
+    """A list of patterns and ops as `expand` takes it."""
+    return tuple(item if isinstance(item, str) else i for i, item in enumerate(items))
+
+
+def _items(pattern: Pattern) -> list[_Item]:
+    if isinstance(pattern, str):
+        return _parse(pattern)
+    found: list[_Item] = []
+    for i, part in enumerate(pattern):
+        if isinstance(part, int):
+            found.append(_Item((part,), 1, 0, 1))
+            continue
+        try:
+            found += _parse(part, alone=False)
+        except PatternError as e:
+            e.item = i
+            raise
+    return found
+
+
+def _repeat(names: tuple[Name, ...], count: int) -> tuple[Name, ...]:
     return (names * (count // len(names) + 1))[:count]
 
 
-def _parse(pattern: str) -> list[_Item]:
+def _parse(pattern: str, alone: bool = True) -> list[_Item]:
+    """`alone`: it is all that `layers` says, and so a single name fills the stage."""
     if len(pattern) > MAX_PATTERN:
         raise PatternError(f"a pattern has at most {MAX_PATTERN} characters")
     tokens, position = [], 0
@@ -104,7 +144,7 @@ def _parse(pattern: str) -> list[_Item]:
         raise PatternError("')' without '('", tokens[end].start("paren"), hint="open the group: (sam msa)*")
     if not items:
         raise PatternError("the pattern is empty", length=len(pattern) or 1, hint="name a block, as in layers: sam")
-    if len(tokens) == 1:
+    if alone and len(tokens) == 1:
         return [_Item(items[0].names, None, items[0].column, items[0].length)]
     return items
 
@@ -114,7 +154,7 @@ def _sequence(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[list[
     if nesting > MAX_NESTING:
         raise PatternError(f"groups nest at most {MAX_NESTING} deep", tokens[at - 1].start("paren"))
     items: list[_Item] = []
-    inner: tuple[str, ...]
+    inner: tuple[Name, ...]
     while at < len(tokens) and tokens[at]["paren"] != ")":
         token = tokens[at]
         if token["star"]:
@@ -136,7 +176,7 @@ def _sequence(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[list[
     return items, at
 
 
-def _group(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[tuple[str, ...], int, int]:
+def _group(tokens: list[re.Match[str]], at: int, nesting: int) -> tuple[tuple[Name, ...], int, int]:
     column = tokens[at].start("paren")
     inner, end = _sequence(tokens, at + 1, nesting + 1)
     if end == len(tokens):

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from blockforge.errors import Path, Report
 from blockforge.spec import late
 from blockforge.spec.calls import warn_of_names
-from blockforge.spec.layers import write_out
+from blockforge.spec.layers import Known, write_out
 from blockforge.spec.library import Library, filled, names_read
 from blockforge.spec.model import (
     Basics,
+    BranchKeys,
     BranchSpec,
     DefaultsSpec,
     DropPathSpec,
@@ -26,6 +27,7 @@ from blockforge.spec.model import (
     Spec,
     StageSpec,
 )
+from blockforge.spec.patterns import Name
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import Origins, report_at
@@ -152,11 +154,15 @@ class _Resolver:
         if isinstance(tree, dict):  # `downsample` and `let` have paths or scopes of their own
             apart = {k: tree[k] for k in ("downsample", "let") if k in tree}
             rest = {k: v for k, v in tree.items() if k not in apart}
-            tree = {**apart, **self.values.deep(rest, path, scope, origins)}
-        stage = self._validated(StageSpec, tree, path, origins, unread=("downsample", "let"))
-        names = write_out(stage, (*path, "layers"), self.tree.get("blocks", {}), origins, self.report)
+            readers = {k: self._pattern if k == "layers" else self.values.deep for k in rest}
+            tree = {**apart, **{k: readers[k](v, (*path, k), scope, origins) for k, v in rest.items()}}
+        listed = isinstance(tree, dict) and isinstance(tree.get("layers"), list)
+        unread = ("downsample", "let", *(["layers"] if listed else ()))
+        stage = self._validated(StageSpec, tree, path, origins, unread)
+        known = Known(self.tree.get("blocks", {}), self.library)
+        names = write_out(stage, path, known, origins, self.report)
         scope = scope.with_place({"depth": len(names)})
-        layers = self._layers(names, scope)
+        layers = self._layers(stage.layers, (*path, "layers"), names, scope, origins)
         downsample = self._downsample(index, tree, scope)
         if layers is None:
             raise FailedError
@@ -165,18 +171,32 @@ class _Resolver:
             aggregate = PlannedOp(stage.connect.aggregate, (*path, "connect", "aggregate"), origins)
         return Stage(index, stage.dim, layers, downsample, stage.window, stage.connect, aggregate, origins)
 
-    def _layers(self, names: Sequence[str], scope: Scope) -> tuple[tuple[str, tuple[Branch, ...]], ...] | None:
+    def _pattern(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
+        """What `layers` says; ops in a list are read in their layers."""
+        found = self.values.shallow(value, path, scope, origins)
+        if not isinstance(found, list):
+            return found
+        return [self.values.shallow(item, (*path, i), scope, origins) for i, item in enumerate(found)]
+
+    def _layers(
+        self, written: Any, path: Path, names: Sequence[Name], scope: Scope, origins: Origins
+    ) -> tuple[tuple[str, tuple[Branch, ...]], ...] | None:
         """The branches of each layer; layers share those of a block that does not ask which layer it is in."""
-        shared: dict[str, tuple[Branch, ...] | None] = {}
+        shared: dict[Name, tuple[Branch, ...] | None] = {}
         layers = []
         for i, name in enumerate(names):
             branches = shared.get(name)
             if name not in shared:
                 self.values.used.discard("layer")
-                branches = self.attempt(self._block, name, scope.with_place({"layer": i}))
+                place = scope.with_place({"layer": i})
+                if isinstance(name, str) and name in self.tree.get("blocks", {}):
+                    branches = self.attempt(self._block, name, place)
+                else:
+                    tree, at = (name, path) if isinstance(name, str) else (written[name], (*path, name))
+                    branches = self.attempt(self._op_alone, tree, at, place, origins)
                 if branches is None or "layer" not in self.values.used:
                     shared[name] = branches
-            layers.append((name, branches or ()))
+            layers.append((name if isinstance(name, str) else _title(written[name]), branches or ()))
         return None if None in shared.values() else tuple(layers)
 
     def _downsample(self, index: int, tree: Any, scope: Scope) -> PlannedOp | None:
@@ -194,6 +214,12 @@ class _Resolver:
             hint = "a block is a list of branches: [{op: sam}, {op: mlp}]"
             raise self.fail("value", f"block '{name}' has no branches", path, origins, hint)
         return tuple(self._branch(b, (*path, i), scope, origins) for i, b in enumerate(tree))
+
+    def _op_alone(self, tree: Any, path: Path, scope: Scope, outer: Origins) -> tuple[Branch, ...]:
+        """A layer that is an op: nothing stands around it."""
+        origins = Origins(outer)
+        spec = self.part(OpSpec, tree, path, scope, origins)
+        return (Branch(PlannedOp(spec, path, origins, scope.place), None, BranchKeys(skip=False), None),)
 
     def _branch(self, tree: Any, path: Path, scope: Scope, outer: Origins) -> Branch:
         origins = Origins(outer)
@@ -239,6 +265,13 @@ class _Resolver:
         for at, message, hint in wrong_stages(spec, len(self.tree["stages"])):
             report_at(self.report, origins, "skip", message, (*path, *at), hint=hint)
         return Skip(spec.from_, tuple(sorted(spec.to)), PlannedOp(spec.op, (*path, "op"), origins), path)
+
+
+def _title(op: Any) -> str:
+    """What a layer is called that is an op: the op's name, if it has one."""
+    while isinstance(op, dict):
+        op = op["op"]
+    return op if isinstance(op, str) else "chain" if isinstance(op, list) else "op"
 
 
 def _rates(drop_path: DropPathSpec, layers: int) -> tuple[float, ...]:

@@ -24,11 +24,13 @@ from blockforge.search.space.matching import (
     branch,
     fills,
     in_turn,
+    layer_lists,
     match,
     options,
     within_stage,
 )
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
+from blockforge.spec.model import BranchKeys
 from blockforge.spec.plan import Stage
 from blockforge.spec.values import all_values, names_in, plain
 
@@ -123,18 +125,23 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
 
     return {
         f"{name}.dim": part(lambda own, near, known: match(own["dim"], stage.dim, near, known)),
-        f"{name}.depth": part(lambda own, near, known: match(own["depth"], len(stage.layers), near, known)),
+        f"{name}.depth": part(lambda own, near, known: _depth(own, stage, near, known)),
         f"{name}.window": part(lambda own, near, known: match(own.get("window", "none"), stage.window, near, known)),
         f"{name}.downsample": part(downsample),
         f"{name}.connect": part(lambda own, near, known: _connect(own.get("connect", "none"), stage, near, known)),
-        f"{name}.layers": part(lambda own, near, known: _layers(tree, own["layers"], stage, near, known)),
+        f"{name}.layers": part(lambda own, near, known: _layers(tree, own.get("layers"), stage, near, known)),
     }
+
+
+def _depth(own: Mapping[str, Any], stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """Without a depth the layers say how many there are."""
+    return match(own["depth"], len(stage.layers), lets, known) if "depth" in own else iter([known])
 
 
 def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """Patterns that give layers whose blocks match, whatever they are called."""
     by_layer = any("layer" in names_in(value) for value in all_values(tree))
-    for pattern, bindings in options(value, lets, known):
+    for pattern, items, bindings in layer_lists(value, lets, known):
         try:
             names = patterns.expand(pattern, len(stage.layers))
         except patterns.PatternError:
@@ -142,13 +149,19 @@ def _layers(tree: Mapping[str, Any], value: Any, stage: Stage, lets: Lets, known
         pairs = enumerate(zip(names, stage.layers, strict=True))
         wanted = {(ours, id(branches), i if by_layer else 0): branches for i, (ours, (_, branches)) in pairs}
         parts: list[Part] = [
-            functools.partial(_layer, tree, ours, branches, (*lets, {"layer": i}))
+            functools.partial(_layer, tree, written, branches, (*lets, {"layer": i}))
             for (ours, _, i), branches in wanted.items()
+            for written in [items[ours] if isinstance(ours, int) else ours]
         ]
         yield from in_turn(parts, bindings)
 
 
-def _layer(tree: Mapping[str, Any], name: str, branches: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+def _layer(tree: Mapping[str, Any], name: Any, branches: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A layer by the name of its block, or by its op."""
+    if not isinstance(name, str) or name not in tree.get("blocks", {}):
+        if len(branches) == 1 and branches[0].norm is None and branches[0].keys == BranchKeys(skip=False):
+            yield from block(name if not isinstance(name, str) else {"op": name}, branches[0].op, lets, known)
+        return
     for defaults, bound in options(tree.get("defaults", {}), lets, known):
         for trees, bindings in options(tree["blocks"][name], lets, bound):
             if len(trees) != len(branches):

@@ -13,7 +13,7 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.blocks.compose.expand import Composite
 from blockforge.errors import OpError
-from blockforge.spec import Hole
+from blockforge.spec import Hole, patterns
 from blockforge.spec.expressions.tree import ExpressionError
 from blockforge.spec.model import BranchKeys, BranchSpec, ScaleSpec
 from blockforge.spec.plan import Branch, PlannedOp
@@ -60,7 +60,20 @@ def _computed(expr: Expr, lets: Lets, known: Bindings, values: dict[str, Any]) -
 
 def within_stage(own: Mapping[str, Any], index: int, lets: Lets) -> Lets:
     """Names within reach in a stage: its own, those around it, and the place's."""
-    return (own.get("let", {}), *lets, {"stage": index, "depth": own["depth"]})
+    depth = {"depth": own["depth"]} if "depth" in own else {}
+    return (own.get("let", {}), *lets, {"stage": index, **depth})
+
+
+def layer_lists(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[patterns.Pattern, list[Any], Bindings]]:
+    """What `layers` may say: a pattern, and of a list its items, in which an op keeps the holes in it."""
+    for option, bindings in options(value, lets, known):
+        if not isinstance(option, list):
+            yield option or (), [], bindings
+            continue
+        ways: list[tuple[list[Any], Bindings]] = [([], bindings)]
+        for item in option:
+            ways = [([*before, one], bound) for before, b in ways for one, bound in options(item, lets, b)]
+        yield from ((patterns.of_list(items), items, bound) for items, bound in ways)
 
 
 def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:

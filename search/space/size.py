@@ -15,7 +15,7 @@ from typing import Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError, SpecError
 from blockforge.search.space.load import number_of_values
-from blockforge.search.space.matching import Lets, fills, options, within_stage
+from blockforge.search.space.matching import Lets, fills, layer_lists, options, within_stage
 from blockforge.spec import Hole, Spec, holes, patterns
 from blockforge.spec.model import Basics
 from blockforge.spec.values import Expr, Ref, all_values
@@ -138,20 +138,25 @@ class _Counter:
         """Depths and patterns, and the holes of the blocks that they lead to."""
         total: Ways = {}
         blocks: dict[tuple[str, ...], Ways] = {}
-        for depth, known in fills(own["depth"], lets, {}):
-            for pattern, bound in fills(own["layers"], lets, known):
+        for depth, known in fills(own.get("depth"), lets, {}):
+            for pattern, items, bound in layer_lists(own.get("layers"), lets, known):
                 try:
-                    names = tuple(sorted(set(patterns.expand(pattern, depth))))
+                    found = set(patterns.expand(pattern, depth))
                 except patterns.PatternError:
                     continue
+                names = tuple(sorted(name for name in found if isinstance(name, str)))
                 if names not in blocks:
                     blocks[names] = _join_all(self._block(name, lets) for name in names)
+                ops = _join_all(self.value(items[i], lets) for i in found if isinstance(i, int))
                 chosen = self.without({_key(bound): 1}, self._private, sizes=False)
+                chosen = _join(chosen, self.without(ops, self._private))
                 for key, number in _join(chosen, blocks[names]).items():
                     total[key] = total.get(key, 0) + number
         return total
 
     def _block(self, name: str, lets: Lets) -> Ways:
+        if name not in self.tree.get("blocks", {}):
+            return _ONE  # an op without parameters
         return self._each(
             self.tree["blocks"][name], lets, lambda trees: _join_all(self._branch(t, lets) for t in trees)
         )

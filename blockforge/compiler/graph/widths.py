@@ -13,6 +13,10 @@ from blockforge.spec.reporting import report_at
 
 def check_widths(plan: Plan, maker: Maker, report: Report) -> None:
     """Without a downsample, and with a first layer that keeps its map, the width cannot change."""
+    for stage in plan.stages:
+        if not stage.layers and stage.downsample is None:
+            text, hint = f"stage {stage.index} has neither layers nor a downsample", "leave it out, or give it layers"
+            report_at(report, stage.origins, "layers", text, stage.path, hint=hint)
     first = plan.stages[0]
     if _keeps(first, maker) and plan.stem_dim != first.dim:
         text = f"the stem has dim {plan.stem_dim}, stage 0 has {first.dim}, and no downsample stands between them"
