@@ -70,7 +70,7 @@ def build(
     if arch is None or overrides or changes:
         arch = compile_spec(spec, changes)
     if features_only or out_indices is not None:
-        out_indices = stage_indices(out_indices, len(arch.plan.stages))
+        out_indices = stage_indices(out_indices, arch)
     with _seeded(seed), torch.device(device) if device is not None else contextlib.nullcontext():
         model = Backbone.from_architecture(arch, out_indices, check_memory, out_norm)
     if weights is not None:

@@ -117,6 +117,11 @@ class Architecture:
         return sum(len(s.layers) for s in self.plan.stages)
 
     @property
+    def features(self) -> tuple[int, ...]:
+        """The stages whose maps are the network's features: those that the spec names, else all."""
+        return self.plan.features or tuple(range(len(self.plan.stages)))
+
+    @property
     def totals(self) -> str:
         """The figures in one line."""
         figures = f"{format_count(self.params)} params, {format_count(self.macs)} MACs"

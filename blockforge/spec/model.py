@@ -122,7 +122,7 @@ class ConnectSpec(Model):
 class StageSpec(Model):
     """A run of layers on maps of one size."""
 
-    dim: Annotated[Dim, Open]
+    dim: Annotated[Dim | None, OrNone, Open] = None
     """Channels."""
     depth: Annotated[Depth | None, OrNone, Open] = None
     """Number of layers."""
@@ -183,6 +183,8 @@ class Basics(Model):
     """Classes of the head; 0: features only."""
     drop_path: Annotated[DropPathSpec, Open] = DropPathSpec()
     """Stochastic depth: rises linearly to this rate over all layers; {constant: 0.1} does not."""
+    features: Annotated[Annotated[list[Annotated[int, Open]], Field(min_length=1)] | None, OrNone, Open] = None
+    """The stages whose maps `features_only` gives where nobody says which: [0, 1, 2, 4, 6]; absent: all."""
 
 
 class Spec(Basics):

@@ -39,10 +39,11 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage with its layers written out: `layers[i]` is the block's name and its branches."""
+    """A stage with its layers written out: `layers[i]` is the block's name and its branches. `dim`: None where nobody
+    says; then it is what the layers give."""
 
     index: int
-    dim: int
+    dim: int | None
     layers: tuple[tuple[str, tuple[Branch, ...]], ...]
     downsample: PlannedOp | None
     window: int | None
@@ -74,7 +75,7 @@ class Plan:
     num_classes: int
     drop_path: tuple[float, ...]
     stem: PlannedOp
-    stem_dim: int
+    stem_dim: int | None
     stages: tuple[Stage, ...]
     skips: tuple[Skip, ...]
     stage_norm: PlannedOp | None
@@ -84,3 +85,5 @@ class Plan:
     """What the holes were filled with, by name."""
     library: Library = field(default_factory=Library)
     """The definitions; holes in those that the network may use are filled."""
+    features: tuple[int, ...] | None = None
+    """The stages whose maps are asked for where nobody says which; None: all."""

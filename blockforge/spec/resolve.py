@@ -6,6 +6,7 @@ search sees exactly the holes that matter for a candidate.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ from blockforge.spec.model import (
 from blockforge.spec.patterns import Name
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
 from blockforge.spec.relations.require import report_violations
-from blockforge.spec.reporting import Origins, report_at
+from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 from blockforge.spec.skips import wrong_stages
@@ -85,7 +86,7 @@ class _Resolver:
         rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))
         return Plan(
             self.name, basics.input, basics.num_classes, rates, stem, stem_dim, tuple(whole), skips,
-            stage_norm, head, self.report.locs, dict(self.values.answers), library,
+            stage_norm, head, self.report.locs, dict(self.values.answers), library, self._features(basics),
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -141,6 +142,16 @@ class _Resolver:
     def _basics(self) -> Basics:
         tree = {k: self.tree[k] for k in Basics.model_fields if k in self.tree}
         return self.part(Basics, tree, (), self.scope, Origins())
+
+    def _features(self, basics: Basics) -> tuple[int, ...] | None:
+        """The stages that `features` names. Raises: SpecError for those that there are not."""
+        last = len(self.tree["stages"]) - 1
+        for i, (before, stage) in enumerate(itertools.pairwise((-1, *(basics.features or ())))):
+            if not before < stage <= last:
+                hint = f"stages from 0 to {last}, in order"
+                self.fail("features", f"{stage} is no stage behind {before}", ("features", i), NOWHERE, hint)
+        self.report.close()
+        return tuple(basics.features) if basics.features is not None else None
 
     # --- stages
 

@@ -13,7 +13,7 @@ from blockforge.compiler import compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.spec import SpecLike, list_specs, load
+from blockforge.spec import SpecLike, list_specs
 from blockforge.weights.differences import allowed_differences
 from blockforge.weights.mismatch import MismatchError
 from blockforge.weights.official import fitted, unwrap
@@ -89,7 +89,7 @@ def _create(name: str, spec: SpecLike, pretrained: bool, kwargs: dict[str, Any])
 
 
 def _stages(spec: SpecLike, out_indices: Any) -> Any:
-    return out_indices if out_indices is not None else tuple(range(len(load(spec).stages)))
+    return out_indices if out_indices is not None else compile_spec(spec).features
 
 
 def _model(name: str, spec: SpecLike, arguments: dict[str, Any], maps: Mapping[str, Any]) -> Backbone:

@@ -72,7 +72,7 @@ def compare(networks: dict[str, Architecture], runs: Sequence[Run], seeds: int) 
         tops = [run.top1 for run in own]
         sd = statistics.stdev(tops) if len(tops) > 1 else math.nan
         means = (statistics.fmean(values) for values in ([r.loss for r in own], [r.seconds for r in own]))
-        dims = tuple(stage.dim for stage in arch.plan.stages)
+        dims = tuple(shape.dim for shape in arch.stage_shapes())
         costs = arch.macs, arch.params, arch.depth, dims
         rows.append(Row(name, arch.hash, *costs, len(own), statistics.fmean(tops), sd, min(tops), max(tops), *means))
     return sorted(rows, key=lambda row: -row.top1)

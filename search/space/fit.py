@@ -57,6 +57,8 @@ def fit(source: SpecLike | Architecture, budget: Budget | str, share: float = SH
             f"candidates cannot be fitted to {share:g} of a budget\n  hint: 0.5 to 0.99, as in --fit 0.97"
         )
     search = _Search(Widths(arch), budget, share)
+    if not search.widths.start:
+        raise BudgetError(f"no stage of '{arch.name}' has a dim that could be fitted\n  hint: give its stages one")
     dims = search.run()
     return arch if dims == search.widths.start else compile_spec(arch.spec, search.widths.overrides(dims))
 

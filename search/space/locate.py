@@ -124,7 +124,7 @@ def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str,
         return block(own.get("downsample", shared), stage.downsample, near, known)
 
     return {
-        f"{name}.dim": part(lambda own, near, known: match(own["dim"], stage.dim, near, known)),
+        f"{name}.dim": part(lambda own, near, known: match(own.get("dim", "none"), stage.dim, near, known)),
         f"{name}.depth": part(lambda own, near, known: _depth(own, stage, near, known)),
         f"{name}.window": part(lambda own, near, known: match(own.get("window", "none"), stage.window, near, known)),
         f"{name}.downsample": part(downsample),

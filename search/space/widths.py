@@ -100,8 +100,8 @@ class Widths:
     def _plan(self, dims: tuple[int, ...]) -> Plan:
         by_member = {m: dim for group, dim in zip(self.groups, dims, strict=True) for m in group}
         plan = self.arch.plan
-        stages = tuple(dataclasses.replace(s, dim=by_member[s.index]) for s in plan.stages)
-        return dataclasses.replace(plan, stem_dim=by_member[_STEM], stages=stages)
+        stages = tuple(dataclasses.replace(s, dim=by_member.get(s.index)) for s in plan.stages)
+        return dataclasses.replace(plan, stem_dim=by_member.get(_STEM), stages=stages)
 
     def _check_relations(self, dims: tuple[int, ...]) -> None:
         """Relations of the space that speak of widths hold for the new ones too."""
@@ -109,7 +109,10 @@ class Widths:
         if "require" not in tree:
             return
         by_member = {m: dim for group, dim in zip(self.groups, dims, strict=True) for m in group}
-        stages = [{**s, "dim": by_member[i]} if isinstance(s, dict) else s for i, s in enumerate(tree["stages"])]
+        stages = [
+            {**s, "dim": by_member[i]} if isinstance(s, dict) and i in by_member else s
+            for i, s in enumerate(tree["stages"])
+        ]
         if broken := violations({**tree, "stages": stages}, self.arch.plan.answers):
             raise SpecError([Diagnostic("require", f"{v.text} does not hold: {v.values}") for v in broken])
 
@@ -120,15 +123,23 @@ def _own_stem_dim(plan: Plan) -> int | None:
 
 
 def _groups(plan: Plan) -> list[list[int]]:
-    groups: list[list[int]] = [[_STEM]]
+    """Stages without a width of their own are in none."""
+    groups: list[list[int]] = [[_STEM]] if plan.stem_dim is not None else []
+    before = plan.stem_dim
     for stage in plan.stages:
-        joined = stage.downsample is None or (stage.index == 0 and _own_stem_dim(plan) is None)
-        groups = [*groups[:-1], [*groups[-1], stage.index]] if joined else [*groups, [stage.index]]
+        follows = stage.downsample is None or (stage.index == 0 and _own_stem_dim(plan) is None)
+        if stage.dim is not None and follows and stage.dim == before:
+            groups[-1].append(stage.index)
+        elif stage.dim is not None:
+            groups.append([stage.index])
+        before = stage.dim
     return groups
 
 
 def _dim(plan: Plan, member: int) -> int:
-    return plan.stem_dim if member == _STEM else plan.stages[member].dim
+    dim = plan.stem_dim if member == _STEM else plan.stages[member].dim
+    assert dim is not None
+    return dim
 
 
 def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape]]:

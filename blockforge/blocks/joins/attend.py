@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 from torch import nn
@@ -19,6 +19,7 @@ from blockforge.blocks.registry import join
 from blockforge.errors import OpError
 
 DEFAULT_HEAD_DIM = 32
+_OTHER_NAMES = {"kind": "form", "layout": "order"}
 
 
 @join("attend")
@@ -47,7 +48,8 @@ class Attend(Join):
     """Width of a head's queries; 32 if neither it nor `num_heads` is given. With both, the queries and keys in a single
     map are as wide as they say, the values what is left."""
     form: Literal["softmax", "relu_linear"] = "softmax"
-    """How weights are made: softmax of the products, or products of what relu leaves of queries and keys."""
+    """How weights are made: softmax of the products, or products of what relu leaves of queries and keys. `kind` says
+    the same."""
     cosine: bool = False
     """Products of queries and keys of length 1, times a learnt factor for each head, 100 at most."""
     qk_norm: bool = False
@@ -56,11 +58,21 @@ class Attend(Join):
     """What is added to the products: `rel_pos_table`, {op: rel_pos_table, symmetric: true}, {op: rel_pos_mlp, hidden:
     512}, or none."""
     order: Order = "by_role"
-    """Channels of a map that holds several: all queries, then keys, then values; by_head: so for each head in turn."""
+    """Channels of a map that holds several: all queries, then keys, then values; by_head: so for each head in turn.
+    `layout` says the same."""
     scale: Ratio | None = None
     """Factor of the products; absent: 1 / sqrt(width of a head)."""
     eps: Eps = 1e-5
     """Added to the sum of the weights that relu_linear divides by."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_names(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """`kind` and `layout` say the same as `form` and `order`."""
+        for other, name in _OTHER_NAMES.items():
+            if other in data and name in data:
+                raise OpError(f"{other} and {name} say the same", hint="keep one of them", param=other, code="value")
+        return {_OTHER_NAMES.get(key, key): value for key, value in data.items()}
 
     @model_validator(mode="after")
     def _fits(self) -> Attend:

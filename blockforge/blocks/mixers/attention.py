@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -84,6 +84,12 @@ class Attention(Mixer):
     """Positions by which the windows are shifted, in both directions; half: half a window, rounded down."""
     rel_pos_bias: bool = False
     """A learnt bias of the logits for each head and relative position inside a window."""
+    bias: bool | None = None
+    """false: the projection behind the heads has no bias; absent: it has one."""
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """What came later leaves no trace where it says nothing: hashes stay."""
+        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     @field_validator("shift")
     @classmethod
@@ -140,7 +146,7 @@ class Attention(Mixer):
             cost += Cost(params=table_rows((tiles.height, tiles.width)) * heads)
         if self.local_conv is not None:
             cost += primitives.dwconv(inner, (self.local_conv, self.local_conv), positions)
-        return cost + primitives.linear(inner, dim, shape.positions)
+        return cost + primitives.linear(inner, dim, shape.positions, bias=self.bias is not False)
 
     def workspace(self, shape: Shape) -> int:
         tiles, dim, heads, inner = self.tiles(shape), shape.dim, self.heads(shape.dim), self.inner(shape.dim)
@@ -160,7 +166,9 @@ class Attention(Mixer):
 
     def build(self, shape: Shape) -> nn.Module:
         dim, inner = shape.dim, self.inner(shape.dim)
-        options = Options(inner if inner != dim else None, self.qkv_bias, self.qk_norm, self.local_conv)
+        options = Options(
+            inner if inner != dim else None, self.qkv_bias, self.qk_norm, self.local_conv, self.bias is not False
+        )
         if self.window is None:
             size = shape[:2] if self.rel_pos_bias else None
             return AttentionModule(dim, self.heads(dim), *options, bias_size=size)
@@ -177,6 +185,7 @@ class Options(NamedTuple):
     qkv_bias: bool = True
     qk_norm: bool = False
     local_conv: int | None = None
+    proj_bias: bool = True
 
 
 class AttentionModule(nn.Module):
@@ -191,6 +200,7 @@ class AttentionModule(nn.Module):
         qkv_bias: bool = True,
         qk_norm: bool = False,
         local_conv: int | None = None,
+        proj_bias: bool = True,
         bias_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -200,7 +210,7 @@ class AttentionModule(nn.Module):
         self.k_norm = nn.LayerNorm(inner // num_heads) if qk_norm else None
         self.rel_pos = RelativePositionBias(bias_size, num_heads) if bias_size is not None else None
         self.local_conv = DWConv(inner, local_conv) if local_conv is not None else None
-        self.proj = Linear(inner, dim)
+        self.proj = Linear(inner, dim, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None
@@ -252,12 +262,13 @@ class WindowAttentionModule(AttentionModule, Computed):
         qkv_bias: bool = True,
         qk_norm: bool = False,
         local_conv: int | None = None,
+        proj_bias: bool = True,
         bias_size: tuple[int, int] | None = None,
         *,
         windows: Windows,
         size: tuple[int, int],
     ) -> None:
-        super().__init__(dim, num_heads, inner, qkv_bias, qk_norm, local_conv, bias_size)
+        super().__init__(dim, num_heads, inner, qkv_bias, qk_norm, local_conv, proj_bias, bias_size)
         self.windows, self.size = windows, size
         self.hold_computed()
 

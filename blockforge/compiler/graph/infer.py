@@ -112,6 +112,9 @@ class _Infer:
             if (wrong := _wrong_width(site, around, out)) is not None:
                 self._complain(site, site.planned, shape, wrong)
                 out = out._replace(dim=site.dim or around.dim)
+        if isinstance(site, ReducingSite) and self._breaks_promise(site, out):
+            text = f"the downsample gives {out.dim} channels, its stage has dim {site.dim}"
+            self._complain(site, site.planned, shape, OpError(text, hint="dim: $out asks an op for it", code="dim"))
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
             return None
@@ -123,6 +126,11 @@ class _Infer:
         if out[:2] != shape[:2]:
             return replace(found, reduction=main.reduction * total_stride(site, shape))
         return found
+
+    def _breaks_promise(self, site: ReducingSite, out: Shape) -> bool:
+        """Whether a downsample that is all of a stage gives another width than the stage's."""
+        alone = site.stage is not None and not self.plan.stages[site.stage].layers
+        return alone and not isinstance(site, SkipSite) and site.dim not in (None, out.dim)
 
     def _fitted(self, site: SkipSite, shape: Shape) -> tuple[Shape, Rounding | None]:
         """What the block of a long skip reads: a map of which it makes one as large as the main path's, if rounding

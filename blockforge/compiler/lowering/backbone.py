@@ -104,7 +104,7 @@ class Backbone(fx.GraphModule):
         norm = out_norm_op(out_norm)
         if norm is not None and out_indices is None:
             raise BlockforgeError("out_norm is for feature maps\n  hint: features_only=True, or out_indices")
-        maps = stage_indices(out_indices, len(arch.plan.stages)) if out_indices is not None else None
+        maps = stage_indices(out_indices, arch) if out_indices is not None else None
         num_stages = max(maps) + 1 if maps else None
         if check_memory:
             _check_memory(arch, maps is None, num_stages)
@@ -128,7 +128,7 @@ class Backbone(fx.GraphModule):
             {"num_chs": end.out_shape.dim, "reduction": end.reduction, "module": f"stages.{i}", "index": i}
             for i, end in enumerate(stage.end.last.shapes for stage in self.arch.stages)
         ]
-        return FeatureInfo(info, range(len(info)) if self.out_indices is None else self.out_indices)
+        return FeatureInfo(info, self.arch.features if self.out_indices is None else self.out_indices)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """x_BCHW -> the last stage's map_BCHW, before the head; with a class token the whole row of tokens, x_BC1L."""
@@ -160,7 +160,7 @@ class Backbone(fx.GraphModule):
         if norm or output_fmt != "NCHW":
             raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
         stages = len(self.arch.plan.stages)
-        maps = stage_indices(indices, stages)
+        maps = stage_indices(indices, self.arch)
         if intermediates_only:
             return self._view(maps)(x)
         return self._view(maps, max(maps) if stop_early else stages - 1)(x)
@@ -168,7 +168,7 @@ class Backbone(fx.GraphModule):
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
         """A model with `features_only` made of this one's own modules, output norms included: of stages
         `out_indices`, all by default."""
-        maps = stage_indices(out_indices, len(self.arch.plan.stages))
+        maps = stage_indices(out_indices, self.arch)
         modules = _called(self, emit(self.arch, maps, logits=False, out_norm=self.out_norm))
         return _assemble(self.arch, modules, maps, self.training, notes=self._notes(), out_norm=self.out_norm)
 
@@ -325,19 +325,20 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
         raise BlockforgeError(f"the model was built without {lacking}\n  hint: {hint}") from None
 
 
-def stage_indices(chosen: Any, stages: int) -> tuple[int, ...]:
-    """The stages that `out_indices` means, in its order: indices, negative ones from the end; a number n: the last n;
-    None: all.
+def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
+    """The stages that `out_indices` means, in its order: indices, negative ones from the end; a number n: the last n
+    of the network's features; None: all of these.
 
     Raises: BlockforgeError for anything else, and if no stage is named.
     """
+    stages = len(arch.plan.stages)
     law = f"out_indices are 0 to {stages - 1}, or negative from the end; a number n means the last n"
     if chosen is None:
-        return tuple(range(stages))
+        return arch.features
     if (last := _index(chosen)) is not None:
-        if not 1 <= last <= stages:
-            raise BlockforgeError(f"out_indices={last} of {stages} stages\n  hint: {law}")
-        return tuple(range(stages - last, stages))
+        if not 1 <= last <= len(arch.features):
+            raise BlockforgeError(f"out_indices={last} of {len(arch.features)} stages\n  hint: {law}")
+        return arch.features[-last:]
     if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
         raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
     found = []
