@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Aggregator, AnyOp, Cost, Kind, MapOp, Mixer, Norm, Placed, Reducing, Shape
+from blockforge.blocks.base import AnyOp, Cost, Kind, Mixer, Norm, Shape
 from blockforge.blocks.compose.frame import Bound, Frame, called, plain
-from blockforge.blocks.compose.program import Program, Step
+from blockforge.blocks.compose.members import called_by, named, truth, width
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in
-from blockforge.blocks.facts import facts
-from blockforge.blocks.part import Join, Part
+from blockforge.blocks.part import Part
 from blockforge.errors import OpError, Path, did_you_mean
 
-MAX_STEPS = 2000
-"""Of one composite."""
 MAX_DEPTH = 64
 """Ops within each other, those that definitions and parameters stand for included."""
 MAX_OPS = 20_000
 """Read while one composite is written out, those included that leave no part: definitions may multiply."""
-INSIDE: tuple[Kind, ...] = ("part", "join", "act", "norm", "mixer", "ffn", "downsample", "stem")
-"""What may stand inside a block, and so wherever a block stands but for norms and aggregators."""
 _OWN = ("op", "dim", "when")
+_OF_LAYER = ("layer", "depth", "stage", "classes", "drop_path", "out")
+"""Names of the place that a definition sees as its caller does."""
 _ABSENT = (None, "none")
 
 
@@ -82,19 +80,13 @@ def program(op: Composite, shape: Shape, dim: int | None) -> Program:
     return op.program(shape, dim)
 
 
-class Builder:
-    """Writes the program of one composite. Values are numbers: 0 is what it reads, n what the n-th step gives."""
+class Builder(Steps):
+    """Writes the program of one composite, whose map is the value 0."""
 
     def __init__(self, shape: Shape) -> None:
-        self.shapes, self.tiles = [shape], [1]
-        self.steps: list[Step] = []
+        super().__init__(shape)
         self.depth, self.ops = 0, 0
-        self.names: dict[tuple[str, ...], int] = {}
-        self.is_shared = False
         self.before_norm = False
-        self.shifted_by: int | None = None
-
-    # --- ops
 
     def add(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame | None = None) -> int:
         """An op that reads the value `x` and is asked for `dim` channels. `name`: of the module that it becomes."""
@@ -136,11 +128,11 @@ class Builder:
     def _mapping(self, value: Map, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if "op" not in value:
             raise OpError("an op is missing", hint="an op is a name, {op: name, ...} or a list", code="value")
-        if "when" in value and not _truth(plain(scope.value(value.get("when")))):
+        if "when" in value and not truth(plain(scope.value(value.get("when")))):
             return x
         own = plain(scope.value(value.get("dim"))) if "dim" in value else None
         if own is not None:
-            dim = _width(own)
+            dim = width(own)
         op, rest = value.get("op"), value.without(*_OWN)
         if not isinstance(op, str):
             found = scope.value(op)
@@ -156,7 +148,9 @@ class Builder:
         if own is not None and self.shapes[y].dim != dim:
             given = self.shapes[y].dim
             hint = "a conv or a linear gives any width"
-            raise OpError(f"'{_called(value, scope)}' gives {given} channels, not {dim}", hint=hint, param="dim")
+            raise OpError(
+                f"'{called_by(Bound(value, scope))}' gives {given} channels, not {dim}", hint=hint, param="dim"
+            )
         return y
 
     def chain(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...]) -> int:
@@ -165,7 +159,7 @@ class Builder:
         present = [(n, m) for n, m in members if not self.is_absent(m)]
         for i, (member_name, member) in enumerate(present):
             asked = dim if len(members) == 1 else None
-            self.before_norm = _is_norm_without_bias(present[i + 1][1] if i + 1 < len(present) else None)
+            self.before_norm = is_norm_without_bias(present[i + 1][1] if i + 1 < len(present) else None)
             x = self.add(member, x, asked, (*name, member_name))
         return x
 
@@ -245,131 +239,8 @@ class Builder:
         """Whether `when` leaves an op out."""
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
-            return not _truth(plain(frame.value(value.get("when"))))
+            return not truth(plain(frame.value(value.get("when"))))
         if isinstance(value, Map | Seq | str):
             return False
         found = frame.value(value)
         return self.is_absent(found) if isinstance(found, Bound) else found in _ABSENT
-
-    # --- steps
-
-    def step(self, op: AnyOp, inputs: tuple[int, ...], dim: int | None, name: tuple[str, ...], at: Path = ()) -> int:
-        """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
-        if len(self.steps) >= MAX_STEPS:
-            raise OpError(f"a block has at most {MAX_STEPS} parts", hint="fewer repetitions", code="limit")
-        placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
-        shape = facts(placed).out_shape
-        tiles = max(self.tiles[i] for i in inputs)
-        own = name if self.is_shared else self._unique(name)
-        cut = self.shifted_by if getattr(op, "masked", False) else None
-        return self.append(Step(placed, inputs, shape, tiles, tiles, self.is_shared, cut, own, at))
-
-    @contextmanager
-    def sharing(self, is_shared: bool) -> Iterator[None]:
-        """Inside, steps run the modules of earlier steps of their names."""
-        before, self.is_shared = self.is_shared, self.is_shared or is_shared
-        yield
-        self.is_shared = before
-
-    @contextmanager
-    def shifted(self, cut: int | None) -> Iterator[None]:
-        """Inside, what can is told of the tiles that the step `cut` made of a rolled map."""
-        before, self.shifted_by = self.shifted_by, cut
-        yield
-        self.shifted_by = before
-
-    def append(self, step: Step) -> int:
-        self.steps.append(step)
-        self.shapes.append(step.shape)
-        self.tiles.append(step.tiles)
-        return len(self.steps)
-
-    def _unique(self, name: tuple[str, ...]) -> tuple[str, ...]:
-        """A name that no step has: this one, or it with the next number."""
-        wanted, number = name, self.names.get(name, 1)
-        while name in self.names:
-            number += 1
-            name = (*wanted[:-1], f"{wanted[-1]}_{number}")
-        self.names[wanted] = number
-        self.names.setdefault(name, 1)
-        return name
-
-    def finish(self, result: int) -> None:
-        """Close the program: `result` is what it gives."""
-        assert result == len(self.steps), "what is read last is made last"
-
-
-_OF_LAYER = ("layer", "depth", "stage", "classes", "drop_path", "out")
-
-
-def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*tuple[Any, ...]]:
-    """An op on these maps. Raises: OpError for a kind of op that stands nowhere inside a block."""
-    shape = shapes[0]
-    if isinstance(op, Join):
-        return Placed(op, (shapes, dim))
-    if isinstance(op, Part):
-        return Placed(op, (shape, dim))
-    if isinstance(op, MapOp):
-        return Placed(op, (shape,))
-    if isinstance(op, Reducing):
-        return Placed(op, (shape, dim if dim is not None else shape.dim))
-    if isinstance(op, Aggregator):
-        raise OpError(f"'{op.op}' joins maps", hint="as in {op: parallel, join: " + op.op + ", of: [...]}", param="op")
-    raise OpError(f"a {op.kind} such as '{op.op}' does not stand inside a block", param="op", code="wrong-kind")
-
-
-def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
-    """The members of a list or a mapping of ops, each with its name: its key, or what its op is called, numbered."""
-    value, frame = bound.value, bound.frame
-    if isinstance(value, Map):
-        for key, member in value.items:
-            yield key, Bound(member, frame, (*value.at, key))
-        return
-    if not isinstance(value, Seq):
-        yield _called(value, frame), bound
-        return
-    counts: dict[str, int] = {}
-    for i, member in enumerate(value.items):
-        name = _called(member, frame)
-        counts[name] = counts.get(name, 0) + 1
-        yield name if counts[name] == 1 else f"{name}_{counts[name]}", Bound(member, frame, (*value.at, i))
-
-
-def called_by(bound: Bound) -> str:
-    """What an op is called: the name of its op, `chain` for a list."""
-    return _called(bound.value, bound.frame)
-
-
-def _called(member: Any, frame: Frame) -> str:
-    if isinstance(member, Map):
-        return _called(member.get("op"), frame) if "op" in member else "op"
-    if isinstance(member, Seq):
-        return "chain"
-    if isinstance(member, str):
-        return member
-    found = frame.value(member)
-    if isinstance(found, Bound):
-        return _called(found.value, found.frame)
-    return found if isinstance(found, str) else "none"
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise OpError(f"when is true or false, not {value!r}", param="when", code="value")
-    return value
-
-
-def _width(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
-        hint = "// leaves out the rest" if isinstance(value, float) else "as in dim: $(2 * in)"
-        raise OpError(f"a width is a whole number from 1 to 65536, not {value!r}", hint=hint, param="dim", code="value")
-    return value
-
-
-def _is_norm_without_bias(member: Bound | None) -> bool:
-    """Whether an op is a norm, by its name, before which a convolution needs no bias."""
-    if member is None:
-        return False
-    value = member.frame.value(member.value.get("op") if isinstance(member.value, Map) else member.value)
-    cls = registry.BLOCKS.get(value) if isinstance(value, str) else None
-    return cls is not None and issubclass(cls, Norm) and not cls.bias_before

@@ -7,8 +7,9 @@ from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Shape
-from blockforge.blocks.compose.expand import Builder, Composite, called_by, program
+from blockforge.blocks.compose.expand import Builder, Composite, program
 from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain
+from blockforge.blocks.compose.members import called_by
 from blockforge.blocks.compose.written import Map, Seq, parts_of, thaw
 from blockforge.errors import OpError
 from blockforge.spec.values import Expr, Ref

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blockforge.blocks.base import Aggregator, AnyOp, AnyPlaced, Head, Norm, Placed, Shape
-from blockforge.blocks.compose.expand import at_place
+from blockforge.blocks.compose.steps import at_place
 from blockforge.compiler.graph.residual import Residual
 from blockforge.errors import Path
 from blockforge.spec.plan import PlannedOp

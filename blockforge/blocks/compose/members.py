@@ -1,0 +1,60 @@
+"""The ops in a list or a mapping of ops, their names, and the keys that every op has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from blockforge.blocks.compose.frame import Bound, Frame
+from blockforge.blocks.compose.written import Map, Seq
+from blockforge.errors import OpError
+
+
+def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
+    """The members of a list or a mapping of ops, each with its name: its key, or what its op is called, numbered."""
+    value, frame = bound.value, bound.frame
+    if isinstance(value, Map):
+        for key, member in value.items:
+            yield key, Bound(member, frame, (*value.at, key))
+        return
+    if not isinstance(value, Seq):
+        yield _called(value, frame), bound
+        return
+    counts: dict[str, int] = {}
+    for i, member in enumerate(value.items):
+        name = _called(member, frame)
+        counts[name] = counts.get(name, 0) + 1
+        yield name if counts[name] == 1 else f"{name}_{counts[name]}", Bound(member, frame, (*value.at, i))
+
+
+def called_by(bound: Bound) -> str:
+    """What an op is called: the name of its op, `chain` for a list."""
+    return _called(bound.value, bound.frame)
+
+
+def _called(member: Any, frame: Frame) -> str:
+    if isinstance(member, Map):
+        return _called(member.get("op"), frame) if "op" in member else "op"
+    if isinstance(member, Seq):
+        return "chain"
+    if isinstance(member, str):
+        return member
+    found = frame.value(member)
+    if isinstance(found, Bound):
+        return _called(found.value, found.frame)
+    return found if isinstance(found, str) else "none"
+
+
+def truth(value: Any) -> bool:
+    """What `when` says. Raises: OpError."""
+    if not isinstance(value, bool):
+        raise OpError(f"when is true or false, not {value!r}", param="when", code="value")
+    return value
+
+
+def width(value: Any) -> int:
+    """A width that an op is asked for. Raises: OpError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
+        hint = "// leaves out the rest" if isinstance(value, float) else "as in dim: $(2 * in)"
+        raise OpError(f"a width is a whole number from 1 to 65536, not {value!r}", hint=hint, param="dim", code="value")
+    return value

@@ -1,0 +1,102 @@
+"""The steps of a program while it is written, and where an op may stand among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import Aggregator, AnyOp, Kind, MapOp, Norm, Placed, Reducing, Shape
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.program import Step
+from blockforge.blocks.compose.written import Map
+from blockforge.blocks.facts import facts
+from blockforge.blocks.part import Join, Part
+from blockforge.errors import OpError, Path
+
+MAX_STEPS = 2000
+"""Of one composite."""
+INSIDE: tuple[Kind, ...] = ("part", "join", "act", "norm", "mixer", "ffn", "downsample", "stem")
+"""What may stand inside a block, and so wherever a block stands but for norms and aggregators."""
+
+
+class Steps:
+    """Plain parts in a row. Values are numbers: 0 is what the first of them reads, n what the n-th step gives."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shapes, self.tiles = [shape], [1]
+        self.steps: list[Step] = []
+        self.names: dict[tuple[str, ...], int] = {}
+        self.is_shared = False
+        self.shifted_by: int | None = None
+
+    def step(self, op: AnyOp, inputs: tuple[int, ...], dim: int | None, name: tuple[str, ...], at: Path = ()) -> int:
+        """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
+        if len(self.steps) >= MAX_STEPS:
+            raise OpError(f"a block has at most {MAX_STEPS} parts", hint="fewer repetitions", code="limit")
+        placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
+        shape = facts(placed).out_shape
+        tiles = max(self.tiles[i] for i in inputs)
+        own = name if self.is_shared else self._unique(name)
+        cut = self.shifted_by if getattr(op, "masked", False) else None
+        return self.append(Step(placed, inputs, shape, tiles, tiles, self.is_shared, cut, own, at))
+
+    @contextmanager
+    def sharing(self, is_shared: bool) -> Iterator[None]:
+        """Inside, steps run the modules of earlier steps of their names."""
+        before, self.is_shared = self.is_shared, self.is_shared or is_shared
+        yield
+        self.is_shared = before
+
+    @contextmanager
+    def shifted(self, cut: int | None) -> Iterator[None]:
+        """Inside, what can is told of the tiles that the step `cut` made of a rolled map."""
+        before, self.shifted_by = self.shifted_by, cut
+        yield
+        self.shifted_by = before
+
+    def append(self, step: Step) -> int:
+        self.steps.append(step)
+        self.shapes.append(step.shape)
+        self.tiles.append(step.tiles)
+        return len(self.steps)
+
+    def _unique(self, name: tuple[str, ...]) -> tuple[str, ...]:
+        """A name that no step has: this one, or it with the next number."""
+        wanted, number = name, self.names.get(name, 1)
+        while name in self.names:
+            number += 1
+            name = (*wanted[:-1], f"{wanted[-1]}_{number}")
+        self.names[wanted] = number
+        self.names.setdefault(name, 1)
+        return name
+
+    def finish(self, result: int) -> None:
+        """Close the program: `result` is what it gives."""
+        assert result == len(self.steps), "what is read last is made last"
+
+
+def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*tuple[Any, ...]]:
+    """An op on these maps. Raises: OpError for a kind of op that stands nowhere inside a block."""
+    shape = shapes[0]
+    if isinstance(op, Join):
+        return Placed(op, (shapes, dim))
+    if isinstance(op, Part):
+        return Placed(op, (shape, dim))
+    if isinstance(op, MapOp):
+        return Placed(op, (shape,))
+    if isinstance(op, Reducing):
+        return Placed(op, (shape, dim if dim is not None else shape.dim))
+    if isinstance(op, Aggregator):
+        raise OpError(f"'{op.op}' joins maps", hint="as in {op: parallel, join: " + op.op + ", of: [...]}", param="op")
+    raise OpError(f"a {op.kind} such as '{op.op}' does not stand inside a block", param="op", code="wrong-kind")
+
+
+def is_norm_without_bias(member: Bound | None) -> bool:
+    """Whether an op is a norm, by its name, before which a convolution needs no bias."""
+    if member is None:
+        return False
+    value = member.frame.value(member.value.get("op") if isinstance(member.value, Map) else member.value)
+    cls = registry.BLOCKS.get(value) if isinstance(value, str) else None
+    return cls is not None and issubclass(cls, Norm) and not cls.bias_before
