@@ -46,3 +46,6 @@ class Join(Op[tuple[Shape, ...], int | None]):
     """Whether it makes something else of a single map."""
     pairwise: ClassVar[bool] = False
     """Whether more than two maps may be joined one after the other: the result of two, then the third."""
+
+    def check_masked(self) -> None:
+        """Raise `OpError` if it cannot keep the positions of a rolled tile apart; those that are `masked` are asked."""

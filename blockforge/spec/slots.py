@@ -71,6 +71,12 @@ class StemSpec(OpSpec):
     dim: Annotated[Dim | None, Open] = None
     """Channels, where stage 0 has a `downsample` of its own behind the stem; absent: those of stage 0."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _asked_inside(cls, value: Any) -> Any:
+        """A width that is computed where the op stands is the op's to read: `{op: conv, dim: $out}`."""
+        return {"op": value} if isinstance(value, dict) and isinstance(value.get("dim"), Expr) else value
+
 
 class DownsampleSpec(OpSpec):
     """A block that makes a map smaller."""

@@ -127,3 +127,16 @@ def test_weights_shared_by_repetitions_count_once() -> None:
 def test_a_split_without_ops_is_refused() -> None:
     with pytest.raises(bf.SpecError, match="it has no op that takes the channels"):
         bf.compile(network({"op": {"op": "split", "of": []}}))
+
+
+def test_linear_attention_in_rolled_tiles_is_refused() -> None:
+    attend = [linear("$(3 * in)"), {"op": "attend", "head_dim": 8, "form": "relu_linear"}]
+    with pytest.raises(bf.SpecError, match="relu_linear cannot keep the positions of rolled tiles apart"):
+        bf.compile(network({"op": {"op": "tiles", "size": 4, "shift": "half", "of": attend}}))
+    bf.compile(network({"op": {"op": "tiles", "size": 4, "of": attend}}))
+
+
+def test_a_stem_of_one_op_may_say_the_width_it_is_asked_for() -> None:
+    stem = {"op": "conv", "dim": "$out", "kernel_size": 4, "stride": 4}
+    alone, listed = (bf.compile(network({"op": "mlp"}, stem=form)) for form in (stem, [stem]))
+    assert alone.hash == listed.hash

@@ -39,7 +39,9 @@ class Steps:
         shape = facts(placed).out_shape
         tiles = max(self.tiles[i] for i in inputs)
         own = name if self.is_shared else self._unique(name)
-        cut = self.shifted_by if getattr(op, "masked", False) else None
+        cut = self.shifted_by if isinstance(op, Join) and op.masked else None
+        if cut is not None and isinstance(op, Join):
+            op.check_masked()
         return self.append(Step(placed, inputs, shape, tiles, tiles, self.is_shared, cut, own, at))
 
     @contextmanager

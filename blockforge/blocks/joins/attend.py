@@ -41,6 +41,7 @@ class Attend(Join):
     """
 
     masked = True
+    alone = True
 
     num_heads: Count | None = None
     """Heads; or say their width with `head_dim`."""
@@ -82,6 +83,11 @@ class Attend(Join):
         if self.cosine and self.scale is not None:
             raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
         return self
+
+    def check_masked(self) -> None:
+        if self.form == "relu_linear":
+            hint = "tiles without shift, or form: softmax"
+            raise OpError("relu_linear cannot keep the positions of rolled tiles apart", hint=hint, param="form")
 
     def heads(self, dim: int) -> int:
         """Number of heads of queries of width `dim`."""
