@@ -170,6 +170,12 @@ class OpError(BlockforgeError, ValueError):
         return self
 
 
+def paths_differ(widths: bool) -> str:
+    """What to do where an op gives another map than its identity path. `widths`: the widths differ."""
+    around = "skip: false leaves the identity path out; skip: {op: ...} puts an op on it"
+    return f"dim: $out on the last op gives the width that is asked for; {around}" if widths else around
+
+
 class InputError(BlockforgeError, ValueError):
     """A tensor that a built network cannot take as its images."""
 

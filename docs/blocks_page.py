@@ -15,6 +15,8 @@ from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
+from blockforge.spec.load import DEFINITIONS
+from blockforge.spec.yaml.loader import load_text
 
 HEAD = """# Building blocks
 
@@ -43,9 +45,23 @@ def page() -> str:
         parts.append(f"## {title}\n")
         ours = {n: c for n, c in registry.blocks(kind).items() if c.__module__.startswith("blockforge.")}
         parts += [entry(name, cls) for name, cls in ours.items()]
-    parts.append("## Connection rules: `rule` of `connect`\n")
+    parts.append("## Definitions of `std`: `use: [std]`\n\n| definition | parameters |\n|---|---|")
+    parts += [_definition(name, written) for name, written in std_definitions().items()]
+    parts.append("\n## Connection rules: `rule` of `connect`\n")
     parts += [entry(name, rule) for name, rule in RULES.items()]
     return "\n".join(parts)
+
+
+def std_definitions() -> dict[str, Any]:
+    """What the packaged file defines, as it is written."""
+    found: dict[str, Any] = load_text(DEFINITIONS["std"].read_text(encoding="utf-8"), "std.yaml").tree["define"]
+    return found
+
+
+def _definition(name: str, written: Any) -> str:
+    params = written.get("params", {}) if isinstance(written, dict) else {}
+    said = ", ".join(f"`{key}: {shown(value)}`" for key, value in params.items())
+    return f"| `{name}` | {said or 'none'} |"
 
 
 def entry(name: str, cls: type[BaseModel]) -> str:

@@ -91,7 +91,11 @@ def sentence(found: Any) -> str:
         law = f"this should be {_SAID[kind].format(**context)}" if kind in _SAID else "a value must be written here"
         return f"{law}, not {shown(value)}: no {what} may stand here"
     if value is None and kind != "empty":
-        return f"there is no value here; it should be {_SAID[kind]}" if kind in _SAID else "there is no value here"
+        return (
+            f"there is no value here; it should be {_SAID[kind].format(**context)}"
+            if kind in _SAID
+            else "there is no value here"
+        )
     if kind in ("too_short", "too_long"):
         law, count = ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
         items = "item" if count == 1 else "items"

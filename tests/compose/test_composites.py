@@ -140,3 +140,39 @@ def test_a_stem_of_one_op_may_say_the_width_it_is_asked_for() -> None:
     stem = {"op": "conv", "dim": "$out", "kernel_size": 4, "stride": 4}
     alone, listed = (bf.compile(network({"op": "mlp"}, stem=form)) for form in (stem, [stem]))
     assert alone.hash == listed.hash
+
+
+def graph(**members: Any) -> dict[str, Any]:
+    return network({"op": {"op": "graph", "of": members}})
+
+
+def test_a_member_of_a_graph_that_is_absent_is_no_source() -> None:
+    both = {"from": ["a", "input"], "op": linear("$in")}
+    with_a, without = (
+        bf.compile(graph(a={"from": "input", "op": "mlp", "when": when}, z=both)) for when in (True, False)
+    )
+    assert without.params < with_a.params
+    check_spec(without)
+    with pytest.raises(bf.SpecError, match="when is true or false, not 7"):
+        bf.compile(graph(a={"from": "input", "op": "mlp", "when": 7}, z=both))
+
+
+def test_a_member_of_a_graph_may_be_an_op_and_is_read_by_somebody() -> None:
+    check_spec(bf.compile(graph(a=linear("$(2 * in)"), z={"op": "linear", "dim": "$in"})))
+    with pytest.raises(bf.SpecError, match="nobody reads the member 'a'"):
+        bf.compile(graph(a={"from": "input", "op": "mlp"}, z={"from": "input", "op": "gelu"}))
+
+
+def test_a_join_gives_its_own_width_unless_it_is_asked_by_itself() -> None:
+    """What is forgotten in a member's width is no hidden convolution."""
+    members = ["identity", linear("$in")]
+    with pytest.raises(bf.SpecError, match=r"the op gives 32x10x14, the identity path 16x10x14"):
+        bf.compile(network({"op": {"op": "parallel", "join": "concat", "of": members}}))
+    asked = {"op": "parallel", "join": {"op": "concat", "dim": "$out"}, "of": members}
+    check_spec(bf.compile(network({"op": asked})))
+
+
+@pytest.mark.parametrize("op", [[{"op": "lineer", "dim": "$out"}], {"op": "lineer", "dim": "$out"}])
+def test_an_unknown_op_is_told_as_one(op: Any) -> None:
+    with pytest.raises(bf.SpecError, match=r"there is no op named 'lineer'[\s\S]*did you mean 'linear'"):
+        bf.compile(network({"op": op}))

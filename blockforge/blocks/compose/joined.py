@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from blockforge.blocks.base import Cost, Shape
-from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.frame import Bound, plain
+from blockforge.blocks.compose.members import width
+from blockforge.blocks.compose.written import Map
 from blockforge.blocks.joins.aggregated import as_join
 from blockforge.blocks.part import Join
 from blockforge.errors import OpError
@@ -20,13 +22,15 @@ class Joiner:
     """Joins values as they come, two at a time where the join allows it: then no more than two maps live.
 
     Args:
-        join: what joins: a join, or an aggregator.
-        dim: the width that it is asked for.
+        join: what joins: a join, or an aggregator; it is asked for a width by a `dim` of its own alone.
         name: of the composite's module.
     """
 
-    def __init__(self, build: Builder, join: Bound, dim: int | None, name: tuple[str, ...]) -> None:
-        self.build, self.dim, self.at = build, dim, join.place
+    def __init__(self, build: Builder, join: Bound, name: tuple[str, ...]) -> None:
+        self.build, self.dim, self.at = build, None, join.place
+        if isinstance(join.value, Map) and "dim" in join.value:
+            self.dim = width(plain(join.frame.value(join.value.get("dim"))))
+            join = Bound(Map(tuple(join.value.without("dim").items()), join.value.at), join.frame, join.at)
         made = build.made(join, "join", "aggregator")
         self.join, self.name = as_join(made), (*name, made.op)
         self.values: list[int] = []

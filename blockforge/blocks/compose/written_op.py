@@ -98,11 +98,15 @@ def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
         return True
     if op in definitions.table:
         return True
-    if (cls := registry.BLOCKS.get(op)) is None:
-        return False
+    if (cls := registry.BLOCKS.get(op)) is None:  # where the map is known it is told what stands here
+        return _reads_late(value)
     if cls.kind not in kinds:
         return cls.kind in _ALONE[kinds[0]]
-    return cls.kind != "head" and any(isinstance(part, Ref | Expr) for part in parts_of(value))
+    return cls.kind != "head" and _reads_late(value)
+
+
+def _reads_late(value: Any) -> bool:
+    return any(isinstance(part, Ref | Expr) for part in parts_of(value))
 
 
 def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from blockforge.blocks.compose.frame import Bound, plain
 from blockforge.blocks.compose.joined import Joiner
 from blockforge.blocks.compose.written import Map, Seq, place_in
 from blockforge.blocks.registry import part
-from blockforge.errors import OpError, did_you_mean
+from blockforge.errors import OpError, Path, did_you_mean
 
 _KEYS = ("from", "join", "op", "when")
 
@@ -28,39 +28,77 @@ class Graph(Composite):
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if not isinstance(self.of.value, Map):
             raise OpError("of is a mapping that names the members", hint="{a: {from: input, op: ...}, ...}", param="of")
-        known, y = {"input": x}, x
+        members = _Members(build, x)
         for key, value in self.of.value.items:
-            y = known[key] = self._member(build, known, y, Bound(value, self.of.frame, self.of.place), (*name, key))
-        return y
+            members.add(key, Bound(value, self.of.frame, (*self.of.place, key)), (*name, key))
+        return members.result()
 
-    def _member(self, build: Builder, known: dict[str, int], last: int, member: Bound, name: tuple[str, ...]) -> int:
+
+class _Members:
+    """The members of a graph, one after the other. `known`: the value of each; None: `when` leaves it out."""
+
+    def __init__(self, build: Builder, x: int) -> None:
+        self.build, self.last, self.newest = build, x, "input"
+        self.known: dict[str, int | None] = {"input": x}
+        self.unread: dict[str, Path] = {}
+
+    def add(self, key: str, member: Bound, name: tuple[str, ...]) -> None:
+        if self.build.is_absent(member):
+            self.known[key] = None
+            return
+        value = member.value
+        whole = isinstance(value, Map) and ("from" in value or "join" in value)
+        y = self._joined(Bound(value, member.frame, member.at), name) if whole else self._alone(member, name)
+        self.known[key] = self.last = y
+        self.newest, self.unread[key] = key, member.place
+
+    def result(self) -> int:
+        """What the last member gives. Raises: OpError for a member whose result nobody reads."""
+        lost = next((key for key in self.unread if key != self.newest), None)
+        if lost is not None:
+            hint = "name it in `from` of a later member, or leave it out"
+            raise OpError(f"nobody reads the member '{lost}'", hint=hint, code="value").placed_at(self.unread[lost])
+        return self.last
+
+    def _alone(self, member: Bound, name: tuple[str, ...]) -> int:
+        """An op on what the member before gives."""
+        self.unread.pop(self.newest, None)
+        return self.build.add(member, self.last, None, name)
+
+    def _joined(self, member: Bound, name: tuple[str, ...]) -> int:
         value, frame = member.value, member.frame
-        if not isinstance(value, Map):
-            return build.add(member, last, None, name)
         if unknown := next((k for k, _ in value.items if k not in _KEYS), None):
-            raise OpError(f"a member has no key '{unknown}'", hint=did_you_mean(unknown, _KEYS), code="unknown-key")
-        sources = value.get("from")
-        join = Bound(value.get("join", "sum"), frame, value.at)
-        joiner = Joiner(build, join, None, (*name[:-1], f"{name[-1]}_join"))
+            hint = did_you_mean(unknown, _KEYS) + "; parameters of the op go into it: op: {op: ..., ...}"
+            raise OpError(f"a member has no key '{unknown}'", hint=hint, code="unknown-key").placed_at(member.place)
+        before, sources = self.last, value.get("from")
+        joiner = Joiner(self.build, Bound(value.get("join", "sum"), frame, value.at), (*name[:-1], f"{name[-1]}_join"))
         for i, source in enumerate(sources.items if isinstance(sources, Seq) else (sources,)):
             place = (*name[:-1], f"{name[-1]}_from_{i}")
-            joiner.take(self._source(build, known, last, Bound(source, frame, value.at), place))
-        y = joiner.result(last)
-        return build.add(Bound(value.get("op", "identity"), frame, (*value.at, "op")), y, None, name)
+            if (x := self._source(Bound(source, frame, value.at), before, place)) is not None:
+                joiner.take(x)
+        return self.build.add(
+            Bound(value.get("op", "identity"), frame, (*value.at, "op")), joiner.result(before), None, name
+        )
 
-    def _source(self, build: Builder, known: dict[str, int], last: int, source: Bound, name: tuple[str, ...]) -> int:
+    def _source(self, source: Bound, before: int, name: tuple[str, ...]) -> int | None:
         value = source.value
-        if isinstance(value, Map):
-            x = self._find(known, last, value.get("from"), source)
-            return build.add(Bound(value.get("op", "identity"), source.frame, value.at), x, None, name)
-        return self._find(known, last, value, source)
+        if not isinstance(value, Map):
+            return self._find(value, source, before)
+        x = self._find(value.get("from"), source, before)
+        return (
+            x
+            if x is None
+            else self.build.add(Bound(value.get("op", "identity"), source.frame, value.at), x, None, name)
+        )
 
-    def _find(self, known: dict[str, int], last: int, name: Any, source: Bound) -> int:
+    def _find(self, name: Any, source: Bound, before: int) -> int | None:
         found = plain(source.frame.value(name))
         if found is None:
-            return last
-        if found not in known:
+            self.unread.pop(self.newest, None)
+            return before
+        if found not in self.known:
             at = place_in(source.value, source.at)
-            hint = did_you_mean(str(found), known, what="before it stand")
+            hint = did_you_mean(str(found), self.known, what="before it stand")
             raise OpError(f"no member '{found}' stands before this one", hint=hint, code="unknown-name").placed_at(at)
-        return known[found]
+        self.unread.pop(found, None)
+        return self.known[found]

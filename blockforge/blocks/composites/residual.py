@@ -10,7 +10,7 @@ from blockforge.blocks.compose.joined import Add
 from blockforge.blocks.parts.drop_path import DropPathPart
 from blockforge.blocks.parts.scale import Scale
 from blockforge.blocks.registry import part
-from blockforge.errors import OpError
+from blockforge.errors import OpError, paths_differ
 
 
 @part("residual")
@@ -58,6 +58,6 @@ class Residual(Composite):
     def _add(self, build: Builder, around: int, y: int, name: tuple[str, ...]) -> int:
         if build.shapes[around] != build.shapes[y]:
             text = f"the op gives {build.shapes[y]}, the identity path {build.shapes[around]}"
-            hint = "skip: false leaves the identity path out; skip: {op: ...} puts an op on it"
+            hint = paths_differ(build.shapes[around].dim != build.shapes[y].dim)
             raise OpError(text, hint=hint).placed_at(self.of.place)
         return build.step(Add(), (around, y), None, (*name, "add"))

@@ -21,7 +21,7 @@ from blockforge.compiler.graph.sites import (
     WindowOutSite,
 )
 from blockforge.compiler.maps import Rounding, fitted, rounding
-from blockforge.errors import Loc, OpError, Path, Report
+from blockforge.errors import Loc, OpError, Path, Report, paths_differ
 from blockforge.spec.plan import Plan, PlannedOp
 from blockforge.spec.reporting import NOWHERE, report_at
 
@@ -213,7 +213,7 @@ class _Infer:
 def _wrong_width(site: BranchSite, shape: Shape, out: Shape) -> OpError | None:
     """What is wrong with the map that a branch gives: its identity path has another, or its stage promises another."""
     if site.residual.keys.skip and out != shape:
-        hint = "skip: false leaves the identity path out; skip: {op: ...} puts an op on it"
+        hint = paths_differ(out.dim != shape.dim)
         return OpError(f"the op gives {out}, the identity path {shape}", hint=hint)
     if site.ends and site.dim is not None and out.dim != site.dim:
         hint = "dim: $out asks an op for the stage's width"
