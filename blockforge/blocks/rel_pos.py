@@ -115,8 +115,8 @@ def distances(queries: Size, keys: Size, device: torch.device | None) -> tuple[T
     """How far below and to the right of each key a query stands: two of (L, S)."""
     alike = queries is keys  # of sizes that vary nothing else tells that they are equal
     steps = [1 if alike else tiles_along(key, query) for query, key in zip(queries, keys, strict=True)]
-    q = [torch.arange(n, device=device) * step for n, step in zip(queries, steps, strict=True)]
-    k = [torch.arange(n, device=device) for n in keys]
+    q = [torch.arange(n, dtype=torch.int64, device=device) * step for n, step in zip(queries, steps, strict=True)]
+    k = [torch.arange(n, dtype=torch.int64, device=device) for n in keys]
     places = [[t.flatten() for t in torch.meshgrid(*sides, indexing="ij")] for sides in (q, k)]
     rows, columns = (of_q[:, None] - of_k[None, :] for of_q, of_k in zip(*places, strict=True))
     return rows, columns

@@ -28,7 +28,7 @@ def conv2d(
     """
     if torch.compiler.is_exporting():
         return _channels_last(F.conv2d(x_BCHW, weight, bias, stride, padding, 1, groups))
-    if x_BCHW.shape[1] == 1 and not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and _is_one(x_BCHW, 1):
         x_BCHW = _of_one_channel(x_BCHW)
     if kernel_size == (1, 1):
         return _conv1x1(x_BCHW, weight, bias, stride, padding, groups)
@@ -44,12 +44,17 @@ def _conv1x1(
     """What a strided kernel reads is taken out first: oneDNN's backward of the strided one writes out of bounds on
     narrow channels-last maps (uxlfoundation/oneDNN#6035)."""
     read_BHWC = _read_by_1x1(x_BCHW.permute(0, 2, 3, 1), stride, padding)
-    if read_BHWC.shape[-1] == 1:
+    if _is_one(read_BHWC, -1):
         read_BHWC = read_BHWC.contiguous()  # see `_of_one_channel`
     if groups == 1 and read_BHWC.is_contiguous():
         return linear(read_BHWC, weight.flatten(1), bias).permute(0, 3, 1, 2)
     dilation = dilation_of_1x1(x_BCHW)
     return _channels_last(F.conv2d(read_BHWC.permute(0, 3, 1, 2), weight, bias, 1, 0, dilation, groups))
+
+
+def _is_one(x: Tensor, axis: int) -> bool:
+    """Whether an axis has the length 1; in a traced graph no length is a number."""
+    return not torch.jit.is_tracing() and x.shape[axis] == 1
 
 
 def _of_one_channel(x_B1HW: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent
 COMMANDS = {
     "show": ["show", "sparx_mamba_b"],
+    "parts": ["show", "starnet_s1", "--parts"],
     "build": ["build", "specs/narrow/smt.yaml", "--seed", "0"],
     "zoo": ["zoo", "smt*"],
     "doctor": ["doctor"],

@@ -127,7 +127,7 @@ class CutModule(nn.Module):
         if not any(grid.shift):
             return None
         for length, tile, by in zip(grid.padded, grid.size, grid.shift, strict=True):
-            at = torch.arange(length, device=device)
+            at = torch.arange(length, dtype=torch.int64, device=device)
             sides.append((at >= length - tile).long() + (at >= length - by).long() if by else torch.zeros_like(at))
         regions = (sides[0][:, None] * 3 + sides[1])[None, :, :, None]
         of_tiles = cut_tiles(regions, grid._replace(shift=(0, 0)), self.tiling.order).flatten(1)
