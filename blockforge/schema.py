@@ -20,7 +20,7 @@ from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
 from blockforge.spec import definitions, model, slots
 from blockforge.spec.forms import OP_NAME
-from blockforge.spec.library import REQUIRED, Library
+from blockforge.spec.glossary import REQUIRED, Glossary
 from blockforge.spec.model import ConnectSpec, Spec
 from blockforge.spec.slots import OpSpec
 from blockforge.spec.values import plain
@@ -53,11 +53,11 @@ def json_schema(spec: Spec | None = None) -> Schema:
     Args:
         spec: one whose definitions are known as blocks are. Without it, a spec that has any may call ops by any name.
     """
-    library = Library() if spec is None else Library.of(spec.lifted)
-    whole, patch = _Writer(library), _Writer(library, partial=True)
+    glossary = Glossary() if spec is None else Glossary.of(spec.lifted)
+    whole, patch = _Writer(glossary), _Writer(glossary, partial=True)
     writers, found = [whole, patch], _spec_or_patch(whole, patch)
     if spec is None:
-        writers += [_Writer(library, strict=whole), _Writer(library, partial=True, strict=patch)]
+        writers += [_Writer(glossary, strict=whole), _Writer(glossary, partial=True, strict=patch)]
         defines = {"anyOf": [{"required": ["define"]}, {"required": ["use"]}]}
         found = {"if": defines, "then": _spec_or_patch(*writers[2:]), "else": found}
     defs = {name: schema for writer in writers for name, schema in writer.defs.items()}
@@ -85,11 +85,11 @@ class _Writer:
     """Writes the parts of the language as `$defs`.
 
     `partial`: for specs with `extends`. Nothing is required, and a list may be patched by index. `strict`: the writer
-    for specs in which only blocks and what is in `library` have names; this one's ops may have any.
+    for specs in which only blocks and what is in `glossary` have names; this one's ops may have any.
     """
 
-    def __init__(self, library: Library, partial: bool = False, strict: _Writer | None = None) -> None:
-        self.library, self.partial, self.strict = library, partial, strict
+    def __init__(self, glossary: Glossary, partial: bool = False, strict: _Writer | None = None) -> None:
+        self.glossary, self.partial, self.strict = glossary, partial, strict
         self.prefix = ("Patch" if partial else "") + ("Defining" if strict else "")
         self.known = {"Spec": Spec.model_json_schema()}
         self.known |= self.known["Spec"]["$defs"]
@@ -125,7 +125,7 @@ class _Writer:
         """A block or rule by its name, or a mapping of its parameters and the slot's `own` keys."""
         own = {name: value for name, value in own.items() if name != key}
         shapes = self.composed(own) if key == "op" else []
-        names = {"enum": [*classes, *(self.library.names() if key == "op" else ())]}
+        names = {"enum": [*classes, *(self.glossary.names() if key == "op" else ())]}
         for name, cls in classes.items():
             schema = cls.model_json_schema()
             self.known |= schema.get("$defs", {})
@@ -151,8 +151,8 @@ class _Writer:
         nested = {**closed, "properties": {"op": {"type": ["array", "object"], **op}, **own}, "required": ["op"]}
         parts: Schema = {"type": "object", "properties": own, "required": ["op", "of"]}
         shapes = [chain, nested, parts]
-        for name in self.library.names():
-            definition = self.library.find(name)
+        for name in self.glossary.names():
+            definition = self.glossary.find(name)
             assert definition is not None
             params = {
                 key: {} if value == REQUIRED else {"default": plain(value)} for key, value in definition.params.items()

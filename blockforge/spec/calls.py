@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.expressions.tree import names
 from blockforge.spec.forms import OP_KEYS
-from blockforge.spec.library import REQUIRED, Definition, Library
+from blockforge.spec.glossary import REQUIRED, Definition, Glossary
 from blockforge.spec.model import BranchSpec
 from blockforge.spec.reporting import NOWHERE, inside, report_at
 from blockforge.spec.values import EARLY, LATE, Expr, Hole, Ref, all_values
@@ -23,10 +23,10 @@ _SLOTS = ("stem", "downsample", "blocks", "stage_norm", "head")
 
 def check_definitions(tree: Any, report: Report) -> None:
     """Report what is wrong with the definitions of a lifted spec, and with the calls of them."""
-    library = Library.of(tree)
+    glossary = Glossary.of(tree)
     lets = {name for value in all_values(tree) if isinstance(value, dict) for name in _keys(value.get("let"))}
     ways: dict[Path, list[Definition]] = {}
-    for part in library.all():
+    for part in glossary.all():
         _check_clashes(part, report)
         for name in part.define:
             definition = part.own(name)
@@ -35,14 +35,14 @@ def check_definitions(tree: Any, report: Report) -> None:
     _check_cycles(ways, report)
     for key in tree.keys() - {"define", "use", "about", "require"}:
         for call in calls(tree[key], (key,), is_op=key in _SLOTS):
-            if (called := library.find(call.name)) is not None:
+            if (called := glossary.find(call.name)) is not None:
                 _check_call(call, called, tuple(BranchSpec.model_fields), report)
 
 
 def warn_of_names(tree: Any, report: Report) -> None:
     """Warn of parameters that hide a name of the place, and of keys that a branch keeps from a definition."""
-    library = Library.of(tree)
-    for part in library.all():
+    glossary = Glossary.of(tree)
+    for part in glossary.all():
         for definition in map(part.own, part.define):
             for name in definition.params:
                 if name in PLACE:
@@ -51,7 +51,7 @@ def warn_of_names(tree: Any, report: Report) -> None:
     for block, branches in tree.get("blocks", {}).items():
         for i, branch in enumerate(branches if isinstance(branches, list) else ()):
             called = branch.get("op") if isinstance(branch, dict) else None
-            found = library.find(called) if isinstance(called, str) else None
+            found = glossary.find(called) if isinstance(called, str) else None
             if found is None:
                 continue
             for key in BranchSpec.model_fields.keys() & found.params.keys() & branch.keys():
@@ -130,7 +130,7 @@ def _called(definition: Definition, report: Report) -> Iterator[Definition]:
     at = {"params": (*definition.path, "params"), "body": definition.body_path}
     for key, tree in written.items():
         for call in calls(tree, at[key], is_op=key == "body"):
-            if (found := definition.library.find(call.name)) is not None:
+            if (found := definition.glossary.find(call.name)) is not None:
                 _check_call(call, found, (), report)
                 yield found
 
@@ -148,13 +148,13 @@ def _check_call(call: Call, definition: Definition, more: Collection[str], repor
             _report_once(report, "missing-key", f"definition '{call.name}' needs '{name}'", call.path, hint)
 
 
-def _check_clashes(library: Library, report: Report) -> None:
+def _check_clashes(glossary: Glossary, report: Report) -> None:
     """Report names that two files give which a document uses."""
-    above = library.path[:-1]
-    for i, (prefix, later) in enumerate(library.used):
-        for other, earlier in library.used[:i]:
+    above = glossary.path[:-1]
+    for i, (prefix, later) in enumerate(glossary.used):
+        for other, earlier in glossary.used[:i]:
             both = [name for name in later.define if name in earlier.define] if prefix == other else []
-            wrong = [name for name in both if prefix or name not in library.define]
+            wrong = [name for name in both if prefix or name not in glossary.define]
             if not wrong or earlier == later:
                 continue
             said = ", ".join(f"'{name}'" for name in wrong[:5]) + (", ..." if len(wrong) > 5 else "")

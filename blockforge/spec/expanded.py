@@ -11,8 +11,8 @@ from blockforge.errors import Locs, Report
 from blockforge.spec.emit import dump_yaml
 from blockforge.spec.expressions.text import text_of
 from blockforge.spec.expressions.tree import Node
+from blockforge.spec.glossary import Glossary, flat
 from blockforge.spec.holes import without_unused_definitions
-from blockforge.spec.library import Library, flat
 from blockforge.spec.load import SpecLike, load, parse
 from blockforge.spec.model import BranchKeys, ScaleSpec, Spec
 from blockforge.spec.override import Overrides
@@ -63,7 +63,7 @@ class _Expansion:
         if self.blocks:
             tree["blocks"] = self.blocks
         tree |= _downsamples(self.plan, tree["stages"])
-        tree |= _definitions(self.plan.library, lifted, tree)
+        tree |= _definitions(self.plan.glossary, lifted, tree)
         return {key: tree[key] for key in Spec.model_fields if key in tree}
 
     def read(self, value: Any, scope: Scope) -> Any:
@@ -123,9 +123,9 @@ def _downsamples(plan: Plan, stages: list[dict[str, Any]]) -> Mapping[str, Any]:
     return {}
 
 
-def _definitions(library: Library, lifted: Mapping[str, Any], network: dict[str, Any]) -> Mapping[str, Any]:
+def _definitions(glossary: Glossary, lifted: Mapping[str, Any], network: dict[str, Any]) -> Mapping[str, Any]:
     """The definitions that the network may use: those of all files in one table, unless a name stands for two."""
-    table = flat(library, network)
+    table = flat(glossary, network)
     if table is not None:
         return {"define": table} if table else {}
     both = {k: v for k, v in lifted.items() if k in ("define", "use")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from blockforge.errors import Diagnostic, Path, SpecError
 from blockforge.spec import patterns
-from blockforge.spec.library import Library, reached
+from blockforge.spec.glossary import Glossary, reached
 from blockforge.spec.model import Spec
 from blockforge.spec.values import Expr, Hole, Ref, all_values, names_in, plain
 from blockforge.spec.yaml.loader import Document
@@ -85,7 +85,7 @@ def without_unused_definitions(tree: dict[str, Any], layers: Collection[str]) ->
         layers: names in layer patterns. Files in which nothing is used keep their places in `use`.
     """
     network = [*layers, *(v for k, v in tree.items() if k not in ("define", "use", "about"))]
-    kept = reached(Library.of(tree), network, lambda definition, _: definition)
+    kept = reached(Glossary.of(tree), network, lambda definition, _: definition)
 
     def without(part: dict[str, Any], path: Path) -> dict[str, Any]:
         define = {n: d for n, d in part.get("define", {}).items() if (*path, "define", n) in kept}

@@ -10,7 +10,7 @@ from typing import Any
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.plugins import REGISTRIES
 from blockforge.spec import patterns
-from blockforge.spec.library import Library
+from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import StageSpec
 from blockforge.spec.patterns import Name, Pattern
 from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
@@ -23,14 +23,14 @@ _OPS = "blockforge.blocks"
 class Known:
     """The names that a pattern may say: the spec's blocks, then definitions, then registered ops."""
 
-    def __init__(self, blocks: Collection[str], library: Library) -> None:
-        self.blocks, self.library = blocks, library
+    def __init__(self, blocks: Collection[str], glossary: Glossary) -> None:
+        self.blocks, self.glossary = blocks, glossary
 
     def __contains__(self, name: str) -> bool:
-        return name in self.blocks or self.library.find(name) is not None or _is_registered(name)
+        return name in self.blocks or self.glossary.find(name) is not None or _is_registered(name)
 
     def suggestion(self, name: str) -> str:
-        return did_you_mean(name, [*self.blocks, *self.library.names()], what="blocks")
+        return did_you_mean(name, [*self.blocks, *self.glossary.names()], what="blocks")
 
 
 def _is_registered(name: str) -> bool:
@@ -79,10 +79,10 @@ def check_names(layers: str | list[Any], path: Path, known: Known, origins: Orig
 
 def check_all_options(tree: Mapping[str, Any], report: Report) -> None:
     """Check every pattern that a stage's hole could become: a search should not meet a mistake late."""
-    stages, blocks, library = tree.get("stages"), tree.get("blocks", {}), _library(tree)
-    if not isinstance(stages, list) or not isinstance(blocks, dict) or library is None:
+    stages, blocks, glossary = tree.get("stages"), tree.get("blocks", {}), _glossary(tree)
+    if not isinstance(stages, list) or not isinstance(blocks, dict) or glossary is None:
         return
-    known = Known(blocks, library)
+    known = Known(blocks, glossary)
     for i, stage in enumerate(stages):
         layers = stage.get("layers") if isinstance(stage, dict) else None
         if isinstance(stage, dict):
@@ -92,13 +92,13 @@ def check_all_options(tree: Mapping[str, Any], report: Report) -> None:
                 check_names(pattern, written, known, NOWHERE, report)
 
 
-def _library(tree: Mapping[str, Any]) -> Library | None:
+def _glossary(tree: Mapping[str, Any]) -> Glossary | None:
     """The definitions of a document that nobody has checked; None: they are none, as the schema will say."""
     try:
-        library = Library.of(tree)
+        glossary = Glossary.of(tree)
     except (AttributeError, TypeError):
         return None
-    return library if all(isinstance(part.define, dict) for part in library.all()) else None
+    return glossary if all(isinstance(part.define, dict) for part in glossary.all()) else None
 
 
 def _options(value: Any, written: Path) -> Iterator[tuple[Any, Path]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockforge.errors import Locs, Path
-from blockforge.spec.library import Library
+from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import BranchKeys, ConnectSpec, InputSpec
 from blockforge.spec.reporting import Origins
 from blockforge.spec.slots import OpSpec
@@ -83,7 +83,7 @@ class Plan:
     locs: Locs = field(repr=False)
     answers: Mapping[str, Any] = field(default_factory=dict)
     """What the holes were filled with, by name."""
-    library: Library = field(default_factory=Library)
+    glossary: Glossary = field(default_factory=Glossary)
     """The definitions; holes in those that the network may use are filled."""
     features: tuple[int, ...] | None = None
     """The stages whose maps are asked for where nobody says which; None: all."""

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from blockforge.errors import Path, Report
 from blockforge.spec import late
 from blockforge.spec.calls import warn_of_names
+from blockforge.spec.glossary import Glossary, filled, names_read
 from blockforge.spec.layers import Known, write_out
-from blockforge.spec.library import Library, filled, names_read
 from blockforge.spec.model import (
     Basics,
     BranchKeys,
@@ -60,7 +60,7 @@ class _Resolver:
         self.scope = Scope(self.tree.get("let", {}), ("let",))
         self.values = Values(report, ask)
         self.parts: list[BaseModel] = []
-        self.library = Library.of(self.tree)
+        self.glossary = Glossary.of(self.tree)
 
     def plan(self) -> Plan:
         tree = self.tree
@@ -73,9 +73,9 @@ class _Resolver:
         skips = self.attempt(self._skips)
         stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
         head = self.attempt(self.required_op, "head")
-        library = self.attempt(filled, self.library, self.parts, self.values.filled)
+        glossary = self.attempt(filled, self.glossary, self.parts, self.values.filled)
         self.report.close()
-        if basics is None or stem is None or head is None or skips is None or library is None:
+        if basics is None or stem is None or head is None or skips is None or glossary is None:
             raise AssertionError("a part that fails reports why")
         whole = [s for s in stages if s is not None]
         assert isinstance(stem.spec, StemSpec)
@@ -86,7 +86,7 @@ class _Resolver:
         rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))
         return Plan(
             self.name, basics.input, basics.num_classes, rates, stem, stem_dim, tuple(whole), skips,
-            stage_norm, head, self.report.locs, dict(self.values.answers), library, self._features(basics),
+            stage_norm, head, self.report.locs, dict(self.values.answers), glossary, self._features(basics),
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -121,7 +121,7 @@ class _Resolver:
         if wrong:
             raise FailedError
         self.parts.append(found)
-        self.values.used |= names_read(self.library, found)
+        self.values.used |= names_read(self.glossary, found)
         return found
 
     def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:
@@ -170,7 +170,7 @@ class _Resolver:
         listed = isinstance(tree, dict) and isinstance(tree.get("layers"), list)
         unread = ("downsample", "let", *(["layers"] if listed else ()))
         stage = self._validated(StageSpec, tree, path, origins, unread)
-        known = Known(self.tree.get("blocks", {}), self.library)
+        known = Known(self.tree.get("blocks", {}), self.glossary)
         names = write_out(stage, path, known, origins, self.report)
         scope = scope.with_place({"depth": len(names)})
         layers = self._layers(stage.layers, (*path, "layers"), names, scope, origins)

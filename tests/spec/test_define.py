@@ -87,21 +87,21 @@ def test_a_list_has_the_places_of_its_items(defining: Callable[..., Spec]) -> No
 
 
 def test_a_definition_has_parameters_and_a_body(defining: Callable[..., Spec]) -> None:
-    library = resolve(defining(f"{{star: {STAR}, ln: layer_norm}}", "star")).library
-    star, ln = library.find("star"), library.find("ln")
+    glossary = resolve(defining(f"{{star: {STAR}, ln: layer_norm}}", "star")).glossary
+    star, ln = glossary.find("star"), glossary.find("ln")
     assert star is not None
     assert ln is not None
     assert star.params == {"ratio": 4, "act": "relu"}
     assert star.body[1] == Ref("act")
     assert [star.path, star.body_path] == [("define", "star"), ("define", "star", "body")]
     assert [ln.params, ln.body, ln.body_path] == [{}, "layer_norm", ("define", "ln")]
-    assert library.find("other") is None
+    assert glossary.find("other") is None
 
 
 def test_definitions_survive_text_and_pickles(defining: Callable[..., Spec]) -> None:
     spec = defining(f"{{star: {STAR}}}", "star")
     assert from_text(spec.to_yaml()).tree == spec.tree
-    assert resolve(pickle.loads(pickle.dumps(spec))).library == resolve(spec).library
+    assert resolve(pickle.loads(pickle.dumps(spec))).glossary == resolve(spec).glossary
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_wrong_names_are_told(defining: Callable[..., Spec], define: str, op: st
     ],
 )
 def test_what_definitions_may_say(defining: Callable[..., Spec], define: str) -> None:
-    assert resolve(defining(define, "mlp")).library.names()
+    assert resolve(defining(define, "mlp")).glossary.names()
 
 
 def test_branches_keep_their_keys_beside_a_call(defining: Callable[..., Spec]) -> None:
@@ -187,7 +187,7 @@ def test_only_holes_of_definitions_in_use_are_asked_for(defining: Callable[..., 
     spec = defining(define + "i: {op: y, k: {$int: [4, 6]}}, other: {op: y, k: {$int: [7, 9]}}}", "{op: f, norm: none}")
     plan = resolve(spec, first)
     assert plan.answers == {"define.f.1.k": 3, "define.g.z": "h", "define.h.k": 1}
-    assert plan.library.define["f"] == ["g", {"op": "x", "k": 3}]
+    assert plan.glossary.define["f"] == ["g", {"op": "x", "k": 3}]
     assert len(holes(spec)) == 5
     with pytest.raises(SpecError, match=r"'define\.f\.1\.k' is a hole"):
         resolve(spec)
@@ -195,7 +195,7 @@ def test_only_holes_of_definitions_in_use_are_asked_for(defining: Callable[..., 
 
 def test_a_hole_in_a_definition_is_set_by_its_path(defining: Callable[..., Spec]) -> None:
     spec = defining("{f: {params: {k: {$choice: [3, 5]}}, body: [{op: x, k: $k}]}}", "{op: f}")
-    assert resolve(load(spec, ["define.f.params.k=5"])).library.define["f"]["params"] == {"k": 5}
+    assert resolve(load(spec, ["define.f.params.k=5"])).glossary.define["f"]["params"] == {"k": 5}
 
 
 def test_a_filled_space_keeps_the_definitions_that_it_uses(defining: Callable[..., Spec]) -> None:

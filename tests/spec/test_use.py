@@ -10,7 +10,7 @@ import pytest
 
 from blockforge.errors import SpecError, format_path
 from blockforge.spec import Spec, from_text, load, resolve
-from blockforge.spec.library import Library
+from blockforge.spec.glossary import Glossary
 from blockforge.spec.load import DEFINITIONS
 
 Tiny = Callable[..., str]
@@ -32,12 +32,12 @@ def write(tmp_path: Path, tiny: Tiny) -> Write:
     return make
 
 
-def library(spec: Spec) -> Library:
-    return resolve(spec).library
+def glossary(spec: Spec) -> Glossary:
+    return resolve(spec).glossary
 
 
 def body(spec: Spec, name: str) -> Any:
-    found = library(spec).find(name)
+    found = glossary(spec).find(name)
     return None if found is None else found.body
 
 
@@ -53,13 +53,13 @@ def test_a_spec_that_uses_files_stands_alone(write: Write, tmp_path: Path) -> No
         file.unlink()
     again = from_text(spec.to_yaml())
     assert again.tree == spec.tree
-    assert library(again) == library(spec)
+    assert glossary(again) == glossary(spec)
 
 
 def test_a_prefix_stands_before_the_names(write: Write) -> None:
     spec = load(write("use: {m: lib.yaml, n: other.yaml}", lib="define: {f: mlp}", other="define: {f: conv_mlp}"))
     assert [body(spec, name) for name in ("m.f", "n.f", "f")] == ["mlp", "conv_mlp", None]
-    assert library(spec).names() == ["m.f", "n.f"]
+    assert glossary(spec).names() == ["m.f", "n.f"]
 
 
 def test_names_and_prefixes_stand_in_one_list(write: Write) -> None:
@@ -69,12 +69,12 @@ def test_names_and_prefixes_stand_in_one_list(write: Write) -> None:
 
 def test_what_a_file_uses_only_the_file_sees(write: Write) -> None:
     spec = load(write("use: [lib.yaml]", lib="use: [other.yaml]\ndefine: {f: [g]}", other="define: {g: mlp}"))
-    found = library(spec).find("f")
+    found = glossary(spec).find("f")
     assert found is not None
-    inner = found.library.find("g")
+    inner = found.glossary.find("g")
     assert inner is not None
     assert inner.path == ("use", 0, "use", 0, "define", "g")
-    assert library(spec).find("g") is None
+    assert glossary(spec).find("g") is None
 
 
 def test_a_spec_s_own_definition_wins(write: Write) -> None:
@@ -107,7 +107,7 @@ def test_extends_merges_definitions_and_adds_files(write: Write, tmp_path: Path)
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_packaged_files_can_be_used(name: str, tiny: Tiny) -> None:
     spec = from_text(f"{tiny()}use: [{name}]\n")
-    assert library(spec).names()
+    assert glossary(spec).names()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Mixer
 from blockforge.blocks.compose.frame import Bound, Definitions, Frame
-from blockforge.blocks.compose.from_library import definitions_of
+from blockforge.blocks.compose.from_glossary import definitions_of
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, plain_op, unwrapped
@@ -43,7 +43,7 @@ class Maker:
 
     def check_all(self, plan: Plan) -> None:
         """Make every block of the plan and report what is wrong with it."""
-        self.definitions = definitions_of(plan.library)
+        self.definitions = definitions_of(plan.glossary)
         for branch in _branches(plan):
             if is_residual(branch):
                 self.ops[id(branch.op)] = as_residual(branch, self.definitions)

@@ -24,22 +24,22 @@ class Definition:
         params: name -> default, or `required`; a default may name the parameters before it.
         body: the op; its names are those of parameters and of its place.
         path: where it is written: `("define", name)`.
-        library: gives the definitions that its body names.
+        glossary: gives the definitions that its body names.
     """
 
     name: str
     params: Mapping[str, Any]
     body: Any
     path: Path = field(compare=False)
-    library: Library = field(compare=False, repr=False)
+    glossary: Glossary = field(compare=False, repr=False)
 
     @property
     def body_path(self) -> Path:
-        return (*self.path, "body") if has_params(self.library.define[self.name]) else self.path
+        return (*self.path, "body") if has_params(self.glossary.define[self.name]) else self.path
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
+class Glossary:
     """What `define` and `use` of a document give.
 
     Attributes:
@@ -49,12 +49,12 @@ class Library:
     """
 
     define: Mapping[str, Any] = field(default_factory=dict)
-    used: tuple[tuple[str | None, Library], ...] = ()
+    used: tuple[tuple[str | None, Glossary], ...] = ()
     path: Path = field(default=("define",), compare=False)
 
     @classmethod
-    def of(cls, tree: Any, path: Path = ()) -> Library:
-        """The library of a lifted document, or of an item of its `use`."""
+    def of(cls, tree: Any, path: Path = ()) -> Glossary:
+        """The glossary of a lifted document, or of an item of its `use`."""
         used = tuple((item.get("as"), cls.of(item, (*path, "use", i))) for i, item in enumerate(tree.get("use", ())))
         return cls(tree.get("define", {}), used, (*path, "define"))
 
@@ -63,9 +63,9 @@ class Library:
         if name in self.define:
             return self.own(name)
         prefix, dot, rest = name.rpartition(".")
-        for given, library in self.used:
-            if (given or "") == prefix and rest in library.define and bool(given) == bool(dot):
-                return library.own(rest)
+        for given, glossary in self.used:
+            if (given or "") == prefix and rest in glossary.define and bool(given) == bool(dot):
+                return glossary.own(rest)
         return None
 
     def names(self) -> list[str]:
@@ -73,11 +73,11 @@ class Library:
         used = (f"{prefix}.{name}" if prefix else name for prefix, lib in self.used for name in lib.define)
         return list(dict.fromkeys((*self.define, *used)))
 
-    def all(self) -> Iterator[Library]:
-        """This library and those that it uses, directly or not."""
+    def all(self) -> Iterator[Glossary]:
+        """This glossary and those that it uses, directly or not."""
         yield self
-        for _, library in self.used:
-            yield from library.all()
+        for _, glossary in self.used:
+            yield from glossary.all()
 
     def own(self, name: str) -> Definition:
         """A definition of this file."""
@@ -92,48 +92,48 @@ def has_params(written: Any) -> bool:
     return isinstance(written, dict) and "op" not in written and "body" in written
 
 
-def filled(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> Library:
-    """The library with the holes filled of what the network may use.
+def filled(glossary: Glossary, network: Any, fill: Callable[[Any, Path], Any]) -> Glossary:
+    """The glossary with the holes filled of what the network may use.
 
     Args:
         network: anything that holds the ops of a resolved spec.
         fill: a definition and its path -> the definition without holes.
     """
-    return _replaced(library, reached(library, network, fill))
+    return _replaced(glossary, reached(glossary, network, fill))
 
 
-def reached(library: Library, network: Any, fill: Callable[[Any, Path], Any]) -> dict[Path, Any]:
+def reached(glossary: Glossary, network: Any, fill: Callable[[Any, Path], Any]) -> dict[Path, Any]:
     """What the network may use, by path, and filled: each definition whose name is a text in it, or in one of these."""
     done: dict[Path, Any] = {}
-    todo = [(network, library)]
+    todo = [(network, glossary)]
     while todo:
         value, scope = todo.pop()
         for text in _texts(value):
             found = scope.find(text)
             if found is not None and found.path not in done:
-                done[found.path] = fill(found.library.define[found.name], found.path)
-                todo.append((done[found.path], found.library))
+                done[found.path] = fill(found.glossary.define[found.name], found.path)
+                todo.append((done[found.path], found.glossary))
     return done
 
 
-def flat(library: Library, network: Any) -> dict[str, Any] | None:
+def flat(glossary: Glossary, network: Any) -> dict[str, Any] | None:
     """The definitions that a network may use as one table; None where a name would then mean another one."""
-    done = reached(library, network, lambda definition, _: definition)
-    scopes = {part.path: part for part in library.all()}
+    done = reached(glossary, network, lambda definition, _: definition)
+    scopes = {part.path: part for part in glossary.all()}
     table = {name: done[p] for part in scopes.values() for name in part.define if (p := (*part.path, name)) in done}
-    for value, scope in [(network, library), *((written, scopes[path[:-1]]) for path, written in done.items())]:
+    for value, scope in [(network, glossary), *((written, scopes[path[:-1]]) for path, written in done.items())]:
         for text in _texts(value):
             found = scope.find(text)
-            if table.get(text) != (None if found is None else found.library.define[found.name]):
+            if table.get(text) != (None if found is None else found.glossary.define[found.name]):
                 return None
     return table
 
 
-def names_read(library: Library, part: Any) -> set[str]:
+def names_read(glossary: Glossary, part: Any) -> set[str]:
     """The names that the definitions read which a part of a spec may use, their own parameters included."""
     found: set[str] = set()
     done: set[Path] = set()
-    todo = [(part, library)]
+    todo = [(part, glossary)]
     while todo:
         value, scope = todo.pop()
         for text in _texts(value):
@@ -141,17 +141,17 @@ def names_read(library: Library, part: Any) -> set[str]:
             if definition is None or definition.path in done:
                 continue
             done.add(definition.path)
-            written = definition.library.define[definition.name]
+            written = definition.glossary.define[definition.name]
             found |= {v.name for v in all_values(written) if isinstance(v, Ref)}
             found |= {name for v in all_values(written) if isinstance(v, Expr) for name in v.names()}
-            todo.append((written, definition.library))
+            todo.append((written, definition.glossary))
     return found
 
 
-def _replaced(library: Library, done: Mapping[Path, Any]) -> Library:
-    define = {name: done.get((*library.path, name), written) for name, written in library.define.items()}
-    used = tuple((prefix, _replaced(other, done)) for prefix, other in library.used)
-    return Library(define, used, library.path)
+def _replaced(glossary: Glossary, done: Mapping[Path, Any]) -> Glossary:
+    define = {name: done.get((*glossary.path, name), written) for name, written in glossary.define.items()}
+    used = tuple((prefix, _replaced(other, done)) for prefix, other in glossary.used)
+    return Glossary(define, used, glossary.path)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from blockforge.blocks.compose.frame import Definition, Definitions
 from blockforge.blocks.compose.written import freeze
-from blockforge.spec.library import Library, has_params
+from blockforge.spec.glossary import Glossary, has_params
 
 
-def definitions_of(library: Library) -> Definitions:
-    """A library's own definitions, and those of the files that it uses under the names they have there."""
-    own = tuple(_definition(name, tree, (*library.path, name)) for name, tree in library.define.items())
+def definitions_of(glossary: Glossary) -> Definitions:
+    """A glossary's own definitions, and those of the files that it uses under the names they have there."""
+    own = tuple(_definition(name, tree, (*glossary.path, name)) for name, tree in glossary.define.items())
     used = []
-    for prefix, inner in library.used:
+    for prefix, inner in glossary.used:
         home = definitions_of(inner)
         used += [(f"{prefix}.{d.name}" if prefix else d.name, d, home) for d in home.own]
     return Definitions(own, tuple(used))
