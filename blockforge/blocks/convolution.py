@@ -51,6 +51,9 @@ class Convolution(Part):
     def has_bias(self) -> bool:
         return self.bias is not False
 
+    def before_norm(self) -> Convolution:
+        return self.model_copy(update={"bias": False}) if self.bias is None else self
+
     @property
     def mixes(self) -> bool:
         return self.window.kernel != (1, 1)

@@ -24,6 +24,10 @@ class Part(Op[Shape, int | None]):
     overwrites: ClassVar[bool] = False
     """Whether in inference its result takes the memory of a map that nobody else reads."""
 
+    def before_norm(self) -> Part:
+        """What stands in its place right before a norm that needs no bias there. The default: itself."""
+        return self
+
     @property
     def mixes(self) -> bool:
         """Whether what it gives at one position depends on others."""

@@ -176,3 +176,11 @@ def test_a_join_gives_its_own_width_unless_it_is_asked_by_itself() -> None:
 def test_an_unknown_op_is_told_as_one(op: Any) -> None:
     with pytest.raises(bf.SpecError, match=r"there is no op named 'lineer'[\s\S]*did you mean 'linear'"):
         bf.compile(network({"op": op}))
+
+
+@pytest.mark.parametrize("op", ["mlp", "attention", "star_relu", "layer_norm"])
+def test_only_convolutions_and_linear_layers_lose_a_bias_to_a_norm(op: str) -> None:
+    """A block with a parameter of that name keeps its own."""
+    behind, alone = (bf.build(network({"op": [op, norm]})).state_dict() for norm in ("batch_norm", "layer_norm"))
+    kept = {name for name in alone if f".op.{op}." in name}
+    assert kept == {name for name in behind if f".op.{op}." in name}

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Cost, Kind, Mixer, Norm, Shape
+from blockforge.blocks.base import AnyOp, Cost, Kind, Mixer, Shape
 from blockforge.blocks.compose.frame import Bound, Frame, called, plain
 from blockforge.blocks.compose.members import called_by, named, truth, width
 from blockforge.blocks.compose.program import Program
@@ -19,13 +19,14 @@ from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in
 from blockforge.blocks.part import Part
 from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.spec.values import EARLY
 
 MAX_DEPTH = 64
 """Ops within each other, those that definitions and parameters stand for included."""
 MAX_OPS = 20_000
 """Read while one composite is written out, those included that leave no part: definitions may multiply."""
 _OWN = ("op", "dim", "when")
-_OF_LAYER = ("layer", "depth", "stage", "classes", "drop_path", "out")
+_OF_LAYER = (*EARLY, "drop_path", "out")
 """Names of the place that a definition sees as its caller does."""
 _ABSENT = (None, "none")
 
@@ -200,8 +201,6 @@ class Builder(Steps):
             key: Bound(value, frame, (*at, key)) if key in ops else plain(frame.value(value))
             for key, value in params.items()
         }
-        if before_norm and "bias" in cls.model_fields and "bias" not in given and not issubclass(cls, Norm):
-            given["bias"] = False
         for key, place_name in getattr(cls, "of_place", {}).items():
             if key not in given and (found := dict(frame.names).get(place_name)) is not None:
                 given[key] = found
@@ -210,7 +209,8 @@ class Builder(Steps):
         except registry.ParamsError as errors:
             where, error = errors.errors[0]
             raise error.placed_at((*at, *where)) from None
-        return (made.as_part() or made) if isinstance(made, Mixer) else made
+        made = (made.as_part() or made) if isinstance(made, Mixer) else made
+        return made.before_norm() if before_norm and isinstance(made, Part) else made
 
     def inner(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame) -> int:
         """The op of a wrapper: a list's members, or the one op under its name, read in a scope of the wrapper's."""

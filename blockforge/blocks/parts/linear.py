@@ -22,6 +22,9 @@ class LinearPart(Part):
     bias: bool | None = None
     """Whether there is a bias; absent: yes, but directly before a norm that needs none."""
 
+    def before_norm(self) -> LinearPart:
+        return self.model_copy(update={"bias": False}) if self.bias is None else self
+
     def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
         return LinearPart(bias=self.bias is not False)
 
