@@ -12,7 +12,7 @@ from torch import nn
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Cost, Kind, Mixer, Shape
-from blockforge.blocks.compose.frame import Bound, Frame, called, plain
+from blockforge.blocks.compose.frame import Bound, Frame, called, plain, plain_op
 from blockforge.blocks.compose.members import called_by, named, truth, width
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
@@ -219,13 +219,9 @@ class Builder(Steps):
 
     def made(self, bound: Bound, *kinds: Kind) -> AnyOp:
         """An op that is a single block, not placed yet."""
-        value = plain(bound)
         try:
-            if isinstance(value, str):
-                value = {"op": value}
-            if not isinstance(value, dict) or not isinstance(value.get("op"), str):
-                raise OpError("here stands one op: a name or {op: name, ...}", code="value")
-            return registry.make(value["op"], {k: v for k, v in value.items() if k != "op"}, *kinds)
+            name, params = plain_op(bound)
+            return registry.make(name, params, *kinds)
         except OpError as e:
             raise e.placed_at(bound.place) from None
 

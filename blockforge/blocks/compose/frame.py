@@ -156,6 +156,15 @@ class _Plain:
         return self.of(found, depth + 1) if found is not value else value
 
 
+def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of a block that is not composed; definitions are written out. Raises: OpError."""
+    written = plain(bound)
+    written = {"op": written} if isinstance(written, str) else written
+    if not isinstance(written, dict) or not isinstance(name := written.get("op"), str):
+        raise OpError("here stands one block: a name or {op: name, ...}", code="value")
+    return name, {k: v for k, v in written.items() if k != "op"}
+
+
 def called(definition: Definition, home: Definitions, given: Mapping[str, Any], place: Frame, caller: Frame) -> Frame:
     """The scope of a definition's body in a call.
 

@@ -8,7 +8,7 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Shape
 from blockforge.blocks.compose.expand import Builder, Composite, program
-from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain
+from blockforge.blocks.compose.frame import Bound, Definitions, Frame
 from blockforge.blocks.compose.members import called_by
 from blockforge.blocks.compose.written import Map, Seq, parts_of, thaw
 from blockforge.errors import OpError
@@ -107,15 +107,6 @@ def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
 
 def _reads_late(value: Any) -> bool:
     return any(isinstance(part, Ref | Expr) for part in parts_of(value))
-
-
-def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
-    """The name and the parameters of a block that is not composed; definitions are written out. Raises: OpError."""
-    written = plain(bound)
-    written = {"op": written} if isinstance(written, str) else written
-    if not isinstance(written, dict) or not isinstance(name := written.get("op"), str):
-        raise OpError("here stands one block: a name or {op: name, ...}", code="value")
-    return name, {k: v for k, v in written.items() if k != "op"}
 
 
 def unwrapped(bound: Bound) -> Bound:

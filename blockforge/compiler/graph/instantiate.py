@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Mixer
-from blockforge.blocks.compose.frame import Bound, Definitions, Frame
+from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain_op
 from blockforge.blocks.compose.from_glossary import definitions_of
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.written import freeze
-from blockforge.blocks.compose.written_op import Written, is_composed, plain_op, unwrapped
+from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
 from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
