@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from blockforge.blocks.base import Op, Shape
+from blockforge.blocks.base import Cost, Op, Shape
 
 
 class Part(Op[Shape, int | None]):
@@ -32,6 +32,19 @@ class Part(Op[Shape, int | None]):
     def mixes(self) -> bool:
         """Whether what it gives at one position depends on others."""
         return False
+
+
+class TrainingPart(Part):
+    """A part that changes the map in training alone; in inference it gives the map itself."""
+
+    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
+        return shape
+
+    def cost(self, shape: Shape, dim: int | None) -> Cost:
+        return Cost()
+
+    def workspace(self, shape: Shape, dim: int | None) -> int:
+        return 0
 
 
 class Join(Op[tuple[Shape, ...], int | None]):

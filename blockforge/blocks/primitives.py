@@ -45,7 +45,7 @@ def conv(
     if groups == 1:
         scratch = frozenset((ConvScratch(*maps, kernel, alive, dilation > 1),))
     elif not groups == in_chs == out_chs:
-        scratch = frozenset((GroupedScratch(*maps, groups, kernel, alive),))
+        scratch = frozenset((GroupedScratch(*maps, kernel, alive, groups),))
     return Cost(weights + bias * out_chs, weights * positions, 0, scratch)
 
 

@@ -34,8 +34,8 @@ class LinearScratch:
 
 
 @dataclass(frozen=True)
-class GroupedScratch:
-    """Of a convolution in groups of several channels of a channels-last map, which oneDNN runs.
+class _OfConvolution:
+    """What a convolution of a channels-last map is known by.
 
     Attributes:
         read, given: positions of the map and of the result, of one image.
@@ -46,9 +46,15 @@ class GroupedScratch:
     given: int
     in_chs: int
     out_chs: int
-    groups: int
     kernel: tuple[int, int]
     alive: int | None
+
+
+@dataclass(frozen=True)
+class GroupedScratch(_OfConvolution):
+    """Of a convolution in groups of several channels, which oneDNN runs."""
+
+    groups: int
 
     def held(self, images: int) -> int:
         taps, read, gives = self.kernel[0] * self.kernel[1], self.in_chs // self.groups, self.out_chs // self.groups
@@ -67,20 +73,9 @@ def _filled(read: int, gives: int) -> int:
 
 
 @dataclass(frozen=True)
-class ConvScratch:
-    """Of a dense convolution of a channels-last map, as `convolutions.conv2d` computes it, or torch if it is dilated.
+class ConvScratch(_OfConvolution):
+    """Of a dense convolution, as `convolutions.conv2d` computes it, or torch if it is dilated."""
 
-    Attributes:
-        read, given: positions of the map and of the result, of one image.
-        alive: see `base.Scratch`.
-    """
-
-    read: int
-    given: int
-    in_chs: int
-    out_chs: int
-    kernel: tuple[int, int]
-    alive: int | None
     dilated: bool = False
 
     @property

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.part import Part
+from blockforge.blocks.sliding import Pair
 from blockforge.blocks.windows import cut_windows, is_symbolic, join_windows
 
-Pair = tuple[int, int]
 Order = Literal["blocks", "grid"]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.joined import Add
@@ -11,6 +9,7 @@ from blockforge.blocks.parts.drop_path import DropPathPart
 from blockforge.blocks.parts.scale import Scale
 from blockforge.blocks.registry import part
 from blockforge.errors import OpError, paths_differ
+from blockforge.spec.fields import Rate
 
 
 @part("residual")
@@ -32,7 +31,7 @@ class Residual(Composite):
     """Initial value of a learnt scale a channel behind the op (LayerScale), or none."""
     drop_path: bool = True
     """false: this branch is never dropped."""
-    rate: float = Field(default=0.0, ge=0, lt=1)
+    rate: Rate = 0.0
     """At which it is dropped in training; absent: that of its layer."""
     post_act: Bound = Bound("none")
     """Activation of the sum, or none."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import nn
 
-from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.base import Shape
 from blockforge.blocks.layers import DropPath
-from blockforge.blocks.part import Part
+from blockforge.blocks.part import TrainingPart
 from blockforge.blocks.registry import part
+from blockforge.spec.fields import Rate
 
 
 @part("drop_path")
-class DropPathPart(Part):
+class DropPathPart(TrainingPart):
     """In training the whole map of an image is zero with a probability, and the others grow so that the mean stays.
 
     Shape: x_BHWC -> y_BHWC; in inference the map itself.
@@ -25,17 +25,8 @@ class DropPathPart(Part):
 
     of_place: ClassVar[Mapping[str, str]] = {"rate": "drop_path"}
 
-    rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rate: Rate = 0.0
     """Probability of zeros; absent: that of the layer."""
-
-    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
-        return shape
-
-    def cost(self, shape: Shape, dim: int | None) -> Cost:
-        return Cost()
-
-    def workspace(self, shape: Shape, dim: int | None) -> int:
-        return 0
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
         return DropPath(self.rate) if self.rate else nn.Identity()
