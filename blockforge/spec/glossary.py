@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from blockforge.errors import Path
 from blockforge.spec.expressions.tree import Node
-from blockforge.spec.values import Expr, Ref, all_values
+from blockforge.spec.values import Expr, all_values, names_in
 
 REQUIRED = "required"
 """In place of a default: the parameter has none."""
@@ -105,7 +105,7 @@ def filled(glossary: Glossary, network: Any, fill: Callable[[Any, Path], Any]) -
 def reached(glossary: Glossary, network: Any, fill: Callable[[Any, Path], Any]) -> dict[Path, Any]:
     """What the network may use, by path, and filled: each definition whose name is a text in it, or in one of these."""
     done: dict[Path, Any] = {}
-    todo = [(network, glossary)]
+    todo = [(network, glossary)] if glossary.define or glossary.used else []  # most specs define nothing
     while todo:
         value, scope = todo.pop()
         for text in _texts(value):
@@ -131,21 +131,8 @@ def flat(glossary: Glossary, network: Any) -> dict[str, Any] | None:
 
 def names_read(glossary: Glossary, part: Any) -> set[str]:
     """The names that the definitions read which a part of a spec may use, their own parameters included."""
-    found: set[str] = set()
-    done: set[Path] = set()
-    todo = [(part, glossary)]
-    while todo:
-        value, scope = todo.pop()
-        for text in _texts(value):
-            definition = scope.find(text)
-            if definition is None or definition.path in done:
-                continue
-            done.add(definition.path)
-            written = definition.glossary.define[definition.name]
-            found |= {v.name for v in all_values(written) if isinstance(v, Ref)}
-            found |= {name for v in all_values(written) if isinstance(v, Expr) for name in v.names()}
-            todo.append((written, definition.glossary))
-    return found
+    written = reached(glossary, part, lambda definition, _: definition)
+    return {name for definition in written.values() for value in all_values(definition) for name in names_in(value)}
 
 
 def _replaced(glossary: Glossary, done: Mapping[Path, Any]) -> Glossary:
