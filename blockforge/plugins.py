@@ -37,6 +37,13 @@ _HOW = {
 }
 
 
+def import_all(home: str) -> None:
+    """Import a module, and of a package every one in it."""
+    module = importlib.import_module(home)
+    for inner in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{home}."):
+        importlib.import_module(inner.name)
+
+
 class Registry(Mapping[str, T]):
     """Things of one kind by name. The first look imports ours, then what installed packages bring.
 
@@ -84,9 +91,7 @@ class Registry(Mapping[str, T]):
 
     def _load_ours(self) -> None:
         for home in self.homes:
-            module = importlib.import_module(home)
-            for inner in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{home}."):
-                importlib.import_module(inner.name)
+            import_all(home)
 
     def _take(self, loaded: Any) -> None:
         """What an entry point names; importing it has registered its things."""

@@ -18,10 +18,14 @@ class Facts(NamedTuple):
     workspace: int
 
 
-@functools.lru_cache(65_536)
 def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
     """What a block says on a backend; equal blocks at equal places are asked once. Raises: OpError where it cannot
     stand."""
+    return _facts(placed, backend)
+
+
+@functools.lru_cache(65_536)
+def _facts(placed: AnyPlaced, backend: str) -> Facts:
     op, place = placed.op, placed.place
     op.check(*place)
     out = op.out_shape(*place)

@@ -44,6 +44,12 @@ def inside(program: Program, scratch: Scratch, beside: int, step: Step) -> Scrat
 
 def sweep(program: Program) -> tuple[list[int], int]:
     """For each step the elements that live beside its own; and the most that live at once."""
+    if (known := program.swept.get(costed())) is None:
+        known = program.swept[costed()] = _swept(program)
+    return known
+
+
+def _swept(program: Program) -> tuple[list[int], int]:
     memory = _owners(program)
     last: dict[int, int] = {}
     for number, step in enumerate(program.steps, 1):

@@ -78,6 +78,11 @@ class Program:
         return self.steps[-1].shape if self.steps else self.shape
 
     @functools.cached_property
+    def swept(self) -> dict[str, tuple[list[int], int]]:
+        """What `memory.sweep` found, by backend."""
+        return {}
+
+    @functools.cached_property
     def readers(self) -> tuple[tuple[int, ...], ...]:
         """The numbers of the steps that read each value."""
         found: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]

@@ -1,0 +1,165 @@
+"""Blocks that are written in YAML: packaged definitions, each with a kind and with parameters that are checked.
+
+A file of `blockforge.definitions.blocks` says what a block's Python would: its kind, its docstring, its parameters with
+types, defaults and meanings, and a body, which is an op of the language whose names are the parameters and those of its
+place. The file's name is the block's. Shape, costs, memory and module follow from the body's parts.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from typing import Annotated, Any, ClassVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from torch import nn
+
+from blockforge.blocks import registry
+from blockforge.blocks.base import FFN, AnyOp, Cost, Downsample, Mixer, Shape, Stem
+from blockforge.blocks.compose.expand import Builder
+from blockforge.blocks.compose.frame import Bound, Frame
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.written import Map, freeze, parts_of
+from blockforge.blocks.fields import ActParam, Count, KernelSize, NormParam, OddKernel, Ratio, Width
+from blockforge.blocks.layers import ConvInit
+from blockforge.errors import OpError, Path, Report
+from blockforge.plugins import import_all
+from blockforge.spec.references import lift
+from blockforge.spec.values import names_in
+from blockforge.spec.yaml.loader import load_text
+
+HOME = "blockforge.definitions.blocks"
+_KINDS: dict[str, type[AnyOp]] = {"mixer": Mixer, "ffn": FFN, "stem": Stem, "downsample": Downsample}
+_TYPES: dict[str, Any] = {
+    "act": ActParam, "norm": NormParam, "flag": bool, "whole": int, "count": Count, "width": Width, "ratio": Ratio,
+    "kernel": KernelSize, "odd_kernel": OddKernel, "conv_init": ConvInit,
+}  # fmt: skip
+"""What a parameter may be, as the files name it; `or none` behind it: it may also be absent."""
+
+
+class Param(BaseModel):
+    """A parameter, as a file writes it. `from_`, `to`: bounds of a whole number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    is_: str = Field(alias="is")
+    default: Any
+    about: str
+    from_: int | None = Field(default=None, alias="from")
+    to: int | None = None
+
+    @property
+    def type(self) -> Any:
+        name, _, absent = self.is_.partition(" or ")
+        found = _TYPES[name]
+        if self.from_ is not None or self.to is not None:
+            found = Annotated[found, Field(ge=self.from_, le=self.to)]
+        return found | None if absent else found
+
+
+class File(BaseModel):
+    """A file of a block."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: str
+    about: str
+    params: dict[str, Param]
+    body: Any
+
+
+class Defined:
+    """What all such blocks do, beside the base class of their kind."""
+
+    body: ClassVar[Any]
+    """The op that it is made of, frozen."""
+
+    def program(self, shape: Shape, dim: int | None = None) -> Program:
+        """The parts on a map. Raises: OpError where it cannot stand."""
+        return _program(cast(Any, self), shape, dim)
+
+    def check(self, *place: Any) -> None:
+        self.program(*place)
+
+    def out_shape(self, *place: Any) -> Shape:
+        return self.program(*place).out_shape
+
+    def cost(self, *place: Any) -> Cost:
+        return self.program(*place).cost()
+
+    def workspace(self, *place: Any) -> int:
+        return self.program(*place).workspace()
+
+    def num_parts(self, *place: Any) -> int:
+        return len(self.program(*place).steps)
+
+    def build(self, *place: Any) -> nn.Module:
+        from blockforge.blocks.compose.module import Composed
+
+        return Composed(self.program(*place))
+
+
+@functools.lru_cache(4096)
+def _program(op: AnyOp, shape: Shape, dim: int | None) -> Program:
+    """See `Defined.program`; equal blocks at equal places are written out once."""
+    body, names = cast(Any, op).body, tuple(_names(op))
+    build = Builder(shape)
+    try:
+        build.finish(build.add(Bound(body, Frame(names).on(shape, dim)), 0, dim if dim is not None else shape.dim, ()))
+    except OpError as e:
+        raise OpError(str(e), hint=e.hint, param=_param_at(op, e.at), code=e.code) from None
+    return Program(shape, tuple(build.steps))
+
+
+def _names(op: AnyOp) -> Iterator[tuple[str, Any]]:
+    """The parameters as names of the body; blocks among them as they are written."""
+    for name, value in op.parameters_dict().items():
+        yield name, Bound(freeze(value)) if isinstance(value, dict | list) else value
+
+
+def _param_at(op: AnyOp, at: Path | None) -> str | None:
+    """The block's parameter that stands at a place of its body, or of which what stands there is computed."""
+    if not at:
+        return None
+    value: Any = cast(Any, op).body
+    for part in at[1:]:  # without the key that holds the body
+        inner = dict(value.items if isinstance(value, Map) else enumerate(getattr(value, "items", ())))
+        if part not in inner:
+            break
+        value = inner[part]
+    named = [name for part in parts_of(value) for name in sorted(names_in(part)) if name in type(op).model_fields]
+    return named[0] if named else None
+
+
+def _class(name: str, text: str) -> type[AnyOp]:
+    """The block that a file says."""
+    document = load_text(text, f"{name}.yaml")
+    file = File.model_validate(document.tree)
+    report = Report(document.locs)
+    body = freeze(lift(file.body, report, ("body",)), ("body",))
+    report.close()
+    fields: dict[str, Any] = {
+        key: (p.type, Field(TypeAdapter(p.type).validate_python(p.default), description=p.about))
+        for key, p in file.params.items()
+    }
+    base = _KINDS[file.kind]
+    title = "".join(part.title() for part in name.split("_"))
+    bases = cast(Any, (type(title, (Defined, base), {"__module__": __name__, "__doc__": file.about}),))
+    made: type[AnyOp] = create_model(title, __base__=bases, __module__=__name__, __doc__=file.about, **fields)
+    cast(Any, made).body = body
+    setattr(sys.modules[__name__], title, made)  # where pickles look for it
+    return made
+
+
+def _register() -> None:
+    """Register the packaged ones. Their defaults name norms and activations."""
+    for kind in ("acts", "norms"):
+        import_all(f"blockforge.blocks.{kind}")
+    for file in sorted(resources.files(HOME).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            name = file.name.removesuffix(".yaml")
+            cls = _class(name, file.read_text(encoding="utf-8"))
+            getattr(registry, cls.kind)(name)(cls)
+
+
+_register()
