@@ -26,6 +26,7 @@ if os.path.isfile(os.path.join(__path__[0], "kernels")):
 if TYPE_CHECKING:
     from blockforge.api import build, compile, from_official
     from blockforge.compiler import Architecture
+    from blockforge.compiler.deploy.model import deploy
     from blockforge.draw.dot_mermaid import to_dot as to_dot
     from blockforge.draw.dot_mermaid import to_mermaid as to_mermaid
     from blockforge.draw.summary import summary as summary
@@ -49,6 +50,7 @@ _HOMES = {
     "from_pretrained": "integrations.hub",
     "push_to_hub": "integrations.hub",
     "save_pretrained": "integrations.hub",
+    "deploy": "compiler.deploy.model",
     "summary": "draw.summary",
     "to_dot": "draw.dot_mermaid",
     "to_mermaid": "draw.dot_mermaid",
@@ -72,6 +74,7 @@ __all__ = [
     "__version__",
     "build",
     "compile",
+    "deploy",
     "expand",
     "from_official",
     "from_pretrained",

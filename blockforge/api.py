@@ -68,7 +68,8 @@ def build(
     spec = load(arch.spec if arch is not None else source, overrides)  # type: ignore[arg-type]
     changes = _changes(spec, num_classes, img_size, in_chans, drop_path_rate)
     if arch is None or overrides or changes:
-        arch = compile_spec(spec, changes)
+        form = arch.form if arch is not None else "trained"
+        arch = compile_spec(spec, changes).in_form(form)
     if features_only or out_indices is not None:
         out_indices = stage_indices(out_indices, arch)
     with _seeded(seed), torch.device(device) if device is not None else contextlib.nullcontext():

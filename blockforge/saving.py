@@ -24,7 +24,14 @@ from blockforge.weights.mismatch import MismatchError, looks_ours
 from blockforge.weights.official import fitted
 from blockforge.weights.resize import resizers
 from blockforge.weights.sizes import hint_of_size
-from blockforge.weights.tensor_files import about, classes_in_header, named_in, save_tensors, unwrap_file
+from blockforge.weights.tensor_files import (
+    about,
+    classes_in_header,
+    form_in_header,
+    named_in,
+    save_tensors,
+    unwrap_file,
+)
 
 MAX_JSON = 2**24
 """Bytes of a file of JSON."""
@@ -67,7 +74,7 @@ def load_model(folder: str | os.PathLike[str]) -> Backbone:
     """
     path = Path(folder)
     info = _read_versions(path / "versions.json")
-    arch = compile_spec(path / "spec.yaml")
+    arch = compile_spec(path / "spec.yaml").in_form(info["form"])
     model = Backbone.from_architecture(arch, info["out_indices"], out_norm=info["out_norm"])
     if not info["pooled"]:
         model.reset_classifier(0, global_pool="")
@@ -80,7 +87,7 @@ def _read_versions(file: Path) -> dict[str, Any]:
 
     Raises: WeightsError if it holds what `save_model` never writes.
     """
-    indices, norm, pooled = None, None, True
+    indices, norm, pooled, form = None, None, True, "trained"
     if os.path.isfile(file):
         whole = read_json(file)
         indices, norm, pooled = whole.get("out_indices"), whole.get("out_norm"), whole.get("pooled", True)
@@ -88,9 +95,11 @@ def _read_versions(file: Path) -> dict[str, Any]:
             raise WeightsError(f"{shown_path(file)}: out_indices is a list of stages or null")
         if not (norm is None or isinstance(norm, dict)):
             raise WeightsError(f"{shown_path(file)}: out_norm is a norm with its parameters, or null")
+        if (form := whole.get("form", form)) not in ("trained", "deployed"):
+            raise WeightsError(f"{shown_path(file)}: form is trained or deployed")
         if not isinstance(pooled, bool):
             raise WeightsError(f"{shown_path(file)}: pooled is true or false")
-    return {"out_indices": indices, "out_norm": norm, "pooled": pooled}
+    return {"out_indices": indices, "out_norm": norm, "pooled": pooled, "form": form}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -134,12 +143,25 @@ def load_weights(
             if looks_ours(tensors)
             else f"blockforge convert {file} -o OUT finds what they are of"
         )
-        raise MismatchError(f"{file}: {e.differences}", e.hint or hint_of_size(model.arch, e) or hint) from None
+        told = e.hint or _hint_of_form(model, weights) or hint_of_size(model.arch, e) or hint
+        raise MismatchError(f"{file}: {e.differences}", told) from None
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     model.load_state_dict({**own, **fitting})
     classes = classes_in_header(weights.file)
     model.classes = classes if classes is not None and len(classes) == model.num_classes else None
+
+
+def _hint_of_form(model: Backbone, weights: Weights) -> str | None:
+    """What to do about weights of the other form of a network."""
+    form = form_in_header(weights.file)
+    if form == model.arch.form:
+        return None
+    ways = {
+        "trained": "load them into the model that is trained, then bf.deploy(model)",
+        "deployed": "bf.load_model(folder) builds what they are of; they cannot be trained further",
+    }
+    return f"they are of the form that is {form}, the model is of the form that is {model.arch.form}: {ways[form]}"
 
 
 def _versions(model: Backbone) -> dict[str, Any]:
@@ -149,6 +171,7 @@ def _versions(model: Backbone) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "hash": model.arch.hash,
+        "form": model.arch.form,
         "out_indices": list(model.out_indices) if model.out_indices is not None else None,
         "out_norm": norm,
         "pooled": model.pooled,

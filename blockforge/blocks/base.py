@@ -31,6 +31,10 @@ from blockforge.errors import OpError
 from blockforge.spec.slots import Kind as Kind
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blockforge.blocks.compose.program import Program
+    from blockforge.blocks.filters import Filter
     from blockforge.blocks.part import Join, Part
 
 Layout = Literal["NHWC", "NCHW"]
@@ -162,6 +166,27 @@ class Op(BaseModel, Generic[*Place]):
     @abstractmethod
     def build(self, *place: *Place) -> nn.Module:
         """The module, initialised as its paper says."""
+
+    def as_program(self, *place: *Place) -> Program | None:
+        """The block as parts, for what works on parts of any block: the modules of the steps are in the block's own,
+        under their names. The default, None: it is of one piece."""
+        return None
+
+    def as_filter(self, *place: *Place) -> Filter | None:
+        """What it computes in inference, if that is a convolution. The default, None: it is another function."""
+        return None
+
+    def with_filter(self, filter: Filter) -> AnyOp | None:
+        """A part like this one that computes another convolution, for one that `as_filter` speaks of; its module has
+        `weight` and `bias` as torch's. The default, None: there is none of its sort."""
+        return None
+
+    def filter_values(self, module: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """The kernel and the term of what `as_filter` says, from the block's module: weight_OIHW and bias_O; I are the
+        channels that a group reads. The default reads `weight` and `bias`."""
+        learnt: Any = module
+        weight: Tensor = learnt.weight
+        return weight[(...,) + (None,) * (4 - weight.ndim)], learnt.bias
 
     def parameters_dict(self) -> dict[str, Any]:
         """All parameters with their defaults, nested blocks as `{op: ..., ...}`; reloads through the registry."""

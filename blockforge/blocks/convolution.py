@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Layout, Shape
+from blockforge.blocks.filters import Filter
 from blockforge.blocks.layers import Conv2d, ConvInit, DWConv
 from blockforge.blocks.part import Part
 from blockforge.blocks.sliding import Padding, Sides, Window, joined, padded, padded_shape, window
@@ -73,6 +74,11 @@ class Convolution(Part):
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return self.window.out_shape(shape, self.width(shape, dim))
 
+    def as_filter(self, shape: Shape, dim: int | None) -> Filter:
+        over, out = self.window, self.width(shape, dim)
+        how = (over.kernel, over.stride, over.padding, over.dilation)
+        return Filter(shape.dim, out, *how, self.num_groups(shape), self.has_bias)
+
     def read(self, shape: Shape) -> Shape:
         """The map that is convolved: with the padding that torch's layers do not know, and of a kernel of one position
         the map of what that reads."""
@@ -103,6 +109,13 @@ class Convolution(Part):
             shape.dim, out, over.kernel, stride=over.stride, padding=over.padding, dilation=over.dilation,
             groups=groups, bias=self.has_bias, init=self.init,
         )  # fmt: skip
+
+
+def slid(filter: Filter) -> dict[str, Any]:
+    """The parameters of a convolution of these sizes, but for its groups."""
+    padding = joined(filter.padding) if filter.padding is not None else "tf"
+    sides = {"kernel_size": filter.kernel, "stride": filter.stride, "dilation": filter.dilation}
+    return {**{name: joined(value) for name, value in sides.items()}, "padding": padding, "bias": filter.bias}
 
 
 class PaddedConv2d(Conv2d):

@@ -64,5 +64,10 @@ class Join(Op[tuple[Shape, ...], int | None]):
     pairwise: ClassVar[bool] = False
     """Whether more than two maps may be joined one after the other: the result of two, then the third."""
 
+    def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
+        """What each map is multiplied by, if the result is their sum then and all are of one shape. The default, None:
+        it is something else."""
+        return None
+
     def check_masked(self) -> None:
         """Raise `OpError` if it cannot keep the positions of a rolled tile apart; those that are `masked` are asked."""

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 
@@ -14,6 +14,7 @@ import blockforge
 from blockforge.blocks.base import Shape, Tokens
 from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
+from blockforge.compiler.deploy.network import deployment
 from blockforge.compiler.graph import canonical
 from blockforge.compiler.graph.nodes import Edge, Node, digraph
 from blockforge.compiler.graph.sites import ReducingSite, SkipSite
@@ -46,6 +47,7 @@ class Architecture:
         source: the spec it was compiled from; `spec` is the same with its holes filled.
         warnings: findings that did not stop the compiler.
         backend: whose memory the figures are of (`blockforge.kernels.costs`): a name, not what a machine has.
+        trained: of an architecture in the form that is deployed the form that is trained; None: it is that.
     """
 
     nodes: dict[str, Node]
@@ -53,6 +55,7 @@ class Architecture:
     plan: Plan
     warnings: tuple[Diagnostic, ...] = ()
     backend: str = DEFAULT
+    trained: Architecture | None = None
 
     @property
     def name(self) -> str:
@@ -122,6 +125,21 @@ class Architecture:
         return self.plan.features or tuple(range(len(self.plan.stages)))
 
     @property
+    def form(self) -> Literal["trained", "deployed"]:
+        """Which form of the network this is."""
+        return "trained" if self.trained is None else "deployed"
+
+    @functools.cached_property
+    def deployed(self) -> Architecture:
+        """The form that is deployed: equal outputs in inference, and costs of its own. Convolutions have taken up the
+        norms behind them, and sums of convolutions are one; see `bf.deploy`."""
+        return self if self.trained is not None else deployment(self).arch
+
+    def in_form(self, form: str) -> Architecture:
+        """This network in a form, `trained` or `deployed`."""
+        return self.deployed if form == "deployed" else self.trained or self
+
+    @property
     def totals(self) -> str:
         """The figures in one line."""
         figures = f"{format_count(self.params)} params, {format_count(self.macs)} MACs"
@@ -181,12 +199,16 @@ class Architecture:
 
     @functools.cached_property
     def hash(self) -> str:
-        """Equal for equal architectures, however they are written."""
+        """Equal for equal architectures, however they are written; of either form that of the one that is trained."""
+        if self.trained is not None:
+            return self.trained.hash
         return canonical.digest(list(self.nodes.values()))
 
     @functools.cached_property
     def least_image(self) -> int:
         """The smallest side of an image of which every stem and downsample on the main path leaves something."""
+        if self.trained is not None:
+            return self.trained.least_image
         needed = 1
         for node in reversed(self.nodes.values()):
             site, shape = node.site, node.shapes.in_shape
@@ -224,6 +246,7 @@ class Architecture:
                 "activation_bytes": self.activation_bytes,
                 "backend": self.backend,
                 "hash": self.hash,
+                **({"form": self.form} if self.trained is not None else {}),
             },
             "directed": True,
             "multigraph": False,
@@ -244,7 +267,7 @@ class Architecture:
         try:
             whole: Any = json.loads(text)
             tree, known = whole["spec"], whole["totals"]["hash"]
-            backend = whole["totals"].get("backend", DEFAULT)
+            backend, form = whole["totals"].get("backend", DEFAULT), whole["totals"].get("form", "trained")
             if not isinstance(tree, dict):  # a text would name a file
                 raise TypeError("its spec is no mapping")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
@@ -253,7 +276,7 @@ class Architecture:
         if arch.hash != known:
             text = f"the spec now compiles to another graph ({arch.hash}, was {known})"
             raise SpecError([Diagnostic("json", text, hint="it was written by another version of blockforge")])
-        return arch
+        return arch.in_form(form)
 
     def to_dot(self) -> str:
         """The graph in graphviz's language."""

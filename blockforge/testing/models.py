@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from blockforge.api import build
 from blockforge.blocks.base import Shape
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.deploy.model import deploy
 from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
@@ -127,6 +129,27 @@ def _check_memory(model: Backbone, name: str) -> None:
     close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
     at = f"{name}, at {model.arch.on(name).peak_node}"
     assert close, f"predicted a peak of {predicted} bytes (on {at}), {measured} were alive"
+
+
+def check_deployed(model: Backbone) -> Backbone:
+    """Deployed, a model in float32 gives the same, costs no more, and is what its graph says. Move it off its initial
+    values before: these hide what norms do. Returns the deployed model."""
+    found, image = deploy(model.eval()), _image(model, batch=2)
+    trained, deployed = model.arch, found.arch
+    assert deployed.params <= trained.params, f"{trained.params} parameters become {deployed.params}"
+    assert deployed.macs <= trained.macs, f"{trained.macs} multiply-adds become {deployed.macs}"
+    wide = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for a, b in zip(_listed(wide(image.double())), _listed(deploy(wide)(image.double())), strict=True):
+            torch.testing.assert_close(b, a, rtol=0, atol=1e-9 * max(a.abs().max().item(), 1e-30))
+    check_costs(found)
+    check_shapes(found)
+    check_memory(found)
+    return found
+
+
+def _listed(outputs: Tensor | list[Tensor]) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else outputs
 
 
 def check_training_step(model: Backbone) -> None:

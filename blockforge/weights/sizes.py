@@ -40,7 +40,7 @@ def _shapes(arch: Architecture, size: tuple[int, int]) -> Shapes:
     """The shapes of the network's tensors at a size; empty where it has none."""
     try:
         with torch.device("meta"):
-            model = Backbone.from_architecture(compile_spec(arch.spec, {"input.size": list(size)}))
+            model = Backbone.from_architecture(compile_spec(arch.spec, {"input.size": list(size)}).in_form(arch.form))
     except SpecError:
         return {}
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}

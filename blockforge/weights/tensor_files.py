@@ -19,6 +19,7 @@ from blockforge.weights.files import Weights, read_checkpoint
 from blockforge.weights.official import unwrap
 
 _CLASSES = "blockforge_classes"
+_FORM = "blockforge_form"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
@@ -47,7 +48,8 @@ def _order_metadata(file: Path) -> None:
 def about(arch: Architecture, classes: tuple[str, ...] | None = None) -> dict[str, str]:
     """What the header of a file of weights says of the network, and of its classes."""
     named = {} if classes is None else {_CLASSES: json.dumps(classes)}
-    return {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash, **named}
+    form = {} if arch.trained is None else {_FORM: arch.form}
+    return {"format": "pt", "blockforge_spec": arch.name, "blockforge_hash": arch.hash, **form, **named}
 
 
 def classes_in_header(file: str | os.PathLike[str]) -> tuple[str, ...] | None:
@@ -79,6 +81,16 @@ def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note)
         hint = "model.safetensors and best.safetensors beside it hold weights"
         raise WeightsError(f"{file} says where a run stands\n  hint: {hint}")
     return tensors
+
+
+def form_in_header(file: str | os.PathLike[str]) -> str:
+    """The form of the network that a file's weights are of: what says nothing is of the one that is trained."""
+    try:
+        with safe_open(os.fspath(file), "pt") as opened:
+            form = (opened.metadata() or {}).get(_FORM)
+            return "deployed" if form == "deployed" else "trained"
+    except (SafetensorError, OSError):
+        return "trained"
 
 
 def named_in(file: str | os.PathLike[str]) -> str | None:

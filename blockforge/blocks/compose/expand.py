@@ -57,6 +57,9 @@ class Composite(Part):
         build.finish(self.expand(build, 0, dim, ()))
         return Program(shape, tuple(build.steps))
 
+    def as_program(self, shape: Shape, dim: int | None) -> Program:
+        return program(self, shape, dim)
+
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return program(self, shape, dim).out_shape
 

@@ -36,6 +36,9 @@ class WrittenHead(Head):
         names = {**dict(self.of.frame.names), "classes": num_classes}
         return program(Written(of=self.of).with_names(names), shape, None)
 
+    def as_program(self, shape: Shape, num_classes: int) -> Program:
+        return self.program(shape, num_classes)
+
     def out_shape(self, shape: Shape, num_classes: int) -> Shape:
         return self.program(shape, num_classes).out_shape
 
@@ -99,8 +102,9 @@ class ComposedHead(Composed):
 
 
 def program_of(head: Placed[Shape, int]) -> Program:
-    assert isinstance(head.op, WrittenHead)
-    return head.op.program(*head.place)
+    program = head.op.as_program(*head.place)
+    assert program is not None
+    return program
 
 
 def _features(logits: nn.Module, x: Tensor) -> Tensor:

@@ -62,6 +62,9 @@ class Add(Join):
     pairwise = True
     inline = "{} + {}"
 
+    def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...]:
+        return (1.0, 1.0)
+
     def out_shape(self, shapes: tuple[Shape, ...], dim: int | None) -> Shape:
         return shapes[0]
 

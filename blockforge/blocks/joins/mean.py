@@ -23,6 +23,9 @@ class Mean(FoldedJoin):
 
     pairwise = False
 
+    def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
+        return (1 / len(shapes),) * len(shapes) if len(set(shapes)) == 1 else None
+
     def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
         return MeanModule(self.meeting(shapes))
 

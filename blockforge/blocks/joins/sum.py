@@ -31,6 +31,9 @@ class SumJoin(FoldedJoin):
 
     op = "sum"
 
+    def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
+        return (1.0,) * len(shapes) if len(set(shapes)) == 1 else None
+
     def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
         return SumModule(self.meeting(shapes))
 
@@ -63,6 +66,9 @@ class WeightedSumJoin(FoldedJoin):
     def check(self, shapes: tuple[Shape, ...], dim: int | None) -> None:
         super().check(shapes, dim)
         check_weights(self.weights, len(shapes))
+
+    def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
+        return self.weights if len(set(shapes)) == 1 else None
 
     def begun(self, first: Shape) -> int:
         return first.elements if self.weights[0] != 1 else 0

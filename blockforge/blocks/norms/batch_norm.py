@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
+from blockforge import torch_private
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Layout, Norm, Shape
 from blockforge.blocks.fields import Eps
+from blockforge.blocks.filters import Filter, affine
 from blockforge.blocks.registry import norm
+from blockforge.errors import OpError
 
 
 @norm("batch_norm")
@@ -25,6 +28,19 @@ class BatchNorm(Norm):
     @property
     def layout(self) -> Layout:
         return "NCHW"
+
+    def as_filter(self, shape: Shape) -> Filter:
+        return affine(shape.dim, bias=True)
+
+    def filter_values(self, module: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """By the running statistics. Raises: OpError for a module that keeps none, or is none of torch's."""
+        if not isinstance(module, torch_private.BatchNorm) or module.running_mean is None or module.running_var is None:
+            raise OpError(f"a {type(module).__name__} is no BatchNorm with running statistics")
+        scale = (module.running_var.double() + module.eps).rsqrt()
+        if module.weight is not None:
+            scale = scale * module.weight.double()
+        term = -module.running_mean.double() * scale
+        return scale[:, None, None, None], term if module.bias is None else term + module.bias.double()
 
     def cost(self, shape: Shape) -> Cost:
         return primitives.norm(shape.dim)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from blockforge.blocks.base import Op, Shape, divisible
-from blockforge.blocks.convolution import Convolution
+from blockforge.blocks.convolution import Convolution, slid
 from blockforge.blocks.fields import Width
+from blockforge.blocks.filters import Filter
 from blockforge.blocks.parts.dwconv import DepthwisePart
 from blockforge.blocks.parts.linear import LinearPart
 from blockforge.blocks.registry import part
@@ -37,6 +38,9 @@ class Conv(Convolution):
         said = "groups" if self.group_width is None else "group_width"
         divisible(shape.dim, self.num_groups(shape), "channels", "groups", said)
         divisible(self.width(shape, dim), self.num_groups(shape), "dim", "groups", said)
+
+    def with_filter(self, filter: Filter) -> Conv:
+        return Conv(groups=filter.groups, **slid(filter))
 
     def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
         """A kernel of one position is a linear layer, one filter a channel a depth-wise convolution."""

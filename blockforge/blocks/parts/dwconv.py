@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from blockforge.blocks.base import Op, Shape
-from blockforge.blocks.convolution import Convolution
+from blockforge.blocks.convolution import Convolution, slid
+from blockforge.blocks.filters import Filter
 from blockforge.blocks.sliding import Sides
 
 
@@ -20,6 +21,9 @@ class DepthwisePart(Convolution):
 
     def width(self, shape: Shape, dim: int | None) -> int:
         return shape.dim
+
+    def with_filter(self, filter: Filter) -> DepthwisePart | None:
+        return DepthwisePart(**slid(filter)) if filter.groups == filter.in_chs == filter.out_chs else None
 
     def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
         return DepthwisePart(**self.said())

@@ -6,6 +6,7 @@ from torch import nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Op, Shape
+from blockforge.blocks.filters import Filter
 from blockforge.blocks.layers import Linear
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
@@ -27,6 +28,12 @@ class LinearPart(Part):
 
     def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
         return LinearPart(bias=self.bias is not False)
+
+    def as_filter(self, shape: Shape, dim: int | None) -> Filter:
+        return Filter(shape.dim, dim or shape.dim, bias=self.bias is not False)
+
+    def with_filter(self, filter: Filter) -> LinearPart | None:
+        return LinearPart(bias=filter.bias) if filter.is_pointwise and filter.groups == 1 else None
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return shape._replace(dim=dim or shape.dim)

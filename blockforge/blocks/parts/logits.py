@@ -10,6 +10,7 @@ from torch import nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.filters import Filter
 from blockforge.blocks.layers import Linear
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
@@ -32,6 +33,13 @@ class Logits(Part):
     """Classes; absent: those of the spec."""
     bias: bool = True
     """Whether there is a bias."""
+
+    def as_filter(self, shape: Shape, dim: int | None) -> Filter | None:
+        return Filter(shape.dim, self.num_classes, bias=self.bias) if self.num_classes else None
+
+    def with_filter(self, filter: Filter) -> Logits | None:
+        is_linear = filter.is_pointwise and filter.groups == 1
+        return Logits(num_classes=filter.out_chs, bias=filter.bias) if is_linear else None
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return shape._replace(dim=self.num_classes or shape.dim)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.filters import Filter, affine
 from blockforge.blocks.layers import channel_affine
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
@@ -27,6 +28,9 @@ class Scale(Part):
     """What all factors start at."""
     bias: bool = False
     """Whether there is a term, which starts at 0."""
+
+    def as_filter(self, shape: Shape, dim: int | None) -> Filter:
+        return affine(shape.dim, bias=self.bias)
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return shape

@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape, Tokens
+from blockforge.blocks.compose.fixed import Fixed, FixedHead
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written_op import Written
@@ -106,7 +107,8 @@ class Node:
     def program(self) -> Program | None:
         """The parts of a composed block, in the order they run; None of any other block."""
         placed = self.shapes.placed
-        return placed.op.program(*placed.place) if placed and isinstance(placed.op, Written | WrittenHead) else None
+        is_composed = placed is not None and isinstance(placed.op, Written | WrittenHead | Fixed | FixedHead)
+        return placed.op.as_program(*placed.place) if placed is not None and is_composed else None
 
     @property
     def norm(self) -> Norm | None:

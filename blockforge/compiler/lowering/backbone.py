@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, fx, nn
 
@@ -130,6 +130,15 @@ class Backbone(fx.GraphModule):
         ]
         return FeatureInfo(info, self.arch.features if self.out_indices is None else self.out_indices)
 
+    def train(self, mode: bool = True) -> Self:
+        """As torch's. Raises: BlockforgeError for a deployed model, which has no form for training."""
+        if mode and self.arch.trained is not None:
+            text = (
+                f"{self.arch.name} is deployed: its norms are a part of its convolutions, and nothing is left to train"
+            )
+            raise BlockforgeError(f"{text}\n  hint: train the model it was made of, then deploy that")
+        return super().train(mode)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """x_BCHW -> the last stage's map_BCHW, before the head; with a class token the whole row of tokens, x_BC1L."""
         self._needs_head("forward_features")
@@ -184,6 +193,9 @@ class Backbone(fx.GraphModule):
             global_pool: another pooling; "": none, the model returns its last map_BCHW, before the head.
         """
         self._needs_head("reset_classifier")
+        if self.arch.trained is not None:
+            text = f"{self.arch.name} is deployed: its classifier may hold a norm, or stand for several"
+            raise BlockforgeError(f"{text}\n  hint: reset that of the model it was made of, then deploy that")
         pooled = bool(global_pool) if global_pool is not None else self.pooled
         if num_classes and not pooled:
             raise BlockforgeError(
@@ -275,6 +287,11 @@ class Backbone(fx.GraphModule):
         graph = emit(self.arch, self.out_indices, logits=self.out_indices is None, out_norm=self.out_norm)
         return _called(self, graph)
 
+    def in_form(self, arch: Architecture, made: Callable[[str, nn.Module], nn.Module]) -> Backbone:
+        """A model of another form of this network: of what is made of each module and its path."""
+        modules = {path: made(path, module) for path, module in self._parts().items()}
+        return _assemble(arch, modules, self.out_indices, self.training, self.pooled, self._notes(), self.out_norm)
+
     def _notes(self) -> dict[str, Any]:
         """The plain data that others have set on the model."""
         return {k: v for k, v in vars(self).items() if k not in self._of_its_own and isinstance(v, _PLAIN)}
@@ -306,6 +323,8 @@ def _assemble(
     model.in_chans = arch.plan.input.channels
     model.num_classes = arch.plan.num_classes if maps is None else 0
     model.training = training
+    if arch.trained is not None:
+        model.eval()
     if not pooled:
         model.graph = emit(arch, logits=False)
     model._of_its_own = frozenset(("_of_its_own", "_views", *vars(model)))

@@ -41,7 +41,7 @@ def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | 
     for unit in arch.units:
         beyond = num_stages is not None and (unit.stage or 0) >= num_stages
         if unit.has_module and not beyond and (with_head or not isinstance(unit.first.site, HeadSite)):
-            made[unit.name] = _module(unit)
+            made[unit.name] = build_module(unit)
     return made
 
 
@@ -151,7 +151,8 @@ def is_leaf_on_nchw(node: Node) -> bool:
     return node.layer is None and node.block is not None and node.block.layout == "NCHW"
 
 
-def _module(unit: Unit) -> nn.Module:
+def build_module(unit: Unit) -> nn.Module:
+    """What a unit runs, freshly initialised."""
     site, placed = unit.first.site, unit.first.shapes.placed
     match site:
         case WindowInSite():

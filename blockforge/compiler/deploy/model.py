@@ -1,0 +1,85 @@
+"""A model -> the same network in the form that is deployed, with the values that make it give the same."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.blocks.compose.module import Composed
+from blockforge.blocks.compose.program import Step
+from blockforge.compiler.deploy.network import Rewritten, deployment
+from blockforge.compiler.deploy.tensors import New, Own, Recipe
+from blockforge.compiler.graph.sites import BranchSite
+from blockforge.compiler.graph.units import Unit
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import build_module
+
+
+def deploy(model: Backbone) -> Backbone:
+    """A model that gives in inference what this one gives, from fewer parameters and operations; this one stays as it
+    is. Norms by running statistics and scales become a part of the convolution or linear layer beside them,
+    convolutions that read one map and are added become one, and so does the identity beside them.
+
+    It is for inference alone: `train()` raises. Its `arch` is the deployed form, with the hash of the trained one.
+
+    Raises: BlockforgeError where a layer that would be folded is not as it was built, as with an adapter around it.
+    """
+    if model.arch.trained is not None:
+        return copy.deepcopy(model)
+    done = deployment(model.arch)
+    units = {unit.name: unit for unit in done.arch.units}
+
+    def made(path: str, module: nn.Module) -> nn.Module:
+        nodes = units[path].nodes if path in units else ()
+        if not any(node.name in done.rewritten for node in nodes):
+            return copy.deepcopy(module).eval()
+        return _unit(units[path], module, done.rewritten).eval()
+
+    return model.in_form(done.arch, made)
+
+
+def _unit(unit: Unit, trained: nn.Module, rewritten: dict[str, Rewritten]) -> nn.Module:
+    """The module of a unit in which nodes are rewritten, from that of the trained form."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        made = build_module(unit)
+    for node in unit.nodes:
+        found, site = rewritten.get(node.name), node.site
+        if not isinstance(site, BranchSite):
+            if found is not None:
+                _fill(made, trained, found)
+            continue
+        source = trained.get_submodule(site.key)
+        if found is None:
+            setattr(made, site.key, copy.deepcopy(source))
+            continue
+        _fill(made.get_submodule(f"{site.key}.op"), source, found)
+    return made
+
+
+def _fill(made: nn.Module, trained: nn.Module, found: Rewritten) -> None:
+    """Give a composed module its parts: as they were, or with the values that recipes make."""
+    assert isinstance(made, Composed)
+    like = next((p for p in trained.parameters() if p.is_floating_point()), None)
+    for step, recipe in zip(found.program.steps, found.recipes, strict=True):
+        if step.has_module and not step.is_shared:
+            parent, _, name = step.path.rpartition(".")
+            setattr(made.get_submodule(parent), name, _part(step, recipe, trained, like))
+
+
+def _part(step: Step, recipe: Recipe, trained: nn.Module, like: Tensor | None) -> nn.Module:
+    if isinstance(recipe, Own):
+        return copy.deepcopy(trained.get_submodule(recipe.path))
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        module = step.placed.build()
+    if isinstance(recipe, New):
+        return module
+    weight, bias = recipe.values(trained)
+    for name, value in {"weight": weight, "bias": bias}.items():
+        own = getattr(module, name)
+        if own is not None:
+            assert value is not None
+            value = value.reshape(own.shape) if like is None else value.reshape(own.shape).to(like)
+            setattr(module, name, nn.Parameter(value))
+    return module
