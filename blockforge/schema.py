@@ -22,6 +22,7 @@ from blockforge.spec import definitions, model, slots
 from blockforge.spec.forms import OP_NAME
 from blockforge.spec.glossary import REQUIRED, Glossary
 from blockforge.spec.model import ConnectSpec, Spec
+from blockforge.spec.references import OPTION_NAME
 from blockforge.spec.slots import OpSpec
 from blockforge.spec.values import plain
 
@@ -237,7 +238,18 @@ def _notes(written: Schema) -> Schema:
 def _choice(value: Schema) -> Schema:
     """`{$choice: [...]}` of such values; a choice may be a reference or hold holes of its own."""
     item = {"anyOf": [value, {"$ref": "#/$defs/reference"}, {"$ref": "#/$defs/hole"}]}
-    return _hole("choice", {"type": "array", "items": item, "minItems": 1})
+    return _hole("choice", _listed(item))
+
+
+def _listed(item: Schema) -> Schema:
+    """Choices in a list, or under names of their own."""
+    named = {
+        "type": "object",
+        "additionalProperties": item,
+        "propertyNames": {"pattern": OPTION_NAME},
+        "minProperties": 1,
+    }
+    return {"anyOf": [{"type": "array", "items": item, "minItems": 1}, named]}
 
 
 def _hole(kind: str, args: Schema) -> Schema:
@@ -250,7 +262,7 @@ def _holes() -> dict[str, Schema]:
     pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
     ranges = {f"{kind}_range": _hole(kind, pair) for kind in ("float", "log")}
     ranges["int_range"] = _hole("int", {**pair, "items": {"type": "integer"}, "maxItems": 3})
-    choice = _hole("choice", {"type": "array", "minItems": 1})
+    choice = _hole("choice", _listed({}))
     hole = {"description": _HOLE, "anyOf": [choice, *({"$ref": f"#/$defs/{name}"} for name in ranges)]}
     return {"reference": _REFERENCE, "hole": hole, **ranges}
 

@@ -78,6 +78,8 @@ def overview_table(rows: list[dict[str, Any]]) -> Group:
 def compact(names: Sequence[str]) -> str:
     """Names of layers in a row, shortened: `4x sam`, `14x sam+msa`, `2x (3x ssd + msa)`."""
     length = len(names)
+    if not length:
+        return "none"
     period = next(p for p in range(1, length + 1) if all(names[i] == names[i % p] for i in range(length)))
     if period == 1 or 2 * period > length:
         return " + ".join(_runs(names))

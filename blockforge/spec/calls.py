@@ -77,7 +77,7 @@ def calls(value: Any, at: Path, is_op: bool = False) -> Iterator[Call]:
             yield from calls(item, (*at, i), is_op)
     elif isinstance(value, Hole):
         for i, option in enumerate(value.options):
-            yield from calls(option, (*at, "$choice", i), is_op)
+            yield from calls(option, (*at, *value.way_to(i)), is_op)
     elif isinstance(value, dict):
         is_call = isinstance(value.get("op"), str) and "from" not in value  # else an edge, with an op on it
         if is_call:

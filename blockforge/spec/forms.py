@@ -24,7 +24,7 @@ def wrong_forms(value: Any, at: Path = ()) -> Iterator[InitErrorDetails]:
     """What is wrong with `value` as an op, ops inside it included; the parameters of named ops are theirs to read."""
     if isinstance(value, Hole):
         for i, option in enumerate(value.options):
-            yield from wrong_forms(option, (*at, "$choice", i))
+            yield from wrong_forms(option, (*at, *value.way_to(i)))
         if value.kind != "choice":
             yield _wrong(value, at)
     elif isinstance(value, str):
@@ -63,7 +63,7 @@ def _wrong_inside(value: Any, at: Path) -> Iterator[InitErrorDetails]:
             yield from _wrong_inside(part, (*at, key))
     elif isinstance(value, Hole):
         for i, option in enumerate(value.options):
-            yield from _wrong_inside(option, (*at, "$choice", i))
+            yield from _wrong_inside(option, (*at, *value.way_to(i)))
 
 
 def beside_no_name(value: dict[Any, Any], own: tuple[str, ...], at: Path = ()) -> Iterator[InitErrorDetails]:
@@ -99,7 +99,7 @@ def _wrong_layer(value: Any, at: Path) -> Iterator[InitErrorDetails]:
     """What is wrong with an item of `layers`. Patterns are read later: with the names that there are."""
     if isinstance(value, Hole) and value.kind == "choice":
         for i, option in enumerate(value.options):
-            yield from _wrong_layer(option, (*at, "$choice", i))
+            yield from _wrong_layer(option, (*at, *value.way_to(i)))
     elif not isinstance(value, str):
         yield from wrong_forms(value, at)
 

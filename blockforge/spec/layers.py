@@ -104,7 +104,7 @@ def _glossary(tree: Mapping[str, Any]) -> Glossary | None:
 def _options(value: Any, written: Path) -> Iterator[tuple[Any, Path]]:
     if isinstance(value, Hole):
         for i, option in enumerate(value.options):
-            yield from _options(option, (*value.written, "$choice", i))
+            yield from _options(option, (*value.written, *value.way_to(i)))
     elif isinstance(value, list):
         for i, item in enumerate(value):
             if not isinstance(item, list):  # else a chain

@@ -26,6 +26,8 @@ _EXAMPLES: dict[str, str] = {
     "log": "{$log: [1.0e-5, 1.0e-2]}",
 }
 _EXPRESSION_HINT = "as in $(2 * w), or: $(8 if layer == 0 else sizes[stage])"
+OPTION_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+"""What a choice may be called that is written under a name."""
 _KINDS: dict[str, HoleKind] = {"$choice": "choice", "$int": "int", "$float": "float", "$log": "log"}
 _PLAIN: tuple[Path, ...] = (("about",), ("require",))
 """Notes for people and relations: nothing in them is a reference or a hole."""
@@ -101,10 +103,12 @@ def _hole(tree: dict[Any, Any], report: Report, path: Path, at: Path) -> Hole:
 
 def _choice(args: Any, report: Report, path: Path, at: Path) -> Hole:
     inside = (*at, "$choice")
-    if not isinstance(args, list) or not 1 <= len(args) <= MAX_CHOICES:
+    if not isinstance(args, list | dict) or not 1 <= len(args) <= MAX_CHOICES:
         text = f"$choice needs a list of 1 to {MAX_CHOICES} values"
         report.error("hole", text, inside, hint=f"as in {_EXAMPLES['choice']}")
         return BROKEN
+    if isinstance(args, dict):
+        return _named_choice(args, report, path, at)
     labels = _labels(args)
     first: dict[Any, int] = {}
     for i, label in enumerate(labels):
@@ -114,11 +118,27 @@ def _choice(args: Any, report: Report, path: Path, at: Path) -> Hole:
             hint = "every choice must differ; leave one out"
             report.error("hole", f"$choice lists {label!r} twice{other}", (*inside, i), hint=hint)
     options = [lift(option, report, path, (*inside, i)) for i, option in enumerate(args)]
-    hole = Hole("choice", path, tuple(options), labels, written=at)
-    if _clash(hole):
-        options = [_rename(o, f"@{label}") for o, label in zip(options, labels, strict=True)]
-        hole = dataclasses.replace(hole, options=tuple(options))
-    return hole
+    return _told_apart(Hole("choice", path, tuple(options), labels, written=at))
+
+
+def _named_choice(args: dict[Any, Any], report: Report, path: Path, at: Path) -> Hole:
+    """Choices that are written under names of their own."""
+    inside = (*at, "$choice")
+    for name in args:
+        if not isinstance(name, str) or not re.fullmatch(OPTION_NAME, name):
+            hint = "letters, digits, _ and -, as in {$choice: {small: 2, large: 4}}"
+            report.error("hole", f"'{shorten(str(name))}' names no choice", (*inside, name), hint=hint, on_key=True)
+            return BROKEN
+    options = tuple(lift(option, report, path, (*inside, name)) for name, option in args.items())
+    return _told_apart(Hole("choice", path, options, tuple(args), named=True, written=at))
+
+
+def _told_apart(hole: Hole) -> Hole:
+    """A choice whose options hold no two holes of one name."""
+    if not _clash(hole):
+        return hole
+    pairs = zip(hole.options, hole.labels, strict=True)
+    return dataclasses.replace(hole, options=tuple(_rename(o, f"@{label}") for o, label in pairs))
 
 
 def _range(kind: HoleKind, args: Any, report: Report, path: Path, at: Path) -> Hole:

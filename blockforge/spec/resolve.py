@@ -79,7 +79,7 @@ class _Resolver:
             raise AssertionError("a part that fails reports why")
         whole = [s for s in stages if s is not None]
         assert isinstance(stem.spec, StemSpec)
-        stem_dim = stem.spec.dim or whole[0].dim
+        stem_dim = stem.spec.dim or next((s.dim for s in whole if s.dim or s.layers), None)
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)

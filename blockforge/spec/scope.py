@@ -186,7 +186,7 @@ class Values:
         if hole.kind != "choice":
             return answer, hole.written
         index = hole.index(answer)
-        return hole.options[index], (*hole.written, "$choice", index)
+        return hole.options[index], (*hole.written, *hole.way_to(index))
 
     def _too_much(self, path: Path) -> NoReturn:
         if self.room < -MAX_VALUES:  # it was said; what is left of the spec is not looked at

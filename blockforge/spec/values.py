@@ -121,6 +121,7 @@ class Hole:
         path: what it is the value of; `name` is the same as text and is what Optuna sees.
         options: the choices, which may hold references and further holes.
         labels: one scalar for each choice, all different.
+        named: the labels are written, as keys of a mapping of the choices.
         step: distance between neighbours of an `int`.
         suffix: tells holes apart that different choices put at one path.
         written: where it stands in the document; inside a choice that is longer than `path`.
@@ -132,6 +133,7 @@ class Hole:
     labels: tuple[Any, ...] = ()
     low: float = 0
     high: float = 0
+    named: bool = False
     step: int = 1
     suffix: str = ""
     written: Path = ()
@@ -144,6 +146,10 @@ class Hole:
         """Which choice a label stands for."""
         return next(i for i, known in enumerate(self.labels) if same(known, label))
 
+    def way_to(self, index: int) -> Path:
+        """Where a choice is written, from the hole's own place."""
+        return ("$choice", str(self.labels[index]) if self.named else index)
+
     def __contains__(self, value: Any) -> bool:
         if self.kind == "choice":
             return any(same(label, value) for label in self.labels)
@@ -154,7 +160,8 @@ class Hole:
     def tree(self) -> dict[str, Any]:
         """The hole as it is written in a spec."""
         if self.kind == "choice":
-            return {"$choice": [plain(o) for o in self.options]}
+            options = [plain(o) for o in self.options]
+            return {"$choice": dict(zip(self.labels, options, strict=True)) if self.named else options}
         if self.kind == "int" and self.step != 1:
             return {"$int": [self.low, self.high, self.step]}
         return {f"${self.kind}": [self.low, self.high]}

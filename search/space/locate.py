@@ -8,6 +8,7 @@ with these answers must compile to the spec's hash.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from blockforge.search.space.matching import (
     Part,
     block,
     branch,
+    exactly,
     fills,
     in_turn,
     layer_lists,
@@ -30,6 +32,7 @@ from blockforge.search.space.matching import (
     within_stage,
 )
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
+from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import BranchKeys
 from blockforge.spec.plan import Stage
 from blockforge.spec.values import all_values, names_in, plain
@@ -37,6 +40,7 @@ from blockforge.spec.values import all_values, names_in, plain
 RECIPE = ("input", "num_classes", "drop_path")
 """What a spec takes from the space that it is looked for in: image, classes and drop path are not structure."""
 _MAX_FOUND = 200
+_MAX_WAYS = 500
 _MAX_REASONS = 8
 
 
@@ -58,14 +62,10 @@ def locate(space: Spec, source: SpecLike) -> dict[str, Any]:
     """
     spec = load(source)
     target = compile_spec(spec)
-    message = f"'{spec.name}' is no point of '{space.name}'"
-    if (ours := len(space.lifted["stages"])) != (theirs := len(target.plan.stages)):
-        raise NotInSpaceError(message, [f"stages: the spec has {theirs}, the space {ours}"])
-    parts = _parts(space.lifted, target)
     failed: str | None = None
-    for tried, known in enumerate(in_turn(list(parts.values()), {})):
-        if tried == _MAX_FOUND:
-            break
+    ways = [_parts(space.lifted, target, kept) for kept in _kept_stages(space.lifted, len(target.plan.stages))]
+    found = (known for parts in ways for known in in_turn(list(parts.values()), {}))
+    for known in itertools.islice(found, _MAX_FOUND):
         try:
             arch = compile_spec(space, ask=functools.partial(_answer, known))
         except SpecError as e:
@@ -78,24 +78,66 @@ def locate(space: Spec, source: SpecLike) -> dict[str, Any]:
         if compile_spec(spec, recipe).hash == arch.hash:
             return dict(arch.plan.answers)
         failed = failed or "its blocks match, but the network that they make differs"
-    raise NotInSpaceError(message, [failed] if failed else _reasons(space.lifted, parts, target))
+    raise NotInSpaceError(
+        f"'{spec.name}' is no point of '{space.name}'",
+        [failed] if failed else _reasons(space.lifted, ways, target),
+    )
+
+
+def _kept_stages(tree: Mapping[str, Any], number: int) -> list[tuple[int, ...]]:
+    """Which of the space's stages may be those of a spec with so many, the others left empty: indices, in order."""
+    lets: Lets = (tree.get("let", {}),)
+    stages = tree["stages"]
+    may_be_empty = [i for i, stage in enumerate(stages) if next(_empty(stage, lets, {}), None) is not None]
+    empty = itertools.combinations(may_be_empty, max(0, len(stages) - number))
+    kept = [tuple(i for i in range(len(stages)) if i not in out) for out in empty]
+    return [way for way in kept if len(way) == number][:_MAX_WAYS]
+
+
+def _empty(value: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A stage that passes its map on."""
+    for own, bindings in options(value, lets, known):
+        if isinstance(own, dict) and own.keys() == {"downsample"}:
+            yield from match(own["downsample"], "identity", lets, bindings)
 
 
 def _answer(known: Bindings, hole: Hole) -> Any:
     return known.get(hole.name, hole.labels[0] if hole.labels else hole.low)
 
 
-def _parts(tree: Mapping[str, Any], target: Architecture) -> dict[str, Part]:
-    """Each part of the space's tree as a function that matches it with the spec's."""
-    plan, lets = target.plan, (tree.get("let", {}),)
+def _parts(tree: Mapping[str, Any], target: Architecture, kept: tuple[int, ...]) -> dict[str, Part]:
+    """Each part of the space's tree as a function that matches it with the spec's. `kept`: see `_kept_stages`."""
+    plan, glossary = target.plan, Glossary.of(tree)
+    lets: Lets = (tree.get("let", {}), _called(glossary, plan.glossary))
     stem = {"dim": plan.stem_dim} if plan.stem.spec.dim is not None else {}  # type: ignore[attr-defined]
     parts: dict[str, Part] = {"stem": functools.partial(_stem, tree["stem"], plan.stem, stem.get("dim"), lets)}
-    for stage in plan.stages:
-        parts |= _stage_parts(tree, stage, lets)
+    for name, written in _with_holes(glossary).items():
+        if (same := plan.glossary.find(name)) is not None:
+            parts[f"define.{name}"] = functools.partial(exactly, written, same.glossary.define[same.name])
+    for i, stage in enumerate(tree["stages"]):
+        if i in kept:
+            parts |= _stage_parts(tree, i, plan.stages[kept.index(i)], lets)
+        else:
+            parts[f"stages.{i}"] = functools.partial(_empty, stage, lets)
     parts["skips"] = functools.partial(_skips, tree.get("skips", []), target, lets)
     parts["stage_norm"] = functools.partial(block, tree.get("stage_norm", "none"), plan.stage_norm, lets)
     parts["head"] = functools.partial(block, tree["head"], plan.head, lets)
     return parts
+
+
+def _called(space: Glossary, spec: Glossary) -> dict[tuple[str], tuple[str, Mapping[str, Any]]]:
+    """The definitions of a spec that a space has too: the spec's name, what the space calls it, and its parameters."""
+    ours = [(name, found) for name in space.names() if (found := space.find(name)) is not None]
+    theirs = [(name, found) for name in spec.names() if (found := spec.find(name)) is not None]
+    same = [(a, b, f) for a, g in theirs for b, f in ours if a == b or g == f]
+    return {(a,): (b, f.params) for a, b, f in same}
+
+
+def _with_holes(glossary: Glossary) -> dict[str, Any]:
+    """The definitions that hold holes, as they are written."""
+    found = [(name, glossary.find(name)) for name in glossary.names()]
+    written = {name: d.glossary.define[d.name] for name, d in found if d is not None}
+    return {name: tree for name, tree in written.items() if any(isinstance(v, Hole) for v in all_values(tree))}
 
 
 def _stem(tree: Any, target: Any, dim: int | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
@@ -108,19 +150,20 @@ def _stem(tree: Any, target: Any, dim: int | None, lets: Lets, known: Bindings) 
         )
 
 
-def _stage_parts(tree: Mapping[str, Any], stage: Stage, lets: Lets) -> dict[str, Part]:
-    name = f"stages.{stage.index}"
-    value = tree["stages"][stage.index]
+def _stage_parts(tree: Mapping[str, Any], index: int, stage: Stage, lets: Lets) -> dict[str, Part]:
+    """Of the space's stage of this index, which the spec's `stage` is to be."""
+    name = f"stages.{index}"
+    value = tree["stages"][index]
 
     def part(of: Callable[[dict[str, Any], Lets, Bindings], Iterator[Bindings]]) -> Part:
         def run(known: Bindings) -> Iterator[Bindings]:
             for own, bindings in options(value, lets, known):
-                yield from of(own, within_stage(own, stage.index, lets), bindings)
+                yield from of(own, within_stage(own, index, lets), bindings)
 
         return run
 
     def downsample(own: dict[str, Any], near: Lets, known: Bindings) -> Iterator[Bindings]:
-        shared = tree.get("downsample", "none") if stage.index else "none"
+        shared = tree.get("downsample", "none") if index else "none"
         return block(own.get("downsample", shared), stage.downsample, near, known)
 
     return {
@@ -214,25 +257,27 @@ def _skip(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
         yield from in_turn(ends, bindings)
 
 
-def _reasons(tree: Mapping[str, Any], parts: dict[str, Part], target: Architecture) -> list[str]:
-    """The parts that cannot match, whatever the others are."""
-    reasons = [
-        f"{name}: {_compared(tree, name, target)}" for name, part in parts.items() if next(part({}), None) is None
-    ]
+def _reasons(tree: Mapping[str, Any], ways: list[dict[str, Part]], target: Architecture) -> list[str]:
+    """The parts that cannot match, whatever the others are; those of the way that leaves fewest."""
+    if not ways:
+        return [f"stages: the spec has {len(target.plan.stages)}, the space {len(tree['stages'])}"]
+    wrong = [[name for name, part in parts.items() if next(part({}), None) is None] for parts in ways]
+    parts, names = min(zip(ways, wrong, strict=True), key=lambda way: len(way[1]))
+    kept = [i for i in range(len(tree["stages"])) if f"stages.{i}" not in parts]
+    reasons = [f"{name}: {_compared(tree, name, target, kept)}" for name in names]
     if not reasons:
         return ["each part of it lies in the space, but not all with one value for each hole that they share"]
     more = len(reasons) - _MAX_REASONS
     return [*reasons[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
 
 
-def _compared(tree: Mapping[str, Any], name: str, target: Architecture) -> str:
+def _compared(tree: Mapping[str, Any], name: str, target: Architecture, kept: list[int]) -> str:
     """What the spec has at a place, and what the space."""
-    path, has, at = name.split("."), target.spec.tree, tree
-    ours: Any = at
-    for key in path:
-        step = int(key) if key.isdigit() else key
-        has = _below(has, step)
-        ours = _below(ours, step)
+    has: Any = target.spec.tree
+    ours: Any = tree
+    for key in name.split("."):
+        has = _below(has, kept.index(int(key)) if key.isdigit() else key)
+        ours = _below(ours, int(key) if key.isdigit() else key)
     offered = ours.values() if isinstance(ours, Hole) else plain(ours)
     return f"the spec has {_short(has)}, the space {_short(offered)}"
 

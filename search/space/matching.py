@@ -5,9 +5,10 @@ Every function gives the bindings (hole name -> answer) that extend given ones; 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from blockforge.blocks import registry
@@ -15,13 +16,14 @@ from blockforge.blocks.compose.expand import Composite
 from blockforge.errors import OpError
 from blockforge.spec import Hole, patterns
 from blockforge.spec.expressions.tree import ExpressionError
+from blockforge.spec.glossary import REQUIRED
 from blockforge.spec.model import BranchKeys, BranchSpec, ScaleSpec
 from blockforge.spec.plan import Branch, PlannedOp
 from blockforge.spec.values import Expr, Ref, names_in, same
 
 Bindings = Mapping[str, Any]
-Lets = tuple[Mapping[str, Any], ...]
-"""Names that are within reach, the nearest first."""
+Lets = tuple[Mapping[Any, Any], ...]
+"""Names that are within reach, the nearest first; under `(name,)` the definition that a spec calls so."""
 Part = Callable[[Bindings], Iterator[Bindings]]
 
 _MAX_FILLS = 20_000
@@ -77,11 +79,9 @@ def layer_lists(value: Any, lets: Lets, known: Bindings) -> Iterator[tuple[patte
 
 
 def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
-    """A value of the space against plain data; a mapping with an `op` is a block. Of what is computed
-    from the map in both, names of `let` may be anything: the network that they make will tell."""
-    named = [name for name in sorted(names_in(value)) if any(name in let for let in lets)]
-    if isinstance(target, Expr) and (isinstance(value, Expr) or (isinstance(value, Ref) and not named)):
-        yield from in_turn([functools.partial(_any, Ref(name), lets) for name in named], known)
+    """A value of the space against plain data; a mapping with an `op` is a block."""
+    if isinstance(target, Expr):
+        yield from _late(value, target, lets, known)
         return
     for option, bindings in options(value, lets, known):
         if isinstance(option, Hole):
@@ -103,21 +103,77 @@ def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
             yield bindings
 
 
-def _any(value: Any, lets: Lets, known: Bindings) -> Iterator[Bindings]:
-    for _, bindings in _fills(value, lets, known):
-        yield bindings
+def _value_or_name(values: Mapping[str, Any], name: str) -> Any:
+    return values[name] if name in values else Expr.of_name(name)
+
+
+def exactly(value: Any, target: Any, known: Bindings) -> Iterator[Bindings]:
+    """A tree as it is written, in which holes alone are open: no name is looked up, no default known."""
+    if isinstance(value, Hole):
+        for label, option in zip(value.labels, value.options, strict=True):
+            if value.name not in known or same(known[value.name], label):
+                yield from exactly(option, target, {**known, value.name: label})
+        if value.kind != "choice" and target in value and known.get(value.name, target) == target:
+            yield {**known, value.name: target}
+    elif isinstance(value, dict) and isinstance(target, dict):
+        if value.keys() == target.keys():
+            yield from in_turn([functools.partial(exactly, value[k], target[k]) for k in value], known)
+    elif isinstance(value, list) and isinstance(target, list):
+        if len(value) == len(target):
+            yield from in_turn([functools.partial(exactly, a, b) for a, b in zip(value, target, strict=True)], known)
+    elif _same(value, target):
+        yield known
+
+
+def _late(value: Any, target: Expr, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    """A value against one that is computed from the map. If no values of the names of `let` make them the same text,
+    they may have any: the network that they make will tell."""
+    named = [name for name in sorted(names_in(value)) if any(name in let for let in lets)]
+    if isinstance(value, Hole):
+        for label, option in zip(value.labels, value.options, strict=True):
+            if value.name not in known or same(known[value.name], label):
+                yield from _late(option, target, lets, {**known, value.name: label})
+        return
+    if isinstance(value, Ref):
+        given = next((let[value.name] for let in lets if value.name in let), Expr.of_name(value.name))
+        yield from _late(given, target, lets, known)
+        return
+    if not isinstance(value, Expr):
+        return
+    found: list[tuple[Any, Bindings]] = []
+    for chosen, bindings in itertools.islice(_fill_all([Ref(name) for name in named], lets, known), _MAX_FILLS):
+        values = dict(zip(named, chosen, strict=True))
+        with contextlib.suppress(ExpressionError):
+            found.append((value.fold(functools.partial(_value_or_name, values)), bindings))
+    equal = [bindings for folded, bindings in found if folded == target]
+    yield from equal or (bindings for _, bindings in found)
 
 
 def _op(
     option: Any, target: dict[str, Any], lets: Lets, known: Bindings, skipped: frozenset[str]
 ) -> Iterator[Bindings]:
-    """A block by its parameters; ops of ops as they are written."""
+    """A block by its parameters; ops of ops as they are written, calls of definitions by what is not their default."""
     if _is_block(target["op"]):
         yield from _block(option, target, lets, known, skipped)
         return
     given = {k: v for k, v in option.items() if k not in skipped} if isinstance(option, dict) else {"op": option}
+    called = next((let[op] for let in lets if (op := (str(target["op"]),)) in let), None)
+    if called is not None:
+        name, params = called
+        missing = given.keys() ^ target.keys()
+        given, target = (_with_defaults(call, missing, params) for call in (given, {**target, "op": name}))
     if given.keys() == target.keys():
         yield from in_turn([functools.partial(match, given[k], target[k], lets) for k in given], known)
+
+
+def _with_defaults(call: dict[str, Any], wanted: Collection[str], params: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with what these parameters of its definition are where it does not give them; those that must be given
+    are still missing."""
+    whole = dict(call)
+    for name, default in params.items():
+        if name in wanted and name not in call and default != REQUIRED:
+            whole[name] = whole.get(default.name, params.get(default.name)) if isinstance(default, Ref) else default
+    return whole
 
 
 def _is_block(op: Any) -> bool:

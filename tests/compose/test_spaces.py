@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from networks import dwconv, linear, network
 
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.draw.summary import compact
+from blockforge.errors import SpecError
 from blockforge.search.space.fit import fit
 from blockforge.search.space.load import load_space
 from blockforge.search.space.locate import locate
 from blockforge.search.space.size import count, enumerate_space
-from blockforge.spec import holes
+from blockforge.spec import fill, from_text, holes, load
 from blockforge.testing import check_spec
 
 CHAIN = [linear("$(ratio * in)"), {"$choice": ["gelu", "silu"]}, linear()]
@@ -59,3 +62,45 @@ def test_widths_are_fitted_to_a_budget(share: float) -> None:
     budget = int(arch.macs * share)
     fitted = fit(arch, f"{budget}MACs")
     assert 0.8 * budget < fitted.macs <= budget
+
+
+def test_choices_may_have_names() -> None:
+    named = {"op": {"$choice": {"plain": CHAIN, "gated": [linear(), "silu", linear()]}}}
+    among = load_space(network(named, let={"ratio": 2}, require=["blocks.b.0.op != 'gated'"], input={"size": [32, 32]}))
+    assert holes(among)["blocks.b.0.op"].labels == ("plain", "gated")
+    outcomes = {answers["blocks.b.0.op"]: outcome for answers, outcome in enumerate_space(among)}
+    assert isinstance(outcomes["gated"], SpecError)
+    assert isinstance(outcomes["plain"], Architecture)
+    assert locate(among, outcomes["plain"].spec)["blocks.b.0.op"] == "plain"
+    assert from_text(among.to_yaml(), "named.yaml").tree == among.tree
+
+
+@pytest.mark.parametrize("choices", [{"a b": 1}, {1: "x"}, {}, {"$int": [1, 2]}])
+def test_names_of_choices_are_names(choices: dict[Any, Any]) -> None:
+    with pytest.raises(SpecError, match=r"names no choice|needs a list of 1|hole"):
+        load(network({"op": {"$choice": choices}}))
+
+
+def test_an_empty_stage_leaves_no_trace_in_the_hash() -> None:
+    tree = network("mlp", input={"size": [32, 32]})
+    nothing, (first, *others) = {"downsample": "identity"}, tree["stages"]
+    empty = {**tree, "stages": [nothing, {**first, "downsample": "none"}, nothing, *others, nothing]}
+    assert compile_spec(empty).hash == compile_spec(tree).hash
+    assert compact([]) == "none"
+    check_spec(empty)
+
+
+def test_spaces_may_have_more_stages_than_a_spec() -> None:
+    tree = network("mlp", input={"size": [32, 32]})
+    choice = {
+        "$choice": {"empty": {"downsample": "identity"}, "whole": {"dim": 16, "depth": {"$int": [1, 2]}, "layers": "b"}}
+    }
+    among = load_space({**tree, "stages": [*tree["stages"], choice]})
+    assert locate(among, tree) == {f"stages.{len(tree['stages'])}": "empty"}
+
+
+def test_holes_inside_definitions_are_found() -> None:
+    among = load_space(space([dwconv({"$choice": [3, 7]}), *BODY[1:]]))
+    for answers, candidate in enumerate_space(among):
+        assert not isinstance(candidate, Exception)
+        assert locate(among, fill(among, answers)) == answers

@@ -28,7 +28,8 @@ def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
 
 
 def called_by(bound: Bound) -> str:
-    """What an op is called: the name of its op, `chain` for a list."""
+    """What an op is called: the name of its op, `chain` for a list; `m_se` for the definition `m.se`, since it names
+    a module."""
     return _called(bound.value, bound.frame)
 
 
@@ -38,11 +39,11 @@ def _called(member: Any, frame: Frame) -> str:
     if isinstance(member, Seq):
         return "chain"
     if isinstance(member, str):
-        return member
+        return member.replace(".", "_")
     found = frame.value(member)
     if isinstance(found, Bound):
         return _called(found.value, found.frame)
-    return found if isinstance(found, str) else "none"
+    return _called(found, frame) if isinstance(found, str) else "none"
 
 
 def truth(value: Any) -> bool:

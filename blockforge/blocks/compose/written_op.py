@@ -85,7 +85,8 @@ _ALONE: dict[Kind, tuple[Kind, ...]] = {
     "mixer": ("part", "join", "act", "norm", "downsample"), "stem": ("part", "downsample"),
     "downsample": ("part", "stem"), "head": ("part",),
 }  # fmt: skip
-"""For the first kind of a place: the further kinds of which one block alone may stand there. In a list all may."""
+"""For the first kind of a place: the further kinds of which one block alone may stand there, beside what passes its
+input on, which stands anywhere. In a list all may."""
 
 
 def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
@@ -101,7 +102,7 @@ def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
     if (cls := registry.BLOCKS.get(op)) is None:  # where the map is known it is told what stands here
         return _reads_late(value)
     if cls.kind not in kinds:
-        return cls.kind in _ALONE[kinds[0]]
+        return cls.kind in _ALONE[kinds[0]] or cls.passes
     return cls.kind != "head" and _reads_late(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 from torch import nn
@@ -42,6 +42,7 @@ class Attend(Join):
 
     masked = True
     alone = True
+    mixes: ClassVar[bool] = True
 
     num_heads: Count | None = None
     """Heads; or say their width with `head_dim`."""

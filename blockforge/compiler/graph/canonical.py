@@ -15,15 +15,32 @@ from blockforge.blocks.base import Norm
 from blockforge.blocks.compose.program import Step
 from blockforge.blocks.facts import parameters, resolved
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import BranchSite
+from blockforge.compiler.graph.sites import BranchSite, ReducingSite
 
 VERSION = 1
 
 
 def canonical(nodes: Sequence[Node]) -> str:
     """The canonical form as JSON text; `nodes` in execution order."""
-    index = {node.name: i for i, node in enumerate(nodes)}
-    return json.dumps([VERSION, [_row(node, index) for node in nodes]], sort_keys=True, separators=(",", ":"))
+    index: dict[str, int] = {}
+    rows: list[list[Any]] = []
+    for node in nodes:
+        if _is_nothing(node):
+            index[node.name] = index[node.inputs[0]]
+            continue
+        index[node.name] = len(rows)
+        rows.append(_row(node, index))
+    return json.dumps([VERSION, rows], sort_keys=True, separators=(",", ":"))
+
+
+def _is_nothing(node: Node) -> bool:
+    """Whether a step between stages gives the map that it reads: `downsample: identity`, for a stage left empty."""
+    return (
+        isinstance(node.site, ReducingSite)
+        and len(node.inputs) == 1
+        and node.program is not None
+        and not node.program.steps
+    )
 
 
 def _row(node: Node, index: dict[str, int]) -> list[Any]:

@@ -94,7 +94,8 @@ class _Walk:
                 yield from self.below(found, path, followed + 1)
         elif isinstance(value, Hole):
             for option in self.options(value):
-                yield from self.below(option, path, followed)
+                called = None if path else _name_of(value, option)
+                yield from [called] if called else self.below(option, path, followed)
         elif not path:
             yield value
         elif isinstance(value, dict) and path[0] in value:
@@ -111,6 +112,13 @@ class _Walk:
                 yield expr.evaluate(dict(zip(names, values, strict=True)).__getitem__)
             except ExpressionError:
                 continue  # the compiler says so
+
+
+def _name_of(hole: Hole, option: Any) -> Any:
+    """What a choice among mappings or lists is called that has a name of its own."""
+    if not hole.named or not isinstance(option, dict | list):
+        return None
+    return next((label for label, known in zip(hole.labels, hole.options, strict=True) if known is option), None)
 
 
 def _items(value: Any, index: int | str) -> list[Any]:
