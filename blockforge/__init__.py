@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from blockforge.draw.dot_mermaid import to_dot as to_dot
     from blockforge.draw.dot_mermaid import to_mermaid as to_mermaid
     from blockforge.draw.summary import summary as summary
+    from blockforge.draw.svg import framed_svg as framed_svg
+    from blockforge.draw.svg import to_svg as to_svg
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
     from blockforge.integrations.hub import from_pretrained, push_to_hub, save_pretrained
     from blockforge.saving import load_model, load_weights, save_model
@@ -54,6 +56,8 @@ _HOMES = {
     "summary": "draw.summary",
     "to_dot": "draw.dot_mermaid",
     "to_mermaid": "draw.dot_mermaid",
+    "to_svg": "draw.svg",
+    "framed_svg": "draw.svg",
     "load_model": "saving",
     "load_weights": "saving",
     "Weights": "weights.files",

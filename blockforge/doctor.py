@@ -97,5 +97,5 @@ def _kernels() -> Iterator[Finding]:
 
 def _programs() -> Iterator[Finding]:
     dot = shutil.which("dot")
-    note = "blockforge graph draws png and svg with it" if dot else "blockforge graph draws svg itself; png needs dot"
+    note = "blockforge graph draws png with it" if dot else "blockforge graph draws svg itself; png needs dot"
     yield Finding("programs", "graphviz dot", dot or "absent", note)

@@ -6,23 +6,26 @@ import inspect
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import block_pictures
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Act, Kind, Norm
+from blockforge.blocks.base import Act, Kind, Norm, Op
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
-from blockforge.spec.load import DEFINITIONS
-from blockforge.spec.yaml.loader import load_text
 
 HEAD = """# Building blocks
 
 Written by `make docs` from the registered blocks; do not edit. Every block is named by `op` in a spec, with
-the parameters listed here. `x_BHWC` is a map with batch, height, width and channels; a position is one of its
-H * W.
+the parameters listed here; the line below its name is how the zoo mostly writes it. `x_BHWC` is a map with batch,
+height, width and channels; a position is one of its H * W.
+
+Pictures show what a block is made of, on a map of 64x28x28: what mixes positions is blue, what mixes channels
+green, what joins maps purple. `Runs` names the modules of a block in Python, in order. `blockforge graph SPEC --parts
+-o FILE.svg` draws the blocks of a network so.
 """
 KINDS: dict[Kind, str] = {
     "mixer": "Mixers: mix positions; the `op` of a branch",
@@ -45,38 +48,50 @@ def page() -> str:
         parts.append(f"## {title}\n")
         ours = {n: c for n, c in registry.blocks(kind).items() if c.__module__.startswith("blockforge.")}
         parts += [entry(name, cls) for name, cls in ours.items()]
-    parts.append("## Definitions of `std`: `use: [std]`\n\n| definition | parameters |\n|---|---|")
-    parts += [_definition(name, written) for name, written in std_definitions().items()]
-    parts.append("\n## Connection rules: `rule` of `connect`\n")
+    parts.append("## Definitions of `std`: `use: [std]`\n")
+    parts += [definition(name, text) for name, text in block_pictures.definitions().items()]
+    parts.append("## Connection rules: `rule` of `connect`\n")
     parts += [entry(name, rule) for name, rule in RULES.items()]
     return "\n".join(parts)
 
 
-def std_definitions() -> dict[str, Any]:
-    """What the packaged file defines, as it is written."""
-    found: dict[str, Any] = load_text(DEFINITIONS["std"].read_text(encoding="utf-8"), "std.yaml").tree["define"]
-    return found
-
-
-def _definition(name: str, written: Any) -> str:
-    params = written.get("params", {}) if isinstance(written, dict) else {}
-    said = ", ".join(f"`{key}: {shown(value)}`" for key, value in params.items())
-    return f"| `{name}` | {said or 'none'} |"
+def definition(name: str, text: str) -> str:
+    """A packaged definition: how it is called, its text, its parts."""
+    written = block_pictures.call(name)
+    line = block_pictures.flow(written)
+    picture = block_pictures.picture(f"std_{name}", written)
+    return f"### `{name}`\n\n`{line}`\n\n```yaml\n{text}\n```\n\n{picture}\n"
 
 
 def entry(name: str, cls: type[BaseModel]) -> str:
     """One block: its docstring, with `Shape:` and the like as a list, and a table of its parameters."""
     about, _, facts = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")
-    lines = [f"### `{name}`\n", about, ""]
+    lines = [f"### `{name}`\n", *_example(name, cls), about, ""]
     lines += [f"- {line}" if _is_fact(line) else f"  {line}" for line in facts.splitlines()]
     if facts:
         lines.append("")
+    lines += _inside(name, cls)
     if cls.model_fields:
         hints = get_type_hints(cls, include_extras=True)
         lines += ["| parameter | values | default | meaning |", "|---|---|---|---|"]
         lines += [row(key, hints[key], field) for key, field in cls.model_fields.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _example(name: str, cls: type[BaseModel]) -> list[str]:
+    """A block as it is written; rules are no blocks."""
+    return [f"`{block_pictures.line_of(name)}`\n"] if name in registry.BLOCKS and issubclass(cls, Op) else []
+
+
+def _inside(name: str, cls: type[BaseModel]) -> list[str]:
+    """A picture of a block that is made of parts, in words what runs in another."""
+    if not issubclass(cls, Op):
+        return []
+    if name in block_pictures.COMPOSED or hasattr(cls, "program"):
+        return [block_pictures.picture(name, block_pictures.COMPOSED.get(name, {"op": name})), ""]
+    runs = block_pictures.runs(cls)
+    return [f"Runs: {runs}.", ""] if runs else []
 
 
 def row(name: str, annotation: Any, field: FieldInfo) -> str:

@@ -154,6 +154,12 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == page.page(), "run: make docs"
 
 
+def test_pictures_of_blocks_are_up_to_date() -> None:
+    pictures = importlib.import_module("block_pictures")
+    made = {file.name: file.read_text(encoding="utf-8") for file in (DOCS / pictures.FOLDER).iterdir()}
+    assert made == pictures.pictures(), "run: make docs"
+
+
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from rich.console import Console
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.nodes import Node
 from blockforge.draw.layout import Box, lay_out
+from blockforge.draw.opening import opened
+from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
+from blockforge.draw.pieces import boxes_of, pieces_of
 from blockforge.draw.summary import CONVENTION, compact
 from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count
@@ -27,6 +31,8 @@ CASES = {
     "connected": ("smt_t", CONNECTED),
     "dense": ("smt_t", ["stages.2.connect={rule: dense, aggregate: concat}"]),
     "skips": ("smt_t", SKIPS),
+    "composed": ("repvit_m0_9", []),
+    "crossing ways": ("res2net50", []),
     "no downsample": ("smt_t", ["stages.1.downsample=none", "stages.1.dim=64", "stage_norm=none"]),
 }
 
@@ -96,8 +102,8 @@ def test_layers_in_a_row_are_shortened(names: str, shown: str) -> None:
 def test_svg_shows_every_node_and_total(arch: Architecture) -> None:
     root = ET.fromstring(to_svg(arch))
     tips = [t.text or "" for t in root.iter(f"{SVG}title")]
-    assert [t.splitlines()[0] for t in tips] != []
-    assert {t.splitlines()[0] for t in tips} == set(arch.graph.nodes)
+    parts = {s.path for n in arch.nodes.values() if n.program is not None for s in n.program.steps}
+    assert set(arch.graph.nodes) <= {t.splitlines()[0] for t in tips} <= set(arch.graph.nodes) | parts
     words = " ".join(t.text or "" for t in root.iter(f"{SVG}text"))
     assert format_count(arch.macs) in words
     for stage in arch.plan.stages:
@@ -131,7 +137,13 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def test_nothing_overlaps(arch: Architecture) -> None:
-    layout = lay_out(arch, {s.index: ("", "", "") for s in arch.plan.stages})
+    check_layout(arch, ())
+    check_layout(arch, opened(arch, parts=True))
+
+
+def check_layout(arch: Architecture, names: Sequence[str]) -> None:
+    panels = {name: Panel(boxes_of(pieces_of(arch.nodes[name]))) for name in names}
+    layout = lay_out(arch, {s.index: ("", "", "") for s in arch.plan.stages}, panels)
     chips = list(layout.chips.items())
     for i, (name, box) in enumerate(chips):
         assert box.x >= 0
@@ -184,14 +196,14 @@ def _program(folder: Path, script: str) -> str:
     return str(path)
 
 
-def test_graphviz_draws_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphviz_draws_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dot = _program(tmp_path, 'cat > "$3"')  # dot -Tpng -o FILE
     monkeypatch.setattr(shutil, "which", lambda name: dot)
     arch = compile_spec("smt_t")
-    for suffix in (".png", ".svg"):
-        writer(suffix)(arch, tmp_path / "out")
+    for suffix, engine in ((".png", "builtin"), (".svg", "dot")):
+        writer(suffix, engine)(arch, tmp_path / "out")
         assert (tmp_path / "out").read_text(encoding="utf-8") == arch.to_dot()
-    writer(".svg", "builtin")(arch, tmp_path / "out")
+    writer(".svg")(arch, tmp_path / "out")
     assert (tmp_path / "out").read_text(encoding="utf-8") == to_svg(arch)
 
 

@@ -15,9 +15,8 @@ from blockforge.files import write_atomically
 class Engine(StrEnum):
     """What draws."""
 
-    auto = "auto"
-    dot = "dot"
     builtin = "builtin"
+    dot = "dot"
 
 
 def graph(
@@ -32,23 +31,31 @@ def graph(
         ),
     ],
     overrides: SetOption = None,
-    engine: Annotated[Engine, typer.Option(help="Draws svg; auto: dot where it is installed.")] = Engine.auto,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Open composed blocks: the first of each kind is drawn as its parts.")
+    ] = False,
+    patterns: Annotated[
+        list[str] | None,
+        typer.Option("--open", metavar="PATTERN", help="Open blocks of this name or at this place; may be repeated."),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Draws svg.")] = Engine.builtin,
 ) -> None:
     """Draw a network, or write its graph.
 
-    png needs the program dot of graphviz. svg is drawn by dot where it is installed, else by blockforge
-    itself. dot, mmd (Mermaid) and json are text.
+    In a browser, a composed block of an svg opens into its parts where it is pressed; --parts and --open draw them
+    opened, in every format but json. png needs the program dot of graphviz; dot, mmd (Mermaid) and json are text.
 
     \b
     Examples:
       blockforge graph smt_b -o smt_b.svg
-      blockforge graph smt_b -o smt_b.svg --engine builtin
+      blockforge graph repvit_m0_9 --parts -o repvit.svg
+      blockforge graph repvit_m0_9 --open se --open "stages.0.layers.0.*" -o repvit.mmd
       blockforge graph my_net.yaml --set stages.2.depth=8 -o my_net.png
     """
     import blockforge as bf
     from blockforge.draw.picture import writer
 
-    write = writer(output.suffix, engine.value)
+    write = writer(output.suffix, engine.value, patterns or (), parts)
     arch = bf.compile(spec, overrides)
     write_atomically(output, lambda file: write(arch, file))
     print(f"written to {output}")

@@ -27,6 +27,8 @@ from blockforge.spec.plan import Plan
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rich.console import Group
 
     from blockforge.compiler.costs.training import TrainingMemory
@@ -278,13 +280,21 @@ class Architecture:
             raise SpecError([Diagnostic("json", text, hint="it was written by another version of blockforge")])
         return arch.in_form(form)
 
-    def to_dot(self) -> str:
-        """The graph in graphviz's language."""
-        return blockforge.to_dot(self)
+    def to_svg(self, opened: Collection[str] = ()) -> str:
+        """A picture. `opened`: nodes whose blocks are drawn as their parts; in a browser others open where pressed."""
+        return blockforge.to_svg(self, opened=opened)
 
-    def to_mermaid(self) -> str:
+    def to_dot(self, opened: Collection[str] = ()) -> str:
+        """The graph in graphviz's language."""
+        return blockforge.to_dot(self, opened)
+
+    def to_mermaid(self, opened: Collection[str] = ()) -> str:
         """The graph as a Mermaid flowchart."""
-        return blockforge.to_mermaid(self)
+        return blockforge.to_mermaid(self, opened)
+
+    def _repr_html_(self) -> str:
+        """The picture, for notebooks; in a frame of its own, where blocks open."""
+        return blockforge.framed_svg(self)
 
 
 def _map(shape: Shape, tokens: Tokens | None) -> Shape:

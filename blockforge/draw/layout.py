@@ -6,47 +6,27 @@ the layers are rows of chips inside the box. Lengths are SVG's user units, y gro
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blockforge.blocks.compose.written import Seq
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import SkipSite, SumSite, WindowSite
 from blockforge.compiler.graph.units import Layer, Stage
+from blockforge.draw.marks import CHAR, NOWHERE, Box
+from blockforge.draw.panel import Panel
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
 
-CHAR, CHIP, ROW, GAP, PAD = 6.7, 20.0, 34.0, 12.0, 10.0
-"""Width of a character; heights of a chip and of a layer's row; space between rows, and inside boxes."""
+CHIP, ROW, GAP, PAD = 20.0, 34.0, 12.0, 10.0
+"""Heights of a chip and of a layer's row; space between rows, and inside boxes."""
 HEADER, TITLE, MARGIN, INDEX = 70.0, 56.0, 24.0, 26.0
 """Heights of the picture's title and of a box's; space around; width of a layer's number."""
+OPEN_TITLE = 24.0
+"""Height of an opened block's name."""
 _LANE, _MAX_LANE, _BETWEEN = 7.0, 130.0, 46.0
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle by its top left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def cx(self) -> float:
-        return self.x + self.width / 2
-
-    @property
-    def cy(self) -> float:
-        return self.y + self.height / 2
-
-    @property
-    def right(self) -> float:
-        return self.x + self.width
-
-    @property
-    def bottom(self) -> float:
-        return self.y + self.height
 
 
 @dataclass
@@ -58,8 +38,9 @@ class Column:
     rows: list[list[Node]] = field(default_factory=list)
     tail: list[list[Node]] = field(default_factory=list)
     titles: tuple[str, ...] = ()
+    left: float = 0.0
     lane: float = 0.0
-    box: Box = Box(0, 0, 0, 0)
+    box: Box = NOWHERE
 
     @property
     def chain(self) -> list[list[Node]]:
@@ -69,20 +50,48 @@ class Column:
 
 @dataclass
 class Layout:
-    """The columns, and the box of every node (`chips`) and of every layer's row (`frames`)."""
+    """The columns, and the box of every node (`chips`) and of every layer's row (`frames`).
+
+    Attributes:
+        opened: the blocks that are drawn as their parts, by node; in place of a chip a box with these.
+    """
 
     columns: list[Column]
-    chips: dict[str, Box]
-    frames: dict[str, Box]
-    width: float
-    height: float
+    opened: Mapping[str, Panel]
+    chips: dict[str, Box] = field(default_factory=dict)
+    frames: dict[str, Box] = field(default_factory=dict)
+    width: float = 0.0
+    height: float = 0.0
+
+    def size(self, node: Node) -> tuple[float, float]:
+        """Width and height of a node's box."""
+        panel = self.opened.get(node.name)
+        return chip_size(node) if panel is None else open_size(panel, node)
+
+    def row_size(self, row: Sequence[Node]) -> tuple[float, float]:
+        """Width and height of a row's boxes together."""
+        widths, heights = zip(*map(self.size, row), strict=True)
+        return sum(widths) + GAP * (len(row) - 1), max(heights)
+
+    def heights(self, rows: Sequence[Sequence[Node]]) -> float:
+        """Of rows outside of boxes, with the space below each."""
+        return sum(self.row_size(row)[1] + GAP for row in rows)
 
 
-def lay_out(arch: Architecture, titles: dict[int, tuple[str, ...]]) -> Layout:
+def chip_size(node: Node) -> tuple[float, float]:
+    return len(chip_text(node)) * CHAR + 12, CHIP
+
+
+def open_size(panel: Panel, node: Node) -> tuple[float, float]:
+    """Of the box of an opened block: its name, and its parts below."""
+    return max(panel.width, len(label(node)) * CHAR + 30) + 2 * PAD, panel.height + OPEN_TITLE + PAD
+
+
+def lay_out(arch: Architecture, titles: dict[int, tuple[str, ...]], opened: Mapping[str, Panel]) -> Layout:
     """Place every node of a network. `titles`: lines of text at the top of each stage's box."""
     columns = _columns(arch)
-    found = Layout(columns, {}, {}, 0.0, 0.0)
-    top = MARGIN + HEADER + GAP + max(len(c.head) for c in columns) * (CHIP + GAP)
+    found = Layout(columns, {name: panel for name, panel in opened.items() if not _is_skip([arch.nodes[name]])})
+    top = MARGIN + HEADER + GAP + max(found.heights(c.head) for c in columns)
     x = MARGIN
     for column in columns:
         column.titles = titles[column.stage.index]
@@ -126,56 +135,59 @@ def bulge(source: Node, target: Node) -> float:
     return min(_MAX_LANE, 10 + _LANE * (target.layer - source.layer))
 
 
-def _chip_width(node: Node) -> float:
-    return len(label(node)) * CHAR + 12
-
-
 def label(node: Node) -> str:
+    """What a node is called: by its op; a list of ops by its place."""
+    written = getattr(node.block, "of", None)
+    if written is not None and isinstance(written.value, Seq):
+        return node.name.rpartition(".")[2]
+    return node.op
+
+
+def chip_text(node: Node) -> str:
     """What a chip says."""
-    return "+" if isinstance(node.site, SumSite) else node.op
-
-
-def _row_width(row: list[Node]) -> float:
-    return sum(_chip_width(node) for node in row) + GAP * (len(row) - 1)
+    return "+" if isinstance(node.site, SumSite) else label(node)
 
 
 def _place(column: Column, out: Layout, x: float, top: float) -> float:
     """Place a column whose left edge is `x`; returns its right edge."""
-    skips = max((_row_width(row) for row in column.head if _is_skip(row)), default=0.0)
-    inner = max(_row_width(row) for row in column.rows) + INDEX + 4 * PAD
-    inner = max(inner, *(len(t) * CHAR + 2 * PAD for t in column.titles), 2 * skips + PAD)
-    bottom = top + TITLE + GAP + len(column.rows) * (ROW + GAP)
-    column.box = Box(x + MARGIN, top, inner, bottom - top)
-    y = top - len(column.head) * (CHIP + GAP)
+    column.left = x
+    skips = max((out.row_size(row)[0] for row in column.head if _is_skip(row)), default=0.0)
+    inner = max(out.row_size(row)[0] for row in column.rows) + INDEX + 4 * PAD
+    heads = max((out.row_size(row)[0] for row in (*column.head, *column.tail)), default=0.0)
+    column.box = Box(x + MARGIN, top, max(inner, *(len(t) * CHAR + 2 * PAD for t in column.titles), 2 * skips + PAD), 0)
+    if heads > column.box.width + MARGIN:  # what is opened above or below the box is wider than it
+        column.box = Box(column.box.x + (heads - column.box.width - MARGIN) / 2, top, column.box.width, 0)
+    y = top - out.heights(column.head)
     for row in column.head:
-        _place_row(row, out, column.box.cx, y, skip=_is_skip(row))
-        y += CHIP + GAP
+        y = _place_row(row, out, column.box.cx, y) + GAP
     y = top + TITLE + GAP
     for row in column.rows:
-        middle = column.box.cx
+        middle, (width, height) = column.box.cx, out.row_size(row)
         if row[0].layer is not None:
-            frame = Box(column.box.x + PAD, y, column.box.width - 2 * PAD, ROW)
+            frame = Box(column.box.x + PAD, y, column.box.width - 2 * PAD, height + ROW - CHIP)
             out.frames[row[0].site.unit] = frame
-            middle = frame.x + INDEX + _row_width(row) / 2
-        _place_row(row, out, middle, y + (ROW - CHIP) / 2 - 1, skip=False)
-        y += ROW + GAP
-    y = bottom + 2 * GAP
+            middle = frame.x + INDEX + width / 2
+        y = _place_row(row, out, middle, y + (ROW - CHIP) / 2 - 1) + (ROW - CHIP) / 2 + 1 + GAP
+    column.box = Box(column.box.x, top, column.box.width, y - top)
+    y += 2 * GAP
     for row in column.tail:
-        _place_row(row, out, column.box.cx, y, skip=False)
-        y += CHIP + GAP
-    return column.box.right + column.lane * 0.75
+        y = _place_row(row, out, column.box.cx, y) + GAP
+    return max(column.box.right, column.box.cx + heads / 2) + column.lane * 0.75
 
 
-def _place_row(row: list[Node], out: Layout, middle: float, y: float, skip: bool) -> None:
-    """Chips side by side around `middle`; of a long skip's row only the sum stands in the middle."""
-    widths = [_chip_width(n) for n in row]
-    x = middle - (sum(widths) + GAP * (len(row) - 1)) / 2
+def _place_row(row: list[Node], out: Layout, middle: float, y: float) -> float:
+    """Boxes side by side around `middle`; of a long skip's row only the sum stands in the middle. Gives the foot."""
+    sizes = [out.size(node) for node in row]
+    width, height = out.row_size(row)
+    skip = _is_skip(row)
+    x = middle - width / 2
     if skip:
-        x = middle - widths[0] - 2 * GAP - (widths[1] / 2 if len(row) > 1 else 0)
-    for i, (node, width) in enumerate(zip(row, widths, strict=True)):
-        out.chips[node.name] = Box(middle - width / 2 if skip and i else x, y, width, CHIP)
-        x += width + GAP
+        x = middle - sizes[0][0] - 2 * GAP - (sizes[1][0] / 2 if len(row) > 1 else 0)
+    for i, (node, (own, high)) in enumerate(zip(row, sizes, strict=True)):
+        out.chips[node.name] = Box(middle - own / 2 if skip and i else x, y + (height - high) / 2, own, high)
+        x += own + GAP
+    return y + height
 
 
-def _is_skip(row: list[Node]) -> bool:
+def _is_skip(row: Sequence[Node]) -> bool:
     return isinstance(row[0].site, SkipSite)

@@ -8,24 +8,32 @@ from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.facts import facts
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.draw.pieces import boxes_of, in_one_line, pieces_of, program_of
 from blockforge.units import format_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from blockforge.compiler.architecture import Architecture
+    from blockforge.compiler.graph.nodes import Node
+
+_LINE = 300
+"""Characters that a block may take in words."""
 
 
 def part_tables(arch: Architecture) -> list[RenderableType]:
-    """A table for each composed block, of which those that are equal share one."""
-    places: dict[tuple[str, Program], list[str]] = {}
+    """A line and a table for each composed block, of which those that are equal share one."""
+    places: dict[tuple[str, Program], list[Node]] = {}
     for node in arch.nodes.values():
-        if node.program is not None and len(node.program.steps) > 1:
-            places.setdefault((node.op, node.program), []).append(node.name)
+        program = program_of(node)
+        if program is not None and len(program.steps) > 1:
+            places.setdefault((node.op, program), []).append(node)
     found: list[RenderableType] = []
-    for (_, program), names in places.items():
-        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        found += [Prose(f"{names[0]}{others}, on {program.shape}", "bold"), _table(program, arch.backend)]
+    for (_, program), nodes in places.items():
+        others = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+        found.append(Prose(f"{nodes[0].name}{others}, on {program.shape}", "bold"))
+        found.append(Prose(in_one_line(boxes_of(pieces_of(nodes[0], arch.backend)), _LINE)))
+        found.append(_table(program, arch.backend))
     return found
 
 

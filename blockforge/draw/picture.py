@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from blockforge.compiler.architecture import Architecture
+from blockforge.draw.opening import opened
 from blockforge.errors import BlockforgeError, did_you_mean
 
-Engine = Literal["auto", "dot", "builtin"]
+Engine = Literal["builtin", "dot"]
 Write = Callable[[Architecture, Path], None]
 _TIMEOUT_S = 120
 
@@ -20,49 +21,38 @@ class DrawError(BlockforgeError):
     """A graph that cannot be drawn as asked."""
 
 
-def writer(suffix: str, engine: Engine = "auto") -> Write:
+def writer(suffix: str, engine: Engine = "builtin", patterns: Sequence[str] = (), parts: bool = False) -> Write:
     """What writes a graph to a file that ends in `suffix`.
 
     Args:
-        engine: draws svg: graphviz's `dot`, the one built in, or (auto) dot where it is installed.
-    Raises: DrawError for an ending that is not known, and where dot is needed and missing.
+        engine: draws svg: the one built in, or graphviz's `dot`.
+        patterns, parts: what is drawn as its parts, see `opening.opened`.
+    Raises: DrawError for an ending that is not known, where dot is needed and missing, and for parts in JSON.
     """
     kind = suffix.removeprefix(".").lower()
-    if kind in _TEXT:
-        return _text(_TEXT[kind])
-    if kind not in ("svg", "png"):
-        known = did_you_mean(kind, [*_TEXT, "svg", "png"], what="endings")
-        raise DrawError(
-            f"no picture or graph ends in '{suffix}'\n  hint: {known}"
-            if suffix
-            else f"the file needs an ending\n  hint: {known}"
-        )
-    dot = shutil.which("dot")
-    if kind == "svg" and (engine == "builtin" or (engine == "auto" and dot is None)):
-        return _text(_svg)
-    if dot is None:
-        hint = "install it (apt install graphviz, brew install graphviz), or write .svg with the built-in engine"
-        raise DrawError(f"this picture needs graphviz's program 'dot', which is not installed\n  hint: {hint}")
-    return lambda arch, path: _run_dot(dot, kind, arch, path)
+    if kind not in (*_TEXT, "png"):
+        known = did_you_mean(kind, [*_TEXT, "png"], what="endings")
+        said = f"no picture or graph ends in '{suffix}'" if suffix else "the file needs an ending"
+        raise DrawError(f"{said}\n  hint: {known}")
+    if kind == "json" and (patterns or parts):
+        raise DrawError("json holds the graph without parts\n  hint: write svg, png, dot or mmd")
+    if kind == "png" or (kind == "svg" and engine == "dot"):
+        dot = shutil.which("dot")
+        if dot is None:
+            hint = "install it (apt install graphviz, brew install graphviz), or write .svg with the built-in engine"
+            raise DrawError(f"this picture needs graphviz's program 'dot', which is not installed\n  hint: {hint}")
+        return lambda arch, path: _run_dot(dot, kind, arch.to_dot(opened(arch, patterns, parts)), path)
+    return lambda arch, path: _write(path, _TEXT[kind](arch, opened(arch, patterns, parts)))
 
 
-def _svg(arch: Architecture) -> str:
-    from blockforge.draw.svg import to_svg
-
-    return to_svg(arch)
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
-def _text(make: Callable[[Architecture], str]) -> Write:
-    def write(arch: Architecture, path: Path) -> None:
-        path.write_text(make(arch), encoding="utf-8")
-
-    return write
-
-
-def _run_dot(dot: str, kind: str, arch: Architecture, path: Path) -> None:
+def _run_dot(dot: str, kind: str, text: str, path: Path) -> None:
     command = [dot, f"-T{kind}", "-o", str(path)]
     try:
-        done = subprocess.run(command, input=arch.to_dot(), capture_output=True, encoding="utf-8", timeout=_TIMEOUT_S)
+        done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise DrawError(
             f"dot did not finish in {_TIMEOUT_S} s\n  hint: --engine builtin draws any svg at once"
@@ -71,8 +61,9 @@ def _run_dot(dot: str, kind: str, arch: Architecture, path: Path) -> None:
         raise DrawError(f"dot failed: {done.stderr.strip()[:500]}")
 
 
-_TEXT: dict[str, Callable[[Architecture], str]] = {
+_TEXT: dict[str, Callable[[Architecture, tuple[str, ...]], str]] = {
+    "svg": Architecture.to_svg,
     "dot": Architecture.to_dot,
     "mmd": Architecture.to_mermaid,
-    "json": lambda arch: arch.to_json(indent=1) + "\n",
+    "json": lambda arch, _: arch.to_json(indent=1) + "\n",
 }
