@@ -18,7 +18,7 @@ import blockforge as bf
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp
 from blockforge.draw.panel import alone
-from blockforge.draw.pieces import INPUT, Box, Piece, boxes_of, in_one_line, parts_of, program_of
+from blockforge.draw.pieces import Box, boxes_of, in_one_line, parts_alone
 from blockforge.spec.load import DEFINITIONS
 from blockforge.spec.yaml.loader import load_text
 from blockforge.testing.examples import build_on_maps, example_places
@@ -114,9 +114,7 @@ def boxes(op: Any) -> list[Box]:
 def _boxes(written: str) -> list[Box]:
     op = json.loads(written)
     node = next(node for node in bf.compile(_frame(op)).nodes.values() if node.layer == 0)
-    program = program_of(node)
-    assert program is not None
-    return boxes_of([Piece(INPUT, INPUT, "input", (), str(program.shape)), *parts_of(program)])
+    return boxes_of(parts_alone(node))
 
 
 def _frame(op: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from blockforge.files import write_text
 
 def schema(
     file: Annotated[
-        str | None, typer.Argument(metavar="[SPEC]", help="A spec whose definitions it is to know.")
+        str | None,
+        typer.Argument(metavar="SPEC", help="A spec whose definitions it is to know."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.")
@@ -20,9 +21,11 @@ def schema(
 ) -> None:
     """Print the JSON Schema of specs, for editors.
 
-    It holds every registered block, and of a spec that is named the definitions, its own and those it uses.
-    A spec names it in its first line, so that editors complete and check:
-    # yaml-language-server: $schema=schema.json
+    It holds every registered block, and of a spec that is named the definitions with their parameters. Write it
+    beside your specs; a first line in them has editors complete and check them:
+
+    \b
+      # yaml-language-server: $schema=schema.json
 
     \b
     Examples:

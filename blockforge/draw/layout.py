@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blockforge.blocks.compose.written import Seq
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import SkipSite, SumSite, WindowSite
 from blockforge.compiler.graph.units import Layer, Stage
 from blockforge.draw.marks import CHAR, NOWHERE, Box
 from blockforge.draw.panel import Panel
+from blockforge.draw.pieces import is_list
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
@@ -137,10 +137,7 @@ def bulge(source: Node, target: Node) -> float:
 
 def label(node: Node) -> str:
     """What a node is called: by its op; a list of ops by its place."""
-    written = getattr(node.block, "of", None)
-    if written is not None and isinstance(written.value, Seq):
-        return node.name.rpartition(".")[2]
-    return node.op
+    return node.name.rpartition(".")[2] if is_list(node) else node.op
 
 
 def chip_text(node: Node) -> str:

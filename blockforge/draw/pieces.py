@@ -12,6 +12,7 @@ import networkx as nx
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Shape
 from blockforge.blocks.compose.program import Program, Step
+from blockforge.blocks.compose.written import Seq
 from blockforge.blocks.facts import facts, parameters
 from blockforge.blocks.part import TrainingPart
 from blockforge.compiler.graph.nodes import Node
@@ -82,6 +83,12 @@ def program_of(node: Node) -> Program | None:
     return made(*placed.place) if made is not None and placed is not None else None
 
 
+def is_list(node: Node) -> bool:
+    """Whether a node runs a list of ops, which has no name."""
+    written = getattr(node.block, "of", None)
+    return isinstance(getattr(written, "value", None), Seq)
+
+
 def opens(node: Node) -> bool:
     """Whether a node's block is made of parts that can be shown."""
     program = program_of(node)
@@ -112,6 +119,13 @@ def pieces_of(node: Node, backend: str = DEFAULT) -> list[Piece]:
     if residual.post_act is not None:
         found.append(Piece("post_act", residual.post_act.op, "act", (found[-1].name,), gives))
     return found
+
+
+def parts_alone(node: Node, backend: str = DEFAULT) -> list[Piece]:
+    """The parts of a node's block, behind the map that they read."""
+    program = program_of(node)
+    assert program is not None
+    return [Piece(INPUT, INPUT, "input", (), str(program.shape)), *parts_of(program, INPUT, backend)]
 
 
 def parts_of(program: Program, source: str = INPUT, backend: str = DEFAULT) -> list[Piece]:
@@ -223,8 +237,9 @@ def _kind(step: Step, backend: str) -> str:
 def _says(op: AnyOp, reads: Sequence[Shape], gives: Shape) -> str:
     """An op and what is special about it; its width where that is not what it reads."""
     known = parameters(op) if op.op in registry.BLOCKS else {}  # others are no part of the language
-    special = {key: value for key, value in known.items() if _is_special(op, key, value)}
-    widths = [str(gives.dim)] if len(reads) == 1 and gives.dim not in (reads[0].dim, *special.values()) else []
+    changes = len(reads) == 1 and reads[0].dim != gives.dim
+    special = {k: v for k, v in known.items() if _is_special(op, k, v) and not (changes and v == gives.dim)}
+    widths = [str(gives.dim)] if changes else []
     return " ".join([op.op, *widths, *(_word(key, value) for key, value in special.items())])
 
 

@@ -11,6 +11,7 @@ from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.draw.parts import part_tables
+from blockforge.draw.pieces import boxes_of, in_one_line, is_list, parts_alone
 from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
 
     from blockforge.compiler.architecture import Architecture
+    from blockforge.compiler.graph.nodes import Node
 
 CONVENTION = "1 MAC = 1 multiply-add; papers call these FLOPs"
 _BAR = 12
+_ROOM = 36
+"""Characters that a list of ops takes in a row."""
 
 
 def summary(arch: Architecture, layers: bool, parts: bool = False) -> Group:
@@ -107,7 +111,7 @@ def _stage_table(arch: Architecture) -> TextTable:
     stages = {stage.index: stage for stage in arch.stages}
     for unit in arch.units:
         if unit.stage is None and not isinstance(unit.first.site, ImageSite):
-            _add_stage(table, arch, unit.name, unit.first.op, [unit])
+            _add_stage(table, arch, unit.name, said(unit.first), [unit])
         elif unit.stage is not None and (stage := stages.pop(unit.stage, None)) is not None:
             _add_stage(table, arch, str(stage.index), compact([u.block for u in stage.layers]), stage.units)
     return table
@@ -125,7 +129,7 @@ def _layer_table(arch: Architecture) -> TextTable:
         if isinstance(unit, Layer):
             label, block = f"{unit.stage}.{unit.index}", unit.block
         table.add_row(
-            label, block, " + ".join(n.op for n in unit.nodes), _map(unit), format_count(unit.params),
+            label, block, " + ".join(map(said, unit.nodes)), _map(unit), format_count(unit.params),
             format_count(unit.macs), format_bytes(_peak(arch, [unit])), _received(arch, unit),
         )  # fmt: skip
     return table
@@ -137,6 +141,11 @@ def _add_stage(table: TextTable, arch: Architecture, name: str, pattern: str, un
         name, pattern, str(shape.dim), f"{shape.height}x{shape.width}", format_count(sum(u.params for u in units)),
         format_count(macs), format_bytes(_peak(arch, units)), _bar(macs, arch.macs),
     )  # fmt: skip
+
+
+def said(node: Node) -> str:
+    """A node's op; of a list what is in it, as far as there is room."""
+    return in_one_line(boxes_of(parts_alone(node)), _ROOM) if is_list(node) else node.op
 
 
 def _peak(arch: Architecture, units: Sequence[Unit]) -> int:
