@@ -1,9 +1,11 @@
 """Figures of docs/reliability.md, on any machine: broken inputs, and what comes of them.
 
     python tests/compiler/fuzz_campaign.py --specs 20000 --seed 0
+    python tests/compiler/fuzz_campaign.py --composed 20000 --seed 0
     python tests/compiler/fuzz_campaign.py --lines 3000 --files 3000
 
-Specs are broken texts, broken trees and compositions; lines are command lines with broken values; files are saved
+Specs are broken texts, broken trees and compositions; composed are texts and trees of specs whose blocks are made of
+blocks, broken; lines are command lines with broken values; files are saved
 folders with broken content. Each must be accepted or refused in words, soon, without a trace of Python. Accepted small
 specs are compiled, written and read again; one in `--build` of them is also built and run.
 """
@@ -97,13 +99,18 @@ class Tally:
         }  # fmt: skip
 
 
-def specs(number: int, seed: int, build: int) -> Tally:
-    """Broken and composed specs through load, compile and, for a part of them, build and run."""
+def specs(number: int, seed: int, build: int, texts: list[str] | None = None) -> Tally:
+    """Broken and composed specs through load, compile and, for a part of them, build and run.
+
+    Args:
+        texts: the specs that are broken; absent: all of the repository, and specs composed at random.
+    """
     rng, tally = random.Random(seed), Tally()
-    texts = mutations.corpus()
+    kinds = ("text", "tree") if texts else ("text", "text", "tree", "tree", "composed", "blocks")
+    texts = texts or mutations.corpus()
     trees = mutations.trees([t for t in texts if _is_yaml(t)])
     for _ in range(number):
-        kind = rng.choice(("text", "text", "tree", "tree", "composed", "blocks"))
+        kind = rng.choice(kinds)
         if kind == "text":
             source: Any = mutations.broken_text(rng, texts)
         else:
@@ -265,7 +272,7 @@ def _folder(folder: Path, name: str) -> str:
 def main() -> None:
     """Run what is asked for and print it as JSON; exit 1 if anything was raw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("specs", "lines", "files"):
+    for name in ("specs", "composed", "lines", "files"):
         parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--build", type=int, default=5, help="build one in so many of the accepted small specs")
@@ -273,6 +280,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, run in (
         ("specs", lambda n: specs(n, given.seed, given.build)),
+        ("composed", lambda n: specs(n, given.seed, given.build, mutations.composed_corpus())),
         ("lines", lambda n: lines(n, given.seed)),
         ("files", lambda n: files(n, given.seed)),
     ):

@@ -20,7 +20,7 @@ from blockforge.testing.examples import field_values
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "specs", "specs/narrow", "specs/ablations", "search/spaces", "tests/specs", "tests/specs/invalid",
-    "tests/specs/invalid/parts", "tests/data/design", "tests/data/search", "tests/parity",
+    "tests/specs/invalid/parts", "tests/data/design", "tests/data/search", "tests/parity", "tests/compose/small",
 )  # fmt: skip
 
 SCALARS: list[Any] = [
@@ -40,6 +40,10 @@ PARTS: list[Any] = [
     {"rule": "edges", "edges": [[0, 1], [-1, 0], [5, 2]], "aggregate": "concat"}, [1, "a", None], object, b"x",
     {1, 2},
 ]  # fmt: skip
+COMPOSED = re.compile(
+    r"^(?:define|use):|op: (?:\[|parallel|split|residual|tiles|graph|repeat)|: \[\{op: ", re.MULTILINE
+)
+"""What a text says in which ops stand inside ops."""
 KEYS: list[Any] = [
     "dim", "depth", "layers", "op", "norm", "scale", "connect", "rule", "aggregate", "window", "let", "stages",
     "blocks", "skips", "from", "to", "stem", "head", "extends", "blockforge", "name", "$choice", "about", "require",
@@ -55,6 +59,11 @@ def corpus() -> list[str]:
     """Every YAML text that the repository holds."""
     files = [f for folder in FOLDERS for f in sorted((ROOT / folder).glob("*.yaml"))]
     return [f.read_text(encoding="utf-8") for f in files]
+
+
+def composed_corpus() -> list[str]:
+    """Those among them that make blocks of blocks."""
+    return [text for text in corpus() if COMPOSED.search(text)]
 
 
 def as_yaml(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from blockforge.search import list_spaces, load_space, search
 from blockforge.search.space.statistics import sample_costs
 from blockforge.spec import Spec, from_text, holes, load
 from blockforge.spec.expressions.bounds import possible
-from blockforge.spec.expressions.equation import solve
+from blockforge.spec.expressions.equation import equalities, solve
+from blockforge.spec.expressions.evaluation import evaluate
 from blockforge.spec.expressions.parser import parse
 from blockforge.spec.expressions.tree import names
+from blockforge.spec.relations.backtracking import Backtracking
 from blockforge.spec.relations.repair import relations_of
 from blockforge.spec.relations.require import violations
 from blockforge.units import Budget
@@ -121,7 +124,46 @@ def test_an_equality_is_solved(text: str, value: object) -> None:
     node = parse(text)
     (x,) = (n for n in names(node) if n.value == ("x",))
     found = solve(*node.parts, x, {("y",): 3}.__getitem__)
-    assert found == (float(value) if isinstance(value, Fraction) else value)
+    assert found == (float(value) if isinstance(value, Fraction) else value,) * 2
+
+
+@pytest.mark.parametrize("text", [
+    "x // 8 == 5", "100 // x == 7", "up(x, 8) == 24", "near(x, 8) == 40", "near(x, 8) == 8", "near(x / 3, 8) == 16",
+    "floor(x / 7) == 2", "ceil(x / 7) == 2", "round(x / 7) == 2", "40 == (x * y if y == 3 else x)",
+    "(x // 4 + 2) * 2 == 10", "9 == (3 if y == 4 else x // 2)", "-(x // 8) == -5",
+])  # fmt: skip
+def test_an_equality_leaves_no_other_values_than_those_of_its_range(text: str) -> None:
+    node, given = parse(text), {("y",): 3}
+    ((left, right),) = equalities(node, given.__getitem__)
+    (x,) = (n for side in (left, right) for n in names(side) if n.value == ("x",))
+    low, high = solve(left, right, x, given.__getitem__)
+    exact = [v for v in range(1, 400) if evaluate(node, {("x",): v, ("y",): 3}.__getitem__)]
+    assert [v for v in exact if not low <= v <= high] == []
+    assert sum(low <= v <= high for v in range(1, 400)) <= 4 * max(8, len(exact))
+
+
+@pytest.mark.parametrize(("relation", "answers", "wanted"), [
+    (f"heads == {B} // 32", {B: 480, "let.heads": 3}, {"let.heads": 3}),
+    (f"heads == {B} // 32", {B: 480, "let.heads": 3}, {B: 480}),
+    (f"near({A} * 1.5, 16) == {B}", {A: 100, B: 200}, {B: 144}),
+    (f"up({A}, 32) == {B}", {A: 100, B: 256}, {B: 256}),
+    (f"{B} == (2 * {A} if {C} > 10 else 4 * {A})", {A: 100, B: 64, C: 3}, {A: 100}),
+    (f"{C} > 10 or {B} == 2 * {A}", {A: 100, B: 64, C: 3}, {A: 100, C: 3}),
+    (f"{B} == 2 * {A} if {C} > 10 else {B} == {A}", {A: 100, B: 64, C: 20}, {A: 100, C: 20}),
+])  # fmt: skip
+def test_values_that_a_relation_determines_are_solved_for(
+    relation: str, answers: dict[str, int], wanted: dict[str, int]
+) -> None:
+    own = space(relation)
+    others = {"let.heads": 3, "let.head_dim": 10, A: 8, B: 96, C: 1, D: 1, "stages.1.layers": "attn"}
+    whole, relations = others | answers | wanted, relations_of(own)
+    found = relations.mend(whole, wanted)
+    assert found is not None
+    assert not violations(own.lifted, found)
+    order = [n for n in relations.constraints.holes if relations.constraints.on(n) and n not in wanted]
+    kept = {n: v for n, v in whole.items() if n not in order}
+    search = Backtracking(relations.constraints, kept, whole, random.Random(0), 60)
+    assert search.run(order) is not None  # a search for one of hundreds of values would need more steps
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from blockforge.errors import Path
 from blockforge.spec.expressions.bounds import UnknownError, possible
-from blockforge.spec.expressions.equation import solve
+from blockforge.spec.expressions.equation import equalities, solve
 from blockforge.spec.expressions.evaluation import excess
 from blockforge.spec.expressions.tree import AbsentError, names
 from blockforge.spec.relations.constraints import Constraint, Constraints
@@ -69,8 +69,9 @@ class Backtracking:
         return False
 
     def _determining(self, name: str) -> Constraint | None:
-        """An equality in which this hole alone is open."""
-        return next((c for c in self.constraints.all if c.equal and c.holes & self.open == {name}), None)
+        """A relation with an equality in which this hole alone is open."""
+        alone = (c for c in self.constraints.all if c.holes & self.open == {name})
+        return next((c for c in alone if next(equalities(c.node, self._value), None) is not None), None)
 
     def _values(self, name: str) -> Iterator[Any]:
         hole = self.constraints.holes[name]
@@ -88,18 +89,21 @@ class Backtracking:
             yield _ABSENT
 
     def _solved(self, hole: Hole, equality: Constraint) -> Iterator[Any]:
-        """The value that an equality gives to a hole, if the hole has it. Raises: UnknownError."""
-        for left, right in equality.equal:
+        """The values that an equality leaves to a hole, those near to the wanted one first. Raises: UnknownError."""
+        for left, right in equalities(equality.node, self._value):
             standing = [
                 n for side in (left, right) for n in names(side) if self.constraints.direct.get(n.value) == hole.name
             ]
             if len(standing) != 1:
                 continue
             try:
-                value = solve(left, right, standing[0], self._value)
+                low, high = solve(left, right, standing[0], self._value)
             except AbsentError:
                 raise UnknownError from None
-            yield from _answers_for(hole, value)
+            if low == high:
+                yield from _answers_for(hole, low)
+            else:
+                yield from (v for v in self._by_nearness(hole) if _lies_between(low, scalar(_chosen(hole, v)), high))
             return
         raise UnknownError
 
@@ -163,6 +167,10 @@ def _answers_for(hole: Hole, value: Any) -> Iterator[Any]:
         exact = int(value) if hole.kind == "int" and float(value).is_integer() else value
         if exact in hole:
             yield exact
+
+
+def _lies_between(low: Any, value: Any, high: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 def _chosen(hole: Hole, answer: Any) -> Any:

@@ -22,6 +22,8 @@ from blockforge.spec.values import Hole
 Verdict = Literal["possible", "impossible", "unknown"]
 _STEPS, _PROOF_STEPS = 4000, 20_000
 """Values tried before a search for others is given up."""
+_TURNED = ("+", "-", "*", "/", "//", "negative", "up", "near", "if")
+"""What can be turned around."""
 _DRAWS, _RARE = 256, 16
 """Of so many random draws fewer than one in so many keep the relations of a narrow space."""
 
@@ -94,7 +96,7 @@ class Relations:
 
 def _determines(side: Node) -> bool:
     """Whether an equality can be solved for a name in a side of it; divisibility, as in `x % y == 0`, gives none."""
-    return side.kind == "name" or (side.kind in ("+", "-", "*", "/", "negative") and any(map(_determines, side.parts)))
+    return side.kind == "name" or (side.kind in _TURNED and any(map(_determines, side.parts)))
 
 
 def _any_value(hole: Hole, rng: random.Random) -> Any:
