@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WIDTH = 120
 """Of output that no terminal shows."""
 
-DATA_HELP = "digits, mnist5k, imagefolder:PATH, npz:FILE or hf:NAME."
+DATA_HELP = "digits, mnist5k, fashion, cifar10, imagefolder:PATH, npz:FILE, idx:DIR, jpegs:FILE or hf:NAME."
 STUDY_HELP = "The study's name in a database."
 SPACE_HELP = "A packaged space or a YAML file with holes."
 SPEC_HELP = "A zoo name or a YAML file."

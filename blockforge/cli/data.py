@@ -24,13 +24,13 @@ def data_check(
     """Read every image once and list what is wrong. Exit code 1 if anything is.
 
     That is: images that cannot be read, labels that are no classes, classes without images, tiny and huge images,
-    and the same image under two labels or in both splits.
+    and the same image under two labels or in two parts.
 
     \b
     Examples:
       blockforge data check photos/
       blockforge data check imagefolder:imagenet --workers 16
-      blockforge data check 'hf:beans?val=test' --json
+      blockforge data check 'hf:beans?split_seed=1' --json
       blockforge train smt_t --data imagefolder:photos --skip-broken
     """
     from blockforge.train import check_data
@@ -40,7 +40,9 @@ def data_check(
         print_json(report.as_dict())
     else:
         lines = [*map(str, report.problems), *(f"note: {note}" for note in report.notes)]
-        counts = f"{report.images['train']} images to train on, {report.images['val']} to evaluate on"
+        uses = {"train": "train on", "val": "choose by", "test": "test on"}
+        first, *others = (f"{count} images to {uses[name]}" for name, count in report.images.items())
+        counts = ", ".join([first, *(text.replace(" images", "") for text in others)])
         wrong = f"{len(report.problems)} wrong" if report.problems else "nothing is wrong"
         lines.append(f"{report.name}: {len(report.classes)} classes, {counts}; {wrong}")
         for line in lines:

@@ -38,6 +38,10 @@ def eval(
     confusion: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix to this CSV file.")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="test, val or train.", show_default="test, or val if there is none"),
+    ] = None,
     class_map: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Names of the network's classes, one a line; for weights that say none."),
@@ -46,13 +50,14 @@ def eval(
     skip_broken: SkipOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure a network on the evaluation images: top-1, top-5, loss, images per second.
+    """Measure a network on the test images: top-1, top-5, loss, images per second.
 
     The classes of the data are found among the network's by their names: a part of them is enough, in any order.
 
     \b
     Examples:
       blockforge eval runs/a/spec.yaml --weights runs/a/best.safetensors --data digits
+      blockforge eval runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --split val
       blockforge eval smt_t --weights run.ckpt --key state_dict --prefix net. --data mnist5k
       blockforge eval smt_t --weights smt_tiny.pth --data imagefolder:imagenet --recipe imagenet-300e
       blockforge eval my_net.yaml --weights w.safetensors --data npz:x.npz --confusion confusion.csv --json
@@ -69,6 +74,7 @@ def eval(
         batch_size=batch_size,
         recipe=recipe,
         class_map=class_map,
+        split=split,
     )
     if not leave():
         return
@@ -78,6 +84,7 @@ def eval(
         print_json(evaluation.as_dict())
         return
     figures = f"top-1 {evaluation.top1:.2f}, top-5 {evaluation.top5:.2f}, loss {evaluation.loss:.4f}"
-    console().print(f"{figures} on {evaluation.images} images, {evaluation.images_per_second:.0f} images/s")
+    part = split or ("test" if opened.test is not None else "val")
+    console().print(f"{figures} on {evaluation.images} images of {part}, {evaluation.images_per_second:.0f} images/s")
     if confusion is not None:
         console().print(f"written to {confusion}", soft_wrap=True)

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from blockforge.errors import DataError
-from blockforge.train.data import Batch, TensorSplit, Want, wrong_channels
+from blockforge.train.data import Batch, Problem, TensorSplit, Want, wrong_channels
+from blockforge.train.labels import MOST_CLASSES, wrong_labels
 from blockforge.train.pixels import in_unit, with_channels
 
 FEW = 4
@@ -80,6 +81,36 @@ def read_values(images: Any, name: str) -> Any:
     except ValueError as e:
         known = f"{images.dtype}, {images.min()} to {images.max()}" if images.dtype.kind in "biuf" else images.dtype
         raise DataError(f"{name} is {known}; use uint8, or floats in 0..1\n  why: {e}") from None
+
+
+def labelled(
+    images: Any, labels: Any, where: tuple[str, str], classes: int | None, problems: list[Problem]
+) -> tuple[Any, Any]:
+    """`read_values` of the images that have a label, and their labels. What has none is added to the problems.
+
+    Args:
+        where: the names of both arrays.
+        classes: how many there are; None: as many as the labels say.
+
+    Raises: DataError if they are no labels, or not as many as the images.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        what = f"{where[1]} is {labels.dtype}{list(labels.shape)}; labels are one row of whole numbers from 0"
+        hint = "\n  hint: names, labels = np.unique(labels, return_inverse=True); save the names as classes"
+        raise DataError(what + hint * (labels.dtype.kind in "US"))
+    if images.ndim == 0 or len(images) != len(labels):
+        shape = [len(images), 1, *images.shape[1:]] if images.ndim == 3 else list(images.shape)
+        raise DataError(f"{where[0]} is {shape} with {len(labels)} labels; each image has one")
+    values = read_values(images, where[0])
+    wrong = wrong_labels(labels, classes if classes is not None else MOST_CLASSES)
+    if not wrong:
+        return values, labels
+    if len(wrong) == len(labels):
+        raise DataError(f"{where[1]}: none of the {len(labels)} images has a label: {wrong[0][1]} in row {wrong[0][0]}")
+    problems += [Problem(f"{where[1]}[{row}]", reason) for row, reason in wrong]
+    kept = np.ones(len(labels), bool)
+    kept[[row for row, _ in wrong]] = False
+    return values[kept], labels[kept]
 
 
 def as_split(values: Any, labels: Any, name: str, layout: str | None = None) -> TensorSplit | ArraySplit:
@@ -157,6 +188,12 @@ class ArraySplit:
 
     def statistics(self, channels: int | None = None) -> tuple[list[float], list[float]]:
         return self.settled(channels).statistics()
+
+    def labels(self) -> list[int]:
+        return self.labels_B.tolist()
+
+    def only(self, rows: Sequence[int]) -> ArraySplit:
+        return ArraySplit(self.values[rows], self.labels_B[torch.tensor(rows, dtype=torch.int64)], self.name)
 
     def digest(self) -> str:
         return TensorSplit(torch.from_numpy(np.ascontiguousarray(self.values)), self.labels_B).digest()

@@ -49,7 +49,7 @@ class DataReport:
     """What `check_data` found.
 
     Attributes:
-        images: how many there are to train on and to evaluate on.
+        images: how many there are in each part.
         problems: what is wrong.
         notes: what is worth knowing, and not wrong.
     """
@@ -75,7 +75,7 @@ def check_data(data: Data | str, *, workers: int | None = None, progress: bool =
     """Read every image of a data set once, and list what is wrong.
 
     That is: images that cannot be read, labels that are no classes, classes without images to train on, images with a
-    side of less than 8 pixels or of more than 50 million, and the same image under two labels or in both splits.
+    side of less than 8 pixels or of more than 50 million, and the same image under two labels or in two parts.
 
     Args:
         workers: processes that read; None: as many as there are cores, up to 8.
@@ -85,10 +85,10 @@ def check_data(data: Data | str, *, workers: int | None = None, progress: bool =
     opened = look(data) if isinstance(data, str) else data
     problems, notes = list(opened.problems), list(opened.notes)
     first: dict[str, tuple[str, int, str]] = {}
-    counts = {name: [0] * len(opened.classes) for name in ("train", "val")}
+    counts = {name: [0] * len(opened.classes) for name in opened.parts}
     plain = 0
-    with counting(f"check {opened.name}", len(opened.train) + len(opened.val), progress) as advance:
-        for name, split in (("train", opened.train), ("val", opened.val)):
+    with counting(f"check {opened.name}", sum(map(len, opened.parts.values())), progress) as advance:
+        for name, split in opened.parts.items():
             for seen in _read(split, workers, advance):
                 if seen.reason is not None:
                     problems.append(Problem(seen.where, seen.reason))
@@ -100,12 +100,13 @@ def check_data(data: Data | str, *, workers: int | None = None, progress: bool =
     for label, count in enumerate(counts["train"]):
         if not count:
             problems.append(Problem(f"class '{opened.classes[label]}'", "no image to train on"))
-    missing = [opened.classes[label] for label, count in enumerate(counts["val"]) if not count]
-    if missing:
-        notes.append(f"{len(missing)} classes have no image to evaluate on: {', '.join(missing[:FIRST])}")
+    for name, what in (("val", "choose by"), ("test", "test on")):
+        missing = [opened.classes[label] for label, count in enumerate(counts.get(name, ())) if not count]
+        if missing:
+            notes.append(f"{len(missing)} classes have no image to {what}: {', '.join(missing[:FIRST])}")
     if plain:
         notes.append(f"{plain} images are of one colour")
-    images = {"train": len(opened.train), "val": len(opened.val)}
+    images = {name: len(split) for name, split in opened.parts.items()}
     return DataReport(opened.name, opened.classes, images, tuple(problems), tuple(notes))
 
 
@@ -115,15 +116,14 @@ def without_broken(data: Data, *, workers: int | None = None, progress: bool = F
     Raises: DataError for a stream, and if nothing is left of a class.
     """
     problems = list(data.problems)
-    splits: list[Split] = []
-    with counting(f"read {data.name}", len(data.train) + len(data.val), progress) as advance:
-        for split in (data.train, data.val):
+    parts = dict(data.parts)
+    with counting(f"read {data.name}", sum(map(len, parts.values())), progress) as advance:
+        for name, split in data.parts.items():
             if isinstance(split, StreamSplit):
                 raise DataError(
                     f"{data.name} is a stream: what is broken in it is not known before\n  hint: no streaming"
                 )
             if not isinstance(split, ImageSplit):
-                splits.append(split)
                 continue
             reasons = {row: seen for row, seen in enumerate(_read(split, workers, advance)) if seen.reason is not None}
             broken = [Problem(seen.where, seen.reason or "") for seen in reasons.values()]
@@ -131,11 +131,13 @@ def without_broken(data: Data, *, workers: int | None = None, progress: bool = F
             kept = [row for row in range(len(split)) if row not in reasons]
             if not kept:
                 raise DataError(f"{data.name}: no image of a split can be read; the first: {broken[0]}")
-            splits.append(ImageSplit(split.reader.only(kept)) if reasons else split)
+            parts[name] = split.only(kept) if reasons else split
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:FIRST]) + "\n  ..." * (len(problems) > FIRST)
         warn(f"{data.name}: {len(problems)} broken images or labels are left out{listed}")
-    return dataclasses.replace(data, train=splits[0], val=splits[1], problems=tuple(problems))
+    return dataclasses.replace(
+        data, train=parts["train"], val=parts["val"], test=parts.get("test"), problems=tuple(problems)
+    )
 
 
 def _read(split: Split, workers: int | None, advance: Advance) -> Iterator[Seen]:
@@ -213,7 +215,7 @@ def _sized(seen: Seen) -> Iterator[Problem]:
 def _repeated(
     seen: Seen, split: str, first: dict[str, tuple[str, int, str]], classes: tuple[str, ...]
 ) -> Iterator[Problem]:
-    """An image that was seen before: under another label, or in the other split."""
+    """An image that was seen before: under another label, or in another part."""
     if seen.digest is None:
         return
     where, label, before = first.setdefault(seen.digest, (split, seen.label, seen.where))
@@ -221,4 +223,5 @@ def _repeated(
         named = f"'{classes[label]}' there, '{classes[seen.label]}' here"
         yield Problem(seen.where, f"the same image as {before} ({where}) under another label: {named}")
     elif where != split:
-        yield Problem(seen.where, f"the same image as {before}, which is trained on")
+        use = {"train": "trained on", "val": "chosen by", "test": "tested on"}[where]
+        yield Problem(seen.where, f"the same image as {before}, which is {use}")

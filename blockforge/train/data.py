@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,17 @@ class Split(Protocol):
         the same order."""
 
 
+@runtime_checkable
+class Cuttable(Split, Protocol):
+    """Images of which a part can be set apart."""
+
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+
+    def only(self, rows: Sequence[int]) -> Split:
+        """The images of these numbers alone, in this order."""
+
+
 class Problem(NamedTuple):
     """Something that is wrong with data: where, and what."""
 
@@ -88,9 +99,10 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source gives.
+    """What a source gives; parts that it lacks are cut from `train`, see `cutting`.
 
     Attributes:
+        train, val, test: images to train on, to choose by, and for the last word.
         named: whether the classes have names of their own; else they are the labels as text.
         problems: what is wrong and was left out.
         notes: what was left out on purpose, in words.
@@ -98,17 +110,21 @@ class Opened:
 
     classes: Sequence[str]
     train: Split
-    val: Split
+    val: Split | None = None
     named: bool = True
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
+    test: Split | None = None
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `name` as it was asked for, classes by label, images to train on and to evaluate on.
+    """A data set: `name` as it was asked for, classes by label, and its parts.
 
     Attributes:
+        train: images to train on.
+        val: those that choose: the best epoch, the better of two networks.
+        test: those that nothing is chosen by; None: there are none.
         named, problems, notes: see `Opened`.
     """
 
@@ -119,27 +135,29 @@ class Data:
     named: bool = True
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    test: Split | None = None
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The parts that there are, by name."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in parts.items() if split is not None}
+
+    def part(self, name: str | None) -> Split:
+        """A part by name; None: the test images, or if there are none those to choose by. Raises: DataError."""
+        if name is None:
+            return self.test if self.test is not None else self.val
+        if name not in self.parts:
+            raise DataError(f"{self.name} has no part '{name}'\n  hint: {', '.join(self.parts)}")
+        return self.parts[name]
 
     def identity(self) -> dict[str, Any]:
         """What a run's result depends on, as plain data: a folder that was moved is the same data, one with an image
-        more, or less, or under another label, is not."""
+        more, or less, or under another label, is not. Nothing in a run follows from its test images."""
         known: dict[str, Any] = {"classes": list(self.classes)}
         for name, split in (("train", self.train), ("val", self.val)):
             known |= {f"{name}_images": len(split), f"{name}_digest": split.digest()}
         return known
-
-
-def hold_out(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
-    """Indices to train on and to evaluate on: of each class evenly spaced images in their order, with 0.2 every
-    fifth. No seed: the same images always."""
-    seen: dict[int, int] = {}
-    train: list[int] = []
-    val: list[int] = []
-    for index, label in enumerate(labels):
-        n = seen[label] = seen.get(label, 0) + 1
-        held = int(n * share + 1e-9) > int((n - 1) * share + 1e-9)
-        (val if held else train).append(index)
-    return train, val
 
 
 def epoch_order(count: int, want: Want) -> list[list[int]]:
@@ -208,6 +226,13 @@ class TensorSplit:
     def _statistics(self) -> tuple[list[float], list[float]]:
         x = self.images_BCHW.float() / (255 if self.images_BCHW.dtype == torch.uint8 else 1)
         return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+    def labels(self) -> list[int]:
+        return self.labels_B.tolist()
+
+    def only(self, rows: Sequence[int]) -> TensorSplit:
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        return TensorSplit(self.images_BCHW[chosen], self.labels_B[chosen])
 
     def digest(self) -> str:
         return self._digest

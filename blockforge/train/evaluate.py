@@ -39,13 +39,15 @@ def evaluate(
     batch_size: int = 256,
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
     class_map: str | os.PathLike[str] | None = None,
+    split: str | None = None,
 ) -> Evaluation:
-    """Measure a network on the evaluation images of a data set, whose classes are found among the network's by name.
+    """Measure a network on a data set, whose classes are found among the network's by name.
 
     Args:
         model, data, overrides: as for `fit`; the classes are the network's.
         weights: a file of weights; must fit, classifier included.
         class_map: a file of the network's classes, one a line by label, where its weights do not name them.
+        split: `test`, `val` or `train`; None: the test images, or if there are none those to choose by.
         recipe: whose `normalize` and `crop_pct` hold; None: those of the run that wrote `weights`, where it lies
             beside them, else those of `micro` for images in memory and of ImageNet's usual evaluation for files.
     Raises: SpecError, WeightsError, DataError.
@@ -53,6 +55,7 @@ def evaluate(
     need("train", "accelerate")
     accelerator = join()
     opened = open_data(data, least=1)
+    images = opened.part(split)
     network = make_evaluated(model, opened, overrides=overrides, weights=weights).to(accelerator.device)
     known, who = (
         known_classes(network, weights, class_map),
@@ -71,7 +74,7 @@ def evaluate(
         crop_pct=run.get("crop_pct", settled.crop_pct), workers=workers_for(settled, opened),
     )  # fmt: skip
     total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
-    evaluation = measure(network, opened.val, want, normalize, network.num_classes, labels=labels, total=total)
+    evaluation = measure(network, images, want, normalize, network.num_classes, labels=labels, total=total)
     names = {label: name for name, label in zip(opened.classes, labels, strict=True)}
     return dataclasses.replace(
         evaluation, classes=known or tuple(names.get(i, str(i)) for i in range(network.num_classes))

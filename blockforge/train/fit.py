@@ -49,7 +49,7 @@ def fit(
 
     Args:
         model: what `bf.build` takes; its classes follow the data. Or a built network, which is trained in place.
-        data: a source (`digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE`, `hf:NAME`), or an opened one.
+        data: a source (`digits`, `fashion`, `imagefolder:PATH`, `npz:FILE`, ...), or an opened one.
         recipe: a packaged name, a file, a mapping, or a Recipe.
         epochs: in place of the recipe's.
         seed: of the initialisation and of everything drawn in training.

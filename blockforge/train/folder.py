@@ -8,13 +8,13 @@ from pathlib import Path
 from PIL import Image
 
 from blockforge.errors import DataError, did_you_mean
-from blockforge.train.data import Opened, digest_of, hold_out
+from blockforge.train.data import Opened, digest_of
 from blockforge.train.images import ImageSplit
-from blockforge.train.opening import Options, source, val_share
+from blockforge.train.opening import Options, source
 from blockforge.train.pixels import read_image
 from blockforge.train.scan import SUFFIXES, Files, Scan, class_folders
 
-_VAL = ("val", "valid", "validation", "test")
+_VAL, _TEST = ("val", "valid", "validation"), ("test",)
 
 
 class FileReader:
@@ -30,6 +30,9 @@ class FileReader:
         path, label = self.files[index]
         return read_image(path), label
 
+    def labels(self) -> list[int]:
+        return [label for _, label in self.files]
+
     def name(self, index: int) -> str:
         return str(self.files[index][0])
 
@@ -43,7 +46,7 @@ class FileReader:
 
 @source("imagefolder", "imagefolder:PATH")
 def _imagefolder(rest: str, options: Options) -> Opened:
-    """`PATH/train/CLASS/*` and `PATH/val/CLASS/*`; or `PATH/CLASS/*`, of which a part is held out."""
+    """`PATH/train/CLASS/*` beside `PATH/val/CLASS/*`, `PATH/test/CLASS/*` or both; or `PATH/CLASS/*`."""
     root = Path(rest)
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
@@ -59,12 +62,11 @@ def _imagefolder(rest: str, options: Options) -> Opened:
                 paths = next(images)
                 _not_empty(top[name], paths, scan)
                 splits[-1] += [(path, label) for path in paths]
-    if len(splits) == 1:
-        parts = hold_out([label for _, label in splits[0]], val_share(options))
-        splits = [[splits[0][i] for i in part] for part in parts]
-    train, val = (ImageSplit(FileReader(files, root)) for files in splits)
+    parts = {top.name: ImageSplit(FileReader(files, root)) for top, files in zip(tops, splits, strict=True)}
+    train, *_ = parts.values()
+    val, test = (next((parts[name] for name in names if name in parts), None) for names in (_VAL, _TEST))
     notes = (*scan.notes(), *_unlabelled(tops))
-    return Opened(classes, train, val, problems=scan.problems, notes=notes)
+    return Opened(classes, train, val, problems=scan.problems, notes=notes, test=test)
 
 
 def _layout(root: Path) -> tuple[dict[Path, dict[str, Path]], list[str]]:
@@ -72,17 +74,17 @@ def _layout(root: Path) -> tuple[dict[Path, dict[str, Path]], list[str]]:
     if not (root / "train").is_dir():
         classes = class_folders(root)
         return {root: classes}, list(classes)
-    held = next((root / name for name in _VAL if (root / name).is_dir()), None)
-    if held is None:
-        raise DataError(
-            f"{root} has a folder train but none of {', '.join(_VAL)}\n  hint: give one, or CLASS folders alone"
-        )
-    tops = {folder: class_folders(folder) for folder in (root / "train", held)}
+    held = [next((root / name for name in names if (root / name).is_dir()), None) for names in (_VAL, _TEST)]
+    if held == [None, None]:
+        names = ", ".join((*_VAL, *_TEST))
+        raise DataError(f"{root} has a folder train but none of {names}\n  hint: give one, or CLASS folders alone")
+    tops = {folder: class_folders(folder) for folder in (root / "train", *held) if folder is not None}
     classes = tops[root / "train"]
-    for name in tops[held]:
-        if name not in classes:
-            hint = did_you_mean(name, classes, "classes")
-            raise DataError(f"{held} has the class '{name}', {root / 'train'} has not\n  hint: {hint}")
+    for folder, own in tops.items():
+        for name in own:
+            if name not in classes:
+                hint = did_you_mean(name, classes, "classes")
+                raise DataError(f"{folder} has the class '{name}', {root / 'train'} has not\n  hint: {hint}")
     return tops, list(classes)
 
 

@@ -13,15 +13,16 @@ from PIL import Image
 from blockforge.errors import DataError, did_you_mean
 from blockforge.extras import need
 from blockforge.train.arrays import as_values
-from blockforge.train.data import Opened, Problem, Want, digest_of, hold_out, mixed
+from blockforge.train.cutting import is_share
+from blockforge.train.data import Opened, Problem, Split, Want, digest_of, mixed
 from blockforge.train.images import ImageSplit, StreamSplit
 from blockforge.train.labels import MOST_CLASSES, not_a_class, wrong_labels
-from blockforge.train.opening import Options, source, val_share
+from blockforge.train.opening import Options, source
 from blockforge.train.pixels import as_meant, first_line
 from blockforge.units import count_of
 
-_VAL = ("validation", "val", "valid", "test")
-_OPTIONS = ("config", "train", "val", "image", "label", "streaming", "classes")
+_USUAL = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
+_OPTIONS = ("config", "train", "val", "test", "image", "label", "streaming", "classes")
 _BUFFER = 10_000
 """Images among which a stream is shuffled."""
 _LOOK = 100
@@ -48,6 +49,10 @@ class RowReader:
             return readable(row[self.image]), int(row[self.label])
         except Exception as e:  # whatever decoders and readers of tables raise
             raise DataError(f"cannot read {self.name(index)}: {first_line(e)}") from None
+
+    def labels(self) -> list[int]:
+        labels = self.table[self.label][:]
+        return [int(labels[row]) for row in self.rows]
 
     def name(self, index: int) -> str:
         return f"row {self.rows[index]} of {self.table_name}"
@@ -79,30 +84,23 @@ def _hf(rest: str, options: Options) -> Opened:
     need("train", "datasets")
     streaming = options.get("streaming", "false").lower() in ("true", "1", "yes")
     splits = _load(rest, options, streaming)
-    train_name = _named(splits, options, "train", ("train",))
-    image, label = _columns(splits[train_name], options, rest)
-    val_name = None if options.get("val", "").startswith(("0", ".")) else _named(splits, options, "val", _VAL, False)
-    names = [train_name] if val_name is None else [train_name, val_name]
-    for name in names[1:]:
-        _same_columns(splits, (train_name, name), (image, label), rest)
-    classes, named = _classes(splits[train_name], label, options, streaming, rest)
-    if streaming:
-        if val_name is None:
-            raise DataError(f"{rest} has no split to evaluate on\n  hint: a stream needs one, as in ?val={train_name}")
-        streams = [_Stream(splits[n], image, label, f"{rest}, split {n}", len(classes)) for n in names]
-        streamed = [StreamSplit(stream, _count(splits[n], n)) for stream, n in zip(streams, names, strict=True)]
-        return Opened(classes, streamed[0], streamed[1], named=named)
+    names = {part: name for part in _USUAL if (name := _named(splits, options, part)) is not None}
+    if names.get("val") == names.get("test"):
+        names.pop("test", None)  # `?val=test`: what is chosen by tells no last word
+    image, label = _columns(splits[names["train"]], options, rest)
+    for name in names.values():
+        _same_columns(splits, (names["train"], name), (image, label), rest)
+    classes, named = _classes(splits[names["train"]], label, options, streaming, rest)
     problems: list[Problem] = []
-    rows = [_whole(splits[n], image, label, f"{rest}, split {n}", len(classes), problems) for n in names]
-    if val_name is None:
-        labels = splits[train_name][label][:]
-        parts = hold_out([labels[row] for row in rows[0]], val_share(options))
-        rows, names = [[rows[0][i] for i in part] for part in parts], [train_name, train_name]
-    train, val = (
-        ImageSplit(RowReader(splits[n], image, label, f"{rest}, split {n}", chosen))
-        for n, chosen in zip(names, rows, strict=True)
-    )
-    return Opened(classes, train, val, named=named, problems=problems)
+    parts: dict[str, Split] = {}
+    for part, name in names.items():
+        table, title = splits[name], f"{rest}, split {name}"
+        if streaming:
+            parts[part] = StreamSplit(_Stream(table, image, label, title, len(classes)), _count(table, name))
+        else:
+            rows = _whole(table, image, label, title, len(classes), problems)
+            parts[part] = ImageSplit(RowReader(table, image, label, title, rows))
+    return Opened(classes, parts["train"], parts.get("val"), named, problems, test=parts.get("test"))
 
 
 def _whole(table: Any, image: str, label: str, name: str, classes: int, problems: list[Problem]) -> list[int]:
@@ -168,10 +166,14 @@ def _load(name: str, options: Options, streaming: bool) -> Any:
         raise DataError(f"datasets cannot load '{name}': {first[:300]}") from None
 
 
-def _named(splits: Any, options: Options, key: str, usual: tuple[str, ...], required: bool = True) -> Any:
-    wanted = (options[key],) if key in options else usual
+def _named(splits: Any, options: Options, key: str) -> str | None:
+    """The split that is this part: the one named, else one of the usual names."""
+    given = options.get(key)
+    if given is not None and key != "train" and is_share(given):
+        return None
+    wanted = (given,) if given is not None else _USUAL[key]
     split = next((name for name in wanted if name in splits), None)
-    if split is None and (required or key in options):
+    if split is None and (key == "train" or given is not None):
         hint = did_you_mean(wanted[0], splits, "splits")
         raise DataError(f"there is no split '{wanted[0]}' ({key})\n  hint: {hint}")
     return split

@@ -33,6 +33,9 @@ class Reader(Protocol):
     def digest(self) -> str:
         """As `Split.digest`."""
 
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+
     def name(self, index: int) -> str:
         """Where an image comes from, for a person."""
 
@@ -58,6 +61,12 @@ class ImageSplit:
 
     def statistics(self, channels: int | None = None) -> None:
         return None
+
+    def labels(self) -> Sequence[int]:
+        return self.reader.labels()
+
+    def only(self, rows: Sequence[int]) -> ImageSplit:
+        return ImageSplit(self.reader.only(rows))
 
     def digest(self) -> str:
         return self.reader.digest()

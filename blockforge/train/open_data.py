@@ -15,7 +15,7 @@ from blockforge.train.opening import named_data, refuse
 
 
 def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = False, least: int = 2) -> Data:
-    """Open `digits`, `mnist5k`, `imagefolder:PATH`, `npz:FILE` or `hf:NAME`; options follow a `?`.
+    """Open data by name: `digits`, `fashion`, `imagefolder:PATH`, `npz:FILE`, ...; options follow a `?`.
 
     Args:
         skip_broken: read every image once, and leave out what is broken or has no label; also as `?skip_broken=true`.
@@ -37,7 +37,7 @@ def open_data(data: Data | str, *, skip_broken: bool = False, progress: bool = F
 
 def _in_memory(data: Data) -> Iterator[Problem]:
     """The labels of images in memory, which somebody put together, that are no classes."""
-    for name, split in (("train", data.train), ("val", data.val)):
+    for name, split in data.parts.items():
         labels = getattr(split, "labels_B", None)
         if isinstance(labels, Tensor):
             wrong = wrong_labels(labels.numpy(), len(data.classes))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from blockforge.errors import DataError, did_you_mean
 from blockforge.plugins import Registry
+from blockforge.train.cutting import OPTIONS, Cuts, with_parts
 from blockforge.train.data import Data, Opened
 
 Options = Mapping[str, str]
@@ -21,7 +21,7 @@ class DataSource(NamedTuple):
     Attributes:
         open: gives the data for what follows the colon, and the options behind `?`.
         form: how a person writes it: `npz:FILE`.
-        options: those that it knows.
+        options: those that it knows beside the ones of every source; `val` and `test` among them: they may name parts.
     """
 
     open: Opener
@@ -29,15 +29,16 @@ class DataSource(NamedTuple):
     options: tuple[str, ...]
 
 
+_HOMES = ("sources", "folder", "hub", "idx", "jpegs")
 SOURCES: Registry[DataSource] = Registry(
-    "blockforge.data", "data source", *(f"blockforge.train.{home}" for home in ("sources", "folder", "hub"))
+    "blockforge.data", "data source", *(f"blockforge.train.{home}" for home in _HOMES)
 )
 _SKIP = "skip_broken"
 FIRST = 5
 """Problems that an error lists."""
 
 
-def source(prefix: str, form: str, options: tuple[str, ...] = ("val",)) -> Callable[[Opener], Opener]:
+def source(prefix: str, form: str, options: tuple[str, ...] = ()) -> Callable[[Opener], Opener]:
     """Register what opens `prefix` or `prefix:REST`; `form` is how a person writes it."""
 
     def add(opener: Opener) -> Opener:
@@ -76,27 +77,21 @@ def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
     opener, form, known = SOURCES[prefix]
     if bool(rest) != (":" in form) or bool(colon) != bool(rest):
         raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
-    allowed = (*known, _SKIP)
+    allowed = tuple(dict.fromkeys((*known, *OPTIONS, _SKIP)))
     for option in options:
         if option not in allowed:
             raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
     skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
-    opened = opener(rest, options)
+    cuts = Cuts.of(options, known)
+    opened = with_parts(opener(rest, options), cuts, data)
     if len(opened.classes) < least:
         raise DataError(f"{data} has {len(opened.classes)} class; a classifier needs two or more")
-    for split, what in ((opened.train, "train on"), (opened.val, "evaluate on")):
-        if not len(split):
+    assert opened.val is not None, "cut, or refused"
+    for split, what in ((opened.train, "train on"), (opened.val, "choose by"), (opened.test, "test on")):
+        if split is not None and not len(split):
             raise DataError(f"{data} has no image to {what}")
     told = opened.named, tuple(opened.problems), tuple(opened.notes)
-    return Data(data, tuple(opened.classes), opened.train, opened.val, *told), skips
-
-
-def val_share(options: Options) -> float:
-    """The share of images that `?val=` keeps for evaluation; a fifth without it."""
-    text = options.get("val", "0.2")
-    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
-        raise DataError(f"val={text} is not a share of the images\n  hint: as in ?val=0.1")
-    return float(text)
+    return Data(data, tuple(opened.classes), opened.train, opened.val, *told, opened.test), skips
 
 
 def _split_options(text: str) -> tuple[str, dict[str, str]]:

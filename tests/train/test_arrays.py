@@ -50,14 +50,15 @@ def test_values_are_what_their_type_says(npz: Npz, kind: str, scale: int) -> Non
     values = RAMP * scale
     images = (values.round() if scale > 1 else values).astype(kind)
     data = open_data(npz(images=images, labels=LABELS))
-    read = torch.cat([x for x, _ in data.train.batches(Want((6, 5), 1, 20))])
-    rows = [row for row in range(20) if row not in (8, 9, 18, 19)]
-    assert float((_unit(read)[:, 0] - torch.from_numpy(RAMP[rows])).abs().max()) < 1 / 400
+    read = torch.cat([x for split in data.parts.values() for x, _ in split.batches(Want((6, 5), 1, 20))])
+    rows = sorted(range(20), key=lambda row: float(_unit(read)[row].mean()))
+    assert float((_unit(read)[rows, 0] - torch.from_numpy(RAMP)).abs().max()) < 1 / 400
 
 
 def test_booleans_are_black_and_white(npz: Npz) -> None:
     data = open_data(npz(images=RAMP > 0.5, labels=LABELS))
-    assert next(iter(data.train.batches(Want((6, 5), 1, 16))))[0].unique().tolist() == [0, 255]
+    read = torch.cat([next(iter(split.batches(Want((6, 5), 1, 20))))[0] for split in data.parts.values()])
+    assert read.unique().tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,11 @@ def test_spectra_are_read_by_the_networks_channels(npz: Npz, net: Any, fast: Any
     images = np.random.default_rng(0).integers(0, 255, (20, 12, 8, 8), dtype=np.uint8)
     source = npz(images=images.transpose(0, 2, 3, 1) if last else images, labels=LABELS)
     data = open_data(source)
-    read, _ = next(iter(data.train.batches(Want((8, 8), 12, 16))))
-    assert torch.equal(read, torch.from_numpy(images[[r for r in range(20) if r not in (8, 9, 18, 19)]]))
+    read = torch.cat([next(iter(split.batches(Want((8, 8), 12, 20))))[0] for split in data.parts.values()])
+    assert sorted(read.flatten(1).tolist()) == sorted(images.reshape(20, -1).tolist())
     spec = {**net, "input": {"channels": 12, "size": 8}}
     result = fit(spec, source, fast, epochs=1)
-    assert evaluate(result.model, source, recipe=fast).top1 == result.final
+    assert evaluate(result.model, source, recipe=fast, split="val").top1 == result.final
     assert data.train.statistics(12) is not None
     assert not check_data(source, workers=0).problems
 
@@ -162,7 +163,7 @@ def test_labels_that_are_none_are_left_out_if_wanted(npz: Npz) -> None:
     with pytest.raises(DataError, match=r"10 are wrong\n(  .*\n){5}  \.\.\. and 5 more\n  hint: "):
         open_data(source)
     data = open_data(source, skip_broken=True)
-    assert (len(data.train), len(data.val), len(data.problems)) == (8, 2, 10)
+    assert ([len(part) for part in data.parts.values()], len(data.problems)) == ([6, 2, 2], 10)
 
 
 def test_an_archive_may_name_its_classes(npz: Npz) -> None:
@@ -198,7 +199,7 @@ def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
 def test_what_is_wrong_is_listed(folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     root = folder("train/a", "train/b", "val/a", "val/b", images=5)
     assert main(["data", "check", str(root), "--workers", "0"]) == 0
-    assert "2 classes, 10 images to train on, 10 to evaluate on; nothing is wrong" in capsys.readouterr().out
+    assert "2 classes, 8 images to train on, 2 to choose by, 10 to test on; nothing is wrong" in capsys.readouterr().out
     (root / "train" / "a" / "0.jpg").write_text("no image")
     (root / "train" / "a" / "gone.png").symlink_to("nowhere")
     (root / "val" / "b" / "same.png").write_bytes((root / "train" / "b" / "1.png").read_bytes())
@@ -214,11 +215,11 @@ def test_what_is_wrong_is_listed(folder: Callable[..., Path], capsys: pytest.Cap
         f"{root}/val/b/same.png: the same image as {root}/train/b/1.png, which is trained on",
         "note: 1 files that are no images are left out (.txt 1)",
         "note: 1 images are of one colour",
-        f"imagefolder:{root}: 2 classes, 12 images to train on, 11 to evaluate on; 5 wrong",
+        f"imagefolder:{root}?test=none: 2 classes, 12 images to train on, 11 to choose by; 5 wrong",
     ]
-    assert main(["data", "check", f"imagefolder:{root}", "--workers", "1"]) == 1
+    assert main(["data", "check", f"imagefolder:{root}?test=none", "--workers", "1"]) == 1
     assert capsys.readouterr().out.splitlines() == expected
-    assert main(["data", "check", str(root), "--workers", "0", "--json"]) == 1
+    assert main(["data", "check", f"imagefolder:{root}?test=none", "--workers", "0", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [f"{p['where']}: {p['reason']}" for p in found["problems"]] == expected[:5]
     assert found["images"] == {"train": 12, "val": 11}
@@ -228,7 +229,7 @@ def test_classes_without_images_are_listed(npz: Npz) -> None:
     images = np.random.default_rng(0).integers(0, 255, (20, 6, 5), dtype=np.uint8)
     found = check_data(npz(images=images, labels=LABELS * 2))
     assert [str(problem) for problem in found.problems] == ["class '1': no image to train on"]
-    assert found.notes == ("1 classes have no image to evaluate on: 1",)
+    assert found.notes == ("1 classes have no image to choose by: 1", "1 classes have no image to test on: 1")
 
 
 def test_commands_leave_out_what_is_broken(
@@ -238,12 +239,12 @@ def test_commands_leave_out_what_is_broken(
     (root / "a" / "1.png").write_bytes(b"")
     spec = tmp_path / "net.yaml"
     spec.write_text(json.dumps({**net, "input": {"channels": 3, "size": 8}}))
-    data = ["--data", f"imagefolder:{root}"]
+    data = ["--data", f"imagefolder:{root}?test=none"]
     train = ["train", str(spec), *data, "--epochs", "1", "--recipe-set", "batch_size=4", "--recipe-set", "workers=0"]
     assert main([*train, "-o", str(tmp_path / "whole")]) == 1
     assert "a/1.png is empty" in capsys.readouterr().err
     assert main([*train, "-o", str(tmp_path / "run"), "--skip-broken"]) == 0
-    assert f"warning: imagefolder:{root}: 1 broken images or labels are left out" in capsys.readouterr().err
+    assert f"warning: imagefolder:{root}?test=none: 1 broken images or labels are left out" in capsys.readouterr().err
     weights = ["--weights", str(tmp_path / "run" / "model.safetensors")]
     assert main(["eval", str(tmp_path / "run" / "spec.yaml"), *data, *weights, "--skip-broken", "--json"]) == 0
 
@@ -253,7 +254,7 @@ def test_a_search_leaves_out_what_is_broken(net: Any, folder: Callable[..., Path
 
     root = folder("a", "b", images=6)
     (root / "a" / "1.png").write_bytes(b"")
-    objective = Train(data=f"imagefolder:{root}?skip_broken=true", epochs=1)
+    objective = Train(data=f"imagefolder:{root}?skip_broken=true&test=none", epochs=1)
     assert objective(bf.compile({**net, "input": {"channels": 3, "size": 8}}))["train"] >= 0
 
 

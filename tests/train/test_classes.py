@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> Images:
                     image = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8)
                     image[..., LOOKS[name]] += 150
                     Image.fromarray(image).save(folder / f"{k}.png")
-        return f"imagefolder:{root}"
+        return f"imagefolder:{root}?test=none"
 
     return make
 

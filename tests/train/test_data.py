@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from blockforge.train import DataError, fit, open_data
-from blockforge.train.data import TensorSplit, Want, hold_out
+from blockforge.train.data import TensorSplit, Want
 from blockforge.train.images import ImageSplit
 
 WANT = Want((16, 12), 3, 4)
@@ -20,18 +20,12 @@ WANT = Want((16, 12), 3, 4)
 
 def test_digits_and_mnist5k_are_real_and_split_evenly() -> None:
     digits, mnist = open_data("digits"), open_data("mnist5k?val=0.1")
-    assert (len(digits.train) + len(digits.val), len(digits.classes)) == (1797, 10)
-    assert (len(mnist.train), len(mnist.val)) == (4500, 500)
+    assert (sum(map(len, digits.parts.values())), len(digits.classes)) == (1797, 10)
+    assert {name: len(part) for name, part in mnist.parts.items()} == {"train": 3500, "val": 500, "test": 1000}
     assert isinstance(mnist.val, TensorSplit)
     assert torch.bincount(mnist.val.labels_B).tolist() == [50] * 10
     assert mnist.val.images_BCHW.shape == (500, 1, 28, 28)
     assert digits.train.statistics()[0] == pytest.approx([0.305], abs=0.01)  # type: ignore[index]
-
-
-def test_every_fifth_image_of_a_class_is_held_out() -> None:
-    train, val = hold_out([0, 1] * 10, 0.2)
-    assert val == [8, 9, 18, 19]
-    assert sorted(train + val) == list(range(20))
 
 
 def test_images_take_the_size_and_channels_that_are_wanted() -> None:
@@ -59,7 +53,7 @@ def test_epochs_are_shuffled_from_the_seed_and_go_on_where_they_stopped() -> Non
 
 def test_folders_of_images(folder: Callable[..., Path]) -> None:
     root = folder("train/cat", "train/dog", "val/cat", "val/dog", images=4)
-    data = open_data(f"imagefolder:{root}")
+    data = open_data(f"imagefolder:{root}?test=none")
     assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 8, 8)
     batches = list(data.val.batches(WANT))
     assert [b.shape for b, _ in batches] == [(4, 3, 16, 12)] * 2
@@ -68,12 +62,12 @@ def test_folders_of_images(folder: Callable[..., Path]) -> None:
 
 
 def test_one_folder_is_split(folder: Callable[..., Path]) -> None:
-    data = open_data(f"imagefolder:{folder('a', 'b', images=6)}?val=0.5")
+    data = open_data(f"imagefolder:{folder('a', 'b', images=6)}?val=0.5&test=none")
     assert (len(data.train), len(data.val)) == (6, 6)
 
 
 def test_workers_and_the_way_back_change_no_crop(folder: Callable[..., Path]) -> None:
-    split = open_data(f"imagefolder:{folder('a', 'b', images=6)}").train
+    split = open_data(f"imagefolder:{folder('a', 'b', images=6)}?test=none").train
     assert isinstance(split, ImageSplit)
 
     def seen(**changes: Any) -> list[torch.Tensor]:
@@ -92,7 +86,7 @@ def test_a_network_is_trained_on_files(net: Any, fast: Any, folder: Callable[...
     root = folder("a", "b", "c", images=6)
     recipe = {**fast, "crop": {"scale": [0.5, 1.0]}, "batch_size": 4, "workers": 0, "crop_pct": 0.9}
     spec = {**net, "input": {"channels": 3, "size": [8, 16]}}
-    result = fit(spec, f"imagefolder:{root}", recipe, out=tmp_path / "run")
+    result = fit(spec, f"imagefolder:{root}?test=none", recipe, out=tmp_path / "run")
     assert len(result.history) == 2
     assert result.model.num_classes == 3
 
@@ -113,14 +107,17 @@ def test_arrays_in_every_layout(npz: Callable[..., str], shape: tuple[int, ...],
     images = (images * 255).astype(np.uint8) if kind is np.uint8 else images
     data = open_data(npz(images=images, labels=np.arange(20) % 2))
     assert isinstance(data.train, TensorSplit)
-    assert data.train.images_BCHW.shape == (16, 1 if len(shape) == 3 else 3, 6, 5)
+    assert data.train.images_BCHW.shape == (12, 1 if len(shape) == 3 else 3, 6, 5)
     assert next(iter(data.val.batches(WANT)))[0].shape == (4, 3, 16, 12)
 
 
 def test_arrays_with_their_own_evaluation_images(npz: Callable[..., str]) -> None:
-    x, y = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 3
-    data = open_data(npz(x_train=x, y_train=y, x_test=x[:3], y_test=y[:3]))
-    assert (len(data.train), len(data.val), data.classes) == (6, 3, ("0", "1", "2"))
+    x, y = np.zeros((9, 4, 4), np.uint8), np.arange(9) % 3
+    own = {"x_train": x, "y_train": y, "x_test": x[:4], "y_test": y[:4]}
+    data = open_data(npz(**own))
+    assert ([len(part) for part in data.parts.values()], data.classes) == ([6, 3, 4], ("0", "1", "2"))
+    data = open_data(npz(**own, x_val=x[:5], y_val=y[:5]))
+    assert [len(part) for part in data.parts.values()] == [9, 5, 4]
 
 
 X, Y = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
@@ -189,16 +186,16 @@ def test_a_folder_alone_is_told_its_source(tmp_path: Path) -> None:
 def test_folders_without_images(folder: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty has no folders; a class is a folder of images"):
-        open_data(f"imagefolder:{tmp_path / 'empty'}")
+        open_data(f"imagefolder:{tmp_path / 'empty'}?test=none")
     root = folder("train/a", "train/b")
     with pytest.raises(DataError, match=r"has a folder train but none of val, valid, validation, test"):
-        open_data(f"imagefolder:{root}")
+        open_data(f"imagefolder:{root}?test=none")
     folder("val/a", "val/bb")
     with pytest.raises(DataError, match=r"has the class 'bb', .*train has not\n  hint: did you mean 'b'"):
-        open_data(f"imagefolder:{root}")
+        open_data(f"imagefolder:{root}?test=none")
     (root / "train" / "bb").mkdir()
     with pytest.raises(DataError, match=r"train/bb holds no images\n  hint: files that end in"):
-        open_data(f"imagefolder:{root}")
+        open_data(f"imagefolder:{root}?test=none")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -213,7 +210,7 @@ def test_broken_images_are_named(
     recipe = {**fast, "batch_size": 2, "workers": workers}
     message = r"2\.jpg is not an image" if how == "text" else r"cannot read .*2\.jpg: "
     with pytest.raises(DataError, match=message) as e:
-        fit(spec, f"imagefolder:{root}", recipe, out=tmp_path / "run")
+        fit(spec, f"imagefolder:{root}?test=none", recipe, out=tmp_path / "run")
     assert "Traceback" not in str(e.value)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
@@ -229,5 +226,5 @@ def test_channels_that_cannot_be_made(net: Any, data: Any, fast: Any, tmp_path: 
 
 def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4) % 2)
-    with pytest.raises(DataError, match="has no image to evaluate on"):
+    with pytest.raises(DataError, match="has no image to choose by"):
         open_data(f"npz:{tmp_path / 'few.npz'}")

@@ -167,7 +167,7 @@ def test_pictures_stand_upright_wherever_they_are_read(tmp_path: Path, suffix: s
         for name in "ab":
             (tmp_path / "d" / split / name).mkdir(parents=True)
             upright = _turned(tmp_path / "d" / split / name / f"x.{suffix}", orientation)
-    data, want = open_data(f"imagefolder:{tmp_path / 'd'}"), Want((32, 96), 1, 2)
+    data, want = open_data(f"imagefolder:{tmp_path / 'd'}?test=none"), Want((32, 96), 1, 2)
     model = bf.build(SPECS / "attention.yaml", {"input.size": [32, 96]}, seed=0)
     looked = open_images(str(tmp_path / "d" / "val"), model, count=2, batch_size=2).pictures[0]
     read = [next(iter(split.batches(want)))[0][0, 0] for split in (data.train, data.val)]
@@ -268,7 +268,7 @@ def test_a_fourth_channel_that_pillow_leaves_out_is_not_taken_for_an_opaque_one(
     for path in ("train/a", "train/b", "val/a", "val/b"):
         (tmp_path / path).mkdir(parents=True)
         _tiff(tmp_path / path / "x.tif", pixels, 2, 1, order)
-    data = open_data(f"imagefolder:{tmp_path}")
+    data = open_data(f"imagefolder:{tmp_path}?test=none")
     assert next(iter(data.val.batches(Want((64, 64), 3, 2))))[0].shape == (2, 3, 64, 64)
     with pytest.raises(DataError, match=r"val/a/x\.tif: of its 4 channels only 3 can be read, the network takes 4"):
         next(iter(data.val.batches(Want((64, 64), 4, 2))))

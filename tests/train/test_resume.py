@@ -146,7 +146,7 @@ def test_ctrl_c_saves_and_exits_130(
     assert (folder / CHECKPOINT).exists()
     assert not (folder / "model.safetensors").exists()
     assert main([*arguments, "--recipe-set", "save_seconds=1000"]) == 0
-    assert "goes on after step 23 of 60 (1 epochs done)" in capsys.readouterr().err
+    assert "goes on after step 23 of 42 (1 epochs done)" in capsys.readouterr().err
 
 
 def test_the_log_of_a_resumed_run_has_every_epoch_once(net: Any, data: Data, fast: Any, tmp_path: Path) -> None:

@@ -48,14 +48,14 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 @pytest.mark.parametrize("parquet", [False, True])
 def test_tables(table: Callable[..., Path], parquet: bool) -> None:
     data = open_data(f"hf:{table(parquet, train=10, test=4)}")
-    assert (data.classes, len(data.train), len(data.val)) == (("no", "yes"), 10, 4)
-    images, labels = next(iter(data.val.batches(WANT)))
+    assert (data.classes, [len(part) for part in data.parts.values()]) == (("no", "yes"), [8, 2, 4])
+    images, labels = next(iter(data.part("test").batches(WANT)))
     assert (images.shape, labels.tolist()) == ((4, 3, 16, 12), [0, 1, 0, 1])
 
 
 def test_a_table_of_one_split_is_split(table: Callable[..., Path]) -> None:
-    data = open_data(f"hf:{table(train=20, named=False)}?val=0.2&label=label")
-    assert (data.classes, len(data.train), len(data.val)) == (("0", "1"), 16, 4)
+    data = open_data(f"hf:{table(train=20, named=False)}?val=0.2&test=0.1&label=label")
+    assert (data.classes, [len(part) for part in data.parts.values()]) == (("0", "1"), [14, 4, 2])
 
 
 def test_a_stream_is_shared_out_shuffled_and_goes_on(table: Callable[..., Path], net: Any, fast: Any) -> None:
@@ -80,7 +80,7 @@ def test_a_stream_is_shared_out_shuffled_and_goes_on(table: Callable[..., Path],
         ("?val=tets", r"no split 'tets' \(val\)\n  hint: did you mean 'test'"),
         ("?image=pictur", r"no column 'pictur'\n  hint: did you mean 'picture'"),
         ("?imag=picture", r"hf has no option 'imag'\n  hint: did you mean 'image'"),
-        ("?streaming=true&val=0.5", r"no split to evaluate on\n  hint: a stream needs one"),
+        ("?streaming=true&val=0.5", r"no images to choose by, and none can be cut from a stream\n  hint: \?val=SPLIT"),
     ],
 )
 def test_tables_that_do_not_fit(table: Callable[..., Path], options: str, message: str) -> None:
@@ -169,8 +169,8 @@ def test_a_table_of_arrays(rows: Callable[..., str]) -> None:
     kind = datasets.Array3D((9, 9, 12), "uint8")
     name = rows({"image": kind, "label": datasets.Value("int64")}, train={"image": bands, "label": [0, 1] * 5})
     data = open_data(f"{name}?image=image")
-    read = next(iter(data.train.batches(Want((9, 9), 12, 10))))[0]
-    assert torch.equal(read, torch.from_numpy(bands[:8]).permute(0, 3, 1, 2))
+    read = torch.cat([next(iter(part.batches(Want((9, 9), 12, 10))))[0] for part in data.parts.values()])
+    assert sorted(read.flatten(1).tolist()) == sorted(bands.transpose(0, 3, 1, 2).reshape(10, -1).tolist())
 
 
 def test_rows_without_an_image_are_named_and_may_be_left_out(rows: Callable[..., str]) -> None:
@@ -182,7 +182,7 @@ def test_rows_without_an_image_are_named_and_may_be_left_out(rows: Callable[...,
     with pytest.raises(DataError, match=r"2 are wrong\n  row 9 of .*split train: there is no image"):
         open_data(name)
     data = open_data(f"{name}?skip_broken=true")
-    assert (len(data.train), len(data.val)) == (9, 9)
+    assert [len(part) for part in data.parts.values()] == [7, 2, 9]
     assert [problem.reason for problem in check_data(name, workers=0).problems[:2]] == ["there is no image"] * 2
 
 

@@ -39,15 +39,15 @@ def test_train_then_eval(given: list[str], tmp_path: Path, capsys: pytest.Captur
     trained = json.loads(capsys.readouterr().out)
     assert len(trained["history"]) == 2
     confusion = tmp_path / "confusion.csv"
-    weights = ["--weights", str(run / "model.safetensors"), "--confusion", str(confusion), "--json"]
+    weights = ["--weights", str(run / "model.safetensors"), "--confusion", str(confusion), "--split=val", "--json"]
     assert main(["eval", str(run / "spec.yaml"), *given[1:], *weights]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["top1"], found["images"]) == (trained["final"], 12)
+    assert (found["top1"], found["images"]) == (trained["final"], 15)
     rows = [row.split(",") for row in confusion.read_text().splitlines()]
     assert [row[0] for row in rows] == ["true \\ predicted", "0", "1", "2"]
-    assert sum(int(cell) for row in rows[1:] for cell in row[1:]) == 12
+    assert sum(int(cell) for row in rows[1:] for cell in row[1:]) == 15
     assert main(["eval", str(run / "spec.yaml"), *given[1:], *weights[:2]]) == 0
-    assert "on 12 images" in capsys.readouterr().out
+    assert "on 15 images of test" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
