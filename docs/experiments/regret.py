@@ -183,7 +183,7 @@ def compare_strategies(
     space: Annotated[str, typer.Option(help="The search space.")] = "tiny",
     budget: Annotated[str, typer.Option(help="What each network costs.")] = "2MMACs",
     fit: Annotated[float, typer.Option(metavar="SHARE", help="Each network's least share of the budget.")] = 0.95,
-    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5&test=none",
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
     steps: Annotated[int, typer.Option(min=2, help="Of a full training.")] = 40,
     trials: Annotated[int, typer.Option(min=1, help="Full trainings that a run may cost.")] = 40,

@@ -61,7 +61,7 @@ def truth(
     space: Annotated[str, typer.Option(help="A search space, to draw from.")] = "tiny",
     budget: Annotated[str, typer.Option(help="What each network costs, within 5%.")] = "2MMACs",
     number: Annotated[int, typer.Option(min=3, help="Networks to draw.")] = 48,
-    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5",
+    data: Annotated[str, typer.Option(help="What to train on.")] = "mnist5k?val=0.5&test=none",
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
     epochs: Annotated[int, typer.Option(min=1, help="In place of the recipe's.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = SEEDS,
