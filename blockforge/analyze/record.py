@@ -111,11 +111,9 @@ class Grid:
 
 
 def grid(node: Node) -> Grid:
-    """How the map that a node gives lies in the image; of a row of tokens, its patches."""
-    shape, tokens = node.out_shape, node.shapes.tokens
-    if tokens is not None:
-        return Grid(tokens.height, tokens.width, tokens.prefix)
-    return Grid(shape.height, shape.width)
+    """How the map that a node gives lies in the image."""
+    shape = node.out_shape
+    return Grid(shape.height, shape.width, shape.extra)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVarTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
+from blockforge.blocks import tokens
+from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.errors import OpError
 from blockforge.spec.slots import Kind as Kind
 
@@ -40,23 +43,55 @@ if TYPE_CHECKING:
 Layout = Literal["NHWC", "NCHW"]
 
 
-class Shape(NamedTuple):
-    """A feature map without its batch: height and width in positions, `dim` channels."""
+class Shape(tuple[int, int, int]):
+    """A feature map without its batch: height and width in positions, `dim` channels. Where `extra` tokens stand beside
+    the map, it is a tuple of four."""
 
-    height: int
-    width: int
-    dim: int
+    __slots__ = ()
+
+    def __new__(cls, height: int, width: int, dim: int, extra: int = 0) -> Shape:
+        return tuple.__new__(cls, (height, width, dim, extra) if extra else (height, width, dim))
+
+    height: int = property(itemgetter(0))  # type: ignore[assignment]
+    width: int = property(itemgetter(1))  # type: ignore[assignment]
+    dim: int = property(itemgetter(2))  # type: ignore[assignment]
+
+    @property
+    def extra(self) -> int:
+        """Tokens beside the map."""
+        return sum(self[3:])
 
     @property
     def positions(self) -> int:
-        return self.height * self.width
+        """Of the map and of the tokens."""
+        return self[0] * self[1] + self.extra
 
     @property
     def elements(self) -> int:
-        return self.height * self.width * self.dim
+        return self.positions * self[2]
+
+    @property
+    def row(self) -> Shape:
+        """The map as it lies in memory: with extra tokens a row, these first."""
+        return Shape(1, self.positions, self.dim) if self.extra else self
+
+    @property
+    def sides(self) -> str:
+        """`14x14`, and with extra tokens `14x14+1`."""
+        return str(self).partition("x")[2]
+
+    def _replace(self, **changed: int) -> Shape:
+        return Shape(**{"height": self[0], "width": self[1], "dim": self[2], "extra": self.extra, **changed})
+
+    def __getnewargs__(self) -> tuple[int, ...]:
+        return tuple(self)
+
+    def __repr__(self) -> str:
+        return f"Shape({', '.join(map(repr, self))})"
 
     def __str__(self) -> str:
-        return f"{self.dim}x{self.height}x{self.width}"
+        beside = f"+{self.extra}" if self.extra else ""
+        return f"{self.dim}x{self.height}x{self.width}{beside}"
 
 
 class Scratch(Protocol):
@@ -122,6 +157,8 @@ class Op(BaseModel, Generic[*Place]):
     """The registered name, set by the decorator."""
     passes: ClassVar[bool] = False
     """Whether it gives what it reads, at every place."""
+    token_rule: ClassVar[TokenRule] = "none"
+    """What it does with extra tokens beside the map that it reads, see `blocks.tokens`."""
     kind: ClassVar[Kind]
 
     def __class_getitem__(cls, place: Any) -> type:
@@ -132,6 +169,10 @@ class Op(BaseModel, Generic[*Place]):
     def title(self) -> str:
         """What it is called in pictures and tables."""
         return self.op
+
+    def tokens_are(self) -> TokenRule:
+        """Its `token_rule`, unless its parameters make it another."""
+        return self.token_rule
 
     def check(self, *place: *Place) -> None:
         """Raise `OpError` where the block cannot stand. The default accepts every place."""
@@ -208,11 +249,22 @@ class Placed(Generic[*Place]):
     op: Op[*Place]
     place: tuple[*Place]
 
+    @property
+    def told(self) -> tuple[*Place]:
+        """The place as the block's methods take it: where extra tokens stand beside a map, perhaps the row that they
+        make with it. Raises: OpError if the block cannot stand there."""
+        told: tuple[*Place] = tokens.told(self.op, self.place)
+        return told
+
+    def out_shape(self) -> Shape:
+        """What the block gives, with the tokens that are still beside it."""
+        return tokens.given(self.op, self.place, self.op.out_shape(*self.told))
+
     def build(self) -> nn.Module:
-        return self.op.build(*self.place)
+        return self.op.build(*self.told)
 
     def resolved(self) -> Op[*Place]:
-        return self.op.resolved(*self.place)
+        return self.op.resolved(*self.told)
 
 
 AnyPlaced = Placed[*tuple[Any, ...]]
@@ -266,6 +318,7 @@ class Act(MapOp):
     `forward(x) -> y` of any number of axes, the last one channels."""
 
     kind = "act"
+    token_rule = "each"
     overwrites: ClassVar[bool] = False
     """Whether `kernels.cpu.activate` computes its module in the input's memory where that may be: one of the classes of
     torch that are known there, or with a method `overwrite(x)` of equal results."""
@@ -286,14 +339,6 @@ class Act(MapOp):
         return self.op if is_plain else super().as_parameter()
 
 
-class Tokens(NamedTuple):
-    """How the patches of a map lie in a row of tokens: behind `prefix` others, `height` rows of `width`."""
-
-    prefix: int
-    height: int
-    width: int
-
-
 class Reducing(Op[Shape, int]):
     """A block that may shrink its map: the base of stems and downsamples."""
 
@@ -301,10 +346,6 @@ class Reducing(Op[Shape, int]):
         """How many positions of what it reads, along a side, stand for one of what it gives; found from `out_shape`."""
         near, far = (self.out_shape(Shape(side, side, shape.dim), dim).height for side in (_FAR, 2 * _FAR))
         return round(_FAR / (far - near))
-
-    def tokens(self, shape: Shape, dim: int) -> Tokens | None:
-        """Where the patches are in what it gives, if that is a row of tokens. The default: it is a map."""
-        return None
 
 
 _FAR = 2**20

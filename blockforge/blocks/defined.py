@@ -71,6 +71,7 @@ class File(BaseModel):
 class Defined:
     """What all such blocks do, beside the base class of their kind."""
 
+    token_rule = "own"  # its parts say what they do with tokens
     body: ClassVar[Any]
     """The op that it is made of, frozen."""
 

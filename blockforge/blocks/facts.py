@@ -26,10 +26,10 @@ def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
 
 @functools.lru_cache(65_536)
 def _facts(placed: AnyPlaced, backend: str) -> Facts:
-    op, place = placed.op, placed.place
+    op, place = placed.op, placed.told
     op.check(*place)
-    out = op.out_shape(*place)
-    if min(out) < 1:
+    out = placed.out_shape()
+    if min(out[:3]) < 1:
         hint = "a larger input.size, or fewer stages and downsamples"
         raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")
     with costs_of(backend):

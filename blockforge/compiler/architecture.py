@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import networkx as nx
 
 import blockforge
-from blockforge.blocks.base import Shape, Tokens
+from blockforge.blocks.base import Shape
 from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.compiler.deploy.network import deployment
@@ -74,10 +74,10 @@ class Architecture:
         Attributes of a node: `node`, its object; `kind` (input, stem, downsample, mixer, ffn, aggregator, norm,
         window_in, window_out, skip, add, head); `op` and `parameters` (the block and all its parameters); `impl`,
         `norm` and `place` (the blocks as objects, and where the first stands); `inputs` (nodes read, in order);
-        `stage`, `layer`; `in_shape`, `out_shape` (height, width, dim of one image or one window), `windows`,
-        `reduction` (pixels of the image along a side for one position); `params`, `macs`, `scan`, `activation_bytes`,
-        `workspace_bytes`, `scratch`; `drop_path`; `path` and `loc` (where it is written). Edges have an `edge`, and
-        its `role` (main, intra, inter, skip) and `shape`.
+        `stage`, `layer`; `in_shape`, `out_shape` (height, width, dim of one image or one window, and how many tokens
+        stand beside it if any do), `windows`, `reduction` (pixels of the image along a side for one position);
+        `params`, `macs`, `scan`, `activation_bytes`, `workspace_bytes`, `scratch`; `drop_path`; `path` and `loc` (where
+        it is written). Edges have an `edge`, and its `role` (main, intra, inter, skip) and `shape`.
         """
         return digraph(self.nodes.values(), self.plan.locs)
 
@@ -222,13 +222,12 @@ class Architecture:
         return needed
 
     def stage_shapes(self) -> list[Shape]:
-        """What each stage gives: a map, or a row of tokens."""
+        """What each stage gives: its map, and how many tokens stand beside it."""
         return [stage.end.last.out_shape for stage in self.stages]
 
     def stage_maps(self) -> list[Shape]:
-        """The map that each stage gives; of a row of tokens, its patches."""
-        ends = [stage.end.last.shapes for stage in self.stages]
-        return [_map(end.out_shape, end.tokens) for end in ends]
+        """The map that each stage gives, without the tokens beside it."""
+        return [shape._replace(extra=0) for shape in self.stage_shapes()]
 
     def summary(self, layers: bool = True, parts: bool = False) -> Group:
         """A table a stage, one a layer, and with `parts` one a composed block, to be printed by rich."""
@@ -297,14 +296,9 @@ class Architecture:
         return blockforge.framed_svg(self)
 
 
-def _map(shape: Shape, tokens: Tokens | None) -> Shape:
-    return shape if tokens is None else Shape(tokens.height, tokens.width, shape.dim)
-
-
 def _height_from(site: ReducingSite, shape: Shape) -> int:
     """Rows of what a site gives of a map; none where it cannot stand."""
     try:
-        placed = site.at(shape, ())
-        return placed.op.out_shape(*placed.place).height
+        return site.at(shape, ()).out_shape().height
     except OpError:
         return 0

@@ -1,5 +1,5 @@
-"""Maps as they stand between modules: what a long skip reads so that it arrives as the main path does, and the patches
-of a row of tokens. The compiler and the built model ask the same functions."""
+"""Maps as they stand between modules: what a long skip reads so that it arrives as the main path does, and what is
+beside extra tokens. The compiler and the built model ask the same functions."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def fit_map(x: Tensor, height: int, width: int, up: Rounding) -> Tensor:
     return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x.contiguous()
 
 
+def beside_map(x_B1LC: Tensor, prefix: int) -> Tensor:
+    """The `prefix` tokens beside a map, (B, prefix, C)."""
+    return x_B1LC[:, 0, :prefix]
+
+
 def token_map(x_B1LC: Tensor, prefix: int, height: int, width: int) -> Tensor:
-    """The patches of a row of tokens as the map that they make, x_BHWC: without the `prefix` tokens before them."""
+    """The map beside `prefix` tokens, x_BHWC, without them."""
     return x_B1LC[:, 0, prefix:].unflatten(1, (height, width))

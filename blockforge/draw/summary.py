@@ -138,7 +138,7 @@ def _layer_table(arch: Architecture) -> TextTable:
 def _add_stage(table: TextTable, arch: Architecture, name: str, pattern: str, units: Sequence[Unit]) -> None:
     shape, macs = units[-1].last.out_shape, sum(u.macs for u in units)
     table.add_row(
-        name, pattern, str(shape.dim), f"{shape.height}x{shape.width}", format_count(sum(u.params for u in units)),
+        name, pattern, str(shape.dim), shape.sides, format_count(sum(u.params for u in units)),
         format_count(macs), format_bytes(_peak(arch, units)), _bar(macs, arch.macs),
     )  # fmt: skip
 

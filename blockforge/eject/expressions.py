@@ -80,9 +80,10 @@ def plain_value(value: Any, name: str, part: Callable[[Any, str], Expr]) -> Expr
     if dataclasses.is_dataclass(value):
         func = Definition(type(value).__module__, type(value).__name__)
         return Call(func, tuple((f.name, part(getattr(value, f.name), f.name)) for f in dataclasses.fields(value)))
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and type(value) is not tuple:  # a named one
         func = Definition(type(value).__module__, type(value).__name__)
-        return Call(func, tuple(("", part(v, f)) for f, v in zip(value._fields, value, strict=True)))
+        names = getattr(value, "_fields", (name,) * len(value))
+        return Call(func, tuple(("", part(v, f)) for f, v in zip(names, value, strict=True)))
     if isinstance(value, list | tuple) and not all(isinstance(v, int | float | str) for v in value):
         opening, closing = "[]" if isinstance(value, list) else "()"
         return Items(opening, tuple(part(v, name) for v in value), closing)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Act, AnyOp, Mixer, Op, Place, Shape
+from blockforge.blocks.base import Act, AnyOp, Mixer, Op, Place, Placed, Shape
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.kernels.costs import costs_of
@@ -39,7 +39,7 @@ def check_op(op: AnyOp, *place: Any) -> None:
     for at in places:
         for check in CHECKS:
             try:
-                check(op, *at)
+                check(op, *Placed(op, at).told)
             except AssertionError as e:
                 raise AssertionError(f"{check.__name__}: {op.op}({op}) at {at}: {e}") from e
 
@@ -234,11 +234,11 @@ def check_sizes(op: AnyOp, *place: Any) -> None:
     in words. Where the size decides how many parameters there are, it gives the shape of the other size."""
     if op.kind == "join":
         return
-    module, (height, width, dim) = _module(op, place), place[0]
+    module, (height, width) = _module(op, place), place[0][:2]
     for size in ((height + 3, width + 1), (width, height), (2 * height + 1, 3), (3, 2 * width + 2), (height // 2, 2)):
-        at = (Shape(size[0], size[1], dim), *place[1:])
-        if not accepts(op, *at) or min(op.out_shape(*at)) < 1:
-            continue
+        at = (place[0]._replace(height=size[0], width=size[1]), *place[1:])
+        if not accepts(op, *at) or min(op.out_shape(*at)) < 1 or at[0].row == place[0].row:
+            continue  # beside tokens a row does not tell how its positions lie
         x, other = example_inputs(op.kind, *at), build_on_maps(op, *at).eval()
         with torch.no_grad():
             try:
@@ -252,6 +252,22 @@ def check_sizes(op: AnyOp, *place: Any) -> None:
             other.load_state_dict(state)
             wanted = other(*x)
         assert torch.allclose(y, wanted, rtol=1e-4, atol=1e-5), f"at {size} it is off by {(y - wanted).abs().max()}"
+
+
+def check_tokens(op: Op[*Place], *place: *Place) -> None:
+    """A block that treats extra tokens as `each` position treats all positions alike, wherever they stand."""
+    if op.tokens_are() != "each":
+        return
+    module, x = _module(op, place), example_inputs(op.kind, *place)
+    positions = max(t.shape[1] * t.shape[2] for t in _flat(x))
+    order = torch.randperm(positions, generator=torch.Generator().manual_seed(2))
+
+    def moved(t: Tensor) -> Tensor:
+        return t.flatten(1, 2)[:, order].unflatten(1, t.shape[1:3]) if t.shape[1] * t.shape[2] == positions else t
+
+    with torch.no_grad():
+        y, of_moved = module(*x), module(*tree_map_only(Tensor, moved, x))
+    torch.testing.assert_close(of_moved, moved(y), rtol=1e-4, atol=1e-5, msg=lambda m: f"positions differ: {m}")
 
 
 def check_fed(op: AnyOp, *place: Any) -> None:
@@ -304,6 +320,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_checkpointing,
     check_bfloat16,
     check_sizes,
+    check_tokens,
     check_fed,
     check_head,
 )
@@ -319,7 +336,7 @@ def _module(op: Op[*Place], place: tuple[*Place]) -> nn.Module:
 
 def _expected(op: Op[*Place], place: tuple[*Place], batch: int) -> tuple[int, ...]:
     shape = op.out_shape(*place)
-    return (batch, shape.dim) if op.kind == "head" else (batch, *shape)
+    return (batch, shape.dim) if op.kind == "head" else (batch, *shape.row)
 
 
 def _loss(y: Tensor) -> Tensor:

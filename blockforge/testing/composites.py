@@ -151,8 +151,34 @@ def _graph(draw: st.DrawFn, depth: int) -> Any:
     return {"op": "graph", "of": {**members, "all": {"from": ["a", "b"]}}}
 
 
+@st.composite
+def _tokens(draw: st.DrawFn, depth: int) -> Any:
+    """Tokens that ride beside the map for some ops, and perhaps go a way of their own."""
+    attention = [{"op": "linear", "dim": "$(3 * in)"}, {"op": "attend", "num_heads": 2}]
+    query = [{"op": "take_token", "index": 0}, {"op": "linear", "dim": "$in"}]
+    asked = {"op": "parallel", "join": {"op": "attend", "num_heads": 2}, "of": {"q": query, "kv": _BOTH}}
+    apart = {
+        "op": "parallel",
+        "join": "as_tokens",
+        "of": {
+            "tokens": draw(st.sampled_from(["take_token", asked, ["take_token", {"op": "linear", "dim": "$in"}]])),
+            "map": ["drop_tokens", draw(composed_ops(depth - 1))],
+        },
+    }
+    beside = st.sampled_from([attention, apart, {"op": "residual", "of": apart, "norm": "layer_norm"}, *_ANYWHERE])
+    if draw(st.booleans()):
+        beside = st.sampled_from([attention, *_ANYWHERE])
+    last = draw(st.sampled_from(["drop_tokens", {"op": "parallel", "of": ["drop_tokens", asked]}]))
+    embedded: list[Any] = draw(st.sampled_from([[], [{"op": "pos_embed", "tokens": True}], ["pos_embed"]]))
+    among: list[Any] = draw(st.lists(beside, max_size=2))
+    return [{"op": "add_tokens", "count": 2}, *embedded, *among, last]
+
+
+_BOTH = {"op": "linear", "dim": "$(2 * in)"}
+"""Keys beside values."""
+
 _FORMS: list[Callable[[int], st.SearchStrategy[Any]]] = [
-    _block, _linear, _chain, _parallel, _split, _residual, _tiles, _repeat, _graph, _across, _attend,
+    _block, _linear, _chain, _parallel, _split, _residual, _tiles, _repeat, _graph, _across, _attend, _tokens,
 ]  # fmt: skip
 
 

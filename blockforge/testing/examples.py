@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Act, AnyOp, Kind, Op, Place, Shape
+from blockforge.blocks.base import Act, AnyOp, Kind, Op, Place, Placed, Shape
 from blockforge.blocks.maps import Maps
 from blockforge.errors import OpError
 
@@ -26,17 +26,28 @@ _PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
     "norm": _MAPS,
     "act": _MAPS,
     "stem": ((Shape(33, 47, 3), 24), (Shape(64, 40, 1), 60), (Shape(62, 83, 3), 64)),
-    "downsample": ((Shape(7, 5, 24), 24), (Shape(12, 9, 60), 120), (Shape(23, 30, 64), 128)),
+    "downsample": (
+        (Shape(7, 5, 24), 24),
+        (Shape(12, 9, 60), 120),
+        (Shape(23, 30, 64), 128),
+        (Shape(6, 5, 24, extra=2), 48),
+    ),
     "aggregator": (
         (Shape(7, 5, 24), (24,), 24),
         (Shape(6, 11, 60), (60, 60), 120),
         (Shape(13, 18, 64), (64, 64, 64), 64),
     ),
-    "part": ((Shape(7, 5, 24), None), (Shape(6, 11, 60), 120), (Shape(13, 18, 64), None)),
+    "part": (
+        (Shape(7, 5, 24), None),
+        (Shape(6, 11, 60), 120),
+        (Shape(13, 18, 64), None),
+        (Shape(6, 4, 24, extra=2), None),
+    ),
     "join": (
         ((Shape(7, 5, 24), Shape(7, 5, 24)), None),
         ((Shape(6, 11, 60), Shape(6, 11, 60), Shape(6, 11, 60)), None),
         ((Shape(13, 18, 64), Shape(1, 1, 64)), None),
+        ((Shape(6, 4, 24, extra=2), Shape(6, 4, 24, extra=2)), None),
         ((Shape(5, 4, 96),), None),
     ),
     "head": ((Shape(7, 5, 24), 10), (Shape(3, 8, 60), 0), (Shape(13, 18, 64), 100)),
@@ -44,14 +55,15 @@ _PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
 
 
 def example_places(kind: Kind) -> tuple[AnyPlace, ...]:
-    """Places for blocks of a kind: not square, odd sides among them, widths of many divisors, small first."""
+    """Places for blocks of a kind: not square, odd sides among them, widths of many divisors, small first; extra tokens
+    stand beside some."""
     return _PLACES[kind]
 
 
 def accepts(op: Op[*Place], *place: *Place) -> bool:
     """Whether the block can stand there."""
     try:
-        op.check(*place)
+        op.check(*Placed(op, place).told)
     except OpError:
         return False
     return True
@@ -71,7 +83,7 @@ def example_inputs(
     generator = torch.Generator().manual_seed(seed)
 
     def noise(shape: Shape) -> Tensor:
-        return torch.randn(batch, *shape, generator=generator).to(dtype)
+        return torch.randn(batch, *shape.row, generator=generator).to(dtype)
 
     if kind == "join":
         return tuple(noise(shape) for shape in place[0])

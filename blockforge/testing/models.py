@@ -76,8 +76,8 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
         node = nodes[name]
         main = nodes[node.inputs[0]].shapes
         wanted = node.shapes.in_shape if node.shapes.rounding else main.out_shape
-        assert read == (batch * main.windows, *wanted), f"{name} reads {read}, the graph says {wanted}"
-        out = _head_gives(node.out_shape) if isinstance(node.site, HeadSite) else node.out_shape
+        assert read == (batch * main.windows, *wanted.row), f"{name} reads {read}, the graph says {wanted}"
+        out = _head_gives(node.out_shape) if isinstance(node.site, HeadSite) else node.out_shape.row
         assert written == (batch * node.shapes.windows, *out), f"{name} gives {written}, the graph says {out}"
     missing = {n for n, node in nodes.items() if node.site.has_module} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
@@ -85,7 +85,7 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
 
 def _head_gives(shape: Shape) -> tuple[int, ...]:
     """Classes, or a map as dense predictions have it."""
-    return (shape.dim,) if shape.positions == 1 else (shape.dim, shape.height, shape.width)
+    return (shape.dim,) if shape.positions == 1 else (shape.dim, *shape.row[:2])
 
 
 def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Kind, Shape
-from blockforge.testing.examples import accepts, example_places, field_values
+from blockforge.blocks.base import AnyOp, Kind, Placed, Shape
+from blockforge.testing.examples import accepts, example_places, field_values, variants
 
 
 @st.composite
@@ -45,7 +45,8 @@ def placed_ops(draw: st.DrawFn, *kinds: Kind) -> tuple[AnyOp, tuple[Any, ...]]:
 
 @st.composite
 def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
-    """A small spec of one to three stages: random blocks, patterns, connections, windows, skips and norms.
+    """A small spec of one to three stages: random blocks, patterns, connections, windows, skips and norms. Where its
+    stem puts tokens beside the map, all blocks can stand there.
 
     Args:
         without_identity: some of its branches have no identity path.
@@ -53,11 +54,13 @@ def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
     size = [draw(st.integers(24, 72)), draw(st.integers(24, 72))]
     dims = [draw(st.sampled_from([8, 12, 24]))]
     dims += [dims[0] * 2**i for i in range(1, draw(st.integers(1, 3)))]
+    stem = draw(ops("stem").filter(lambda op: accepts(op, Shape(48, 48, 3), dims[0])))
+    on = Shape(12, 12, dims[0], Placed(stem, (Shape(48, 48, 3), dims[0])).out_shape().extra)
     blocks = {
-        name: draw(st.lists(_branches(dims, without_identity), min_size=1, max_size=3)) for name in ("one", "two")
+        name: draw(st.lists(_branches(dims, on, without_identity), min_size=1, max_size=3)) for name in ("one", "two")
     }
     mixing = [n for n, branches in blocks.items() if any(b["op"] in registry.blocks("mixer") for b in branches)]
-    downsample = written(draw(ops("downsample").filter(lambda op: accepts(op, Shape(12, 12, 12), 24))))
+    downsample = written(draw(_downsamples(on)))
     whole: dict[str, Any] = {
         "blockforge": 1,
         "name": "drawn",
@@ -65,25 +68,25 @@ def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
         "num_classes": draw(st.sampled_from([0, 5])),
         "drop_path": draw(st.sampled_from([0.0, 0.3, {"constant": 0.1}])),
         "blocks": blocks,
-        "stem": written(draw(ops("stem").filter(lambda op: accepts(op, Shape(48, 48, 3), dims[0])))),
+        "stem": written(stem),
         "downsample": downsample,
-        "stages": [draw(_stages(dim, mixing)) for dim in dims],
-        "head": written(draw(ops("head").filter(lambda op: accepts(op, Shape(6, 6, dims[-1]), 5)))),
+        "stages": [draw(_stages(dim, mixing, on)) for dim in dims],
+        "head": written(draw(ops("head").filter(lambda op: accepts(op, on._replace(dim=dims[-1]), 5)))),
     }
     if draw(st.booleans()):
-        whole["stage_norm"] = written(draw(_fitting("norm", dims)))
+        whole["stage_norm"] = written(draw(_fitting("norm", dims, on)))
     if len(dims) > 2 and draw(st.booleans()):
         whole["skips"] = [{"from": 1, "to": [2], "op": downsample}]
     return whole
 
 
 @st.composite
-def _stages(draw: st.DrawFn, dim: int, mixing: list[str]) -> dict[str, Any]:
-    """A stage; connections only where every layer has a mixer to feed."""
+def _stages(draw: st.DrawFn, dim: int, mixing: list[str], on: Shape) -> dict[str, Any]:
+    """A stage on such a map; connections only where every layer has a mixer to feed."""
     stage: dict[str, Any] = {"dim": dim, "depth": draw(st.integers(1, 4))}
     stage["layers"] = draw(st.sampled_from(["one", "(one two)*", "one* two*"]))
     names = {"one"} if stage["layers"] == "one" else {"one", "two"}
-    if draw(st.booleans()):
+    if draw(st.booleans()) and not on.extra:
         stage["window"] = draw(st.sampled_from([3, 5, 7]))
     if names <= set(mixing) and draw(st.booleans()):
         rules: list[dict[str, Any]] = [
@@ -96,16 +99,16 @@ def _stages(draw: st.DrawFn, dim: int, mixing: list[str]) -> dict[str, Any]:
         ]
         if stage["depth"] > 2:
             rules.append({"rule": "edges", "edges": [[-1, 1], [0, 2]]})
-        aggregate = draw(ops("aggregator").filter(lambda op: accepts(op, Shape(6, 6, dim), (dim,), dim)))
+        aggregate = draw(ops("aggregator").filter(lambda op: accepts(op, on._replace(dim=dim), (dim,), dim)))
         stage["connect"] = {**draw(st.sampled_from(rules)), "aggregate": written(aggregate)}
     return stage
 
 
 @st.composite
-def _branches(draw: st.DrawFn, dims: list[int], without_identity: bool) -> dict[str, Any]:
+def _branches(draw: st.DrawFn, dims: list[int], on: Shape, without_identity: bool) -> dict[str, Any]:
     """One residual branch that can stand at every width."""
-    branch = written(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims)))
-    branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims).map(written)))
+    branch = written(draw(_fitting(draw(st.sampled_from(["mixer", "ffn"])), dims, on)))
+    branch["norm"] = draw(st.one_of(st.just("none"), _fitting("norm", dims, on).map(written)))
     branch["scale"] = draw(st.sampled_from(["none", 0.5, {"skip": 1.0}, {"branch": 0.1, "skip": 0.9}]))
     branch["drop_path"] = draw(st.booleans())
     scales_skip = isinstance(branch["scale"], dict)  # the identity path, which is then there
@@ -114,9 +117,18 @@ def _branches(draw: st.DrawFn, dims: list[int], without_identity: bool) -> dict[
     return branch
 
 
-def _fitting(kind: Kind, dims: list[int]) -> st.SearchStrategy[AnyOp]:
-    """Blocks that keep their map and accept it at all these widths."""
-    return ops(kind).filter(lambda op: all(accepts(op, Shape(7, 5, dim)) for dim in dims))
+def _fitting(kind: Kind, dims: list[int], on: Shape) -> st.SearchStrategy[AnyOp]:
+    """Blocks that keep their map and accept it at all these widths, beside as many tokens as `on` has."""
+    return ops(kind).filter(lambda op: all(accepts(op, Shape(7, 5, dim, on.extra)) for dim in dims))
+
+
+def _downsamples(on: Shape) -> st.SearchStrategy[AnyOp]:
+    """Downsamples that accept such a map. Few work beside tokens: these are not drawn at random."""
+    place = (on._replace(dim=12), 24)
+    if not on.extra:
+        return ops("downsample").filter(lambda op: accepts(op, *place))
+    all_of_them = [op for cls in registry.blocks("downsample").values() for op in variants(cls)]
+    return st.sampled_from([op for op in all_of_them if accepts(op, *place)])
 
 
 def written(op: AnyOp) -> dict[str, Any]:

@@ -109,4 +109,5 @@ def _compiled(overrides: Mapping[str, Any] | list[str] | None) -> list[Architect
 
 def _is_of(ours: Mapping[str, Tensor], layout: Family) -> bool:
     """Whether a model's keys are of a family at all."""
-    return all(layout.sources(key) is not None for key in ours)
+    sources = layout.sources_in(ours)
+    return all(sources(key) is not None for key in ours)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ class Family:
             (a fused tensor split, an axis moved).
         computed: official buffers that a constructor computes and ours do without.
         out_norm: what its dense backbones have behind each map, as a value of the option `out_norm`.
+        counts_through: whether it counts layers through all stages: `sources` is then asked as if all layers of a
+            network stood in stage 0.
     """
 
     name: str
@@ -46,7 +49,24 @@ class Family:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     computed: Callable[[str], bool] = lambda key: False
     out_norm: str | Mapping[str, Any] = "layer_norm"
+    counts_through: bool = False
 
+    def sources_in(self, ours: Iterable[str]) -> Callable[[str], tuple[str, ...] | None]:
+        """`sources` for the keys of one network, all of which are `ours`."""
+        if not self.counts_through:
+            return self.sources
+        layers = sorted({(int(m[1]), int(m[2])) for key in ours if (m := _LAYER.match(key))})
+        places = {f"stages.{stage}.layers.{layer}.": i for i, (stage, layer) in enumerate(layers)}
+
+        def sources(key: str) -> tuple[str, ...] | None:
+            found = _LAYER.match(key)
+            place = places.get(found[0]) if found else None
+            return self.sources(f"stages.0.layers.{place}.{key[found.end() :]}" if found and place is not None else key)
+
+        return sources
+
+
+_LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)\.")
 
 FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "blockforge.weights.layouts")
 """Every layout that is known; ours are one file each in `layouts`."""
@@ -122,9 +142,10 @@ def _of_family(
 ) -> dict[str, Tensor]:
     """`fitted` of a checkpoint in an official layout."""
     family = family_of(tensors)
+    sources = family.sources_in(own)
 
     def official(names: Sequence[str]) -> set[str]:
-        return {source for name in names for source in family.sources(name) or ()}
+        return {source for name in names for source in sources(name) or ()}
 
     asked = allowed.asked(own, lambda name: not tensors.keys().isdisjoint(official([name])))
     spare = official(allowed.spare)
@@ -168,7 +189,8 @@ def convert(
         resize: as `fitted`.
     Raises: WeightsError as `load_official`.
     """
-    sources = {key: family.sources(key) or () for key in ours}
+    sources_of = family.sources_in(ours)
+    sources = {key: sources_of(key) or () for key in ours}
     if homeless := [key for key, names in sources.items() if not names]:
         raise MismatchError(
             f"the weights are in the official layout of {family.name}, and the network is another family's: "

@@ -22,18 +22,19 @@ LONGER = {
     "maxvit_tiny": "maxvit_tiny_tf_224",
     "res2net50": "res2net50_26w_4s",
     "swinv2_tiny": "swinv2_tiny_window8_256",
+    "vit_small_reg4": "vit_small_patch14_reg4_dinov2",
 }
 """timm's name, where it says more."""
 MORE_MACS = {"maxvit_tiny": 168 * 39494}
 """timm reads MaxViT's tables of positions by products with lookup tensors: so many a head and attention layer."""
 OF_ONE_SIZE = {"gmlp_s16_224", "hiera_tiny", "maxvit_tiny"}
 """Their weights, or in timm their windows, are made for the size of the image."""
-SHIFTED = {"swinv2_tiny": 128}
-"""The smallest size with tiles that are shifted in two stages."""
+BUILT_FOR = {"swinv2_tiny": 128, "vit_small_patch16_224": 64, "vit_small_reg4": 56}
+"""Small sizes that timm can be told: of Swin the smallest one with tiles that are shifted in two stages."""
 
 
 def size_of(name: str) -> int | tuple[int, int]:
-    return bf.compile(name).plan.input.size if name in OF_ONE_SIZE else SHIFTED.get(name, 64)
+    return bf.compile(name).plan.input.size if name in OF_ONE_SIZE else BUILT_FOR.get(name, 64)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -49,7 +50,7 @@ def test_parameters_and_macs_are_timms(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_timms_weights_give_timms_outputs(name: str) -> None:
     size = size_of(name)
-    given: dict[str, Any] = {"img_size": size} if name in SHIFTED else {}
+    given: dict[str, Any] = {"img_size": size} if name in BUILT_FOR else {}
     theirs = peer(LONGER.get(name, name), **given)
     ours = bf.build(name, {"input.size": size, "num_classes": 10}).double().eval()
     load_official(ours, theirs.state_dict())
@@ -63,4 +64,4 @@ def test_timms_weights_give_timms_outputs(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_they_are_what_their_graphs_say(name: str) -> None:
-    check_spec(name, {"input.size": 64, "num_classes": 10})
+    check_spec(name, {"input.size": BUILT_FOR.get(name, 64), "num_classes": 10})

@@ -24,6 +24,8 @@ class Concat(Aggregator):
     Reference: Densely Connected Convolutional Networks, https://arxiv.org/abs/1608.06993.
     """
 
+    token_rule = "each"
+
     resize: Resize | None = None
     """As a `join`, how maps come to the size of the first one; absent: they have one size."""
 

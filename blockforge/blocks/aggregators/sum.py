@@ -18,6 +18,8 @@ from blockforge.errors import OpError
 class Adding(Aggregator):
     """What the sums have in common: sources as wide as the input, and a linear layer to another width."""
 
+    token_rule = "each"
+
     def check(self, shape: Shape, sources: tuple[int, ...], dim: int) -> None:
         if other := next((s for s in sources if s != shape.dim), None):
             text = f"a source of width {other} cannot be added to a map of width {shape.dim}"

@@ -35,6 +35,7 @@ class Composite(Part):
     """A part made of parts. Parameters of the type `Bound` are ops, placed where `expand` says."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    token_rule = "own"
 
     @classmethod
     def written(cls) -> frozenset[str]:

@@ -56,6 +56,7 @@ class FixedHead(Head):
     """The same as a head."""
 
     op = "deployed"
+    token_rule = "own"
 
     block: Fixed
     """Its parts."""

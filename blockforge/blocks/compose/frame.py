@@ -59,9 +59,8 @@ class Frame:
 
     def on(self, shape: Shape, out: int | None) -> Frame:
         """The same on another map: what `in`, `height` and `width` stand for; `out`: the width asked for."""
-        height, width, dim = shape
-        given = dict(self.names) | {"in": dim, "height": height, "width": width}
-        given["out"] = out if out is not None else given.get("out", dim)
+        given = dict(self.names) | {"in": shape.dim, "height": shape.height, "width": shape.width}
+        given["out"] = out if out is not None else given.get("out", shape.dim)
         return Frame(tuple(given.items()), self.definitions)
 
     def find(self, name: str) -> Any:

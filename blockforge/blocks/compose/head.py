@@ -19,6 +19,7 @@ class WrittenHead(Head):
     """A head of any form: `logits` in it is what gives the classes. Ends it in a map, the map is the result."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    token_rule = "own"
 
     of: Bound
 

@@ -59,6 +59,7 @@ class Add(Join):
     """The sum of two maps of one shape. It has no module: it is written into the code."""
 
     op = "add"
+    token_rule = "each"
     pairwise = True
     inline = "{} + {}"
 

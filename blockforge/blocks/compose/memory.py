@@ -96,7 +96,7 @@ def _taken(program: Program, step: Step) -> int:
     if step.op.kind == "join" and step.sized_by is not None:
         cut = program.steps[step.sized_by - 1]
         op, cut_op = cast(Any, step.op), cast(Any, cut.op)
-        own += op.mask_elements(*step.placed.place) if cut_op.rolls(*cut.placed.place) else 0
+        own += op.mask_elements(*step.placed.told) if cut_op.rolls(*cut.placed.place) else 0
     return own * step.runs
 
 

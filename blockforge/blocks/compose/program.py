@@ -54,7 +54,7 @@ class Step:
     def once(self) -> int:
         """Multiply-adds that a call makes once for all tiles, see `joins.attend`."""
         once = getattr(self.op, "once", None)
-        return once(*self.placed.place) if once is not None else 0
+        return once(*self.placed.told) if once is not None else 0
 
     @property
     def classifies(self) -> bool:

@@ -42,6 +42,9 @@ class Steps:
         cut = self.shifted_by if isinstance(op, Join) and op.masked else None
         if cut is not None and isinstance(op, Join):
             op.check_masked()
+            if with_tokens := next((self.shapes[i] for i in inputs if self.shapes[i].extra), None):
+                text = f"tokens beside {with_tokens} have no place in rolled tiles"
+                raise OpError(text, hint="tiles without shift, or drop_tokens before it")
         return self.append(Step(placed, inputs, shape, tiles, tiles, self.is_shared, cut, own, at))
 
     @contextmanager

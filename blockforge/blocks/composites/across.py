@@ -12,6 +12,7 @@ from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.layers import same_size
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
+from blockforge.blocks.tokens import refusal
 
 Axis = Literal["positions", "rows", "columns"]
 
@@ -33,6 +34,8 @@ class Across(Composite):
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         shape = build.shapes[x]
+        if shape.extra:
+            raise refusal(self.op, shape)
         turned = build.step(Turn(axis=self.axis), (x,), None, (*name, "turn"))
         y = build.inner(self.of, turned, build.shapes[turned].dim, name, self.of.frame.on(build.shapes[turned], None))
         return build.step(TurnBack(axis=self.axis, height=shape.height, width=shape.width), (y,), None, (*name, "back"))

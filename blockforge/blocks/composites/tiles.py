@@ -13,6 +13,7 @@ from blockforge.blocks.compose.program import Step
 from blockforge.blocks.compose.tiling import Cut, Paste, Tiling
 from blockforge.blocks.facts import facts
 from blockforge.blocks.registry import part
+from blockforge.blocks.tokens import refusal
 
 
 def _both(value: Any) -> Any:
@@ -48,6 +49,8 @@ class Tiles(Composite):
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         shape, outside = build.shapes[x], build.tiles[x]
+        if shape.extra:
+            raise refusal(self.op, shape)
         tiling = Tiling(self.size if self.count is None else None, self.count, self.shift, self.order)
         grid = tiling.on(shape.height, shape.width)
         cut = build.append(_step(Cut(tiling=tiling), shape, x, outside * grid.tiles, outside, (*name, "cut")))

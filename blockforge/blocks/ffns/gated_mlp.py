@@ -22,6 +22,8 @@ class GatedMLP(FFN):
     Reference: GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202.
     """
 
+    token_rule = "each"
+
     mlp_ratio: Ratio = 8 / 3
     """Hidden width, times dim."""
     act: ActParam = SiLU()

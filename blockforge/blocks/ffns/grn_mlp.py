@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.gelu import GELU
-from blockforge.blocks.base import FFN, Cost, Shape, hidden_width
+from blockforge.blocks.base import FFN, Cost, Shape, TokenRule, hidden_width
 from blockforge.blocks.fields import ActParam, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, default_init
 from blockforge.blocks.leaves import layout_of, on_map
@@ -35,6 +35,9 @@ class GRNMLP(FFN):
     """Side of the depth-wise kernel (no bias); absent: neither the convolution nor the LayerNorm after it."""
     act: ActParam = GELU()
     """Activation."""
+
+    def tokens_are(self) -> TokenRule:
+        return "all" if self.dw is None else "none"
 
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)

@@ -24,6 +24,8 @@ class MLP(FFN):
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762, section 3.3.
     """
 
+    token_rule = "each"
+
     mlp_ratio: Ratio = 4.0
     """Hidden width, times dim."""
     act: ActParam = GELU()

@@ -23,6 +23,8 @@ class Classifier(Head):
     Cost: C * K multiply-adds.
     """
 
+    token_rule = "all"
+
     pool: Literal["avg", "max", "token"] = "avg"
     """Pooling over positions; token: the first position alone, where `vit_stem` puts the class token."""
     norm: NormParam = None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Aggregator, AnyOp, Cost, Shape
+from blockforge.blocks.base import Aggregator, AnyOp, Cost, Shape, TokenRule
 from blockforge.blocks.joins.meeting import listed
 from blockforge.blocks.part import Join
 from blockforge.errors import OpError
@@ -41,6 +41,9 @@ class AggregatedJoin(Join):
     op = "aggregated"
     aggregator: Aggregator
     """The aggregator."""
+
+    def tokens_are(self) -> TokenRule:
+        return self.aggregator.tokens_are()
 
     def place(self, shapes: tuple[Shape, ...], dim: int | None) -> tuple[Shape, tuple[int, ...], int]:
         """Where the aggregator stands."""

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from torch import nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Shape, divisible
+from blockforge.blocks.base import Cost, Shape, TokenRule, divisible
 from blockforge.blocks.fields import Count, Eps, Ratio
 from blockforge.blocks.joins.attention import AttendModule, LinearAttendModule, Order, Splits
 from blockforge.blocks.joins.meeting import listed
@@ -84,6 +84,9 @@ class Attend(Join):
         if self.cosine and self.scale is not None:
             raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
         return self
+
+    def tokens_are(self) -> TokenRule:
+        return "all" if self.bias is None else "none"
 
     def check_masked(self) -> None:
         if self.form == "relu_linear":

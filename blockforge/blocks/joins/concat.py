@@ -20,6 +20,8 @@ class ConcatJoin(MeetingJoin):
     Raises: OpError if the maps differ in size.
     """
 
+    token_rule = "each"
+
     op = "concat"
 
     def projects(self, shapes: tuple[Shape, ...], dim: int | None) -> bool:

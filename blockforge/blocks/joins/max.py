@@ -20,6 +20,8 @@ class Max(FoldedJoin):
     Reference: Maxout Networks, ICML 2013, https://arxiv.org/abs/1302.4389.
     """
 
+    token_rule = "each"
+
     def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
         return MaxModule(self.meeting(shapes))
 

@@ -21,6 +21,8 @@ class Mean(FoldedJoin):
     https://arxiv.org/abs/2012.12877.
     """
 
+    token_rule = "each"
+
     pairwise = False
 
     def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:

@@ -19,6 +19,8 @@ class Mul(FoldedJoin):
     Reference: Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507.
     """
 
+    token_rule = "each"
+
     def build(self, shapes: tuple[Shape, ...], dim: int | None) -> nn.Module:
         return MulModule(self.meeting(shapes))
 

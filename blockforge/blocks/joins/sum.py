@@ -29,6 +29,8 @@ class SumJoin(FoldedJoin):
     Raises: OpError if the maps differ in size or width.
     """
 
+    token_rule = "each"
+
     op = "sum"
 
     def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
@@ -52,6 +54,8 @@ class WeightedSumJoin(FoldedJoin):
     Cost: no multiply-adds.
     Raises: OpError if the maps differ in size or width, or in number from the factors.
     """
+
+    token_rule = "each"
 
     op = "sum"
     pairwise = False

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.base import Cost, Mixer, Shape, TokenRule, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, same_size
@@ -86,6 +86,10 @@ class Attention(Mixer):
     """A learnt bias of the logits for each head and relative position inside a window."""
     bias: bool | None = None
     """false: the projection behind the heads has no bias; absent: it has one."""
+
+    def tokens_are(self) -> TokenRule:
+        on_maps = self.window is not None or self.rel_pos_bias or self.local_conv is not None
+        return "none" if on_maps else "all"
 
     def parameters_dict(self) -> dict[str, Any]:
         """What came later leaves no trace where it says nothing: hashes stay."""

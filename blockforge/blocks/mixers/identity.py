@@ -17,6 +17,8 @@ class Identity(Mixer):
     Reference: MetaFormer Is Actually What You Need for Vision, CVPR 2022, https://arxiv.org/abs/2111.11418.
     """
 
+    token_rule = "each"
+
     passes = True
 
     def cost(self, shape: Shape) -> Cost:

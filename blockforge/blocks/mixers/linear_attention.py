@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.base import Cost, Mixer, Shape, TokenRule, divisible
 from blockforge.blocks.computed import Computed
 from blockforge.blocks.fields import Count, OddKernel
 from blockforge.blocks.layers import DWConv, Linear, default_init
@@ -50,6 +50,10 @@ class LinearAttention(Mixer):
     """Kernel of a depth-wise convolution in front, between a linear layer and silu; absent: none of them."""
     gate: bool = False
     """Multiply the result by silu of a linear layer of the input."""
+
+    def tokens_are(self) -> TokenRule:
+        on_maps = self.rope or self.local_conv is not None or self.d_conv is not None
+        return "none" if on_maps else "all"
 
     def heads(self, dim: int) -> int:
         """Number of heads on a map of width `dim`."""

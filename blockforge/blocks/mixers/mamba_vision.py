@@ -34,6 +34,8 @@ class MambaVision(Mixer):
     `causal`. As in the released code the bias of the step sizes counts twice.
     """
 
+    token_rule = "all"
+
     d_state: Count = 8
     """States of a channel of the scan."""
     d_conv: Count = 3

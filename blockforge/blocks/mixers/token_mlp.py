@@ -23,6 +23,8 @@ class TokenMLP(Mixer):
     Reference: MLP-Mixer, https://arxiv.org/abs/2105.01601.
     """
 
+    token_rule = "all"
+
     mlp_ratio: Ratio = 0.5
     """Hidden positions, times dim."""
     act: ActParam = GELU()

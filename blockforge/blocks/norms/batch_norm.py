@@ -22,6 +22,8 @@ class BatchNorm(Norm):
     Reference: Batch Normalization, https://arxiv.org/abs/1502.03167.
     """
 
+    token_rule = "each"
+
     eps: Eps = 1e-5
     """Added to the variance."""
 

@@ -59,6 +59,8 @@ class GroupNorm(Norm):
     Reference: Group Normalization, https://arxiv.org/abs/1803.08494.
     """
 
+    token_rule = "all"
+
     num_groups: Count = 1
     """Groups of channels; 1 normalises over the whole map."""
     eps: Eps = 1e-5

@@ -21,6 +21,8 @@ class LayerNorm(Norm):
     Reference: Layer Normalization, https://arxiv.org/abs/1607.06450.
     """
 
+    token_rule = "each"
+
     bias_before: ClassVar[bool] = True
 
     eps: Eps = 1e-5

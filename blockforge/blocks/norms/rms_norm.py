@@ -21,6 +21,8 @@ class RMSNorm(Norm):
     Reference: Root Mean Square Layer Normalization, NeurIPS 2019, https://arxiv.org/abs/1910.07467.
     """
 
+    token_rule = "each"
+
     bias_before: ClassVar[bool] = True
 
     eps: Eps = 1e-6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockforge.blocks.base import Op, Shape, divisible
+from blockforge.blocks.base import Op, Shape, TokenRule, divisible
 from blockforge.blocks.convolution import Convolution, slid
 from blockforge.blocks.fields import Width
 from blockforge.blocks.filters import Filter
@@ -25,6 +25,11 @@ class Conv(Convolution):
     """Groups of channels that do not see each other; absent: one, or as `group_width` says."""
     group_width: Width | None = None
     """Channels that a group reads, in place of `groups`."""
+
+    def tokens_are(self) -> TokenRule:
+        over = self.window
+        is_linear = over.kernel == over.stride == (1, 1) and over.padding in (None, (0, 0))
+        return "each" if is_linear else "none"
 
     def num_groups(self, shape: Shape) -> int:
         return shape.dim // self.group_width if self.group_width is not None else self.groups or 1

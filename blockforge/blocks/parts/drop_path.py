@@ -23,6 +23,8 @@ class DropPathPart(TrainingPart):
     Reference: Deep Networks with Stochastic Depth, ECCV 2016, https://arxiv.org/abs/1603.09382.
     """
 
+    token_rule = "each"
+
     of_place: ClassVar[Mapping[str, str]] = {"rate": "drop_path"}
 
     rate: Rate = 0.0

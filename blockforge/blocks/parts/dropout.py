@@ -19,6 +19,8 @@ class Dropout(TrainingPart):
     Reference: Dropout, JMLR 2014, https://jmlr.org/papers/v15/srivastava14a.html.
     """
 
+    token_rule = "each"
+
     rate: Rate = 0.5
     """Probability of a zero."""
 

@@ -21,6 +21,8 @@ class GRNPart(Part):
     Reference: ConvNeXt V2, CVPR 2023, https://arxiv.org/abs/2301.00808.
     """
 
+    token_rule = "all"
+
     @property
     def mixes(self) -> bool:
         return True

@@ -20,6 +20,8 @@ class LinearPart(Part):
     Cost: C * D multiply-adds a position.
     """
 
+    token_rule = "each"
+
     bias: bool | None = None
     """Whether there is a bias; absent: yes, but directly before a norm that needs none."""
 

@@ -25,6 +25,8 @@ class Logits(Part):
     Cost: C * K multiply-adds a position.
     """
 
+    token_rule = "each"
+
     of_place: ClassVar[Mapping[str, str]] = {"num_classes": "classes"}
 
     classifies = True

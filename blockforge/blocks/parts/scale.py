@@ -24,6 +24,8 @@ class Scale(Part):
     Reference: Going deeper with Image Transformers (LayerScale), https://arxiv.org/abs/2103.17239.
     """
 
+    token_rule = "each"
+
     init: Annotated[float, Field(ge=-1e4, le=1e4)] = 1.0
     """What all factors start at."""
     bias: bool = False

@@ -20,6 +20,8 @@ class Shuffle(Part):
     Reference: ShuffleNet, CVPR 2018, https://arxiv.org/abs/1707.01083.
     """
 
+    token_rule = "each"
+
     groups: Width = 2
     """Groups of channels, side by side in the map."""
 

@@ -24,6 +24,8 @@ class Slice(Part):
     Raises: OpError if the map has fewer channels.
     """
 
+    token_rule = "each"
+
     start: Annotated[int, Field(ge=0, le=65_535)] = 0
     """The first channel, counted from 0."""
     size: Width | None = None

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Shape, Stem, Tokens
+from blockforge.blocks.base import Cost, Shape, Stem
 from blockforge.blocks.fields import KernelSize
 from blockforge.blocks.layers import Conv2d, default_init, same_size
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 from blockforge.blocks.resize import bicubic, square_grid
+from blockforge.blocks.rows import beside
 
 
 @stem("vit_stem")
 class ViTStem(Stem):
     """A linear layer on each patch x patch square of the image, plus a learnt vector for each position. With
-    a class token the map is a row of tokens, that one first: a head with `pool: token` reads it. Patches overlap
-    where the stride is smaller than they are.
+    a class token, an extra token stands beside the map: a head with `pool: token` reads it. Patches overlap where the
+    stride is smaller than they are.
 
     Shape: x_BHWC -> y_B(H/patch)(W/patch)D, sizes rounded down (with a stride (H - patch)/stride + 1); with a class
         token y_B1(1 + L)D, L patches. Only the H and W it was built for where there is a vector for each position, or
-        a row, which does not tell how its patches lie.
+        a token, since a row does not tell how its patches lie.
     Cost: patch^2 * C * D multiply-adds a patch.
     Reference: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; stride: Rethinking
     Spatial Dimensions of Vision Transformers (PiT), ICCV 2021, https://arxiv.org/abs/2103.16302.
@@ -35,7 +35,7 @@ class ViTStem(Stem):
     stride: KernelSize | None = None
     """Distance of patches; absent: their side."""
     class_token: bool = True
-    """A learnt token before the patches, which become a row."""
+    """A learnt token beside the map of patches."""
     pos_embed: bool = True
     """A learnt vector for each position, the class token's included."""
 
@@ -48,13 +48,10 @@ class ViTStem(Stem):
         patches = self.patches(shape, dim)
         if not self.class_token or not patches.positions:
             return patches
-        return Shape(1, 1 + patches.positions, dim)
+        return patches._replace(extra=1)
 
     def total_stride(self, shape: Shape, dim: int) -> int:
         return self.stride or self.patch
-
-    def tokens(self, shape: Shape, dim: int) -> Tokens | None:
-        return Tokens(1, *self.patches(shape, dim)[:2]) if self.class_token else None
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         patches, out = self.patches(shape, dim), self.out_shape(shape, dim)
@@ -111,8 +108,7 @@ class ViTStemModule(nn.Module):
             same_size(x, self.size, "vit_stem")
         if self.class_token is None:
             return x
-        row = rearrange(x, "b h w c -> b 1 (h w) c")
-        return torch.cat([self.class_token.expand(x.shape[0], -1, -1, -1), row], dim=2)
+        return beside(self.class_token.expand(x.shape[0], -1, -1, -1), x)
 
     def no_weight_decay(self) -> set[str]:
         return {name for name in ("class_token", "pos_embed") if getattr(self, name) is not None}

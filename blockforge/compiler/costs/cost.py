@@ -87,9 +87,9 @@ def _in_layer(
         beside = shape.elements  # the block's input lives as long as it runs
         workspace = max(before.workspace, beside + workspace)
     if residual is not None:
-        cost += residual.cost(out)
+        cost += residual.cost(out.row)
         added = residual.elements(
-            out, normed=norm is not None, fed=fed,
+            out.row, normed=norm is not None, fed=fed,
             in_one_pass=isinstance(placed.op, MapOp) and placed.op.residual, gives_input_back=found.workspace == 0,
         )  # fmt: skip
         workspace = max(workspace, added)

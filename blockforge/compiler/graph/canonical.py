@@ -1,7 +1,7 @@
 """Canonical form: equal architectures written differently give equal text, and so an equal hash.
 
-Only what the network computes counts: blocks with all their parameters, shapes, edges and drop path rates,
-in execution order. Names, notes, `let`, patterns and the order of keys do not.
+Only what the network computes counts: blocks with all their parameters, shapes as they lie in memory, edges and drop
+path rates, in execution order. Names, notes, `let`, patterns and the order of keys do not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _row(node: Node, index: dict[str, int]) -> list[Any]:
         op,
         _said(own),
         [index[i] for i in node.inputs],
-        list(shapes.out_shape),
+        shapes.out_shape.row,
         shapes.windows,
         _norm(node.norm),
         *(site.residual.canonical() if isinstance(site, BranchSite) else _NO_RESIDUAL),
@@ -73,7 +73,7 @@ def _block(node: Node) -> tuple[str, str, Any]:
 
 def _step(step: Step) -> list[Any]:
     op = resolved(step.placed)
-    return [op.op, _said(parameters(op)), step.inputs, step.shape, step.tiles, step.runs, step.is_shared]
+    return [op.op, _said(parameters(op)), step.inputs, step.shape.row, step.tiles, step.runs, step.is_shared]
 
 
 _NO_RESIDUAL = (None, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
 from blockforge.blocks.facts import facts
+from blockforge.blocks.tokens import refusal
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.sites import (
     BlockSite,
@@ -82,7 +83,7 @@ class _Infer:
                 return self._window_in(site)
             case WindowOutSite():
                 tiles, like = self.shapes[site.inputs[0]], self.shapes[site.like]
-                return Shapes(tiles.out_shape, like.out_shape, reduction=like.reduction, tokens=like.tokens)
+                return Shapes(tiles.out_shape, like.out_shape, reduction=like.reduction)
             case BlockSite():
                 return self._block(site)
         raise AssertionError(site)
@@ -111,18 +112,16 @@ class _Infer:
             around = self.shapes[site.inputs[0]].out_shape
             if (wrong := _wrong_width(site, around, out)) is not None:
                 self._complain(site, site.planned, shape, wrong)
-                out = out._replace(dim=site.dim or around.dim)
+                out = (around if site.residual.keys.skip else out)._replace(dim=site.dim or around.dim)
         if isinstance(site, ReducingSite) and self._breaks_promise(site, out):
             text = f"the downsample gives {out.dim} channels, its stage has dim {site.dim}"
             self._complain(site, site.planned, shape, OpError(text, hint="dim: $out asks an op for it", code="dim"))
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
             return None
-        found = Shapes(shape, out, main.windows, main.reduction, main.tokens, placed, up)
+        found = Shapes(shape, out, main.windows, main.reduction, placed, up)
         if isinstance(site, ReducingSite):
-            stride = total_stride(site, shape)
-            tokens = site.block.tokens(shape, out.dim) if isinstance(site.block, Reducing) else main.tokens
-            return replace(found, reduction=main.reduction * stride, tokens=tokens)
+            return replace(found, reduction=main.reduction * total_stride(site, shape))
         if out[:2] != shape[:2]:
             return replace(found, reduction=main.reduction * total_stride(site, shape))
         return found
@@ -146,12 +145,12 @@ class _Infer:
         height, width = (fitted(side, to, up) for side, to in zip(shape[:2], main.out_shape[:2], strict=True))
         if max(abs(height - shape.height), abs(width - shape.width)) >= len(up):
             return shape, None  # another stride: where the skip arrives, both shapes are told
-        return Shape(height, width, shape.dim), up
+        return shape._replace(height=height, width=width), up
 
     def _ask(self, site: BlockSite, planned: PlannedOp, placed: AnyPlaced) -> Shape | None:
         try:
             shape = facts(placed).out_shape
-            self.parts += placed.op.num_parts(*placed.place)
+            self.parts += placed.op.num_parts(*placed.told)
             if self.parts > MAX_PARTS and not self.is_too_much:
                 raise OpError(f"the network has more than {MAX_PARTS} parts", hint="fewer layers", code="limit")
             return shape
@@ -174,11 +173,14 @@ class _Infer:
             hint = f"'{op}' and the stage's downsample must give maps of one size; choose another op here"
             related = [(gives, there)] if there else []
             report_at(self.report, NOWHERE, "skip-shape", text, site.path, hint=hint, related=related)
-        return Shapes(shape, shape, reduction=main.reduction, tokens=main.tokens)
+        return Shapes(shape, shape, reduction=main.reduction)
 
     def _window_in(self, site: WindowInSite) -> Shapes:
         main, window = self.shapes[site.inputs[0]], site.window
         shape = main.out_shape
+        if shape.extra:
+            e = refusal("window", shape)
+            self.report.error(e.code, str(e), site.path, hint=e.hint)
         if window > max(shape.height, shape.width):
             size = f"{shape.height}x{shape.width}"
             text = f"window {window} is larger than the map of stage {site.stage}, {size}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import networkx as nx
 
-from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape, Tokens
+from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape
 from blockforge.blocks.compose.fixed import Fixed, FixedHead
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.program import Program
@@ -32,7 +32,6 @@ class Shapes:
         in_shape, out_shape: of one image, or of one window.
         windows: how many tiles an image is cut into at this node, 1 outside windows.
         reduction: pixels of the image along a side for one position.
-        tokens: where patches lie in a row of them; None: it is a map.
         placed: the block at its place, of a node that runs one.
         rounding: of a long skip whose block may round otherwise than the main path, see `compiler.maps`.
     """
@@ -41,7 +40,6 @@ class Shapes:
     out_shape: Shape
     windows: int = 1
     reduction: int = 1
-    tokens: Tokens | None = None
     placed: AnyPlaced | None = None
     rounding: Rounding | None = None
 
@@ -108,7 +106,7 @@ class Node:
         """The parts of a composed block, in the order they run; None of any other block."""
         placed = self.shapes.placed
         is_composed = placed is not None and isinstance(placed.op, Written | WrittenHead | Fixed | FixedHead)
-        return placed.op.as_program(*placed.place) if placed is not None and is_composed else None
+        return placed.op.as_program(*placed.told) if placed is not None and is_composed else None
 
     @property
     def norm(self) -> Norm | None:

@@ -140,7 +140,7 @@ class Backbone(fx.GraphModule):
         return super().train(mode)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """x_BCHW -> the last stage's map_BCHW, before the head; with a class token the whole row of tokens, x_BC1L."""
+        """x_BCHW -> the last stage's map_BCHW, before the head; with tokens beside it the row of both, x_BC1L."""
         self._needs_head("forward_features")
         return self._view(None)(x)
 
@@ -154,6 +154,7 @@ class Backbone(fx.GraphModule):
         x: Tensor,
         indices: int | Sequence[int] | None = None,
         *,
+        return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -163,6 +164,7 @@ class Backbone(fx.GraphModule):
 
         Args:
             indices: stages; a number n means the last n; None: all.
+            return_prefix_tokens: instead of each map (map_BCHW, tokens_BEC) with the E tokens beside it.
             norm, output_fmt: as timm calls them; the maps come as NCHW, without the head's norm.
             stop_early: the last map is that of the last stage asked for; no later one runs.
         """
@@ -170,9 +172,8 @@ class Backbone(fx.GraphModule):
             raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
         stages = len(self.arch.plan.stages)
         maps = stage_indices(indices, self.arch)
-        if intermediates_only:
-            return self._view(maps)(x)
-        return self._view(maps, max(maps) if stop_early else stages - 1)(x)
+        last = None if intermediates_only else max(maps) if stop_early else stages - 1
+        return self._view(maps, last, return_prefix_tokens)(x)
 
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
         """A model with `features_only` made of this one's own modules, output norms included: of stages
@@ -272,12 +273,12 @@ class Backbone(fx.GraphModule):
         if self.out_indices is not None:
             raise BlockforgeError(f"{what} needs a whole model; this one was built with features_only")
 
-    def _view(self, maps: tuple[int, ...] | None, features: int | None = None) -> fx.GraphModule:
+    def _view(self, maps: tuple[int, ...] | None, features: int | None = None, tokens: bool = False) -> fx.GraphModule:
         """The same modules behind another graph: made once, never registered as a submodule."""
-        key = (maps, features)
+        key = (maps, features, tokens)
         views: dict[Any, fx.GraphModule] = self.__dict__.setdefault("_views", {})
         if key not in views:
-            graph = emit(self.arch, maps, logits=False, features=features)
+            graph = emit(self.arch, maps, logits=False, features=features, tokens=tokens)
             views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
         views[key]._modules = self._modules  # what stands there now, should something have been replaced since
         return views[key]

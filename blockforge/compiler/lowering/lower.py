@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from torch import fx, nn
 
-from blockforge.blocks.base import Act, Norm, Tokens
+from blockforge.blocks.base import Act, Norm, Placed, Shape
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
@@ -29,7 +29,7 @@ from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.compiler.lowering import modules
 from blockforge.compiler.lowering.modules import Branch, Fuse, WindowIn, WindowOut, image_map
 from blockforge.compiler.lowering.out_norms import out_norm_path
-from blockforge.compiler.maps import fit_map, token_map
+from blockforge.compiler.maps import beside_map, fit_map, token_map
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
@@ -51,6 +51,7 @@ def emit(
     logits: bool = True,
     features: int | None = None,
     out_norm: Norm | None = None,
+    tokens: bool = False,
 ) -> fx.Graph:
     """The fx graph of the network.
 
@@ -59,6 +60,7 @@ def emit(
         logits: without maps: the head's output; else what the head reads, as an NCHW view.
         features: with maps: the stage of which it returns, before the maps, what a later one or the head would read.
         out_norm: with maps: the norm behind each.
+        tokens: with maps: each comes with the tokens beside it, (map, tokens).
     """
     ends = [stage.end for stage in arch.stages]
     wanted = [ends[i] for i in (*(maps or ()), *([] if features is None else [features]))]
@@ -68,9 +70,12 @@ def emit(
     for unit in _leading_to(arch, wanted):
         emitter.add(unit)
     graph, made = emitter.graph, emitter.made
-    found = [
-        _map(graph, made[ends[i].name], ends[i].last.shapes.tokens, out_norm, out_norm_path(i)) for i in maps or ()
-    ]
+    found: list[Any] = []
+    for i in maps or ():
+        given, shape = made[ends[i].name], ends[i].last.out_shape
+        found.append(_map(graph, given, shape, out_norm, out_norm_path(i)))
+        if tokens:
+            found[-1] = (found[-1], _tokens(graph, given, shape))
     if maps is None:
         given = made[wanted[0].name]
         graph.output(given if logits else _nchw(graph, given))
@@ -134,16 +139,22 @@ def _nchw(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.create_node("call_method", "permute", (node, 0, 3, 1, 2), name=f"{node.name}_nchw")
 
 
-def _map(graph: fx.Graph, node: fx.Node, tokens: Tokens | None, norm: Norm | None, path: str) -> fx.Node:
-    """A stage's map, behind its output norm if there is one; of a row of tokens, its patches."""
-    if tokens is not None:
-        node = graph.create_node("call_function", token_map, (node, *tokens), name=f"{node.name}_map")
+def _map(graph: fx.Graph, node: fx.Node, shape: Shape, norm: Norm | None, path: str) -> fx.Node:
+    """A stage's map, behind its output norm if there is one; without the tokens beside it."""
+    if shape.extra:
+        args = (node, shape.extra, shape.height, shape.width)
+        node = graph.create_node("call_function", token_map, args, name=f"{node.name}_map")
     if norm is not None and norm.layout == "NHWC":
         node = graph.create_node("call_module", path, (node,), name=path.replace(".", "_"))
     node = _nchw(graph, node)
     if norm is not None and norm.layout == "NCHW":
         node = graph.create_node("call_module", path, (node,), name=path.replace(".", "_"))
     return node
+
+
+def _tokens(graph: fx.Graph, node: fx.Node, shape: Shape) -> fx.Node:
+    """The tokens beside a stage's map, (B, E, C)."""
+    return graph.create_node("call_function", beside_map, (node, shape.extra), name=f"{node.name}_tokens")
 
 
 def is_leaf_on_nchw(node: Node) -> bool:
@@ -174,10 +185,10 @@ def _layer(layer: Layer) -> modules.Layer:
         assert isinstance(site, NormedSite)
         assert placed is not None
         block = placed.build()
-        norm = site.norm.build(node.shapes.in_shape) if site.norm is not None else None
+        norm = Placed(site.norm, (node.shapes.in_shape,)).build() if site.norm is not None else None
         if isinstance(site, BranchSite):
             options: dict[str, Any] = {
-                key: value.build(node.out_shape) if isinstance(value, Act) else value
+                key: Placed(value, (node.out_shape,)).build() if isinstance(value, Act) else value
                 for key, value in site.residual.options().items()
             }
             branches[site.key] = Branch(block, norm, node.out_shape.dim, site.residual.rate, **options)

@@ -1,7 +1,8 @@
-"""DeiT's and ViT's layout (github facebookresearch/deit, timm): they are the same."""
+"""The layout of DeiT and ViT, registers included (github facebookresearch/deit, timm): it is one."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from blockforge.weights.layouts.tensor_names import by_table
@@ -10,8 +11,11 @@ from blockforge.weights.official import Family, register
 _BLOCK = "blocks.{l}"
 _ROWS = {
     "stem.class_token": "cls_token",
+    "stem.add_tokens.tokens": "cls_token",
+    "stem.pos_embed.pos_embed": "pos_embed",
     "stem.pos_embed": "pos_embed",
     "stem.proj": "patch_embed.proj",
+    "stem.conv": "patch_embed.proj",
     "stages.0.layers.{l}.attention.norm": f"{_BLOCK}.norm1",
     "stages.0.layers.{l}.attention.op.qkv": f"{_BLOCK}.attn.qkv",
     "stages.0.layers.{l}.attention.op.proj": f"{_BLOCK}.attn.proj",
@@ -23,16 +27,26 @@ _ROWS = {
     "head.norm": "norm",
     "head.pooled_norm": "norm",
     "head.fc": "head",
+    "head.ln": "norm",
+    "head.logits": "head",
 }
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One name for the last norm, which bears another where it stands behind the pooling."""
-    return {f"norm.{key[8:]}" if key.startswith("fc_norm.") else key: value for key, value in state.items()}
+    """One name for the last norm, which bears another where it stands behind the pooling, and one for all tokens."""
+    state = {f"norm.{key[8:]}" if key.startswith("fc_norm.") else key: value for key, value in state.items()}
+    if (registers := state.pop("reg_token", None)) is not None:
+        state["cls_token"] = torch.cat([state["cls_token"], registers], dim=1)
+    return state
 
 
 _MARKS = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 _HIERA = "blocks.1.proj.weight"
 """Hiera's layers bear the same names, and some of them this one besides."""
 
-DEIT = register(Family("deit", lambda keys: keys >= _MARKS and _HIERA not in keys, by_table(_ROWS), _prepare))
+
+def _matches(keys: set[str]) -> bool:
+    return keys >= _MARKS and _HIERA not in keys
+
+
+DEIT = register(Family("deit", _matches, by_table(_ROWS), _prepare, counts_through=True))

@@ -1,9 +1,6 @@
-"""Hiera's layout in timm, which counts the layers of all stages through."""
+"""Hiera's layout in timm."""
 
 from __future__ import annotations
-
-import bisect
-import re
 
 from torch import Tensor
 
@@ -33,20 +30,16 @@ _LAYER: dict[str, Names] = {
 _ROWS: dict[str, Names] = {
     "stem.conv": "patch_embed.proj",
     "stem.pos_embed.pos_embed": "pos_embed",
-    **in_layers(_LAYER, "stages.{s}.{l}"),
+    **in_layers(_LAYER, "blocks.{l}"),
     "head.ln": "head.norm",
     "head.logits": "head.fc",
 }
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Layers by stages, each of which begins where a layer projects; queries, keys and values apart."""
-    firsts = sorted({0, *(int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.proj\.", key)))})
+    """Queries, keys and values apart."""
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        if match := re.match(r"blocks\.(\d+)\.(.*)", key):
-            stage = bisect.bisect(firsts, int(match[1])) - 1
-            key = f"stages.{stage}.{int(match[1]) - firsts[stage]}.{match[2]}"
         parts = zip("qkv", value.chunk(3), strict=True) if ".attn.qkv." in key else [("", value)]
         found |= {key.replace("qkv", role): part for role, part in parts}
     return found
@@ -54,4 +47,4 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 _MARKS = {"pos_embed", "patch_embed.proj.weight", "blocks.1.proj.weight", "blocks.0.attn.qkv.weight"}
 
-HIERA = register(Family("hiera", lambda keys: keys >= _MARKS, by_table(_ROWS), _prepare))
+HIERA = register(Family("hiera", lambda keys: keys >= _MARKS, by_table(_ROWS), _prepare, counts_through=True))
