@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from blockforge.blocks.shapes import Shape
 from blockforge.errors import OpError
 
 if TYPE_CHECKING:
-    from blockforge.blocks.base import AnyOp, Shape
+    from blockforge.blocks.base import AnyOp
 
 TokenRule = Literal["none", "each", "all", "own"]
 """What a block does with them:
