@@ -18,12 +18,13 @@ from pydantic import BaseModel
 from blockforge.blocks import registry
 from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
-from blockforge.spec import definitions, model, slots
+from blockforge.spec import definitions, model, slots, sources
 from blockforge.spec.forms import OP_NAME
 from blockforge.spec.glossary import REQUIRED, Glossary
 from blockforge.spec.model import ConnectSpec, Spec
 from blockforge.spec.references import OPTION_NAME
 from blockforge.spec.slots import OpSpec
+from blockforge.spec.sources import EdgeOpSpec
 from blockforge.spec.values import plain
 
 Schema = dict[str, Any]
@@ -43,7 +44,7 @@ _REWRITTEN = ("title", "default", "$defs", "$ref", "open", "form", "patternPrope
 """Words of pydantic's that `_Writer` says in its own way."""
 _LANGUAGE: dict[str, type[BaseModel]] = {
     name: part
-    for name, part in (vars(slots) | vars(definitions) | vars(model)).items()
+    for name, part in (vars(slots) | vars(definitions) | vars(sources) | vars(model)).items()
     if isinstance(part, type) and issubclass(part, slots.Model)
 }
 
@@ -112,6 +113,8 @@ class _Writer:
         cls, written = _LANGUAGE.get(name, BaseModel), self.write(self.known[name])
         if self.partial:
             written.pop("required", None)
+        if issubclass(cls, EdgeOpSpec):
+            return {"$ref": "#/$defs/op"}
         if issubclass(cls, OpSpec) and self.strict is not None:
             return {"anyOf": [self.strict.refer(name), {"$ref": "#/$defs/op"}]}
         if issubclass(cls, OpSpec):

@@ -69,5 +69,10 @@ class Join(Op[tuple[Shape, ...], int | None]):
         it is something else."""
         return None
 
+    @property
+    def commutes(self) -> bool:
+        """Whether the order of the maps does not matter."""
+        return False
+
     def check_masked(self) -> None:
         """Raise `OpError` if it cannot keep the positions of a rolled tile apart; those that are `masked` are asked."""

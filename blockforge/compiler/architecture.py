@@ -17,7 +17,7 @@ from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.compiler.deploy.network import deployment
 from blockforge.compiler.graph import canonical
 from blockforge.compiler.graph.nodes import Edge, Node, digraph
-from blockforge.compiler.graph.sites import ReducingSite, SkipSite
+from blockforge.compiler.graph.sites import AskedSite, EdgeSite, ReducingSite, SkipSite
 from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
 from blockforge.errors import Diagnostic, OpError, SpecError
 from blockforge.kernels.costs import DEFAULT, check_backend
@@ -208,18 +208,19 @@ class Architecture:
 
     @functools.cached_property
     def least_image(self) -> int:
-        """The smallest side of an image of which every stem and downsample on the main path leaves something."""
+        """The smallest side of an image of which every stem, downsample and edge of a stage leaves something."""
         if self.trained is not None:
             return self.trained.least_image
-        needed = 1
+        needed = dict.fromkeys(self.nodes, 1)
         for node in reversed(self.nodes.values()):
-            site, shape = node.site, node.shapes.in_shape
-            if isinstance(site, ReducingSite) and not isinstance(site, SkipSite):
-                side = needed
-                while side < max(shape.height, needed) and _height_from(site, Shape(side, side, shape.dim)) < needed:
+            site, shape, side = node.site, node.shapes.in_shape, needed[node.name]
+            if isinstance(site, ReducingSite | EdgeSite):
+                least, side = side, 1 if isinstance(site, EdgeSite) else side
+                while side < max(shape.height, least) and _height_from(site, Shape(side, side, shape.dim)) < least:
                     side += 1
-                needed = side
-        return needed
+            for source in () if isinstance(site, SkipSite) else site.inputs:
+                needed[source] = max(needed[source], side)
+        return next(iter(needed.values()))
 
     def stage_shapes(self) -> list[Shape]:
         """What each stage gives: its map, and how many tokens stand beside it."""
@@ -296,7 +297,7 @@ class Architecture:
         return blockforge.framed_svg(self)
 
 
-def _height_from(site: ReducingSite, shape: Shape) -> int:
+def _height_from(site: AskedSite, shape: Shape) -> int:
     """Rows of what a site gives of a map; none where it cannot stand."""
     try:
         return site.at(shape, ()).out_shape().height

@@ -113,14 +113,16 @@ def _op(spec: OpSpec) -> Any:
 
 
 def _downsamples(plan: Plan, stages: list[dict[str, Any]]) -> Mapping[str, Any]:
-    """The downsample of all stages but the first; where they have not one, each is put into its stage."""
+    """The downsample of all stages but the first and those with `from`; where they have not one, each is put into its
+    stage."""
     given = [_op(stage.downsample.spec) if stage.downsample is not None else "none" for stage in plan.stages]
-    if given[0] == "none" and len(given) > 1 and all(d == given[1] for d in given[1:]):
-        return {"downsample": given[1]}
-    for tree, downsample in zip(stages, given, strict=True):
-        if downsample != "none":
+    takes = [stage.index > 0 and not stage.reads.written for stage in plan.stages]
+    shared = [downsample for downsample, is_taken in zip(given, takes, strict=True) if is_taken]
+    is_one = bool(shared) and all(downsample == shared[0] for downsample in shared)
+    for tree, downsample, is_taken in zip(stages, given, takes, strict=True):
+        if downsample != "none" and not (is_one and is_taken):
             tree["downsample"] = downsample
-    return {}
+    return {"downsample": shared[0]} if is_one else {}
 
 
 def _definitions(glossary: Glossary, lifted: Mapping[str, Any], network: dict[str, Any]) -> Mapping[str, Any]:

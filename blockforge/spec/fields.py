@@ -10,6 +10,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
@@ -17,7 +18,7 @@ from pydantic_core.core_schema import ErrorType
 
 from blockforge.spec.values import Expr, Hole, Ref
 
-MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 16, 16_384, 1_000_000
+MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 256, 16_384, 1_000_000
 
 _KNOWN = frozenset(get_args(ErrorType))
 
@@ -42,13 +43,13 @@ def _option_errors(hole: Hole, handler: ValidatorFunctionWrapHandler) -> list[In
             try:
                 handler(option)
             except ValidationError as e:
-                errors += [_moved(found, prefix) for found in e.errors()]
+                errors += [_moved(found, (*prefix, *found["loc"])) for found in e.errors()]
     return errors
 
 
-def _moved(found: Any, prefix: tuple[str | int, ...]) -> InitErrorDetails:
-    """An error of pydantic's, `prefix` deeper."""
-    loc, value = (*prefix, *found["loc"]), found["input"]
+def _moved(found: Any, loc: tuple[str | int, ...]) -> InitErrorDetails:
+    """An error of pydantic's at another place."""
+    value = found["input"]
     if found["type"] in _KNOWN:
         return InitErrorDetails(type=found["type"], loc=loc, input=value, ctx=found.get("ctx", {}))
     ours = PydanticCustomError(found["type"], "{text}", {"text": found["msg"]})
@@ -85,7 +86,33 @@ class _BothValidator(BeforeValidator):
         return {"anyOf": [sides["items"], sides]}
 
 
+def _one_or_more(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A list, or what would be its one item; an error is then told without the index that nobody wrote."""
+    if isinstance(value, list):
+        return handler(value)
+    try:
+        return handler([value])
+    except ValidationError as e:
+        raise ValidationError.from_exception_data("item", [_moved(f, f["loc"][1:]) for f in e.errors()]) from None
+
+
+class _OneOrMoreValidator(WrapValidator):
+    """In the JSON schema an item, or the list."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        items = handler(schema)
+        return {"anyOf": [items["items"], items]}
+
+
+def _map_name(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """One message for what is neither a name nor a number."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("stage_type", "the name or number of a stage")
+    return handler(value) if isinstance(value, str) else value
+
+
 Open = _OpenValidator(_open_value)
+OneOrMore = _OneOrMoreValidator(_one_or_more)
 OrNone = _NoneValidator(_none)
 
 Both = _BothValidator(lambda v: v if isinstance(v, list) else [v, v])
@@ -96,5 +123,8 @@ Depth = Annotated[int, Field(ge=0, le=MAX_DEPTH)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]
+_NAMED = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$", "maxLength": 100}
 LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 """What `$name` can say."""
+StageName = Annotated[Name, WrapValidator(_map_name), WithJsonSchema({"anyOf": [{"type": "integer"}, _NAMED]})]
+"""A stage by its name or its number."""

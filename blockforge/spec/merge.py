@@ -114,13 +114,16 @@ class _Merger:
 
     def _patched_list(self, base: list[Any], patch: dict[Any, Any], path: Path) -> list[Any]:
         items = list(base)
-        for index, value in patch.items():
+        for index in sorted(patch, key=lambda i: (not _is_index(i), i if _is_index(i) else 0)):
             at = (*path, index)
-            if isinstance(index, int) and 0 <= index < len(items):
-                items[index] = self.merge(items[index], value, at)
+            if _is_index(index) and 0 <= index < len(items):
+                items[index] = self.merge(items[index], patch[index], at)
+                continue
+            if _is_index(index) and index == len(items):
+                items.append(self.merge(None, patch[index], at))
                 continue
             what = f"{format_path(path)} is a list of {len(items)}; it has no item '{index}'"
-            hint = f"patch it by index, 0 to {len(items) - 1}, or write the whole list"
+            hint = f"patch it by index, 0 to {len(items) - 1}; {len(items)} adds an item; or write the whole list"
             self.report.error("extends", what, at, on_key=True, hint=hint)
             stop_if_many(self.report)
         return items
@@ -140,6 +143,10 @@ class _Merger:
     def _take(self, path: Path) -> None:
         if path in self.patch_locs.table:
             self.locs.table[path] = self.patch_locs.table[path]
+
+
+def _is_index(key: Any) -> bool:
+    return isinstance(key, int) and not isinstance(key, bool)
 
 
 def _could_be_op(base: str, patch: dict[Any, Any]) -> bool:

@@ -25,6 +25,7 @@ from blockforge.spec.fields import (
     OrNone,
     Rate,
     Side,
+    StageName,
 )
 from blockforge.spec.forms import Layers
 from blockforge.spec.references import lift
@@ -37,12 +38,13 @@ from blockforge.spec.slots import (
     OptionalAct,
     OptionalDownsample,
     OptionalNorm,
-    StemSpec,
+    OptionalStem,
 )
+from blockforge.spec.sources import JoinSpec, Sources
 from blockforge.spec.values import plain
 
-MAX_SKIPS = MAX_STAGES * (MAX_STAGES - 1) // 2
-"""One for each pair of stages."""
+MAX_SKIPS = 120
+"""One for each pair of 16 stages."""
 MAX_RELATIONS = 100
 
 
@@ -122,8 +124,14 @@ class ConnectSpec(Model):
 class StageSpec(Model):
     """A run of layers on maps of one size."""
 
+    name: Name | None = None
+    """What later stages, `features` and heads call it; its number does as well."""
     dim: Annotated[Dim | None, OrNone, Open] = None
     """Channels."""
+    from_: Annotated[Sources | None, Open] = Field(None, alias="from")
+    """What it reads: input, stem, an earlier stage, {from: 3, op: up}, or a list of these; absent: the stage before."""
+    join: Annotated[JoinSpec, Open] = JoinSpec(op="sum")
+    """How several sources become one map."""
     depth: Annotated[Depth | None, OrNone, Open] = None
     """Number of layers."""
     layers: Annotated[Layers, Open] = None
@@ -135,7 +143,9 @@ class StageSpec(Model):
     window: Annotated[Side | None, OrNone, Open] = None
     """Run the layers on window x window tiles (zero-padded on entry, cropped on exit)."""
     downsample: OptionalDownsample = None
-    """In place of the spec's `downsample` before this stage; none: the map stays as it is."""
+    """In place of the spec's `downsample`, which a stage with `from` has not; none: the map stays as it is."""
+    stage_norm: OptionalNorm = None
+    """In place of the spec's `stage_norm`, which a stage with `from` has not; none: there is none."""
 
 
 class SkipSpec(Model):
@@ -183,8 +193,8 @@ class Basics(Model):
     """Classes of the head; 0: features only."""
     drop_path: Annotated[DropPathSpec, Open] = DropPathSpec()
     """Stochastic depth: rises linearly to this rate over all layers; {constant: 0.1} does not."""
-    features: Annotated[Annotated[list[Annotated[int, Open]], Field(min_length=1)] | None, OrNone, Open] = None
-    """The stages whose maps `features_only` gives where nobody says which: [0, 1, 2, 4, 6]; absent: all."""
+    features: Annotated[Annotated[list[Annotated[StageName, Open]], Field(min_length=1)] | None, OrNone, Open] = None
+    """The stages whose maps `features_only` gives where nobody says which: [0, 1, 2, up1]; absent: all."""
 
 
 class Spec(Basics):
@@ -208,16 +218,16 @@ class Spec(Basics):
     """What every branch takes that does not say."""
     blocks: dict[Name, Annotated[list[Annotated[BranchSpec, Open]], Field(min_length=1), Open]] = {}
     """A block is a list of residual branches, applied in order: [{op: sam}, {op: mlp}]."""
-    stem: Annotated[StemSpec, Open]
-    """From the image to the first stage."""
+    stem: OptionalStem
+    """From the image to the first stage; none: stages read it with `from: input`."""
     downsample: OptionalDownsample = None
-    """Between stages; a stage may override it."""
+    """Between stages; a stage may override it, and one with `from` says it itself."""
     stages: Annotated[list[Annotated[StageSpec, Open]], Field(min_length=1, max_length=MAX_STAGES)]
     """The stages, counted from 0: [{dim: 64, depth: 2, layers: sam}, ...]."""
     skips: Annotated[list[Annotated[SkipSpec, Open]], Field(max_length=MAX_SKIPS), Open] = []
     """Long edges between stage inputs: [{from: 1, to: [2, 3], op: {op: dwconv_downsample}}]."""
     stage_norm: OptionalNorm = None
-    """A norm at the end of every stage."""
+    """A norm at the end of every stage; one with `from` says it itself."""
     head: Annotated[HeadSpec, Open]
     """From the last map to class scores."""
 

@@ -38,22 +38,50 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A map that is read: that of a stage, `stem` or `input`; through an op, if there is one."""
+
+    of: int | str
+    op: PlannedOp | None
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What is read, and how it becomes one map: nothing is joined where there is one. `written`: whether the spec says
+    it; else it is the map before."""
+
+    sources: tuple[Source, ...]
+    join: PlannedOp
+    written: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A stage with its layers written out: `layers[i]` is the block's name and its branches. `dim`: None where nobody
     says; then it is what the layers give."""
 
     index: int
+    name: str | None
     dim: int | None
+    reads: Reads
     layers: tuple[tuple[str, tuple[Branch, ...]], ...]
     downsample: PlannedOp | None
     window: int | None
     connect: ConnectSpec | None
     aggregate: PlannedOp | None
+    norm: PlannedOp | None
     origins: Origins
+    takes_norm: bool = True
+    """Whether its norm is the spec's."""
 
     @property
     def path(self) -> Path:
         return ("stages", self.index)
+
+    def __str__(self) -> str:
+        """As messages call it."""
+        return f"stage {self.index}" + (f" '{self.name}'" if self.name else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +102,10 @@ class Plan:
     input: InputSpec
     num_classes: int
     drop_path: tuple[float, ...]
-    stem: PlannedOp
+    stem: PlannedOp | None
     stem_dim: int | None
     stages: tuple[Stage, ...]
     skips: tuple[Skip, ...]
-    stage_norm: PlannedOp | None
     head: PlannedOp
     locs: Locs = field(repr=False)
     answers: Mapping[str, Any] = field(default_factory=dict)

@@ -6,8 +6,8 @@ search sees exactly the holes that matter for a candidate.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -29,14 +29,18 @@ from blockforge.spec.model import (
     StageSpec,
 )
 from blockforge.spec.patterns import Name
-from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
+from blockforge.spec.plan import Branch, Plan, PlannedOp, Reads, Skip, Source, Stage
+from blockforge.spec.reading import StageNames, layers_before
 from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 from blockforge.spec.skips import wrong_stages
 from blockforge.spec.slots import OpSpec, StemSpec
+from blockforge.spec.sources import INPUT, STEM, JoinSpec, ReadsSpec, SourceSpec
 
+_APART = ("downsample", "let", "from", "join", "stage_norm")
+"""Keys of a stage that are read apart from the others."""
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
 
@@ -61,11 +65,12 @@ class _Resolver:
         self.values = Values(report, ask)
         self.parts: list[BaseModel] = []
         self.glossary = Glossary.of(self.tree)
+        self.names = StageNames(self.tree["stages"], report)
 
     def plan(self) -> Plan:
         tree = self.tree
         warn_of_names(tree, self.report)
-        stem = self.attempt(self.required_op, "stem", StemSpec)
+        stem = self.attempt(self._stem)
         basics = self.attempt(self._basics)
         if basics is not None:
             self.scope = self.scope.with_place({"classes": basics.num_classes})
@@ -75,18 +80,16 @@ class _Resolver:
         head = self.attempt(self.required_op, "head")
         glossary = self.attempt(filled, self.glossary, self.parts, self.values.filled)
         self.report.close()
-        if basics is None or stem is None or head is None or skips is None or glossary is None:
+        if basics is None or head is None or skips is None or glossary is None:
             raise AssertionError("a part that fails reports why")
-        whole = [s for s in stages if s is not None]
-        assert isinstance(stem.spec, StemSpec)
-        stem_dim = stem.spec.dim or next((s.dim for s in whole if s.dim or s.layers), None)
+        whole = [replace(s, norm=stage_norm) if s.takes_norm else s for s in stages if s is not None]
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
-        rates = _rates(basics.drop_path, sum(len(s.layers) for s in whole))
+        rates = _rates(basics.drop_path, layers_before(whole))
         return Plan(
-            self.name, basics.input, basics.num_classes, rates, stem, stem_dim, tuple(whole), skips,
-            stage_norm, head, self.report.locs, dict(self.values.answers), glossary, self._features(basics),
+            self.name, basics.input, basics.num_classes, rates, stem, _stem_dim(stem, whole), tuple(whole), skips,
+            head, self.report.locs, dict(self.values.answers), glossary, self._features(basics),
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -133,10 +136,15 @@ class _Resolver:
         return PlannedOp(self.part(model, tree, path, scope, origins), path, origins, scope.place)
 
     def required_op(self, key: str, model: type[OpSpec] = OpSpec) -> PlannedOp:
-        """The stem or the head."""
+        """The head."""
         found = self.op(self.tree[key], (key,), self.scope, model)
         if found is None:
             raise self.fail("value", f"the {key} cannot be none", (key,), Origins(), "every backbone has one")
+        return found
+
+    def _stem(self) -> PlannedOp | None:
+        found = self.op(self.tree["stem"], ("stem",), self.scope, StemSpec)
+        self.names.others = (INPUT,) if found is None else (INPUT, STEM)
         return found
 
     def _basics(self) -> Basics:
@@ -145,13 +153,18 @@ class _Resolver:
 
     def _features(self, basics: Basics) -> tuple[int, ...] | None:
         """The stages that `features` names. Raises: SpecError for those that there are not."""
-        last = len(self.tree["stages"]) - 1
-        for i, (before, stage) in enumerate(itertools.pairwise((-1, *(basics.features or ())))):
-            if not before < stage <= last:
-                hint = f"stages from 0 to {last}, in order"
-                self.fail("features", f"{stage} is no stage behind {before}", ("features", i), NOWHERE, hint)
+        if basics.features is None:
+            return None
+        found, before = [], -1
+        for i, given in enumerate(basics.features):
+            stage = self.attempt(self.names.stage, given, ("features", i))
+            if stage is not None and stage <= before:
+                text, hint = f"'{given}' is no stage behind stage {before}", "stages in their order, each once"
+                self.fail("features", text, ("features", i), NOWHERE, hint)
+            before = before if stage is None else stage
+            found.append(before)
         self.report.close()
-        return tuple(basics.features) if basics.features is not None else None
+        return tuple(found)
 
     # --- stages
 
@@ -162,25 +175,33 @@ class _Resolver:
         tree = self.values.shallow(self.tree["stages"][index], path, self.scope.with_place(place), origins)
         own = tree.get("let", {}) if isinstance(tree, dict) else {}
         scope = Scope(own if isinstance(own, dict) else {}, (*path, "let"), self.scope).with_place(place)
-        if isinstance(tree, dict):  # `downsample` and `let` have paths or scopes of their own
-            apart = {k: tree[k] for k in ("downsample", "let") if k in tree}
+        self.names.add(index, tree)
+        if isinstance(tree, dict):  # these have paths or scopes of their own
+            apart = {k: tree[k] for k in _APART if k in tree}
             rest = {k: v for k, v in tree.items() if k not in apart}
             readers = {k: self._pattern if k == "layers" else self.values.deep for k in rest}
             tree = {**apart, **{k: readers[k](v, (*path, k), scope, origins) for k, v in rest.items()}}
         listed = isinstance(tree, dict) and isinstance(tree.get("layers"), list)
-        unread = ("downsample", "let", *(["layers"] if listed else ()))
+        unread = (*_APART, *(["layers"] if listed else ()))
         stage = self._validated(StageSpec, tree, path, origins, unread)
         known = Known(self.tree.get("blocks", {}), self.glossary)
         names = write_out(stage, path, known, origins, self.report)
         scope = scope.with_place({"depth": len(names)})
         layers = self._layers(stage.layers, (*path, "layers"), names, scope, origins)
+        reads = self._reads(index, tree, scope, origins, stage.dim)
         downsample = self._downsample(index, tree, scope)
+        norm = None
+        if "stage_norm" in tree:
+            norm = self.op(tree["stage_norm"], (*path, "stage_norm"), scope)
         if layers is None:
             raise FailedError
         aggregate = None
         if stage.connect is not None:
             aggregate = PlannedOp(stage.connect.aggregate, (*path, "connect", "aggregate"), origins)
-        return Stage(index, stage.dim, layers, downsample, stage.window, stage.connect, aggregate, origins)
+        return Stage(
+            index, stage.name, stage.dim, reads, layers, downsample, stage.window, stage.connect, aggregate, norm,
+            origins, takes_norm=not tree.keys() & {"from", "stage_norm"},
+        )  # fmt: skip
 
     def _pattern(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
         """What `layers` says; ops in a list are read in their layers."""
@@ -213,7 +234,35 @@ class _Resolver:
     def _downsample(self, index: int, tree: Any, scope: Scope) -> PlannedOp | None:
         if "downsample" in tree:
             return self.op(tree["downsample"], ("stages", index, "downsample"), scope)
-        return self.op(self.tree.get("downsample"), ("downsample",), scope) if index else None
+        return self.op(self.tree.get("downsample"), ("downsample",), scope) if index and "from" not in tree else None
+
+    def _reads(self, index: int, tree: Any, scope: Scope, outer: Origins, dim: int | None) -> Reads:
+        """What a stage reads. Raises: FailedError, once all that is wrong with it is told."""
+        path: Path = ("stages", index)
+        origins, known = Origins(outer), {"out": dim} if dim is not None else {}
+        join = None
+        if "join" in tree:
+            join = self.op(tree["join"], (*path, "join"), scope.with_place(known), JoinSpec)
+        join = join or PlannedOp(JoinSpec(op="sum"), (*path, "from"), origins)
+        if "from" not in tree:
+            if not index and STEM not in self.names.others:
+                hint = "stages that read the image say so: from: input"
+                raise self.fail("value", "the stem cannot be none where stage 0 reads it", ("stem",), NOWHERE, hint)
+            before = index - 1 if index else STEM
+            return Reads((Source(before, None, path),), join, written=False)
+        given = self.values.deep(tree["from"], (*path, "from"), scope, origins)
+        read = self._validated(ReadsSpec, {"from": given}, path, origins).from_
+        many = isinstance(given, list)
+        places = [(*path, "from", *([i] if many else ())) for i in range(len(read))]
+        sources = [self.attempt(self._source, index, s, at, scope, origins) for s, at in zip(read, places, strict=True)]
+        if None in sources:
+            raise FailedError
+        return Reads(tuple(s for s in sources if s is not None), join)
+
+    def _source(self, index: int, spec: SourceSpec, path: Path, scope: Scope, origins: Origins) -> Source:
+        of = self.names.source(spec.from_, index, path, origins)
+        op = PlannedOp(spec.op, (*path, "op"), origins, scope.place) if spec.op is not None else None
+        return Source(of, op, path)
 
     # --- blocks
 
@@ -285,8 +334,24 @@ def _title(op: Any) -> str:
     return op if isinstance(op, str) else "chain" if isinstance(op, list) else "op"
 
 
-def _rates(drop_path: DropPathSpec, layers: int) -> tuple[float, ...]:
-    """The drop path rate of every layer, as timm's linspace gives them."""
+def _rates(drop_path: DropPathSpec, before: Sequence[int]) -> tuple[float, ...]:
+    """The drop path rate of every layer, as timm's linspace gives them. `before`: how many layers stand before each."""
     if drop_path.constant is not None:
-        return (drop_path.constant,) * layers
-    return tuple(drop_path.linear * i / (layers - 1) if layers > 1 else 0.0 for i in range(layers))
+        return (drop_path.constant,) * len(before)
+    last = max(before, default=0)
+    return tuple(drop_path.linear * i / last if last else 0.0 for i in before)
+
+
+def _stem_dim(stem: PlannedOp | None, stages: Sequence[Stage]) -> int | None:
+    """The width that the stem is asked for: its own, or that of the first stage that reads it as it is and is no empty
+    one, which passes it on."""
+    if stem is None:
+        return None
+    assert isinstance(stem.spec, StemSpec)
+    passed_on: set[int | str] = {STEM}
+    for stage in stages if stem.spec.dim is None else ():
+        if any(source.of in passed_on and source.op is None for source in stage.reads.sources):
+            if stage.dim or stage.layers:
+                return stage.dim
+            passed_on.add(stage.index)
+    return stem.spec.dim

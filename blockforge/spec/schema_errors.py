@@ -27,6 +27,7 @@ _SAID = {
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
     "literal_error": "{expected}",
+    "stage_type": "the name or number of a stage",
     "op_type": "a block: a name, {{op: name}} with its parameters, or a list of blocks",
 }
 _NAME = "letters, digits, _ and -, starting with a letter"

@@ -108,6 +108,7 @@ class HeadSpec(OpSpec):
     kinds = ("head",)
 
 
+OptionalStem = Annotated[StemSpec | None, OrNone, Open]
 OptionalDownsample = Annotated[DownsampleSpec | None, OrNone, Open]
 OptionalNorm = Annotated[NormSpec | None, OrNone, Open]
 OptionalAct = Annotated[ActSpec | None, OrNone, Open]

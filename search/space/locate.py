@@ -31,6 +31,7 @@ from blockforge.search.space.matching import (
     options,
     within_stage,
 )
+from blockforge.search.space.reads import reads
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
 from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import BranchKeys
@@ -109,7 +110,7 @@ def _parts(tree: Mapping[str, Any], target: Architecture, kept: tuple[int, ...])
     """Each part of the space's tree as a function that matches it with the spec's. `kept`: see `_kept_stages`."""
     plan, glossary = target.plan, Glossary.of(tree)
     lets: Lets = (tree.get("let", {}), _called(glossary, plan.glossary))
-    stem = {"dim": plan.stem_dim} if plan.stem.spec.dim is not None else {}  # type: ignore[attr-defined]
+    stem = {"dim": plan.stem_dim} if getattr(plan.stem and plan.stem.spec, "dim", None) is not None else {}
     parts: dict[str, Part] = {"stem": functools.partial(_stem, tree["stem"], plan.stem, stem.get("dim"), lets)}
     for name, written in _with_holes(glossary).items():
         if (same := plan.glossary.find(name)) is not None:
@@ -120,7 +121,8 @@ def _parts(tree: Mapping[str, Any], target: Architecture, kept: tuple[int, ...])
         else:
             parts[f"stages.{i}"] = functools.partial(_empty, stage, lets)
     parts["skips"] = functools.partial(_skips, tree.get("skips", []), target, lets)
-    parts["stage_norm"] = functools.partial(block, tree.get("stage_norm", "none"), plan.stage_norm, lets)
+    if norms := [stage.norm for stage in plan.stages if stage.takes_norm]:
+        parts["stage_norm"] = functools.partial(block, tree.get("stage_norm", "none"), norms[0], lets)
     parts["head"] = functools.partial(block, tree["head"], plan.head, lets)
     return parts
 
@@ -163,14 +165,21 @@ def _stage_parts(tree: Mapping[str, Any], index: int, stage: Stage, lets: Lets) 
         return run
 
     def downsample(own: dict[str, Any], near: Lets, known: Bindings) -> Iterator[Bindings]:
-        shared = tree.get("downsample", "none") if index else "none"
+        shared = tree.get("downsample", "none") if index and "from" not in own else "none"
         return block(own.get("downsample", shared), stage.downsample, near, known)
+
+    def own_norm(own: dict[str, Any], near: Lets, known: Bindings) -> Iterator[Bindings]:
+        if own.keys() & {"from", "stage_norm"}:
+            return block(own.get("stage_norm", "none"), stage.norm, near, known)
+        return iter([known] if stage.takes_norm else [])
 
     return {
         f"{name}.dim": part(lambda own, near, known: match(own.get("dim", "none"), stage.dim, near, known)),
         f"{name}.depth": part(lambda own, near, known: _depth(own, stage, near, known)),
         f"{name}.window": part(lambda own, near, known: match(own.get("window", "none"), stage.window, near, known)),
+        f"{name}.from": part(lambda own, near, known: reads(tree, own, stage, near, known)),
         f"{name}.downsample": part(downsample),
+        f"{name}.stage_norm": part(own_norm),
         f"{name}.connect": part(lambda own, near, known: _connect(own.get("connect", "none"), stage, near, known)),
         f"{name}.layers": part(lambda own, near, known: _layers(tree, own.get("layers"), stage, near, known)),
     }

@@ -107,7 +107,8 @@ class _Counter:
     def total(self) -> int:
         tree = self.tree
         basics = [self.value(tree[key], self.lets) for key in Basics.model_fields if key in tree]
-        parts = [self.value(tree[key], self.lets) for key in ("stem", "skips", "stage_norm", "head") if key in tree]
+        asked = ("stem", "skips", "stage_norm", "head")
+        parts = [self.value(tree[key], self.lets) for key in asked if key in tree]
         ways = _ONE
         for part in (*basics, *parts):
             ways = _join(ways, self.without(part, self._private))
@@ -123,10 +124,10 @@ class _Counter:
         for own, known in options(self.tree["stages"][index], self.lets, {}):
             lets = within_stage(own, index, self.lets)
             ways = {_key(known): 1}
-            for said in ("dim", "window", "connect"):
+            for said in ("dim", "window", "connect", "from", "join", "stage_norm"):
                 if said in own:
                     ways = _join(ways, self.without(self.value(own[said], lets), self._private))
-            if "downsample" in own or index:
+            if "downsample" in own or (index and "from" not in own):
                 shared = own["downsample"] if "downsample" in own else self.tree.get("downsample")
                 ways = _join(ways, self.without(self.value(shared, self.lets), self._private))
             ways = _join(ways, self._layers(own, lets))

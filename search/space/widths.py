@@ -1,25 +1,38 @@
 """The widths of a compiled network: which there are, which values its blocks accept, and what others would cost.
 
-Stages without a downsample between them have one width together, and so have the stem and the first stage.
+Stages without a downsample between them have one width together, and so have the stem and what reads it, and maps that
+are added up.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Aggregator, AnyOp, MapOp, Reducing, Shape
 from blockforge.blocks.compose.expand import Composite
+from blockforge.blocks.part import Join
 from blockforge.compiler import Architecture
-from blockforge.compiler.graph.sites import BlockSite, BranchSite, HeadSite, NormedSite, ReducingSite, SkipSite
+from blockforge.compiler.graph.sites import (
+    BlockSite,
+    BranchSite,
+    EdgeSite,
+    HeadSite,
+    JoinSite,
+    NormedSite,
+    ReducingSite,
+    SkipSite,
+)
 from blockforge.compiler.pipeline import compile_plan
 from blockforge.errors import Diagnostic, OpError, Report, SpecError
 from blockforge.spec.fields import MAX_DIM
 from blockforge.spec.plan import Plan
 from blockforge.spec.relations.require import violations
+from blockforge.spec.sources import STEM
 
 _STEM = -1
 _SCANNED = 1024
@@ -31,7 +44,7 @@ class Widths:
 
     def __init__(self, arch: Architecture) -> None:
         self.arch, self.name = arch, arch.name
-        self.groups = _groups(arch.plan)
+        self.groups = _groups(arch)
         self.start = tuple(_dim(arch.plan, group[0]) for group in self.groups)
         self.places = [list(dict.fromkeys(_places(arch, group))) for group in self.groups]
         self._accepted: dict[tuple[int, int], bool] = {}
@@ -118,22 +131,43 @@ class Widths:
 
 
 def _own_stem_dim(plan: Plan) -> int | None:
-    dim: int | None = getattr(plan.stem.spec, "dim", None)
+    dim: int | None = getattr(plan.stem.spec, "dim", None) if plan.stem is not None else None
     return dim
 
 
-def _groups(plan: Plan) -> list[list[int]]:
-    """Stages without a width of their own are in none."""
-    groups: list[list[int]] = [[_STEM]] if plan.stem_dim is not None else []
-    before = plan.stem_dim
+def _groups(arch: Architecture) -> list[list[int]]:
+    """Members with one width together; stages without a width of their own are in none."""
+    plan, sites = arch.plan, [node.site for node in arch.nodes.values()]
+    joins = {site.stage: site.block for site in sites if isinstance(site, JoinSite)}
+    dims = {s.index: s.dim for s in plan.stages if s.dim is not None}
+    if plan.stem_dim is not None:
+        dims[_STEM] = plan.stem_dim
+    group = {member: [member] for member in sorted(dims)}
     for stage in plan.stages:
+        sources = [_member(source.of) for source in stage.reads.sources if source.op is None]
         follows = stage.downsample is None or (stage.index == 0 and _own_stem_dim(plan) is None)
-        if stage.dim is not None and follows and stage.dim == before:
-            groups[-1].append(stage.index)
-        elif stage.dim is not None:
-            groups.append([stage.index])
-        before = stage.dim
-    return groups
+        join = joins.get(stage.index)
+        if join is not None and not _ties(join):
+            continue
+        for one, other in itertools.pairwise([*sources, *([stage.index] if follows else [])]):
+            if one in group and other in group and dims[one] == dims[other] and group[one] is not group[other]:
+                group[one] += group[other]
+                group.update(dict.fromkeys(group[other], group[one]))
+    return [sorted(members) for first, members in group.items() if first == min(members)]
+
+
+def _member(source: int | str) -> int | None:
+    return source if isinstance(source, int) else _STEM if source == STEM else None
+
+
+def _ties(join: Join) -> bool:
+    """Whether a join takes maps of one width alone."""
+    try:
+        join.check((Shape(7, 7, 64), Shape(7, 7, 64)), None)
+        join.check((Shape(7, 7, 64), Shape(7, 7, 128)), None)
+    except OpError as e:
+        return e.code == "widths"
+    return False
 
 
 def _dim(plan: Plan, member: int) -> int:
@@ -146,8 +180,10 @@ def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape
     """The blocks that work at a group's width, and the maps they read."""
     for node in arch.nodes.values():
         site, shape = node.site, node.shapes.in_shape
-        if not isinstance(site, BlockSite) or isinstance(site, SkipSite | HeadSite):
+        if not isinstance(site, BlockSite) or isinstance(site, SkipSite | HeadSite | JoinSite):
             continue
+        if isinstance(site, EdgeSite) and not isinstance(site.block, Reducing):
+            continue  # it works at the width of what it reads
         is_stem = isinstance(site, ReducingSite) and site.stage is None
         if (_STEM if is_stem else site.stage) not in group:
             continue

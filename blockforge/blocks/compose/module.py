@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from blockforge.blocks.base import Layout
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.program import Program, Step
-from blockforge.errors import OpError
 from blockforge.kernels.cpu import activate, untouched
 
 Run = Callable[..., Tensor]
@@ -154,16 +153,9 @@ def _module(step: Step) -> str:
 
 
 def put(root: nn.Module, name: tuple[str, ...], module: nn.Module) -> None:
-    """Register a module below `root`. Raises: OpError for a name that torch's modules have for themselves."""
+    """Register a module below `root`."""
     for part in name[:-1]:
         if part not in root._modules:
-            _check(root, part)
             root.add_module(part, Parts())
         root = root._modules[part]  # type: ignore[assignment]
-    _check(root, name[-1])
     root.add_module(name[-1], module)
-
-
-def _check(root: nn.Module, name: str) -> None:
-    if hasattr(root, name):
-        raise OpError(f"no part can be called '{name}'", hint="torch's modules use this name", code="value")

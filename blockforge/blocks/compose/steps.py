@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch import nn
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Aggregator, AnyOp, Kind, MapOp, Norm, Placed, Reducing, Shape
@@ -38,6 +41,7 @@ class Steps:
         placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
         shape = facts(placed).out_shape
         tiles = max(self.tiles[i] for i in inputs)
+        name = tuple(map(module_name, name))
         own = name if self.is_shared else self._unique(name)
         cut = self.shifted_by if isinstance(op, Join) and op.masked else None
         if cut is not None and isinstance(op, Join):
@@ -80,6 +84,16 @@ class Steps:
     def finish(self, result: int) -> None:
         """Close the program: `result` is what it gives."""
         assert result == len(self.steps), "what is read last is made last"
+
+
+@functools.cache
+def module_name(name: str) -> str:
+    """The name of the module of a part that is called so: another one where torch's modules have the name themselves,
+    as they have `double`."""
+    return f"{name}_op" if name in _TAKEN else name
+
+
+_TAKEN = {*dir(nn.Module()), *nn.Module.__annotations__}
 
 
 def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*tuple[Any, ...]]:

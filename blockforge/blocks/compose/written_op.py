@@ -81,6 +81,8 @@ def asked_for(value: Any, definitions: Definitions) -> frozenset[str]:
     return frozenset(found)
 
 
+_OF_LAYERS: tuple[Kind, ...] = ("mixer", "ffn")
+"""The kinds of a place that names two. Where there are more, any op may stand."""
 _ALONE: dict[Kind, tuple[Kind, ...]] = {
     "mixer": ("part", "join", "act", "norm", "downsample"), "stem": ("part", "downsample"),
     "downsample": ("part", "stem"), "head": ("part",),
@@ -100,7 +102,7 @@ def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
     if op in definitions.table:
         return True
     if (cls := registry.BLOCKS.get(op)) is None:  # where the map is known it is told what stands here
-        return _reads_late(value)
+        return len(kinds) > len(_OF_LAYERS) or _reads_late(value)
     if cls.kind not in kinds:
         return cls.kind in _ALONE[kinds[0]] or cls.passes
     return cls.kind != "head" and _reads_late(value)

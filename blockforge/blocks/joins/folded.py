@@ -16,6 +16,10 @@ class FoldedJoin(MeetingJoin):
 
     pairwise = True
 
+    @property
+    def commutes(self) -> bool:
+        return self.resize is None
+
     def check(self, shapes: tuple[Shape, ...], dim: int | None) -> None:
         super().check(shapes, dim)
         if len({shape.dim for shape in shapes} - {1}) > 1:

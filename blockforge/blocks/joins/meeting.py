@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,9 +56,13 @@ class Meeting(NamedTuple):
     resized: tuple[bool, ...]
 
     def sized(self, maps: Sequence[Tensor], index: int) -> Tensor:
-        """The map of this index, in the size of the first one or as it may be broadcast to that."""
+        """The map of this index, in the size of the first one or as it may be broadcast to that. Raises: OpError for
+        images of a size at which the maps do not meet."""
         x, (height, width) = maps[index], maps[0].shape[1:3]
-        if self.resize is None or not self._differs(x, height, width, index):
+        if self.resize is None:
+            _check_sides(x, height, width)
+            return x
+        if not self._differs(x, height, width, index):
             return x
         corners = None if self.resize == "nearest" else False
         mode = self.resize
@@ -69,6 +74,15 @@ class Meeting(NamedTuple):
         if is_symbolic(height, width, *own):
             return self.resized[index]
         return (height, width) != tuple(own) and own.numel() > 1
+
+
+def _check_sides(x: Tensor, height: int, width: int) -> None:
+    rows, columns = x.shape[1:3]
+    if is_symbolic(rows, columns, height, width) or torch.jit.is_tracing():
+        return
+    if (1 < rows != height > 1) or (1 < columns != width > 1):
+        text = f"maps of {height}x{width} and {rows}x{columns} do not meet at this size of the image"
+        raise OpError(text, hint="a size that all strides divide, or resize: bilinear in the join", code="sizes")
 
 
 def _side(sizes: list[int], shapes: tuple[Shape, ...]) -> int:

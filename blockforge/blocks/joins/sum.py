@@ -62,6 +62,10 @@ class WeightedSumJoin(FoldedJoin):
     weights: Weights
     """The factors, in the order of the maps."""
 
+    @property
+    def commutes(self) -> bool:
+        return False
+
     def resolved(self, shapes: tuple[Shape, ...], dim: int | None) -> FoldedJoin:
         plain = FoldedJoin.resolved(self, shapes, dim)
         assert isinstance(plain, WeightedSumJoin)

@@ -20,7 +20,7 @@ from blockforge.compiler.deploy.tensors import Named, New, Own, Recipe
 from blockforge.compiler.deploy.terms import Term, Terms
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.residual import Residual
-from blockforge.compiler.graph.sites import BlockSite, BranchSite, HeadSite, ReducingSite, Site
+from blockforge.compiler.graph.sites import BlockSite, BranchSite, EdgeSite, HeadSite, ReducingSite, Site
 from blockforge.spec.model import BranchKeys
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _of(node: Node) -> Rewritten | None:
         if len(site.inputs) == 1:
             return _branch(placed, site.norm, site.residual, node.shapes.in_shape)
         return _block(placed, "op.")
-    return _block(placed, "") if isinstance(site, ReducingSite | HeadSite) else None
+    return _block(placed, "") if isinstance(site, ReducingSite | EdgeSite | HeadSite) else None
 
 
 def _as_site(node: Node, found: Rewritten) -> tuple[Site, AnyPlaced]:

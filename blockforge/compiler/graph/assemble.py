@@ -6,6 +6,8 @@ Whatever a site reads stands before it, so the graph has no cycles and the sites
 from __future__ import annotations
 
 from blockforge.blocks.base import Act, Aggregator, Head, Mixer, Norm, Op, Reducing
+from blockforge.blocks.compose.steps import module_name
+from blockforge.blocks.part import Join
 from blockforge.compiler.graph.branches import alone, is_residual
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
 from blockforge.compiler.graph.instantiate import Maker, mixes, placed_names
@@ -13,8 +15,10 @@ from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import (
     AggregateSite,
     BranchSite,
+    EdgeSite,
     HeadSite,
     ImageSite,
+    JoinSite,
     NormSite,
     ReducingSite,
     Role,
@@ -26,10 +30,10 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.graph.widths import check_widths
 from blockforge.errors import Report
-from blockforge.spec.plan import Branch, Plan, PlannedOp, Skip, Stage
+from blockforge.spec.plan import Branch, Plan, PlannedOp, Reads, Skip, Source, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
+from blockforge.spec.sources import INPUT, STEM
 
-INPUT = "input"
 MAX_NODES = 20_000
 MAX_EDGES = 50_000
 
@@ -47,20 +51,25 @@ def assemble(plan: Plan, report: Report) -> tuple[Site, ...]:
 
 class _Assembler:
     def __init__(self, plan: Plan, maker: Maker, feeds: dict[int, Feeds]) -> None:
-        self.plan, self.make, self.feeds = plan, maker.make, feeds
+        self.plan, self.maker, self.make, self.feeds = plan, maker, maker.make, feeds
         self.sites: list[Site] = []
+        self.maps: dict[int | str, str] = {}
+        """What gives the map that `from` names."""
 
     def run(self) -> tuple[Site, ...]:
         plan = self.plan
-        image = self.add(ImageSite(name=INPUT, inputs=(), path=(INPUT,)))
-        last = self.reducing("stem", image, plan.stem, plan.stem_dim)
+        last = self.maps[INPUT] = self.add(ImageSite(name=INPUT, inputs=(), path=(INPUT,)))
+        if plan.stem is not None:
+            last = self.maps[STEM] = self.reducing(STEM, last, plan.stem, plan.stem_dim)
         ways: dict[int, str] = {}
         rates = iter(plan.drop_path)
         for stage in plan.stages:
+            last = self.read(f"stages.{stage.index}", stage.reads, stage.dim, stage.index)
             last = self.stage_input(stage, last, ways)
             last = self.layers(stage, last, [next(rates) for _ in stage.layers])
-            if (norm := plan.stage_norm) is not None:
-                last = self.stage_norm(stage.index, last, norm)
+            if stage.norm is not None:
+                last = self.stage_norm(stage.index, last, stage.norm)
+            self.maps[stage.index] = last
         op, classes = plan.head, plan.num_classes
         head = self.make(op, Head)
         self.add(HeadSite(name="head", inputs=(last,), path=op.path, block=head, planned=op, num_classes=classes))
@@ -83,6 +92,34 @@ class _Assembler:
         return self.add(NormSite(name=name, inputs=(last,), path=op.path, stage=stage, block=block, planned=op))
 
     # --- stages
+
+    def read(self, name: str, reads: Reads, dim: int | None, stage: int | None = None) -> str:
+        """What `name` reads: its sources, through their ops, joined. `dim`: the width that ops are asked for."""
+        join = self.make(reads.join, Join) if len(reads.sources) > 1 else None
+        numbered = list(enumerate(reads.sources))
+        if join is not None and join.commutes:
+            numbered.sort(key=_any_order)
+        inputs = []
+        for i, source in numbered:
+            given = self.maps[source.of]
+            if source.op is not None:
+                block = placed_names(self.make(source.op, Op), source.op)
+                given = self.add(
+                    EdgeSite(
+                        name=f"{name}.from_{i}", inputs=(given,), path=source.op.path, stage=stage, block=block,
+                        planned=source.op, dim=dim,
+                    )
+                )  # fmt: skip
+            inputs.append(given)
+        if join is None:
+            return inputs[0]
+        asked = self.maker.widths.get(id(reads.join))
+        return self.add(
+            JoinSite(
+                name=f"{name}.join", inputs=tuple(inputs), path=reads.join.path, stage=stage, block=join,
+                planned=reads.join, dim=asked,
+            )
+        )  # fmt: skip
 
     def stage_input(self, stage: Stage, last: str, ways: dict[int, str]) -> str:
         """Downsampling, and the long skips that arrive at or pass through this stage's input.
@@ -149,7 +186,7 @@ class _Assembler:
                     block=self.make(stage.aggregate, Aggregator), planned=stage.aggregate, dim=width,
                 )  # fmt: skip
                 inputs, norm = (last, self.add(aggregate)), None
-            op = block.title
+            op = module_name(block.title)
             taken[op] = taken.get(op, 0) + 1
             key = op + (f"_{taken[op]}" if taken[op] > 1 else "")
             site = BranchSite(
@@ -169,6 +206,12 @@ class _Assembler:
         return next((i for i in mixers if branches[i].norm is not None), mixers[0] if mixers else None)
 
 
+def _any_order(numbered: tuple[int, Source]) -> tuple[bool, str, str]:
+    """Sorts what may be joined in any order, so that it does not matter in which it is written."""
+    source = numbered[1]
+    return isinstance(source.of, int), f"{source.of:>9}", repr(source.op.spec) if source.op is not None else ""
+
+
 def _in_order(skips: tuple[Skip, ...]) -> list[tuple[int, Skip]]:
     """The skips with their numbers, in an order that does not depend on the order they are written in."""
     return sorted(enumerate(skips), key=lambda s: (s[1].source, s[1].targets, s[1].op.spec.op, repr(s[1].op.spec)))
@@ -176,9 +219,12 @@ def _in_order(skips: tuple[Skip, ...]) -> list[tuple[int, Skip]]:
 
 def _check_size(plan: Plan, feeds: dict[int, Feeds], report: Report) -> None:
     """A few lines can ask for more layers than any machine takes."""
-    nodes = sum(len(branches) for s in plan.stages for _, branches in s.layers)
-    edges = nodes + sum(len(sources) for f in feeds.values() for sources in f.values())
-    for what, count, limit in (("branches", nodes, MAX_NODES), ("edges", edges, MAX_EDGES)):
+    branches = sum(len(branches) for s in plan.stages for _, branches in s.layers)
+    edges = branches + sum(len(sources) for f in feeds.values() for sources in f.values())
+    edges += sum(len(s.reads.sources) for s in plan.stages if s.reads.written) + sum(
+        s.targets[-1] - s.source for s in plan.skips
+    )
+    for what, count, limit in (("branches", branches, MAX_NODES), ("edges", edges, MAX_EDGES)):
         if count > limit:
             text = f"the network has {count} {what}; {limit} are allowed"
             report_at(report, NOWHERE, "limit", text, ("stages",), hint="fewer layers, or fewer connections")

@@ -15,7 +15,7 @@ from blockforge.blocks.base import Norm
 from blockforge.blocks.compose.program import Step
 from blockforge.blocks.facts import parameters, resolved
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import BranchSite, ReducingSite
+from blockforge.compiler.graph.sites import BranchSite, EdgeSite, ReducingSite
 
 VERSION = 1
 
@@ -34,9 +34,9 @@ def canonical(nodes: Sequence[Node]) -> str:
 
 
 def _is_nothing(node: Node) -> bool:
-    """Whether a step between stages gives the map that it reads: `downsample: identity`, for a stage left empty."""
+    """Whether a step between stages, or on an edge, gives what it reads: `downsample: identity`, for an empty stage."""
     return (
-        isinstance(node.site, ReducingSite)
+        isinstance(node.site, ReducingSite | EdgeSite)
         and len(node.inputs) == 1
         and node.program is not None
         and not node.program.steps

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
 from blockforge.blocks.facts import facts
 from blockforge.blocks.tokens import refusal
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.sites import (
+    AskedSite,
     BlockSite,
     BranchSite,
+    EdgeSite,
     ImageSite,
+    JoinSite,
     NormedSite,
     ReducingSite,
     Site,
@@ -21,14 +24,16 @@ from blockforge.compiler.graph.sites import (
     WindowInSite,
     WindowOutSite,
 )
-from blockforge.compiler.maps import Rounding, fitted, rounding
+from blockforge.compiler.maps import FAR, Rounding, fitted, rounding
 from blockforge.errors import Loc, OpError, Path, Report, paths_differ
-from blockforge.spec.plan import Plan, PlannedOp
+from blockforge.spec.plan import Plan, PlannedOp, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
 
 MAX_ELEMENTS = 2**40
 MAX_PARTS = 50_000
 """Of a network, those inside composed blocks counted."""
+MAX_SOURCES = 8
+"""Of a join, those that an error shows."""
 MAX_CALLS = 4
 """Places of calls that an error in a definition shows."""
 
@@ -55,6 +60,7 @@ class _Infer:
     def __init__(self, plan: Plan, report: Report) -> None:
         self.plan, self.report = plan, report
         self.shapes: dict[str, Shapes] = {}
+        self.sites: dict[str, Site] = {}
         self.downsamples: dict[int, ReducingSite] = {}
         """Those on the main path, by stage."""
         self.mistakes: dict[tuple[Path, str], _Mistake] = {}
@@ -62,6 +68,7 @@ class _Infer:
 
     def run(self, sites: Iterable[Site]) -> dict[str, Shapes]:
         for site in sites:
+            self.sites[site.name] = site
             found = self.of(site)
             if found is None or self.is_too_much:
                 break  # nobody knows the shapes behind this node, or wants to
@@ -84,6 +91,8 @@ class _Infer:
             case WindowOutSite():
                 tiles, like = self.shapes[site.inputs[0]], self.shapes[site.like]
                 return Shapes(tiles.out_shape, like.out_shape, reduction=like.reduction)
+            case JoinSite():
+                return self._join(site)
             case BlockSite():
                 return self._block(site)
         raise AssertionError(site)
@@ -98,7 +107,7 @@ class _Infer:
             shape, up = self._fitted(site, shape)
         elif isinstance(site, ReducingSite) and site.stage is not None:
             self.downsamples[site.stage] = site
-        placed = site.at(shape, tuple(s.out_shape.dim for s in beside))
+        placed = site.at(shape, tuple(s.out_shape for s in beside))
         out = self._ask(site, site.planned, placed)
         if isinstance(site, NormedSite) and site.norm is not None and site.norm_planned is not None:
             self._ask(site, site.norm_planned, Placed(site.norm, (shape,)))
@@ -113,23 +122,61 @@ class _Infer:
             if (wrong := _wrong_width(site, around, out)) is not None:
                 self._complain(site, site.planned, shape, wrong)
                 out = (around if site.residual.keys.skip else out)._replace(dim=site.dim or around.dim)
-        if isinstance(site, ReducingSite) and self._breaks_promise(site, out):
-            text = f"the downsample gives {out.dim} channels, its stage has dim {site.dim}"
+        if isinstance(site, AskedSite) and self._breaks_promise(site, out):
+            what = "downsample" if isinstance(site, ReducingSite) else "op"
+            text = f"the {what} gives {out.dim} channels, its stage has dim {site.dim}"
             self._complain(site, site.planned, shape, OpError(text, hint="dim: $out asks an op for it", code="dim"))
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
             return None
-        found = Shapes(shape, out, main.windows, main.reduction, placed, up)
-        if isinstance(site, ReducingSite):
-            return replace(found, reduction=main.reduction * total_stride(site, shape))
-        if out[:2] != shape[:2]:
-            return replace(found, reduction=main.reduction * total_stride(site, shape))
-        return found
+        reduction = reduction_behind(site, shape, out, main.reduction)
+        return Shapes(shape, out, main.windows, reduction, placed, up)
 
-    def _breaks_promise(self, site: ReducingSite, out: Shape) -> bool:
-        """Whether a downsample that is all of a stage gives another width than the stage's."""
-        alone = site.stage is not None and not self.plan.stages[site.stage].layers
-        return alone and not isinstance(site, SkipSite) and site.dim not in (None, out.dim)
+    def _join(self, site: JoinSite) -> Shapes | None:
+        """Where the maps that a stage reads become one."""
+        read = [self.shapes[name] for name in site.inputs]
+        first, *beside = (s.out_shape for s in read)
+        placed = site.at(first, tuple(beside))
+        try:
+            out = facts(placed).out_shape
+        except OpError as e:
+            self._tell_apart(site, e)
+            return None
+        if self._breaks_promise(site, out):
+            text = f"what it reads has {out.dim} channels together, the stage has dim {self._stage(site).dim}"
+            self._tell_apart(site, OpError(text, hint="an op on an edge gives its map the stage's width", code="dim"))
+            out = out._replace(dim=self._stage(site).dim or out.dim)
+        if out.elements > MAX_ELEMENTS:
+            self._complain(site, site.planned, first, OpError(f"a map of {out} is too large", code="size"))
+            return None
+        like = next((s for s in read if s.out_shape[:2] == out[:2]), read[0])
+        return Shapes(first, out, reduction=like.reduction, placed=placed)
+
+    def _tell_apart(self, site: JoinSite, e: OpError) -> None:
+        """Report maps that do not meet: each with where it comes from."""
+        stage, related = self._stage(site), list[tuple[str, Loc]]()
+        for name in site.inputs[:MAX_SOURCES]:
+            given = self.sites[name]
+            path = ("stages", given.stage) if given.stage is not None and given.stage != site.stage else given.path
+            if (loc := self.plan.locs.value(path)) is not None:
+                related.append((f"{_said(given, self.plan)} gives {self.shapes[name].out_shape}", loc))
+        planned = site.planned
+        path = (*planned.path, e.param) if e.param and planned.path[-1] == "join" else planned.path
+        report_at(self.report, planned.origins, e.code, f"{stage}: {e}", path, hint=e.hint, related=related)
+
+    def _stage(self, site: Site) -> Stage:
+        assert site.stage is not None
+        return self.plan.stages[site.stage]
+
+    def _breaks_promise(self, site: AskedSite, out: Shape) -> bool:
+        """Whether what is all of a stage gives another width than the stage's."""
+        if site.stage is None or isinstance(site, SkipSite):
+            return False
+        stage = self._stage(site)
+        is_end = isinstance(site, ReducingSite) or (
+            stage.downsample is None and (isinstance(site, JoinSite) or len(stage.reads.sources) == 1)
+        )
+        return is_end and not stage.layers and stage.dim not in (None, out.dim)
 
     def _fitted(self, site: SkipSite, shape: Shape) -> tuple[Shape, Rounding | None]:
         """What the block of a long skip reads: a map of which it makes one as large as the main path's, if rounding
@@ -223,12 +270,31 @@ def _wrong_width(site: BranchSite, shape: Shape, out: Shape) -> OpError | None:
     return None
 
 
-def total_stride(site: BlockSite, shape: Shape) -> int:
-    """How many positions of what a site reads, along a side, stand for one of what it gives; 1: it keeps the size."""
+def reduction_behind(site: BlockSite, shape: Shape, out: Shape, before: int) -> int:
+    """Pixels of the image along a side for one position behind a site that makes a map `out` of one of `shape`."""
     if isinstance(site.block, Reducing):
-        return site.block.total_stride(shape, site.at(shape, ()).place[1])
-    out = facts(site.at(shape, ())).out_shape
-    return max(1, round(shape.height / out.height))
+        return before * site.block.total_stride(shape, site.at(shape, ()).place[1])
+    if out[:2] == shape[:2] and not isinstance(site, AskedSite):
+        return before
+    return max(1, round(before * _shrinks(site, shape, out)))
+
+
+def _shrinks(site: BlockSite, shape: Shape, out: Shape) -> float:
+    """How many positions along a side stand for one behind a site; less than 1: it makes maps larger."""
+    try:  # on a map that is large beside every kernel: of a small one rounding hides what it is
+        near, far = (
+            facts(site.at(shape._replace(height=side, width=side), ())).out_shape.height for side in (FAR, 2 * FAR)
+        )
+        return FAR / (far - near)
+    except (OpError, ZeroDivisionError):  # made for one size
+        return shape.height / out.height
+
+
+def _said(site: Site, plan: Plan) -> str:
+    """What gives a map, in words."""
+    if isinstance(site, EdgeSite):
+        return f"'{site.block.title}'"
+    return str(plan.stages[site.stage]) if site.stage is not None else f"the {site.name}"
 
 
 def _line(loc: Loc | None) -> str:

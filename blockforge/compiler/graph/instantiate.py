@@ -12,8 +12,10 @@ from blockforge.blocks.base import AnyOp, Kind, Mixer
 from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain_op
 from blockforge.blocks.compose.from_glossary import definitions_of
 from blockforge.blocks.compose.head import WrittenHead
+from blockforge.blocks.compose.members import width
 from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
+from blockforge.blocks.joins.aggregated import as_join
 from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
@@ -23,6 +25,7 @@ from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import report_at
 from blockforge.spec.schema_errors import report_schema_errors
+from blockforge.spec.sources import EdgeOpSpec, JoinSpec
 from blockforge.spec.values import Expr, all_values
 
 _O = TypeVar("_O", bound=AnyOp)
@@ -34,6 +37,8 @@ class Maker:
     def __init__(self, report: Report) -> None:
         self.report, self.definitions = report, Definitions()
         self.ops: dict[int, AnyOp] = {}  # by the PlannedOp's id
+        self.widths: dict[int, int] = {}
+        """What joins are asked for, which say it themselves."""
 
     def make(self, op: PlannedOp, kind: type[_O]) -> _O:
         """A block of a kind, which `check_all` found to be right."""
@@ -67,12 +72,17 @@ class Maker:
             return WrittenHead(of=bound) if "head" in kinds else Written(of=bound)
         if self._has_late_values(op):
             return None
-        name, params = plain_op(bound)
-        return registry.make(name, params, *kinds)
+        name, params = plain_op(Bound(bound.value, Frame(tuple(op.place.items()), self.definitions), bound.at))
+        if kinds[0] != "join":
+            return registry.make(name, params, *kinds)
+        if (dim := params.pop("dim", None)) is not None:
+            self.widths[id(op)] = width(dim)
+        return as_join(registry.make(name, params, *kinds))
 
     def _has_late_values(self, op: PlannedOp) -> bool:
         """Report the parameters that depend on the map, which a block written in Python takes no account of."""
-        found = [(name, v) for name, value in op.spec.params.items() for v in all_values(value) if isinstance(v, Expr)]
+        values = [(name, v) for name, value in op.spec.params.items() for v in all_values(value)]
+        found = [(name, v) for name, v in values if isinstance(v, Expr) and not v.names() <= op.place.keys()]
         for name, expr in found:
             report_at(self.report, op.origins, "late", late.message(expr), (*op.path, name), hint=late.HINT)
         return bool(found)
@@ -142,8 +152,12 @@ def _branches(plan: Plan) -> Iterator[Branch]:
 
 def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
     """Every block that the plan names, with the kinds it may be of."""
-    yield plan.stem, ("stem",)
+    if plan.stem is not None:
+        yield plan.stem, ("stem",)
     for stage in plan.stages:
+        yield from ((s.op, EdgeOpSpec.kinds) for s in stage.reads.sources if s.op is not None)
+        if len(stage.reads.sources) > 1:
+            yield stage.reads.join, JoinSpec.kinds
         if stage.downsample is not None:
             yield stage.downsample, ("downsample",)
         for branches in {id(branches): branches for _, branches in stage.layers}.values():
@@ -155,8 +169,8 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
                     yield branch.post_act, ("act",)
         if stage.aggregate is not None:
             yield stage.aggregate, ("aggregator",)
+        if stage.norm is not None:
+            yield stage.norm, ("norm",)
     for skip in plan.skips:
         yield skip.op, ("downsample",)
-    if plan.stage_norm is not None:
-        yield plan.stage_norm, ("norm",)
     yield plan.head, ("head",)

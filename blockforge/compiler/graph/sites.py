@@ -11,6 +11,7 @@ from typing import Literal
 
 from blockforge.blocks.base import Aggregator, AnyOp, AnyPlaced, Head, Norm, Placed, Shape
 from blockforge.blocks.compose.steps import at_place
+from blockforge.blocks.part import Join
 from blockforge.compiler.graph.residual import Residual
 from blockforge.errors import Path
 from blockforge.spec.plan import PlannedOp
@@ -102,8 +103,8 @@ class BlockSite(Site):
     planned: PlannedOp
 
     @abstractmethod
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
-        """The block at its place: on a map of `shape`, beside inputs of the widths `sources`."""
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
+        """The block at its place: on a map of `shape`, with the other inputs `beside` it."""
 
     @property
     def kind(self) -> str:
@@ -116,18 +117,33 @@ class NormSite(BlockSite):
 
     block: Norm
 
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
         return Placed(self.block, (shape,))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReducingSite(BlockSite):
-    """The stem, or a downsample on the main path; it is asked for `dim` channels. None: nobody asks."""
+class AskedSite(BlockSite):
+    """A block that is asked for `dim` channels. None: nobody asks."""
 
     dim: int | None
 
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
-        return at_place(self.block, (shape,), self.dim)
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
+        return at_place(self.block, (shape, *beside), self.dim)
+
+
+class ReducingSite(AskedSite):
+    """The stem, or a downsample on the main path."""
+
+
+class EdgeSite(AskedSite):
+    """What a map goes through on its way to a stage that reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinSite(AskedSite):
+    """Where the maps that a stage reads become one."""
+
+    block: Join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +161,7 @@ class HeadSite(BlockSite):
     block: Head
     num_classes: int
 
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
         return Placed(self.block, (shape, self.num_classes))
 
 
@@ -169,8 +185,8 @@ class AggregateSite(NormedSite):
     block: Aggregator
     dim: int
 
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
-        return Placed(self.block, (shape, sources, self.dim))
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
+        return Placed(self.block, (shape, tuple(s.dim for s in beside), self.dim))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,5 +199,5 @@ class BranchSite(NormedSite):
     dim: int | None
     ends: bool
 
-    def at(self, shape: Shape, sources: tuple[int, ...]) -> AnyPlaced:
+    def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:
         return at_place(self.block, (shape,), self.dim)

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
-import itertools
-
 from blockforge.blocks.base import MapOp, Reducing
 from blockforge.compiler.graph.instantiate import Maker
 from blockforge.errors import Report
 from blockforge.spec.plan import Plan, PlannedOp, Stage
 from blockforge.spec.reporting import report_at
+from blockforge.spec.sources import STEM
 
 
 def check_widths(plan: Plan, maker: Maker, report: Report) -> None:
     """Without a downsample, and with a first layer that keeps its map, the width cannot change."""
     for stage in plan.stages:
-        if not stage.layers and stage.downsample is None:
-            text, hint = f"stage {stage.index} has neither layers nor a downsample", "leave it out, or give it layers"
+        if _is_empty(stage):
+            text, hint = f"{stage} has neither layers nor a downsample", "leave it out, or give it layers"
             report_at(report, stage.origins, "layers", text, stage.path, hint=hint)
         if stage.dim is None:
             _check_free(stage, maker, report)
-    _check_asked(plan.stem, plan.stem_dim, "give stage 0 a dim", maker, report)
-    first = plan.stages[0]
-    if _keeps(first, maker) and None not in (plan.stem_dim, first.dim) and plan.stem_dim != first.dim:
-        text = f"the stem has dim {plan.stem_dim}, stage 0 has {first.dim}, and no downsample stands between them"
-        loc = report.locs.value((*first.path, "dim"))
+        _check_kept(stage, plan, maker, report)
+    if plan.stem is not None:
+        hint = "give the stage that reads the stem a dim"
+        _check_asked(
+            plan.stem, plan.stem_dim, "give stage 0 a dim" if not plan.stages[0].reads.written else hint, maker, report
+        )
+
+
+def _is_empty(stage: Stage) -> bool:
+    """Whether a stage would give what it reads."""
+    one = len(stage.reads.sources) == 1 and stage.reads.sources[0].op is None
+    return one and not stage.layers and stage.downsample is None and stage.norm is None
+
+
+def _check_kept(stage: Stage, plan: Plan, maker: Maker, report: Report) -> None:
+    """Report a stage that reads one map as it is, keeps its width, and promises another."""
+    source, *others = stage.reads.sources
+    if others or source.op is not None or not _keeps(stage, maker) or stage.dim is None:
+        return
+    if isinstance(source.of, int):
+        before = plan.stages[source.of]
+        if before.dim is None or before.dim == stage.dim:
+            return
+        text, gives = f"{stage} has dim {stage.dim}, {before} gives {before.dim}", f"{before} gives {before.dim}"
+        loc = report.locs.value((*before.path, "dim"))
+        report_at(
+            report, stage.origins, "dim", f"{text}, and no downsample stands between them",
+            (*stage.path, "dim"), hint=f"add a downsample, or set dim to {before.dim}",
+            related=[(gives, loc)] if loc else [],
+        )  # fmt: skip
+    elif source.of == STEM and plan.stem is not None and plan.stem_dim not in (None, stage.dim):
+        text = f"the stem has dim {plan.stem_dim}, {stage} has {stage.dim}, and no downsample stands between them"
+        loc = report.locs.value((*stage.path, "dim"))
         report_at(
             report, plan.stem.origins, "dim", text, ("stem", "dim"),
-            hint="leave dim out here, or give stage 0 a downsample",
-            related=[(f"stage 0 has {first.dim}", loc)] if loc else [],
+            hint=f"leave dim out here, or give {stage} a downsample",
+            related=[(f"{stage} has {stage.dim}", loc)] if loc else [],
         )  # fmt: skip
-    for before, stage in itertools.pairwise(plan.stages):
-        if _keeps(stage, maker) and None not in (stage.dim, before.dim) and stage.dim != before.dim:
-            text = f"stage {stage.index} has dim {stage.dim}, stage {before.index} gives {before.dim}"
-            loc = report.locs.value((*before.path, "dim"))
-            report_at(
-                report, stage.origins, "dim", f"{text}, and no downsample stands between them",
-                (*stage.path, "dim"), hint=f"add a downsample, or set dim to {before.dim}",
-                related=[(f"stage {before.index} gives {before.dim}", loc)] if loc else [],
-            )  # fmt: skip
 
 
 def _check_free(stage: Stage, maker: Maker, report: Report) -> None:
@@ -45,8 +63,9 @@ def _check_free(stage: Stage, maker: Maker, report: Report) -> None:
     if stage.connect is not None:
         text, hint = "connect needs a stage with a dim", "aggregators are asked for the stage's width: give it a dim"
         report_at(report, stage.origins, "dim", text, (*stage.path, "connect"), hint=hint)
-    if stage.downsample is not None:
-        _check_asked(stage.downsample, None, f"give stage {stage.index} a dim", maker, report)
+    for op in (stage.downsample, *(source.op for source in stage.reads.sources)):
+        if op is not None:
+            _check_asked(op, None, f"give stage {stage.index} a dim", maker, report)
 
 
 def _check_asked(op: PlannedOp, dim: int | None, hint: str, maker: Maker, report: Report) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, fx, nn
 import blockforge
 from blockforge.blocks.base import Norm
 from blockforge.capacity import need
-from blockforge.compiler.graph.sites import HeadSite
-from blockforge.compiler.lowering.lower import build_modules, emit
+from blockforge.compiler.lowering.lower import build_modules, emit, needed_units
 from blockforge.compiler.lowering.modules import Layer
 from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out_norm_op
 from blockforge.errors import BlockforgeError
@@ -105,10 +104,9 @@ class Backbone(fx.GraphModule):
         if norm is not None and out_indices is None:
             raise BlockforgeError("out_norm is for feature maps\n  hint: features_only=True, or out_indices")
         maps = stage_indices(out_indices, arch) if out_indices is not None else None
-        num_stages = max(maps) + 1 if maps else None
         if check_memory:
-            _check_memory(arch, maps is None, num_stages)
-        modules = build_modules(arch, with_head=maps is None, num_stages=num_stages)
+            _check_memory(arch, maps)
+        modules = build_modules(arch, maps)
         return _assemble(arch, {**modules, **build_out_norms(arch, norm, maps or ())}, maps, out_norm=norm)
 
     @property
@@ -208,7 +206,7 @@ class Backbone(fx.GraphModule):
         if global_pool:
             overrides["head.pool"] = global_pool
         arch = blockforge.compile(self.arch.spec, overrides)
-        _check_memory(arch, with_head=True)
+        _check_memory(arch)
         self.head.reset(num_classes)
         self.arch = arch
         if global_pool:
@@ -234,7 +232,7 @@ class Backbone(fx.GraphModule):
         return {
             "stem": r"^stem",
             "blocks": [
-                (r"^stages\.(\d+)\.downsample", (0,)),
+                (r"^stages\.(\d+)\.(?:from_\d+|join|downsample)", (0,)),
                 (r"^skips\.\d+\.(\d+)", (0,)),
                 (r"^stages\.(\d+)\.layers\.(\d+)", None),
                 (r"^stages\.(\d+)\.norm", (99999,)),  # timm's number for: as the group before
@@ -383,9 +381,8 @@ def _index(value: Any) -> int | None:
         return None
 
 
-def _check_memory(arch: Architecture, with_head: bool, num_stages: int | None = None) -> None:
-    """Refuse more parameters than the device holds. Raises: CapacityError."""
-    wanted = [n for n in arch.nodes.values() if with_head or not isinstance(n.site, HeadSite)]
-    count = sum(n.params for n in wanted if num_stages is None or (n.stage or 0) < num_stages)
+def _check_memory(arch: Architecture, maps: Sequence[int] | None = None) -> None:
+    """Refuse more parameters than the device holds. `maps`: of what these stages' maps need. Raises: CapacityError."""
+    count = sum(unit.params for unit in needed_units(arch, maps))
     hint = f"blockforge show {arch.name} says where they are; check_memory=False builds it all the same"
     need(f"{arch.name} has {format_count(count)} parameters", count, hint)

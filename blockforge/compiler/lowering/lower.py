@@ -17,7 +17,6 @@ from blockforge.blocks.base import Act, Norm, Placed, Shape
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
-    HeadSite,
     ImageSite,
     NormedSite,
     SkipSite,
@@ -35,14 +34,15 @@ if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
 
 
-def build_modules(arch: Architecture, with_head: bool = True, num_stages: int | None = None) -> dict[str, nn.Module]:
-    """Every module of the network by its path, freshly initialised. `num_stages`: only the first ones."""
-    made = {}
-    for unit in arch.units:
-        beyond = num_stages is not None and (unit.stage or 0) >= num_stages
-        if unit.has_module and not beyond and (with_head or not isinstance(unit.first.site, HeadSite)):
-            made[unit.name] = build_module(unit)
-    return made
+def build_modules(arch: Architecture, maps: Sequence[int] | None = None) -> dict[str, nn.Module]:
+    """Every module of the network by its path, freshly initialised. `maps`: only what these stages' maps need, without
+    the head."""
+    return {unit.name: build_module(unit) for unit in needed_units(arch, maps) if unit.has_module}
+
+
+def needed_units(arch: Architecture, maps: Sequence[int] | None) -> Sequence[Unit]:
+    """What the maps of these stages need; without any, all that there is."""
+    return arch.units if maps is None else _leading_to(arch, [arch.stages[i].end for i in maps])
 
 
 def emit(
