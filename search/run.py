@@ -49,6 +49,7 @@ def search(
     study: str | None = None,
     launcher: Launcher | None = None,
     address: str | None = None,
+    gpus_per_worker: float | None = None,
     progress: bool | Reporter = False,
     max_idle: int | None = None,
     lease: float | None = None,
@@ -83,6 +84,8 @@ def search(
         storage: a database by URL, in place of a journal in `out`; others can join with `blockforge worker`.
         study: the study's name there; default: the name of `out`.
         launcher: `local` or `ray`. address: of the Ray cluster; default: one on this machine.
+        gpus_per_worker: what each worker of several sees: 1, 2, ... GPUs, or 0.5, 0.25, ... of one. Default: one each
+            of those that this process sees, in turns where there are fewer.
         progress: show progress on stderr.
         max_idle: proposals in a row that may bring nothing to evaluate before a worker ends. Default: 500.
         lease: seconds without a sign of life after which a worker counts as dead, on whatever machine. Default: 60.
@@ -105,7 +108,8 @@ def search(
         },
         proposals={"sampler": sampler, "pruner": pruner, "seed": seed},
         workers={
-            "number": workers, "launcher": launcher, "address": address, "lease": lease, "max_idle": max_idle,
+            "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,
+            "lease": lease, "max_idle": max_idle,
         },
         study={"out": os.fspath(out) if out is not None else None, "storage": storage, "name": study},
     )  # fmt: skip

@@ -99,6 +99,10 @@ def search(
     ] = None,
     launcher: Annotated[Launcher | None, typer.Option(help="What runs the workers.", show_default="local")] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, as in auto.")] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="GPUs that each worker sees, as in 1 or 0.5.", show_default="one each"),
+    ] = None,
     trial_timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
@@ -129,6 +133,7 @@ def search(
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
+      blockforge search --objective train:data=cifar10,epochs=20 --workers 16 --gpus-per-worker 0.5 --out runs/gpus
       blockforge search --sampler optuna.samplers:GPSampler --objective train:data=mnist5k,epochs=5
       blockforge search my_space.yaml --set stages.2.depth=12
       blockforge search --config runs/small/config.yaml --seed 1
@@ -157,6 +162,7 @@ def search(
         eta=eta, sampler=sampler, pruner=pruner, start=start.split(",") if start else None, seed=seed,
         out=resume or out or below.study.out or default_folder(space, budget, seed, below), workers=workers,
         storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
+        gpus_per_worker=gpus_per_worker,
         overrides=changes or None, trial_timeout=trial_timeout, lease=lease, config=below, progress=True,
     )  # fmt: skip
     console().print(report(result))

@@ -147,6 +147,8 @@ class WorkersConfig(Model):
     """What starts them."""
     address: Annotated[str | None, OrNone] = None
     """Of the Ray cluster; none: one on this machine."""
+    gpus_per_worker: Annotated[float | None, OrNone] = Field(default=None, gt=0, allow_inf_nan=False)
+    """GPUs that each worker sees: 1, 2, ... or a part of one; none: one each, in turns where there are fewer."""
     lease: float = Field(default=LEASE, gt=0, allow_inf_nan=False)
     """Seconds without a sign of life after which a worker counts as dead."""
     max_idle: int = Field(default=MAX_IDLE, ge=1)

@@ -18,6 +18,7 @@ from blockforge.blocks import registry
 from blockforge.errors import BlockforgeError, SearchError
 from blockforge.extras import need
 from blockforge.search.study.config import WorkersConfig
+from blockforge.search.workers.devices import VISIBLE, dealt, ray_share, visible_gpus
 from blockforge.search.workers.watchdog import OVERTIME
 
 _TAIL = 4000
@@ -78,24 +79,25 @@ Starter = Callable[[int, str], Handle]
 def starter(settings: WorkerSettings) -> Iterator[Starter]:
     """What starts workers, for as long as they are wanted."""
     if settings.workers.launcher == "ray":
-        with _ray(settings, settings.workers.address) as start:
+        with _ray(settings, settings.workers) as start:
             yield start
         return
+    gpus = dealt(settings.workers.number, visible_gpus(), settings.workers.gpus_per_worker)
     with contextlib.ExitStack() as stack:
         logs = settings.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs.mkdir(parents=True, exist_ok=True)
 
         def start(stream: int, worker: str) -> Handle:
             arguments = settings.arguments(stream, worker, os.getpid())
-            return _Process(arguments, logs / f"worker{stream}.log", settings.workers.number)
+            return _Process(arguments, logs / f"worker{stream}.log", settings.workers.number, gpus[stream])
 
         yield start
 
 
 class _Process:
-    """A worker in a process of its own."""
+    """A worker in a process of its own, which sees `gpus`; None: what this one sees."""
 
-    def __init__(self, arguments: dict[str, Any], log: Path, workers: int) -> None:
+    def __init__(self, arguments: dict[str, Any], log: Path, workers: int, gpus: str | None) -> None:
         self.worker, self.log = arguments["worker"], log
         self.mistake: str | None = None
         threads = str(max(1, (os.cpu_count() or 1) // workers))
@@ -103,6 +105,7 @@ class _Process:
             "OMP_NUM_THREADS": threads,
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            **({VISIBLE: gpus} if gpus is not None else {}),
         }
         command = [sys.executable, "-m", "blockforge.search.workers.worker", json.dumps(arguments)]
         with open(log, "ab") as file:
@@ -141,18 +144,24 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _ray(settings: WorkerSettings, address: str | None) -> Iterator[Starter]:
+def _ray(settings: WorkerSettings, workers: WorkersConfig) -> Iterator[Starter]:
     need("ray", "ray")
     import ray
 
-    ours = not ray.is_initialized()
+    ours, address = not ray.is_initialized(), workers.address
     if ours:
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
         except (ConnectionError, ValueError) as e:
             raise SearchError(f"no Ray cluster answers at {address}: {e}") from None
+    try:
+        share = ray_share(workers.number, ray.cluster_resources().get("GPU", 0), workers.gpus_per_worker)
+    except SearchError:
+        if ours:
+            ray.shutdown()
+        raise
 
-    @ray.remote(max_retries=0)
+    @ray.remote(max_retries=0, num_cpus=1, num_gpus=share)
     def work(arguments: dict[str, Any]) -> Any:
         from blockforge.search.workers import worker
 

@@ -36,6 +36,7 @@ from blockforge.search.study.lease import Lease
 from blockforge.search.study.place import StudyPlace
 from blockforge.search.study.plan import Plan, announce, resolve
 from blockforge.search.study.storage import open_study, opened, quiet_optuna, shown_url
+from blockforge.search.workers.devices import check_share, dealt, visible_gpus
 from blockforge.search.workers.launcher import WorkerSettings
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
@@ -55,6 +56,7 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
     for what, number in (("trials", config.goal.trials), ("workers", config.workers.number)):
         if number < 1:
             raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
+    check_share(config.workers.gpus_per_worker)
     place = StudyPlace.of(config.study)
     resumes = place.study_exists()
     with contextlib.ExitStack() as stack:
@@ -101,6 +103,8 @@ def _is_alone(plan: Plan, place: StudyPlace) -> bool:
     workers, proposals = plan.config.workers, plan.config.proposals
     if workers.number > 1 or workers.launcher != "local":
         place.check_shared()
+        if workers.launcher == "local":
+            dealt(workers.number, visible_gpus(), workers.gpus_per_worker)
         check_remakable(measures)
         check_shareable(proposals.sampler, "sampler")
         check_shareable(proposals.pruner, "pruner")
