@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
+from blockforge.spec import pattern_names
 from blockforge.spec.expressions.brackets import closing
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
 from blockforge.spec.reporting import inside
@@ -52,6 +54,8 @@ def lift(tree: Any, report: Report, path: Path = (), written: Path | None = None
         return {k: lift(v, report, (*path, k), (*at, k)) for k, v in tree.items()}
     if isinstance(tree, list):
         return [lift(v, report, (*path, i), (*at, i)) for i, v in enumerate(tree)]
+    if isinstance(tree, str) and "$" in tree and pattern_names.stands_at(path) and not pattern_names.is_whole(tree):
+        return _read(tree, pattern_names.read, report, at)
     if isinstance(tree, str) and tree.startswith("$("):
         return _expression(tree, report, at)
     if isinstance(tree, str) and tree.startswith("$"):
@@ -77,11 +81,16 @@ def _expression(text: str, report: Report, at: Path) -> Expr | Hole:
         place = inside(loc, text, end + 1, len(text) - end - 1)
         report.error("expression", "text after the expression", at, hint=hint, loc=place)
         return BROKEN
+    return _read(text, Expr.read, report, at)
+
+
+def _read(text: str, read: Callable[[str, Path], Expr], report: Report, at: Path) -> Expr | Hole:
     try:
-        return Expr.read(text, at)
+        return read(text, at)
     except ExpressionError as e:
         hint = _EXPRESSION_HINT if e.hint == EXAMPLE else e.hint
-        report.error("expression", str(e), at, hint=hint, loc=inside(loc, text, e.column, e.length))
+        loc = inside(report.locs.value(at), text, e.column, e.length)
+        report.error("expression", str(e), at, hint=hint, loc=loc)
         return BROKEN
 
 

@@ -66,11 +66,11 @@ def test_stages_that_change_the_width_are_fitted_apart() -> None:
         ),
         (
             dense({"dim": 16, "layers": [["layer_norm", linear(24)]]}),
-            "the layer gives 24 channels, its stage has dim 16",
+            "'linear' gives 24 channels, its stage has dim 16",
         ),
         (
             dense({"depth": 1, "layers": "b"}, {"dim": 16}),
-            r"the downsample gives 12 channels, its stage has dim 16",
+            r"'linear' gives 12 channels, its stage has dim 16",
         ),
         (dense(features=[0, 2]), r"2 is no stage behind 0 \(features\[1\]\)"),
         (dense(features=[1, 0]), r"0 is no stage behind 1 \(features\[1\]\)"),

@@ -151,3 +151,44 @@ def test_holes_in_a_list() -> None:
 def test_what_is_wrong_is_said_at_its_place(stage: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         resolve(load(spec(stage)), lambda hole: hole.labels[0])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("($mixer*$n b)*", ["a", "a", "b", "a"]),
+        ("$mixer b*", ["a", "b", "b", "b"]),
+        ("$mixer*$(n + 1) $(mixer)", ["a", "a", "a", "a"]),
+        (["$mixer*$n", CONV, "$(other if n > 1 else mixer)"], ["a", "a", "dwconv", "b"]),
+        ("$whole", ["a", "b", "a", "b"]),
+    ],
+)
+def test_patterns_may_hold_names_and_expressions(pattern: Any, expected: list[str]) -> None:
+    let = {"mixer": "a", "other": "b", "n": 2, "whole": "(a b)*"}
+    assert layers({"depth": 4, "layers": pattern}, let=let) == [expected]
+
+
+def test_holes_reach_patterns_through_names() -> None:
+    let = {"mixer": {"$choice": ["a", "b"]}, "n": {"$int": [1, 3]}}
+    space = load(spec({"depth": 4, "layers": "($mixer*$n a)*"}, let=let))
+    assert set(holes(space)) == {"let.mixer", "let.n"}
+    filled = fill(space, {"let.mixer": "b", "let.n": 3})
+    assert filled.tree["stages"][0]["layers"] == "($mixer*$n a)*"
+    assert [name for name, _ in resolve(filled).stages[0].layers] == ["b", "b", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(a*$ b)*", r"'\$' begins a name"),
+        ("a*$(n b*", "never closed|no place here"),
+        ("a*$nosuch b*", r"no let gives \$nosuch"),
+        ("a*$(n / 4) b*", "0.5 is neither the name of a block nor a whole number"),
+        ("a*$in b*", "which only the maps give"),
+        ("$mixer*$n c", "no block named 'c'"),
+        ("a*$big b*", "a stage has at most|a part can stand 1 to"),
+    ],
+)
+def test_wrong_names_in_patterns(pattern: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        layers({"depth": 4, "layers": pattern}, let={"mixer": "a", "n": 2, "big": 99999})

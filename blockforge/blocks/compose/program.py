@@ -95,6 +95,13 @@ class Program:
         """The steps that each have a module of their own."""
         return tuple(step for step in self.steps if step.has_module and not step.is_shared)
 
+    def widened_by(self) -> Step | None:
+        """The step that gave the result its width: those behind it keep the width of what they read."""
+        value = len(self.steps)
+        while value and self.shape_of(self.steps[value - 1].inputs[0]).dim == self.shape_of(value).dim:
+            value = self.steps[value - 1].inputs[0]
+        return self.steps[value - 1] if value else None
+
     def shape_of(self, value: int) -> Shape:
         return self.steps[value - 1].shape if value else self.shape
 

@@ -119,13 +119,13 @@ class _Infer:
             return None
         if isinstance(site, BranchSite):
             around = self.shapes[site.inputs[0]].out_shape
-            if (wrong := _wrong_width(site, around, out)) is not None:
+            if (wrong := _wrong_width(site, around, out, placed)) is not None:
                 self._complain(site, site.planned, shape, wrong)
                 out = (around if site.residual.keys.skip else out)._replace(dim=site.dim or around.dim)
         if isinstance(site, AskedSite) and self._breaks_promise(site, out):
-            what = "downsample" if isinstance(site, ReducingSite) else "op"
-            text = f"the {what} gives {out.dim} channels, its stage has dim {site.dim}"
-            self._complain(site, site.planned, shape, OpError(text, hint="dim: $out asks an op for it", code="dim"))
+            what = "the downsample" if isinstance(site, ReducingSite) else "the op"
+            wrong = _broken_promise(site, what, out, placed, "dim: $out asks an op for it")
+            self._complain(site, site.planned, shape, wrong)
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
             return None
@@ -259,15 +259,25 @@ class _Infer:
         report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
 
 
-def _wrong_width(site: BranchSite, shape: Shape, out: Shape) -> OpError | None:
+def _wrong_width(site: BranchSite, shape: Shape, out: Shape, placed: AnyPlaced) -> OpError | None:
     """What is wrong with the map that a branch gives: its identity path has another, or its stage promises another."""
     if site.residual.keys.skip and out != shape:
         hint = paths_differ(out.dim != shape.dim)
         return OpError(f"the op gives {out}, the identity path {shape}", hint=hint)
     if site.ends and site.dim is not None and out.dim != site.dim:
-        hint = "dim: $out asks an op for the stage's width"
-        return OpError(f"the layer gives {out.dim} channels, its stage has dim {site.dim}", hint=hint, code="dim")
+        return _broken_promise(site, "the layer", out, placed, "dim: $out asks an op for the stage's width")
     return None
+
+
+def _broken_promise(site: BranchSite | AskedSite, what: str, out: Shape, placed: AnyPlaced, hint: str) -> OpError:
+    """A stage's width that is not given: by the op that gives another, where it is written if that is in the block
+    itself."""
+    program = placed.op.as_program(*placed.place)
+    step = program.widened_by() if program is not None else None
+    named = f"'{step.op.op}'" if step is not None else what
+    error = OpError(f"{named} gives {out.dim} channels, its stage has dim {site.dim}", hint=hint, code="dim")
+    within = step is not None and step.at[: len(site.planned.path)] == site.planned.path
+    return error.placed_at(step.at) if step is not None and within else error
 
 
 def reduction_behind(site: BlockSite, shape: Shape, out: Shape, before: int) -> int:

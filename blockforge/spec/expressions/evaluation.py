@@ -53,6 +53,8 @@ def evaluate(node: Node, look_up: LookUp) -> Any:
         return evaluate(parts[1 if truth(evaluate(parts[0], look_up)) else 2], look_up)
     if node.kind == "index":
         return _item(node, evaluate(parts[0], look_up), evaluate(parts[1], look_up))
+    if node.kind == "pattern":
+        return "".join(_piece(part, evaluate(part, look_up)) for part in parts)
     if node.kind == "compare":
         return all(_holds(sign, parts[i], parts[i + 1], look_up) for i, sign in enumerate(node.value))
     sign, numbers = "-" if node.kind == "negative" else node.kind, []
@@ -108,6 +110,16 @@ def _item(node: Node, values: Any, index: Any) -> Any:
         text = f"there is no item {_said(index)} in a list of {len(values)}"
         raise ExpressionError(text, node.column, node.length, hint=f"items count from 0 to {len(values) - 1}")
     return values[index]
+
+
+def _piece(node: Node, value: Any) -> str:
+    """A value inside a layer pattern."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        text = f"{_said(value)} is neither the name of a block nor a whole number"
+        raise ExpressionError(text, node.column, node.length, "a pattern is made of these, as in ($mixer*$n attn)*")
+    return str(int(value))
 
 
 def _holds(sign: str, left: Node, right: Node, look_up: LookUp) -> bool:

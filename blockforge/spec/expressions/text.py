@@ -13,11 +13,14 @@ from blockforge.spec.expressions.tree import Node
 def text_of(node: Node) -> str:
     """`node` written out, with brackets around whatever has parts. Lists and mappings are written as JSON."""
     text = _written(node)
-    return text[1:-1] if text.startswith("(") else text
+    return text[1:-1] if text.startswith("(") and node.kind != "pattern" else text
 
 
 def _written(node: Node) -> str:
     parts = [_written(part) for part in node.parts]
+    if node.kind == "pattern":
+        pairs = zip(node.parts, parts, strict=True)
+        return "".join(str(part.value) if part.kind == "constant" else f"$({text})" for part, text in pairs)
     if node.kind == "constant":
         return _constant(node.value)
     if node.kind == "name":

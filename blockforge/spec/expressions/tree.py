@@ -33,7 +33,7 @@ class AbsentError(Exception):
 class Node:
     """A part of an expression.
 
-    `kind` is a sign, a word, a function, `compare`, `negative`, `index`, `constant` or `name`.
+    `kind` is a sign, a word, a function, `compare`, `negative`, `index`, `pattern`, `constant` or `name`.
     """
 
     kind: str
