@@ -72,8 +72,8 @@ def test_stages_that_change_the_width_are_fitted_apart() -> None:
             dense({"depth": 1, "layers": "b"}, {"dim": 16}),
             r"'linear' gives 12 channels, its stage has dim 16",
         ),
-        (dense(features=[0, 2]), r"2 is no stage behind 0 \(features\[1\]\)"),
-        (dense(features=[1, 0]), r"0 is no stage behind 1 \(features\[1\]\)"),
+        (dense(features=[0, 2]), r"there is no stage 2 \(features\[1\]\)"),
+        (dense(features=[1, 0]), r"'0' is no stage behind stage 1 \(features\[1\]\)"),
         (dense(features=[]), "this list should have at least 1 item, not 0"),
     ],
 )
