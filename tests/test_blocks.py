@@ -80,6 +80,15 @@ def test_memory_on_the_map_of_a_small_window(cls: type[AnyOp]) -> None:
         check_workspace(cls(), Shape(3, 3, 24))
 
 
+@pytest.mark.parametrize("name", ["group_norm", "layer_norm"])
+def test_norms_without_a_bias(name: str) -> None:
+    op = registry.make(name, {"bias": False}, "norm")
+    place = example_places("norm")[0]
+    check_op(op, *place)
+    assert [key for key, _ in op.build(*place).named_parameters()] == ["weight"]
+    assert "bias" not in registry.make(name, {}, "norm").parameters_dict()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", BLOCKS.values(), ids=BLOCKS)
 def test_memory_of_every_two_parameters(cls: type[AnyOp]) -> None:

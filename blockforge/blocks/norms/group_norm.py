@@ -16,7 +16,17 @@ from blockforge.kernels.observers import is_transformed
 
 
 class GroupNorm2d(nn.GroupNorm):
-    """torch's GroupNorm of x_BCHW."""
+    """torch's GroupNorm of x_BCHW, with or without a bias."""
+
+    def __init__(self, num_groups: int, dim: int, eps: float, bias: bool) -> None:
+        super().__init__(num_groups, dim, eps=eps)
+        if not bias:
+            self.register_parameter("bias", None)
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if (torch.is_grad_enabled() and not x.requires_grad) or is_transformed():
@@ -34,19 +44,20 @@ class _Rehearsed(torch.autograd.Function):
     """What a CPU keeps for the backward pass. The meta device would keep a copy of the map in another layout."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, num_groups: int) -> Tensor:
         return torch.empty_like(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, num_groups = inputs
+        x, weight, bias, num_groups = inputs
+        ctx.has_bias = bias is not None
         statistics = x.new_empty(2, x.shape[0], num_groups)
         ctx.save_for_backward(x, weight, statistics)
 
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = ctx.saved_tensors
-        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight), None
+        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight) if ctx.has_bias else None, None
 
 
 @norm("group_norm")
@@ -54,7 +65,7 @@ class GroupNorm(Norm):
     """Group normalisation: statistics of each image over groups of channels and all positions.
 
     Shape: keeps it.
-    Cost: 2 * dim parameters; no multiply-adds.
+    Cost: 2 * dim parameters, dim without a bias; no multiply-adds.
     Raises: OpError if `num_groups` does not divide dim.
     Reference: Group Normalization, https://arxiv.org/abs/1803.08494.
     """
@@ -65,6 +76,12 @@ class GroupNorm(Norm):
     """Groups of channels; 1 normalises over the whole map."""
     eps: Eps = 1e-5
     """Added to the variance."""
+    bias: bool | None = None
+    """false: a learnt scale alone; absent: a scale and a bias."""
+
+    def parameters_dict(self) -> dict[str, Any]:
+        """What came later leaves no trace where it says nothing: hashes stay."""
+        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     @property
     def layout(self) -> Layout:
@@ -74,10 +91,10 @@ class GroupNorm(Norm):
         divisible(shape.dim, self.num_groups, "dim", "num_groups", "num_groups")
 
     def cost(self, shape: Shape) -> Cost:
-        return primitives.norm(shape.dim)
+        return primitives.norm(shape.dim) if self.bias is not False else Cost(shape.dim)
 
     def workspace(self, shape: Shape) -> int:
         return shape.elements
 
     def build(self, shape: Shape) -> nn.Module:
-        return GroupNorm2d(self.num_groups, shape.dim, eps=self.eps)
+        return GroupNorm2d(self.num_groups, shape.dim, self.eps, self.bias is not False)

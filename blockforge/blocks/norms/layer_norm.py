@@ -17,7 +17,7 @@ class LayerNorm(Norm):
     """Layer normalisation over the channels of each position.
 
     Shape: x_BHWC -> y_BHWC.
-    Cost: 2 * dim parameters; elementwise work counts no multiply-adds.
+    Cost: 2 * dim parameters, dim without a bias; elementwise work counts no multiply-adds.
     Reference: Layer Normalization, https://arxiv.org/abs/1607.06450.
     """
 
