@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from blockforge.weights.layouts.tensor_names import by_table, conv_bn, in_layers
+from blockforge.weights.layouts.tensor_names import by_table, conv_bn, in_layers, numbered
 from blockforge.weights.official import Family, register
 
 _LAYER = {
-    key: name
-    for block in ("bottleneck", "y")
-    for i, ours in enumerate(("conv_bn", "conv_bn_2", "conv_bn_3"), 1)
-    for key, name in conv_bn(f"{block}.op.{block}.{ours}", f"conv{i}.conv", f"conv{i}.bn").items()
+    **numbered("bottleneck.op.bottleneck", "conv{}.conv", "conv{}.bn"),
+    **numbered("y.op.y", "conv{}.conv", "conv{}.bn"),
 }
 _ROWS = {
     **conv_bn("stem", "stem.conv", "stem.bn"),

@@ -5,7 +5,7 @@ Blocks written in Python have a stage's first block as their downsample.
 
 from __future__ import annotations
 
-from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers
+from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers, numbered
 from blockforge.weights.official import Family, register
 
 _BRANCH = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
@@ -19,12 +19,6 @@ _ROWS: dict[str, Names] = {
 }
 
 
-def _numbered(ours: str) -> dict[str, Names]:
-    """The convolutions of a block in turn."""
-    names = ("conv_bn", "conv_bn_2", "conv_bn_3")
-    return {k: v for i, n in enumerate(names, 1) for k, v in conv_bn(f"{ours}.{n}", f"conv{i}", f"bn{i}").items()}
-
-
 def _res2net(ours: str, quarters: str) -> dict[str, Names]:
     rows = {**conv_bn(f"{ours}.conv_bn", "conv1", "bn1"), **conv_bn(f"{ours}.conv_bn_2", "conv3", "bn3")}
     for i, name in enumerate("abc"):
@@ -33,9 +27,9 @@ def _res2net(ours: str, quarters: str) -> dict[str, Names]:
 
 
 _BLOCKS: dict[str, Names] = {
-    **_numbered("basic.op.basic"),
-    **_numbered("bottleneck.op.bottleneck"),
-    **_numbered("se_bottleneck.op.se_bottleneck.bottleneck"),
+    **numbered("basic.op.basic"),
+    **numbered("bottleneck.op.bottleneck"),
+    **numbered("se_bottleneck.op.se_bottleneck.bottleneck"),
     "se_bottleneck.op.se_bottleneck.se.chain.linear": "se.fc1",
     "se_bottleneck.op.se_bottleneck.se.chain.linear_2": "se.fc2",
     **_res2net("first_block.op.first_block", "apart"),

@@ -45,6 +45,18 @@ def conv_bn(ours: str, conv: str, norm: str) -> dict[str, Names]:
     return {f"{ours}.conv": conv, f"{ours}.batch_norm": norm}
 
 
+def dwconv_bn(ours: str, conv: str, norm: str) -> dict[str, Names]:
+    """The same for a depth-wise one."""
+    return {f"{ours}.dwconv": conv, f"{ours}.batch_norm": norm}
+
+
+def numbered(ours: str, conv: str = "conv{}", norm: str = "bn{}", *, count: int = 3) -> dict[str, Names]:
+    """Rows for the convolutions of a block in turn, with their norms; officially they are numbered from 1."""
+    names = ("conv_bn", *(f"conv_bn_{i}" for i in range(2, count + 1)))
+    rows = (conv_bn(f"{ours}.{name}", conv.format(i), norm.format(i)) for i, name in enumerate(names, 1))
+    return {key: name for row in rows for key, name in row.items()}
+
+
 def _several(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
