@@ -124,6 +124,19 @@ def test_norms_of_queries_and_keys() -> None:
     close(y, whole(softmax(*normed, each(v)), q))
 
 
+def test_channels_attend_to_channels() -> None:
+    """The whole formula, on maps laid on their sides: positions are what vectors are made of."""
+    module, (q, k, v), y = run(make(form="channels"), ALIKE)
+    assert make(form="channels").build(ALIKE, None).temperature.flatten().tolist() == [1] * HEADS
+    on_side = [each(t).transpose(-1, -2) for t in (q, k, v)]
+    unit = [F.normalize(t, dim=-1) for t in on_side[:2]]
+    expected = softmax(*unit, on_side[2], module.temperature).transpose(-1, -2)
+    torch.testing.assert_close(each(y), expected)
+    assert module.no_weight_decay() == {"temperature"}
+    with pytest.raises(OpError, match="channels cannot keep positions apart"):
+        module(q, k, v, mask=torch.ones(1, 20, 20, dtype=torch.bool))
+
+
 def test_cosine_with_a_bounded_factor() -> None:
     module, (q, k, v), _ = run(make(cosine=True), THREE)
     assert make(cosine=True).build(THREE, None).logit_scale.exp().flatten().tolist() == pytest.approx([10] * HEADS)
@@ -285,6 +298,12 @@ def test_laws(shapes: Shapes, params: dict[str, Any]) -> None:
     check_op(make(**params), shapes, None)
 
 
+@pytest.mark.parametrize("shapes", [ONE, ALIKE, (Shape(3, 3, 96),)], ids=["one", "alike", "wide"])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_laws_of_channels(shapes: Shapes, heads: int) -> None:
+    check_op(make(form="channels", num_heads=heads), shapes, None)
+
+
 BIASES = ["rel_pos_table", {"op": "rel_pos_table", "symmetric": True}, {"op": "rel_pos_mlp", "hidden": 2}]
 WIDE = ((Shape(5, 4, 192),), (Shape(5, 4, 64),) * 3, WIDE_VALUES)
 """Wide, with a small network: what is made once for all images would hide what each of them adds."""
@@ -312,6 +331,7 @@ def test_laws_of_biases(shapes: Shapes, bias: Any) -> None:
         ),
         ({}, ALIKE[:2], "16x5x4 and 16x5x4 leave no channels for values"),
         ({"head_dim": 5}, ALIKE, "4 heads of 5 are not the 16 channels of the queries"),
+        ({"form": "channels"}, THREE, "channels of .* cannot attend to each other"),
         ({"bias": "rel_pos_table"}, THREE, "there are more queries than keys: of 16x6x4 and 16x3x2"),
     ],
 )
@@ -325,6 +345,7 @@ def test_places_that_do_not_fit(params: dict[str, Any], shapes: Shapes, message:
     [
         ({"form": "relu_linear", "cosine": True}, "relu_linear has no cosine"),
         ({"form": "relu_linear", "bias": "rel_pos_table"}, "relu_linear has no bias"),
+        ({"form": "channels", "qk_norm": True}, "channels has no qk_norm"),
         ({"cosine": True, "scale": 0.5}, "cosine has no scale"),
         ({"bias": "rel_pos"}, "a bias is rel_pos_table, rel_pos_mlp, or none"),
         ({"bias": {"op": "rel_pos_mlp", "hidden": 0}}, "rel_pos_mlp: hidden: "),

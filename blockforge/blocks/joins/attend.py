@@ -10,10 +10,10 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, TokenRule, divisible
 from blockforge.blocks.fields import Count, Eps, Ratio
-from blockforge.blocks.joins.attention import AttendModule, LinearAttendModule, Order, Splits
+from blockforge.blocks.joins.attention import AttendModule, ChannelAttendModule, LinearAttendModule, Order, Splits
 from blockforge.blocks.joins.meeting import listed
 from blockforge.blocks.joins.position_bias import BiasParam
-from blockforge.blocks.joins.roles import Roles, fused_elements, linear_elements, product_elements
+from blockforge.blocks.joins.roles import Roles, channel_elements, fused_elements, linear_elements, product_elements
 from blockforge.blocks.part import Join
 from blockforge.blocks.registry import join
 from blockforge.errors import OpError
@@ -28,16 +28,20 @@ class Attend(Join):
     Of three maps they are queries, keys and values; of two, queries, and keys beside values; of one, all three beside
     each other. The linear layers around it are blocks of their own.
 
+    With `form: channels` it is channels that attend to channels: each channel of a head's queries gets a mean of the
+    values' channels, weighted by how it fits those of the keys: by the products of all positions, of length 1.
+
     Queries and keys are equally wide; or keys as wide as one head, which all heads then share (multi-query attention).
     Keys and values may be of another size than the queries, values of another width.
 
     Shape: q_BHWC, k_BhwC, v_BhwD -> y_BHWD, also kv_Bhw(C + D), or qkv_BHW(2C + D).
-    Cost: L S (C + D) multiply-adds of L queries and S keys; `relu_linear` has (L + S) C (D / num_heads + 1).
+    Cost: L S (C + D) multiply-adds of L queries and S keys; `relu_linear` has (L + S) C (D / num_heads + 1), `channels`
+        2 L C^2 / num_heads.
     Raises: OpError if the heads do not divide the widths, or the maps do not fit each other; at run time if a table of
         positions meets a map that is larger than the one it was built for.
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; relu_linear: EfficientViT, ICCV 2023,
-    https://arxiv.org/abs/2205.14756; cosine and rel_pos_mlp: Swin Transformer V2, CVPR 2022,
-    https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136.
+    https://arxiv.org/abs/2205.14756; channels: XCiT, NeurIPS 2021, https://arxiv.org/abs/2106.09681; cosine and
+    rel_pos_mlp: Swin Transformer V2, CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136.
     """
 
     masked = True
@@ -49,9 +53,9 @@ class Attend(Join):
     head_dim: Count | None = None
     """Width of a head's queries; 32 if neither it nor `num_heads` is given. With both, the queries and keys in a single
     map are as wide as they say, the values what is left."""
-    form: Literal["softmax", "relu_linear"] = "softmax"
-    """How weights are made: softmax of the products, or products of what relu leaves of queries and keys. `kind` says
-    the same."""
+    form: Literal["softmax", "relu_linear", "channels"] = "softmax"
+    """How weights are made: softmax of the products; products of what relu leaves of queries and keys; or softmax of
+    the products of channels, times a learnt factor for each head. `kind` says the same."""
     cosine: bool = False
     """Products of queries and keys of length 1, times a learnt factor for each head, 100 at most."""
     qk_norm: bool = False
@@ -79,8 +83,10 @@ class Attend(Join):
     @model_validator(mode="after")
     def _fits(self) -> Attend:
         softmax_only = {"cosine": self.cosine, "bias": self.bias is not None, "scale": self.scale is not None}
-        if self.form == "relu_linear" and (wrong := next((k for k, said in softmax_only.items() if said), None)):
-            raise OpError(f"relu_linear has no {wrong}", hint="form: softmax has it", code="value")
+        if self.form == "channels":
+            softmax_only["qk_norm"] = self.qk_norm
+        if self.form != "softmax" and (wrong := next((k for k, said in softmax_only.items() if said), None)):
+            raise OpError(f"{self.form} has no {wrong}", hint="form: softmax has it", code="value")
         if self.cosine and self.scale is not None:
             raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
         return self
@@ -89,9 +95,9 @@ class Attend(Join):
         return "all" if self.bias is None else "none"
 
     def check_masked(self) -> None:
-        if self.form == "relu_linear":
+        if self.form != "softmax":
             hint = "tiles without shift, or form: softmax"
-            raise OpError("relu_linear cannot keep the positions of rolled tiles apart", hint=hint, param="form")
+            raise OpError(f"{self.form} cannot keep the positions of rolled tiles apart", hint=hint, param="form")
 
     def heads(self, dim: int) -> int:
         """Number of heads of queries of width `dim`."""
@@ -140,6 +146,9 @@ class Attend(Join):
         if k.dim != q.dim and not roles.is_shared:
             text = f"keys of {k} do not fit queries of {q}"
             raise OpError(text, hint=f"as wide as the queries, or as a head: {roles.head_dim}", code="widths")
+        if self.form == "channels" and not q == k == v:
+            text = f"channels of {listed((q, k, v))} cannot attend to each other"
+            raise OpError(text, hint="give queries, keys and values one size and one width", code="widths")
         if k[:2] != v[:2]:
             raise OpError(f"keys and values of {listed((k, v))} differ in size", hint="make them of one map")
         if v.dim < 1:
@@ -156,7 +165,9 @@ class Attend(Join):
     def cost(self, shapes: tuple[Shape, ...], dim: int | None) -> Cost:
         roles = self.roles(shapes)
         length, keys, heads, d, d_v = roles.q.positions, roles.k.positions, roles.num_heads, *roles.widths
-        cost = Cost(params=4 * d * self.qk_norm + heads * self.cosine)
+        cost = Cost(params=4 * d * self.qk_norm + heads * (self.cosine or self.form == "channels"))
+        if self.form == "channels":
+            return cost + primitives.matmul(d, length, d, heads) + primitives.matmul(d, d, length, heads)
         if self.form == "relu_linear":
             over = 1 if roles.is_shared else heads  # keys and values are joined once where all heads share them
             cost += primitives.matmul(d, keys, d_v + 1, over)
@@ -180,6 +191,8 @@ class Attend(Join):
         q, k = roles.q.elements, roles.k.elements
         if self.form == "relu_linear":
             return (q + k) * self.qk_norm + linear_elements(roles)
+        if self.form == "channels":
+            return channel_elements(roles)
         normed = q + k if self.qk_norm or self.cosine else 0
         attention = fused_elements(roles) if roles.head_dim == roles.v_head_dim else product_elements(roles)
         return max(normed + attention, 2 * q * self.cosine + (q + k) * self.qk_norm)
@@ -190,6 +203,8 @@ class Attend(Join):
         splits = Splits(len(shapes), heads, 1 if roles.is_shared else heads, (d, d, d_v), self.order)
         if self.form == "relu_linear":
             return LinearAttendModule(splits, self.qk_norm, self.eps)
+        if self.form == "channels":
+            return ChannelAttendModule(splits)
         bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
         grows = self.bias is not None and self.bias.grows()
         return AttendModule(splits, self.qk_norm, self.cosine, self.scale, bias, (roles.q[:2], roles.k[:2]), grows)

@@ -164,3 +164,28 @@ class LinearAttendModule(HeadsModule):
         joined = k.relu().to(exact).transpose(-1, -2) @ F.pad(v.to(exact), (0, 1), value=1.0)
         y = q.relu().to(exact) @ joined
         return y[..., :-1] / (y[..., -1:] + self.eps)
+
+
+class ChannelAttendModule(HeadsModule):
+    """Attention of a head's channels to each other, see `Attend`."""
+
+    def __init__(self, splits: Splits) -> None:
+        super().__init__(splits, qk_norm=False)
+        self.temperature = nn.Parameter(torch.empty(splits.num_heads, 1, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.temperature)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"temperature"}
+
+    def forward(self, *maps_BHWC: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of each map in the batch. Raises: OpError for a mask: a channel is of all positions."""
+        if mask is not None:
+            raise OpError("channels cannot keep positions apart", hint="tiles without shift, or form: softmax")
+        height, width = maps_BHWC[0].shape[1:3]
+        q, k, v = (t.transpose(-1, -2) for t in self.split(maps_BHWC))
+        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2)) * self.temperature
+        y_BNDL = weights.softmax(-1) @ v
+        return y_BNDL.permute(0, 3, 1, 2).flatten(2).unflatten(1, (height, width))

@@ -1,8 +1,8 @@
-"""ConvNeXt's layouts: official (github facebookresearch/ConvNeXt, ConvNeXt-V2) and timm's."""
+"""ConvNeXt's layouts: official (github facebookresearch/ConvNeXt, ConvNeXt-V2) and timm's, with EdgeNeXt's names."""
 
 from __future__ import annotations
 
-from blockforge.weights.layouts.tensor_names import by_table, in_layers
+from blockforge.weights.layouts.tensor_names import Names, by_table, in_layers
 from blockforge.weights.official import Family, register
 
 _OFFICIAL = {
@@ -61,6 +61,20 @@ _TIMM_COMPOSED = {
         "stages.{s}.blocks.{l}",
     ),
 }
+_XCA = "encoder.op.residual"
+_EDGENEXT: dict[str, Names] = {
+    "encoder.scale": "gamma",
+    **{f"encoder.op.cascade.{name}": f"convs.{i}" for i, name in enumerate("abc")},
+    "encoder.op.place.positions.linear": "pos_embd.token_projection",
+    f"{_XCA}.norm": "norm_xca",
+    f"{_XCA}.xca.linear": "xca.qkv",
+    f"{_XCA}.xca.attend.temperature": "xca.temperature",
+    f"{_XCA}.xca.linear_2": "xca.proj",
+    f"{_XCA}.scale.weight": "gamma_xca",
+    "encoder.op.ln": "norm",
+    "encoder.op.linear": "mlp.fc1",
+    "encoder.op.linear_2": "mlp.fc2",
+}
 
 CONVNEXT = register(
     Family(
@@ -74,6 +88,6 @@ CONVNEXT_TIMM = register(
     Family(
         "convnext_timm",
         lambda keys: "stages.0.blocks.0.conv_dw.weight" in keys,
-        by_table({**_TIMM, **_TIMM_COMPOSED}),
+        by_table({**_TIMM, **_TIMM_COMPOSED, **in_layers(_EDGENEXT, "stages.{s}.blocks.{l}")}),
     )
 )
