@@ -33,6 +33,7 @@ CASES = {
     "skips": ("smt_t", SKIPS),
     "composed": ("repvit_m0_9", []),
     "crossing ways": ("res2net50", []),
+    "no layers": ("smt_t", ["stages.1={dim: 128, depth: 0}", "stages.3={dim: 512, depth: 0}"]),
     "no downsample": ("smt_t", ["stages.1.downsample=none", "stages.1.dim=64", "stage_norm=none"]),
 }
 

@@ -7,7 +7,7 @@ as near as the others let it to the middle of what it is joined with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -59,7 +59,7 @@ def place(
     Args:
         gap: space between boxes, and between rows.
     """
-    row = _longest_paths(sizes, edges)
+    row = _late(longest_paths(sizes, edges), edges)
     rows = _rows(sizes, edges, row)
     _order(rows)
     width = {key: sizes[key[0]][0] if row[key[0]] == key[1] else _PASS for line in rows.rows for key in line}
@@ -87,20 +87,25 @@ def place(
     return Placed(corners, ways, right, tops[-1] - gap[1])
 
 
-def _longest_paths(names: Mapping[str, object], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+def longest_paths(names: Iterable[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """The row of each box. `names`: in the order they run."""
     row = dict.fromkeys(names, 0)
-    into: dict[str, list[str]] = {name: [] for name in names}
+    into: dict[str, list[str]] = {name: [] for name in row}
     for source, target in edges:
         into[target].append(source)
-    for name in names:  # in the order they run
-        row[name] = max((row[source] + 1 for source in into[name]), default=0)
-    readers: dict[str, list[str]] = {name: [] for name in names}
-    for source, target in edges:
-        readers[source].append(target)
-    for name in reversed(list(names)):  # what reads one map stands right above what reads it: one long way for many
-        if len(into[name]) == 1 and readers[name]:
-            row[name] = min(row[reader] for reader in readers[name]) - 1
+    for name, sources in into.items():
+        row[name] = max((row[source] + 1 for source in sources), default=0)
     return row
+
+
+def _late(row: dict[str, int], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """What reads one map stands right above what reads it: one long way for all that read the same."""
+    moved = dict(row)
+    for name in reversed(row):
+        readers = [moved[target] for source, target in edges if source == name]
+        if readers and len({source for source, target in edges if target == name}) == 1:
+            moved[name] = min(readers) - 1
+    return moved
 
 
 def _rows(names: Mapping[str, object], edges: Sequence[tuple[str, str]], row: Mapping[str, int]) -> _Rows:

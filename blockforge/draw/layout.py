@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import SkipSite, SumSite, WindowSite
+from blockforge.compiler.graph.sites import HeadSite, ReducingSite, SkipSite, SumSite, WindowSite
 from blockforge.compiler.graph.units import Layer, Stage
 from blockforge.draw.marks import CHAR, NOWHERE, Box
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import is_list
+from blockforge.draw.pieces import is_list, members_of
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
@@ -26,6 +26,8 @@ HEADER, TITLE, MARGIN, INDEX = 70.0, 56.0, 24.0, 26.0
 """Heights of the picture's title and of a box's; space around; width of a layer's number."""
 OPEN_TITLE = 24.0
 """Height of an opened block's name."""
+_NAME = 26
+"""Characters of a list's name."""
 _LANE, _MAX_LANE, _BETWEEN = 7.0, 130.0, 46.0
 
 
@@ -54,6 +56,7 @@ class Layout:
 
     Attributes:
         opened: the blocks that are drawn as their parts, by node; in place of a chip a box with these.
+        ways: the main path, as paths' data with roles; None: down each column, and to the next.
     """
 
     columns: list[Column]
@@ -62,6 +65,7 @@ class Layout:
     frames: dict[str, Box] = field(default_factory=dict)
     width: float = 0.0
     height: float = 0.0
+    ways: list[tuple[str, str]] | None = None
 
     def size(self, node: Node) -> tuple[float, float]:
         """Width and height of a node's box."""
@@ -136,8 +140,12 @@ def bulge(source: Node, target: Node) -> float:
 
 
 def label(node: Node) -> str:
-    """What a node is called: by its op; a list of ops by its place."""
-    return node.name.rpartition(".")[2] if is_list(node) else node.op
+    """What a node is called: by its op; a list of ops by its place in the network, or in a layer by what is in it."""
+    if not is_list(node):
+        return node.op
+    if isinstance(node.site, ReducingSite | HeadSite):
+        return node.name.rpartition(".")[2]
+    return members_of(node, _NAME)
 
 
 def chip_text(node: Node) -> str:
@@ -145,13 +153,18 @@ def chip_text(node: Node) -> str:
     return "+" if isinstance(node.site, SumSite) else label(node)
 
 
+def titles_width(titles: Sequence[str]) -> float:
+    """Of a box's titles, the first of which is bold and larger."""
+    return max(len(title) * CHAR * (1.0 if i else 1.1) for i, title in enumerate(titles)) + 2 * PAD
+
+
 def _place(column: Column, out: Layout, x: float, top: float) -> float:
     """Place a column whose left edge is `x`; returns its right edge."""
     column.left = x
     skips = max((out.row_size(row)[0] for row in column.head if _is_skip(row)), default=0.0)
-    inner = max(out.row_size(row)[0] for row in column.rows) + INDEX + 4 * PAD
+    inner = max((out.row_size(row)[0] for row in column.rows), default=0.0) + INDEX + 4 * PAD
     heads = max((out.row_size(row)[0] for row in (*column.head, *column.tail)), default=0.0)
-    column.box = Box(x + MARGIN, top, max(inner, *(len(t) * CHAR + 2 * PAD for t in column.titles), 2 * skips + PAD), 0)
+    column.box = Box(x + MARGIN, top, max(inner, titles_width(column.titles), 2 * skips + PAD), 0)
     if heads > column.box.width + MARGIN:  # what is opened above or below the box is wider than it
         column.box = Box(column.box.x + (heads - column.box.width - MARGIN) / 2, top, column.box.width, 0)
     y = top - out.heights(column.head)

@@ -11,6 +11,7 @@ import networkx as nx
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Shape
+from blockforge.blocks.compose.members import called_by, named
 from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.compose.written import Seq
 from blockforge.blocks.facts import facts, parameters
@@ -87,6 +88,12 @@ def is_list(node: Node) -> bool:
     """Whether a node runs a list of ops, which has no name."""
     written = getattr(node.block, "of", None)
     return isinstance(getattr(written, "value", None), Seq)
+
+
+def members_of(node: Node, most: int) -> str:
+    """The ops of a list by their names, as far as there is room."""
+    written: Any = node.block
+    return _cut([called_by(member) for _, member in named(written.of)], " > ", most)
 
 
 def opens(node: Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from blockforge.compiler.graph.sites import ImageSite
@@ -113,7 +113,9 @@ def _stage_table(arch: Architecture) -> TextTable:
         if unit.stage is None and not isinstance(unit.first.site, ImageSite):
             _add_stage(table, arch, unit.name, said(unit.first), [unit])
         elif unit.stage is not None and (stage := stages.pop(unit.stage, None)) is not None:
-            _add_stage(table, arch, str(stage.index), compact([u.block for u in stage.layers]), stage.units)
+            name = arch.plan.stages[stage.index].name
+            called = f"{stage.index} {name}" if name else str(stage.index)
+            _add_stage(table, arch, called, compact([u.block for u in stage.layers]), stage.units)
     return table
 
 
@@ -122,17 +124,20 @@ def _layer_table(arch: Architecture) -> TextTable:
         Label("layer"), Label("block", leaves=3), Words("ops"), Words("map"), Number("params"), Number("MACs"),
         Number("peak", leaves=1), Words("receives", leaves=2),
     )  # fmt: skip
-    for unit in arch.units:
-        if isinstance(unit.first.site, ImageSite):
-            continue
-        label, block = unit.name.removeprefix("stages."), ""
-        if isinstance(unit, Layer):
-            label, block = f"{unit.stage}.{unit.index}", unit.block
+    labels = {unit.name: _label(unit) for unit in arch.units}
+    for above, unit in pairwise(arch.units):
+        block = unit.block if isinstance(unit, Layer) else ""
+        passed_by = unit.inputs != (above.name,)
         table.add_row(
-            label, block, " + ".join(map(said, unit.nodes)), _map(unit), format_count(unit.params),
-            format_count(unit.macs), format_bytes(_peak(arch, [unit])), _received(arch, unit),
+            labels[unit.name], block, " + ".join(map(said, unit.nodes)), _map(unit), format_count(unit.params),
+            format_count(unit.macs), format_bytes(_peak(arch, [unit])),
+            _received(arch, unit) or ", ".join(labels[name] for name in unit.inputs if passed_by),
         )  # fmt: skip
     return table
+
+
+def _label(unit: Unit) -> str:
+    return f"{unit.stage}.{unit.index}" if isinstance(unit, Layer) else unit.name.removeprefix("stages.")
 
 
 def _add_stage(table: TextTable, arch: Architecture, name: str, pattern: str, units: Sequence[Unit]) -> None:

@@ -27,6 +27,7 @@ from blockforge.draw.layout import (
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, NOWHERE, Box, markers, path, rect, text, titled, way
 from blockforge.draw.panel import Panel
 from blockforge.draw.pieces import boxes_of, in_one_line, opens, pieces_of, program_of
+from blockforge.draw.streams import is_graph, lay_out_streams
 from blockforge.draw.summary import compact
 from blockforge.units import format_bytes, format_count
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from blockforge.compiler.architecture import Architecture
+    from blockforge.spec.plan import Stage as PlannedStage
 
 _KINDS = {
     "stem": "stem, downsample, head",
@@ -64,7 +66,8 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None, opened: 
     nodes = [node for node in arch.nodes.values() if opens(node)]
     panels = {node.name: Panel(boxes_of(pieces_of(node, arch.backend))) for node in nodes}
     shown = {name: panel for name, panel in panels.items() if name in opened}
-    layout = lay_out(arch, {stage.index: _titles(stage) for stage in arch.stages}, shown)
+    titles = {stage.index: _titles(stage, arch.plan.stages[stage.index]) for stage in arch.stages}
+    layout = (lay_out_streams if is_graph(arch) else lay_out)(arch, titles, shown)
     drawing = _Drawing(arch, layout, heat)
     legend, right = drawing.legend(panels)
     cards = {name: panel for name, panel in panels.items() if name not in layout.opened}
@@ -99,10 +102,11 @@ def _needs(cards: Mapping[str, Panel], axis: int) -> list[float]:
     return [0.0, *((panel.width + 6 * PAD, panel.height + OPEN_TITLE + 4 * PAD)[axis] for panel in cards.values())]
 
 
-def _titles(stage: Stage) -> tuple[str, ...]:
+def _titles(stage: Stage, plan: PlannedStage) -> tuple[str, ...]:
     params, macs = (format_count(total) for total in (stage.params, stage.macs))
     pattern = compact([layer.block for layer in stage.layers])
-    return f"stage {stage.index}: {stage.end.last.out_shape}", pattern, f"{params} params, {macs} MACs"
+    called = f"stage {stage.index}{f' {plan.name}' if plan.name else ''}"
+    return f"{called}: {stage.end.last.out_shape}", pattern, f"{params} params, {macs} MACs"
 
 
 class _Drawing:
@@ -133,7 +137,7 @@ class _Drawing:
                 style = 'font-size="12" font-weight="bold"' if i == 0 else GREY
                 parts.append(text(box.x + 10, box.y + 18 + 15 * i, title, style))
         layers = [layer for stage in self.arch.stages for layer in stage.layers]
-        most = max(layer.macs for layer in layers) or 1
+        most = max((layer.macs for layer in layers), default=0) or 1
         for layer in layers:
             frame = self.layout.frames[layer.name]
             parts.append(rect(frame, 'rx="5" fill="#ffffff" stroke="#c8c8c8"'))
@@ -144,6 +148,8 @@ class _Drawing:
 
     def flow(self) -> list[str]:
         """The main path: down each column, and from its end to the head of the next."""
+        if self.layout.ways is not None:
+            return [path(data, role) for data, role in self.layout.ways]
         parts = []
         for column in self.layout.columns:
             title = Box(column.box.x, column.box.y, column.box.width, TITLE)  # path ends there, goes on below
@@ -153,11 +159,11 @@ class _Drawing:
                 parts.append(path(way("M", a.cx, a.bottom, "V", b.y - 1), "main"))
             parts += [self._inside(a, b) for row in column.chain for a, b in pairwise(row)]
         for before, after in pairwise(self.layout.columns):
-            start = self._anchor(before.rows[-1])
+            start = self._anchor(before.rows[-1]) if before.rows else before.box
             end = self._anchor(self._main(after)[0]) if self._main(after) else after.box
             between = after.left - 6
             parts.append(path(_around(start, before.box.bottom + 14, between, end), "main"))
-            shape = str(before.rows[-1][-1].out_shape)
+            shape = str(before.stage.end.last.out_shape)
             parts.append(text(between + 10, end.y - 19, shape, f'{GREY} font-size="10"'))
         return parts
 
@@ -167,7 +173,7 @@ class _Drawing:
         for column in self.layout.columns:
             parts += [self._beside(source, target) for target, source in received(self.arch, column.stage)]
         for node in self.arch.nodes.values():
-            if isinstance(node.site, SkipSite):
+            if isinstance(node.site, SkipSite) and self.layout.ways is None:
                 parts.append(self._across(self.arch.nodes[node.inputs[0]], node))
             sources = [self.arch.nodes[s] for s in node.sources]
             parts += [self._from_input(source, node) for source in sources if source.layer is None]
@@ -190,7 +196,7 @@ class _Drawing:
                 x += 34 + len(said) * CHAR
         parts += [rect(Box(x, y + 6, 16, 2), f'fill="{_HEAT}"'), text(x + 22, y + 11, _WORK, GREY)]
         x += 36 + len(_WORK) * CHAR
-        roles: set[str] = {edge.role for edge in self.arch.edges}
+        roles: set[str] = {edge.role for edge in self.arch.edges} | {role for _, role in self.layout.ways or ()}
         for role, said in _ROLES.items():
             if role in roles:
                 parts += [path(way("M", x, y + 7, "H", x + 22), role), text(x + 30, y + 11, said, GREY)]
