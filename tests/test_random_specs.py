@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from blockforge.compiler import Architecture
 from blockforge.spec import to_yaml
 from blockforge.spec.load import from_text
 from blockforge.testing import check_spec
+from blockforge.testing.stage_graphs import stage_graphs
 from blockforge.testing.strategies import specs
 
-CANNOT_MEET = {"shape", "skip-shape", "divisibility", "map-too-small"}
+CANNOT_MEET = {"shape", "skip-shape", "divisibility", "map-too-small", "sizes", "tokens"}
 """What a strategy cannot know when it draws a block: how large the map is that will reach it."""
 
 
@@ -37,6 +39,21 @@ def test_costs_shapes_memory_and_training(tree: dict[str, Any]) -> None:
 @given(specs(without_identity=True))
 def test_branches_without_their_identity_path(tree: dict[str, Any]) -> None:
     check_spec(compiled(tree))
+
+
+@settings(max_examples=6)
+@given(stage_graphs())
+def test_stages_that_form_a_graph(tree: dict[str, Any]) -> None:
+    arch = compiled(tree)
+    model = check_spec(arch).eval()
+    for text in (to_yaml(arch.spec), bf.expand(tree)):
+        assert bf.compile(from_text(text)).hash == arch.hash
+    assert Architecture.from_json(arch.to_json()).hash == arch.hash
+    for picture in (bf.to_svg, bf.to_dot, bf.to_mermaid):
+        assert picture(arch)
+    x = torch.randn(2, arch.plan.input.channels, *arch.plan.input.size)
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
 
 
 @settings(max_examples=25)

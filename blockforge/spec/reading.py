@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blockforge.errors import Loc, Path, Report, did_you_mean
@@ -95,3 +95,9 @@ def layers_before(stages: Sequence[Stage]) -> list[int]:
         found += range(start, start + len(stage.layers))
         ends[stage.index] = start + len(stage.layers)
     return found
+
+
+def unread(stages: Sequence[Stage], read: Collection[int]) -> list[Stage]:
+    """The stages whose maps nothing reads. `read`: those that are read beside what stages do."""
+    sources = {source.of for stage in stages for source in stage.reads.sources}
+    return [stage for stage in stages if stage.index not in sources and stage.index not in read]

@@ -30,7 +30,7 @@ from blockforge.spec.model import (
 )
 from blockforge.spec.patterns import Name
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Reads, Skip, Source, Stage
-from blockforge.spec.reading import StageNames, layers_before
+from blockforge.spec.reading import StageNames, layers_before, unread
 from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.schema_errors import report_schema_errors
@@ -83,13 +83,15 @@ class _Resolver:
         if basics is None or head is None or skips is None or glossary is None:
             raise AssertionError("a part that fails reports why")
         whole = [replace(s, norm=stage_norm) if s.takes_norm else s for s in stages if s is not None]
+        features = self._features(basics)
+        self._check_read(whole, features)
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
         rates = _rates(basics.drop_path, layers_before(whole))
         return Plan(
             self.name, basics.input, basics.num_classes, rates, stem, _stem_dim(stem, whole), tuple(whole), skips,
-            head, self.report.locs, dict(self.values.answers), glossary, self._features(basics),
+            head, self.report.locs, dict(self.values.answers), glossary, features,
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -165,6 +167,12 @@ class _Resolver:
             found.append(before)
         self.report.close()
         return tuple(found)
+
+    def _check_read(self, stages: Sequence[Stage], features: Sequence[int] | None) -> None:
+        """Report stages that would run for nothing; the head reads the last one."""
+        for stage in unread(stages, {stages[-1].index, *(features or ())}):
+            hint = "name it in `from` of a later stage or in features, or leave it out"
+            report_at(self.report, stage.origins, "unread", f"nobody reads {stage}", stage.path, hint=hint)
 
     # --- stages
 

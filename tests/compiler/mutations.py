@@ -36,6 +36,8 @@ PARTS: list[Any] = [
     {"$choice": [1, 2]}, {"$choice": []}, {"$choice": 3}, {"$choice": {}}, {"$chioce": [1]}, {"$int": [1, 4]},
     {"$int": [4, 1]}, {"$int": [1, 10**12, 7]}, {"$float": [0, 1]}, {"$log": [0, 1]}, {"$choice": ["a"], "x": 1},
     {"$choice": [{"$choice": [1, {"$int": [1, 2]}]}, "none"]}, {"op": "sam"}, {"op": None}, {"op": {"op": "sam"}},
+    {"from": 0, "op": "relu"}, {"from": [0, 1]}, [0, "stem", {"from": "a", "op": ["relu"]}],
+    {"op": "concat", "dim": "$out", "resize": "nearest"},
     {"op": "sam", 1: 2, "num_heads": {"$int": [1, 9]}}, {"rule": "dense", "aggregate": "concat"},
     {"rule": "edges", "edges": [[0, 1], [-1, 0], [5, 2]], "aggregate": "concat"}, [1, "a", None], object, b"x",
     {1, 2},
@@ -46,7 +48,8 @@ COMPOSED = re.compile(
 """What a text says in which ops stand inside ops."""
 KEYS: list[Any] = [
     "dim", "depth", "layers", "op", "norm", "scale", "connect", "rule", "aggregate", "window", "let", "stages",
-    "blocks", "skips", "from", "to", "stem", "head", "extends", "blockforge", "name", "$choice", "about", "require",
+    "blocks", "skips", "from", "to", "join", "stage_norm",
+    "features", "stem", "head", "extends", "blockforge", "name", "$choice", "about", "require",
     "input", "size", "drop_path", "defaults", "", "a" * 200, 0, 1, -1, True, None, 1.5,
 ]  # fmt: skip
 PIECES = (

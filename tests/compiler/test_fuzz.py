@@ -52,6 +52,24 @@ skips:
 stage_norm: {op: group_norm, num_groups: 4}
 head: {op: classifier, norm: none}
 """,
+    """
+blockforge: 1
+name: streams
+input: {size: 64}
+blocks: {a: [{op: dwconv, norm: none}]}
+define: {up: [{op: linear, dim: $out}, {op: resize, scale: 2}]}
+stem: none
+stages:
+  - {name: fine, dim: 16, from: {from: input, op: {op: conv, dim: $out, stride: 4}}, depth: 2, layers: a}
+  - {name: coarse, dim: 32, from: {from: input, op: {op: conv_stem, kernel_size: 3}}, depth: 1, layers: a}
+  - {name: meet, dim: 16, from: [fine, {from: coarse, op: up}], join: {op: {$choice: [sum, max]}, resize: nearest}}
+  - dim: 48
+    from: [{$choice: [meet, 0]}, coarse, 2]
+    join: {op: concat, dim: $out, resize: bilinear}
+    stage_norm: layer_norm
+features: [fine, 3]
+head: classifier
+""",
 ]
 NASTY = """null ~ -1 0 1 1.5 true [] {} [[]] none all $heads $x $ $$ "" 99999999999999999999
     9223372036854775807 -9223372036854775808 1000000000000 65536 16384 1e308 -1e308 1e-320 .nan .inf sam mlp
@@ -59,6 +77,7 @@ NASTY = """null ~ -1 0 1 1.5 true [] {} [[]] none all $heads $x $ $$ "" 99999999
     (a_b)* a*999 ((a)* *alias &a_1 !!python/object:os.system é | > '""".split()  # noqa: SIM905
 NASTY += [
     "", "\t", "{a: 1}", "'a b'", "a*1000 b*", "a: b: c", "- - -", "{from: 0, to: [1]}",
+    "{from: a, op: b}", "[0, 1]", "{from: [0]}",
     "{$choice: [1, 2]}", "{$choice: []}", "{$choice: 3}", "{$chioce: [1]}", "{$int: [1, 4]}",
     "{$int: [4, 1]}",
     "{$int: [1, 1000000000000, 7]}", "{$float: [0, 1]}", "{$log: [0, 1]}",
@@ -69,7 +88,7 @@ NASTY += [
     "{rule: edges, edges: [[0, 1], [-1, 0], [5, 2]], aggregate: concat}",
 ]  # fmt: skip
 TOKENS = """dim depth layers op norm scale connect rule aggregate window let stages blocks skips from to stem
-    head extends blockforge name $choice about""".split()  # noqa: SIM905
+    head extends blockforge name $choice about join stage_norm features""".split()  # noqa: SIM905
 
 
 def no_modules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ import torch
 from streams import NETWORKS, SMOOTH, UP, Tree, exchange, network, unet
 
 import blockforge as bf
+from blockforge.eject import write_ejected
+from blockforge.eject.check import TOLERANCE
+from blockforge.search.space.fit import fit
+from blockforge.search.space.locate import locate
+from blockforge.search.space.size import count
+from blockforge.search.space.widths import Widths
 from blockforge.testing import check_spec
 
 
@@ -119,6 +126,43 @@ def test_another_size_is_refused_in_words_where_maps_do_not_meet() -> None:
         model(torch.randn(1, 3, 36, 36))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ejected_drawn_and_deployed(name: str, tmp_path: Path) -> None:
+    model = bf.build(NETWORKS[name](), seed=0).eval()
+    assert write_ejected(model, tmp_path / "net.py").error <= TOLERANCE
+    for picture in (bf.to_svg, bf.to_dot, bf.to_mermaid):
+        assert picture(model.arch)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(bf.deploy(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_names_choose_maps() -> None:
+    arch = bf.compile(unet())
+    assert bf.build(arch, out_indices=("up1", 0)).out_indices == (3, 0)
+    with pytest.raises(bf.BlockforgeError, match="no stage is called 'up2'\n  hint: did you mean 'up"):
+        bf.build(arch, out_indices=("up2",))
+
+
+def test_widths_that_meet_in_a_sum_are_one() -> None:
+    tree = exchange()
+    widths = Widths(bf.compile(tree))
+    assert widths.groups == [[-1, 0, 3, 5], [1, 4, 6], [2], [7]]
+    fitted = fit(tree, "4MMACs")
+    assert 0.97 <= fitted.macs / 4e6 <= 1
+
+
+def test_a_space_may_choose_what_is_read() -> None:
+    tree = unet()
+    tree["stages"][4]["from"] = [{"$choice": ["up1", 2]}, 0]
+    tree["stages"][4]["join"] = {"op": {"$choice": ["concat", "mul"]}, "resize": "nearest"}
+    tree["features"] = [3]
+    space = bf.load(tree)
+    assert count(space).combinations == 4
+    tree["stages"][4]["from"][0], tree["stages"][4]["join"]["op"] = 2, "concat"
+    assert locate(space, tree) == {"stages.4.from.0": 2, "stages.4.join.op": "concat"}
+
+
 MISTAKES: dict[str, tuple[Tree, str, str]] = {
     "unknown": ({"from": "upp"}, r"no stage is called 'upp'", "did you mean 'up'? names here: input, stem, up"),
     "itself": ({"from": 4}, r"stage 4 reads itself", "stages 0 to 3"),
@@ -135,6 +179,7 @@ MISTAKES: dict[str, tuple[Tree, str, str]] = {
     "promise": ({"from": [3, 1], "dim": 8, "join": "concat"}, r"24 channels together, the stage has dim 8", "an op on"),
     "op": ({"from": {"from": 1, "op": "bach_norm"}}, r"there is no op named 'bach_norm'", "did you mean 'batch_norm'"),
     "join": ({"from": [3, 1], "join": "summ"}, r"no join or aggregator named 'summ'", "did you mean 'sum'"),
+    "unread": ({"from": {"from": 1, "op": UP}}, r"nobody reads stage 3 'up'", "leave it out"),
     "edge": ({"from": {"from": 1, "op": UP}, "dim": 8}, r"the op gives 16 channels, its stage has dim 8", "dim: $out"),
 }  # fmt: skip
 
@@ -143,7 +188,8 @@ MISTAKES: dict[str, tuple[Tree, str, str]] = {
 def test_mistakes_are_told(mistake: str) -> None:
     stage, message, hint = MISTAKES[mistake]
     up = {"name": "up", "dim": 8, "from": {"from": 2, "op": UP}, "layers": [SMOOTH]}
-    last = {"name": "last", "from": [4], "layers": [SMOOTH]}
+    read = [4] if mistake == "unread" else [3, 4]
+    last = {"name": "last", "from": read, "join": {"op": "concat", "resize": "nearest"}, "layers": [SMOOTH]}
     with pytest.raises(bf.SpecError, match=message) as error:
         bf.compile(network(up, stage, last))
     assert hint in str(error.value)
@@ -151,7 +197,8 @@ def test_mistakes_are_told(mistake: str) -> None:
 
 
 def test_maps_that_do_not_meet_are_all_shown() -> None:
+    reading = {"name": "n", "from": [{"from": 0, "op": UP}, 1, "stem"], "layers": ["relu"]}
     with pytest.raises(bf.SpecError) as error:
-        bf.compile(network({"name": "n", "from": [{"from": 0, "op": UP}, 1, "stem"], "layers": ["relu"]}))
+        bf.compile(network(reading, features=[2]))
     told = [text for text, _ in error.value.diagnostics[0].related]
     assert told == ["the stem gives 8x16x16", "'resize' gives 8x32x32", "stage 1 gives 16x8x8"]

@@ -71,7 +71,7 @@ class Meeting(NamedTuple):
     def _differs(self, x: Tensor, height: int, width: int, index: int) -> bool:
         """In a graph whose sizes vary, as it was built."""
         own = x.shape[1:3]
-        if is_symbolic(height, width, *own):
+        if is_symbolic(height, width, *own) or torch.jit.is_tracing():
             return self.resized[index]
         return (height, width) != tuple(own) and own.numel() > 1
 

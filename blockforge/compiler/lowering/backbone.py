@@ -16,7 +16,7 @@ from blockforge.capacity import need
 from blockforge.compiler.lowering.lower import build_modules, emit, needed_units
 from blockforge.compiler.lowering.modules import Layer
 from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out_norm_op
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.spec.model import Spec
 from blockforge.units import format_count
 
@@ -344,8 +344,8 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
 
 
 def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
-    """The stages that `out_indices` means, in its order: indices, negative ones from the end; a number n: the last n
-    of the network's features; None: all of these.
+    """The stages that `out_indices` means, in its order: names, or indices, negative ones from the end; a number n: the
+    last n of the network's features; None: all of these.
 
     Raises: BlockforgeError for anything else, and if no stage is named.
     """
@@ -360,7 +360,13 @@ def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
     if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
         raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
     found = []
+    names = {stage.name: stage.index for stage in arch.plan.stages if stage.name is not None}
     for given in chosen:
+        if isinstance(given, str) and given in names:
+            found.append(names[given])
+            continue
+        if isinstance(given, str):
+            raise BlockforgeError(f"no stage is called '{given}'\n  hint: {did_you_mean(given, names, 'names')}")
         if (index := _index(given)) is None:
             raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
         if not -stages <= index < stages:
