@@ -7,6 +7,7 @@ multiplies what is independent, so that it takes milliseconds for spaces of any 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from blockforge.errors import SearchError, SpecError
 from blockforge.search.space.load import number_of_values
 from blockforge.search.space.matching import Lets, fills, layer_lists, options, within_stage
 from blockforge.spec import Hole, Spec, holes, patterns
+from blockforge.spec.glossary import Glossary, reached
 from blockforge.spec.model import Basics
 from blockforge.spec.values import Expr, Ref, all_values
 
@@ -114,7 +116,7 @@ class _Counter:
             ways = _join(ways, self.without(part, self._private))
         for i in range(len(tree["stages"])):
             ways = _join(ways, self._stage(i))
-        ways = _join(ways, self.value(tree.get("define", {}), self.lets))
+        ways = _join(ways, _join_all(self.value(written, ()) for written in _named_definitions(tree)))
         return sum(self.without(ways, lambda hole: True).values())
 
     # --- parts, as the compiler looks at them
@@ -213,6 +215,18 @@ class _Counter:
             rest = key.difference(own)
             total[rest] = total.get(rest, 0) + number
         return total
+
+
+def _named_definitions(tree: Mapping[str, Any]) -> list[Any]:
+    """The definitions that some candidate may use, as they are written."""
+    values = all_values([v for k, v in tree.items() if k not in ("define", "use", "about", "require")])
+    texts = [v for v in values if isinstance(v, str | Expr)]
+    for text in [text for text in texts if isinstance(text, str)]:
+        with contextlib.suppress(patterns.PatternError):
+            texts += [name for name, _ in patterns.names(text)]
+    # what is in holes is looked through too
+    found = reached(Glossary.of(tree), texts, lambda written, _: [written, *all_values(written)])
+    return [written for written, *_ in found.values()]
 
 
 def _is_flat(hole: Hole) -> bool:

@@ -39,6 +39,15 @@ def test_holes_of_definitions_are_counted() -> None:
     assert count(load_space(space([dwconv({"$choice": [3, 7]}), *BODY[1:]]))).combinations == 16
 
 
+def test_definitions_that_nothing_names_do_not_count() -> None:
+    unused = {"params": {"k": 3}, "body": [dwconv({"$choice": [3, 5, 7]}), "wide"]}
+    tree = space([dwconv({"$choice": [3, 7]}), *BODY[1:]])
+    tree["define"] |= {"unused": unused}
+    assert count(load_space(tree)).combinations == 16
+    tree["stages"][1] |= {"layers": "b unused"}
+    assert count(load_space(tree)).combinations == 16 * 3
+
+
 def test_every_candidate_is_found_in_the_space() -> None:
     among = load_space(space(BODY))
     found = 0
