@@ -8,9 +8,12 @@ from typing import Any, NoReturn
 
 from blockforge.errors import Path, Report, did_you_mean, format_path
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
+from blockforge.spec.model import BranchSpec
 from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
 from blockforge.spec.values import LATE, Expr, Hole, Ref
 
+OF_BRANCHES = frozenset(BranchSpec.model_fields) - {"op", "dim"}
+"""Keys that mean something beside an op that is left out."""
 Ask = Callable[[Hole], Any]
 """Gives a value for a hole: a label of a choice, or a number in its range."""
 
@@ -23,6 +26,11 @@ _KNOWN = {
     **dict.fromkeys(LATE, "ops"),
 }  # fmt: skip
 """Names of places, and where they have values."""
+
+
+def is_op(value: Mapping[str, Any]) -> bool:
+    """Whether a mapping is an op that may be left out."""
+    return "op" in value and "when" in value
 
 
 class FailedError(Exception):
@@ -66,7 +74,7 @@ class Values:
         self.answers: dict[str, Any] = {}
         self.trail: list[Path] = []
         self.used: set[str] = set()
-        self.nesting, self.room = 0, MAX_VALUES
+        self.nesting, self.room, self.muted = 0, MAX_VALUES, 0
 
     def deep(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
         """`value` with all references, expressions and holes in it replaced. Raises: FailedError."""
@@ -82,7 +90,8 @@ class Values:
             if self.room < 0 or self.nesting > MAX_NESTING:
                 self._too_much(path)
             if isinstance(value, dict):
-                return {k: self.deep(v, (*path, k), scope, origins) for k, v in value.items()}
+                is_out = is_op(value) and self.deep(value["when"], (*path, "when"), scope, Origins()) is False
+                return self._each(value, is_out, lambda k, v: self.deep(v, (*path, k), scope, origins))
             return [self.deep(v, (*path, i), scope, origins) for i, v in enumerate(value)]
         finally:
             self.nesting -= 1
@@ -132,7 +141,8 @@ class Values:
         if isinstance(value, Hole):
             return self.filled(self._fill(value)[0], path)
         if isinstance(value, dict):
-            return {k: self.filled(v, (*path, k)) for k, v in value.items()}
+            is_out = is_op(value) and self.filled(value["when"], path) is False
+            return self._each(value, is_out, lambda k, v: self.filled(v, (*path, k)))
         return [self.filled(v, (*path, i)) for i, v in enumerate(value)] if isinstance(value, list) else value
 
     def _from_elsewhere(
@@ -173,8 +183,24 @@ class Values:
             self._fail("let-cycle", f"${ref.name} refers to itself: {way}", min(loop, key=str), hint)
         return found
 
+    def _each(self, value: Mapping[str, Any], is_out: bool, of: Callable[[str, Any], Any]) -> dict[str, Any]:
+        """`of` each value of a mapping. `is_out`: it is an op that is left out, whose holes nobody is asked for."""
+        found = {}
+        for key, part in value.items():
+            is_muted = is_out and key not in OF_BRANCHES
+            self.muted += is_muted
+            try:
+                found[key] = of(key, part)
+            finally:
+                self.muted -= is_muted
+        return found
+
     def _fill(self, hole: Hole) -> tuple[Any, Path]:
         """The value of a hole and where it is written."""
+        if self.muted and hole.name not in self.answers:
+            if hole.kind != "choice":
+                return hole.low, hole.written
+            return hole.options[0], (*hole.written, *hole.way_to(0))
         if self.ask is None:
             self._fail("hole", f"'{hole.name}' is a hole", hole.written, _fill_hint(hole))
         if hole.name not in self.answers:

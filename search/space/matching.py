@@ -187,13 +187,13 @@ def block(value: Any, target: PlannedOp | None, lets: Lets, known: Bindings) -> 
 
 def branch(value: Any, target: Branch, defaults: Mapping[str, Any], lets: Lets, known: Bindings) -> Iterator[Bindings]:
     """A branch of a layer: its block, norm, scale and the rest."""
-    keys = target.keys
+    keys, written = target.keys, written_out(target.op)
     for tree, bindings in options(value, lets, known):
         given = {"op": tree} if isinstance(tree, str | list) else tree
         if not isinstance(given, dict):
             continue
         parts: list[Part] = [
-            functools.partial(_op, given, written_out(target.op), lets, skipped=_BRANCH_KEYS),
+            functools.partial(_op, given, written, lets, skipped=_BRANCH_KEYS - written.keys()),
             functools.partial(block, given.get("norm", defaults.get("norm", "none")), target.norm, lets),
             functools.partial(block, given.get("post_act", "none"), target.post_act, lets),
             functools.partial(match, given.get("scale", defaults.get("scale", "none")), _scale(keys.scale), lets),

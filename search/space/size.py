@@ -20,6 +20,7 @@ from blockforge.search.space.matching import Lets, fills, layer_lists, options, 
 from blockforge.spec import Hole, Spec, holes, patterns
 from blockforge.spec.glossary import Glossary, reached
 from blockforge.spec.model import Basics
+from blockforge.spec.scope import OF_BRANCHES, is_op
 from blockforge.spec.values import Expr, Ref, all_values
 
 MAX_ENUMERATED = 20_000
@@ -196,6 +197,15 @@ class _Counter:
             total: Ways = {}
             for label, option in zip(value.labels, value.options, strict=True):
                 total |= _join({frozenset([(value.name, label)]): 1}, self.value(option, lets))
+            return total
+        if isinstance(value, dict) and is_op(value) and (left_out := list(options(value["when"], lets, {}))):
+            beside = {k: v for k, v in value.items() if k != "when"}
+            kept = {k: v for k, v in beside.items() if k in OF_BRANCHES}
+            total = {}
+            for is_there, known in left_out:
+                ways = _join({_key(known): 1}, self.value(kept if is_there is False else beside, lets))
+                for key, number in ways.items():
+                    total[key] = total.get(key, 0) + number
             return total
         children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         return _join_all(self.value(child, lets) for child in children)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from networks import dwconv, linear, network
 
+import blockforge as bf
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.draw.summary import compact
 from blockforge.errors import SpecError
@@ -113,3 +114,18 @@ def test_holes_inside_definitions_are_found() -> None:
     for answers, candidate in enumerate_space(among):
         assert not isinstance(candidate, Exception)
         assert locate(among, fill(among, answers)) == answers
+
+
+@pytest.mark.parametrize("when", [False, "$(ratio > 5)", {"$choice": [False, True]}])
+def test_what_is_left_out_early_asks_for_nothing(when: Any) -> None:
+    inner = {"op": "wide", "kernel_size": {"$choice": [3, 5]}, "mid": {"$int": [1, 3]}, "when": when}
+    outer = {"op": [linear("$(2 * in)"), {"$choice": ["gelu", "silu"]}, linear()], "when": when}
+    define = {"wide": {"params": {"kernel_size": 3, "mid": "required"}, "body": BODY}}
+    among = load_space(network({"op": ["layer_norm", inner]}, outer, define=define, let={"ratio": 2}))
+    first = compile_spec(among, ask=lambda hole: hole.labels[0] if hole.labels else hole.low)
+    named = {"blocks.b.0.op.1.when", "blocks.b.1.when"} if isinstance(when, dict) else set()
+    assert set(first.plan.answers) == named
+    filled = fill(among, first.plan.answers)
+    assert compile_spec(filled).hash == first.hash
+    assert compile_spec(from_text(bf.expand(filled), "written.yaml")).hash == first.hash
+    assert locate(among, filled) == first.plan.answers
