@@ -49,6 +49,22 @@ def test_where_ways_cross_parts_are_counted() -> None:
     assert short.endswith(" ...")
 
 
+def test_blocks_whose_ways_all_cross_are_told_and_drawn_at_once() -> None:
+    members = [f"m{i}" for i in range(20)]
+    of = {m: {"from": ["input", *members[:i]], "op": {"op": "dwconv"}} for i, m in enumerate(members)}
+    dense = {"op": [{"op": "graph", "of": of}], "norm": "none"}
+    stage = {"dim": 8, "depth": 1, "layers": "b"}
+    tree = {
+        "blockforge": 1, "name": "dense", "input": {"size": 32}, "num_classes": 5, "blocks": {"b": [dense]},
+        "stem": {"op": "conv", "kernel_size": 4, "stride": 4}, "stages": [stage], "head": ["global_pool", "logits"],
+    }  # fmt: skip
+    arch = bf.compile(tree)
+    (node,) = (node for node in arch.nodes.values() if node.layer == 0)
+    assert in_one_line(boxes_of(pieces_of(node))).startswith("20x dwconv 3x3; ")
+    assert opens(node)
+    assert arch.to_svg((node.name,)).count(">dwconv 3x3<") == 20
+
+
 def test_pieces_are_all_parts_that_act_in_inference() -> None:
     arch = bf.compile("convnext_tiny")
     for node in filter(opens, arch.nodes.values()):

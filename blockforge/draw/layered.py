@@ -15,6 +15,8 @@ Key = tuple[str, int]
 """A box and its row; with another row: the place where its map passes that row by."""
 Point = tuple[float, float]
 _SWEEPS = 12
+_MANY = 1500
+"""Keys beyond which the order stays that of execution: no picture of so many is read."""
 _PASS = 10.0
 """Room for a way that passes by."""
 
@@ -61,7 +63,8 @@ def place(
     """
     row = _late(longest_paths(sizes, edges), edges)
     rows = _rows(sizes, edges, row)
-    _order(rows)
+    if sum(map(len, rows.rows)) <= _MANY:
+        _order(rows)
     width = {key: sizes[key[0]][0] if row[key[0]] == key[1] else _PASS for line in rows.rows for key in line}
     middle = _middles(rows, width, gap[0], {key for key in width if row[key[0]] != key[1]})
     left = min(middle[key] - width[key] / 2 for key in middle)
@@ -101,10 +104,14 @@ def longest_paths(names: Iterable[str], edges: Sequence[tuple[str, str]]) -> dic
 def _late(row: dict[str, int], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """What reads one map stands right above what reads it: one long way for all that read the same."""
     moved = dict(row)
+    reads: dict[str, list[str]] = {name: [] for name in row}
+    readers: dict[str, list[str]] = {name: [] for name in row}
+    for source, target in edges:
+        reads[target].append(source)
+        readers[source].append(target)
     for name in reversed(row):
-        readers = [moved[target] for source, target in edges if source == name]
-        if readers and len({source for source, target in edges if target == name}) == 1:
-            moved[name] = min(readers) - 1
+        if len(reads[name]) == 1 and readers[name]:
+            moved[name] = min(moved[reader] for reader in readers[name]) - 1
     return moved
 
 
@@ -151,7 +158,7 @@ def _middles(rows: _Rows, width: Mapping[Key, float], gap: float, passing: set[K
         x = 0.0
         for i, key in enumerate(line):
             x = middle[key] = x + (width[line[i - 1]] + width[key]) / 2 + gap if i else 0.0
-    for sweep in range(2 * _SWEEPS):
+    for sweep in range(2 * _SWEEPS if len(middle) <= _MANY else 4):
         for line in rows.rows[:: -1 if sweep % 2 else 1]:
             wanted, weights = [], []
             for key in line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,46 +182,58 @@ def in_one_line(boxes: Sequence[Box], most: int = _LINE) -> str:
 
     Where ways cross, so that this cannot be said, the ops are only counted.
     """
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    graph.add_nodes_from(box.name for box in boxes)
-    graph.add_edges_from((source, box.name) for box in boxes for source in box.inputs)
-    meets = nx.immediate_dominators(graph.reverse(), boxes[-1].name)
-    names = list(_chain(graph, meets, boxes[0].name, boxes[-1].name))
-    used = [name for name in names if name in graph]
     said = {box.name: ", ".join(box.lines) for box in boxes}
-    if len(used) != len(set(used)):
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(said)
+    graph.add_edges_from((source, box.name) for box in boxes for source in box.inputs)
+    try:
+        words = _Words(graph, said, boxes[-1].name).between(boxes[0].name) if len(boxes) <= MAX_PIECES else None
+    except _CrossingError:
+        words = None
+    if words is None:
         counted = Counter(said[box.name] for box in boxes[1:])
         return _cut([f"{n}x {text}" if n > 1 else text for text, n in counted.items()], "; ", most)
-    text = " ".join(said.get(name, name) for name in names).replace("( ", "(").replace(" )", ")")
-    return _cut(text.split(" > "), " > ", most)
+    return _cut([*words, said[boxes[-1].name]] if len(boxes) > 1 else ["identity"], " > ", most)
+
+
+class _CrossingError(Exception):
+    """Ways cross: a box is met twice."""
+
+
+class _Words:
+    """Says each box once, those side by side in parentheses."""
+
+    def __init__(self, graph: nx.DiGraph[str], said: Mapping[str, str], last: str) -> None:
+        self.graph, self.said, self.last = graph, said, last
+        self.meets = nx.immediate_dominators(graph.reverse(), last)  # where all ways behind a box come together
+        self.seen: set[str] = set()
+
+    def between(self, at: str, end: str | None = None) -> list[str]:
+        """What lies behind a box and before another. Raises: _CrossingError."""
+        end, words = self.last if end is None else end, []
+        while at != end:
+            following, after = list(self.graph.successors(at)), self.meets[at]
+            if len(following) > 1:
+                sides = (self._side(first, after) for first in sorted(following, key=lambda n: n == after))
+                words.append(f"({' | '.join(sides)})")
+            if after != end:
+                words.append(self._say(after))
+            at = after
+        return words
+
+    def _side(self, first: str, end: str) -> str:
+        return "identity" if first == end else " > ".join([self._say(first), *self.between(first, end)])
+
+    def _say(self, name: str) -> str:
+        if name in self.seen:
+            raise _CrossingError
+        self.seen.add(name)
+        return self.said[name]
 
 
 def _cut(words: list[str], between: str, most: int) -> str:
     text = between.join(words)
     return text if len(text) <= most else text[: most - 4].rsplit(" ", 1)[0] + " ..."
-
-
-def _chain(graph: Any, meets: Mapping[str, str], at: str, end: str) -> Iterator[str]:
-    """The boxes behind `at` up to `end`, the last one, and the signs between them."""
-    while at != end:
-        following, after = list(graph.successors(at)), meets[at]
-        if len(following) > 1:
-            yield "("
-            for i, first in enumerate(sorted(following, key=lambda n: n == after)):
-                yield from ("|",) if i else ()
-                yield from _until(graph, meets, first, after)
-            yield from (")", ">")
-        yield after
-        yield from (">",) if after != end else ()
-        at = after
-
-
-def _until(graph: Any, meets: Mapping[str, str], first: str, end: str) -> Iterator[str]:
-    if first == end:
-        yield "identity"
-        return
-    words = [first, ">", *_chain(graph, meets, first, end)]
-    yield from words[:-2]
 
 
 def _whole(node: Node, before: Sequence[Piece]) -> Piece:
