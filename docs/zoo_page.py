@@ -18,6 +18,17 @@ equal what the released code has and computes. The reported columns are the pape
 (multiply-adds) and top-1 accuracy on ImageNet-1K in percent. Weights are not part of the package: convert an
 official checkpoint with `blockforge convert`.
 """
+NOT_SAID = """## Networks that are not here
+
+What a network of the literature needs that YAML alone does not say, and so is a [block in Python](adding-a-block.md):
+
+- **MViT v2** (`mvitv2_tiny`): its convolutions pool each head of the queries, keys and values with one set of weights
+  for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split` gives each
+  share weights of its own, and a `bias` of `attend` does not read the queries.
+- **Vision Mamba** (Vim-T): its scan is causal in both directions, each with a convolution and step sizes of its own, over
+  a row of tokens with the class token in the middle. Scans are blocks, not parts: `ss2d`, `bi_ssd` and `mamba_vision` are
+  other ones.
+"""
 COLUMNS = ("spec", "params", "MACs", "input", "reported params", "reported FLOPs", "reported top-1")
 
 
@@ -27,7 +38,7 @@ def page() -> str:
     for name in bf.list_specs():
         arch = bf.compile(name)
         sections.setdefault(str(arch.spec.about["paper"]), []).append(arch)
-    return "\n".join([HEAD, *(section(paper, archs) for paper, archs in sections.items())])
+    return "\n".join([HEAD, *(section(paper, archs) for paper, archs in sections.items()), NOT_SAID])
 
 
 def section(paper: str, archs: list[bf.Architecture]) -> str:
