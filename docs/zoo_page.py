@@ -22,12 +22,12 @@ NOT_SAID = """## Networks that are not here
 
 What a network of the literature needs that YAML alone does not say, and so is a [block in Python](adding-a-block.md):
 
-- **MViT v2** (`mvitv2_tiny`): its convolutions pool each head of the queries, keys and values with one set of weights
-  for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split` gives each
-  share weights of its own, and a `bias` of `attend` does not read the queries.
-- **Vision Mamba** (Vim-T): its scan is causal in both directions, each with a convolution and step sizes of its own, over
-  a row of tokens with the class token in the middle. Scans are blocks, not parts: `ss2d`, `bi_ssd` and `mamba_vision` are
-  other ones.
+- **MViT v2** (`mvitv2_tiny`): its convolutions pool each head of the queries, keys and values with one set of
+  weights for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split`
+  gives each share weights of its own, and a `bias` of `attend` does not read the queries.
+- **Vision Mamba** (Vim-T): its scan is causal in both directions, each with a convolution and step sizes of its own,
+  over a row of tokens with the class token in the middle. Scans are blocks, not parts: `ss2d`, `bi_ssd` and
+  `mamba_vision` are other ones.
 """
 COLUMNS = ("spec", "params", "MACs", "input", "reported params", "reported FLOPs", "reported top-1")
 
