@@ -113,8 +113,10 @@ def boxes(op: Any) -> list[Box]:
 @functools.cache
 def _boxes(written: str) -> list[Box]:
     op = json.loads(written)
-    node = next(node for node in bf.compile(_frame(op)).nodes.values() if node.layer == 0)
-    return boxes_of(parts_alone(node))
+    is_stem = isinstance(op, dict) and op["op"] in registry.blocks("stem")
+    frame = {**_frame("identity"), "stem": op} if is_stem else _frame(op)
+    nodes = bf.compile(frame).nodes.values()
+    return boxes_of(parts_alone(next(node for node in nodes if (node.name == "stem" if is_stem else node.layer == 0))))
 
 
 def _frame(op: Any) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def shown(value: Any) -> str:
     """A default as it is written in YAML; None is what stands for a parameter that is not given."""
     if isinstance(value, Act):
         return str(value.as_parameter())
+    if isinstance(value, Op):
+        return " ".join(f"{name}={given}" for name, given in value if given is not None)
     return "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from blockforge.blocks import registry
 from blockforge.blocks.acts.identity import Identity
 from blockforge.blocks.base import Shape
-from blockforge.blocks.ffns.mlp import MLP
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.kernels.cpu import activate
@@ -45,7 +44,7 @@ def test_a_captured_graph_overwrites_nothing() -> None:
 
 
 def test_what_a_hook_has_kept_stays_as_it_was() -> None:
-    module, kept = MLP().build(Shape(4, 4, 8)).eval(), []
+    module, kept = registry.get("mlp")().build(Shape(4, 4, 8)).eval(), []
     x, fc1 = torch.randn(2, 4, 4, 8), module.fc1
     module.fc1.register_forward_hook(lambda _m, _args, y: kept.append(y))  # type: ignore[union-attr]
     with torch.no_grad():

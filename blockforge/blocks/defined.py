@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import FFN, AnyOp, Cost, Downsample, Mixer, Shape, Stem
+from blockforge.blocks.base import FFN, AnyOp, Cost, Downsample, Mixer, Reducing, Shape, Stem
 from blockforge.blocks.compose.expand import Builder
 from blockforge.blocks.compose.frame import Bound, Frame
 from blockforge.blocks.compose.program import Program
@@ -40,7 +40,12 @@ _TYPES: dict[str, Any] = {
 
 
 class Param(BaseModel):
-    """A parameter, as a file writes it. `from_`, `to`: bounds of a whole number."""
+    """A parameter, as a file writes it.
+
+    Attributes:
+        from_, to: bounds of a whole number.
+        silent: came later than the block, and leaves no trace where it says nothing: hashes stay.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     is_: str = Field(alias="is")
@@ -48,6 +53,7 @@ class Param(BaseModel):
     about: str
     from_: int | None = Field(default=None, alias="from")
     to: int | None = None
+    silent: bool = False
 
     @property
     def type(self) -> Any:
@@ -74,10 +80,19 @@ class Defined:
     token_rule = "own"  # its parts say what they do with tokens
     body: ClassVar[Any]
     """The op that it is made of, frozen."""
+    silent: ClassVar[frozenset[str]]
+    """Parameters that are not said where they are absent."""
+
+    def parameters_dict(self) -> dict[str, Any]:
+        said: dict[str, Any] = super().parameters_dict()  # type: ignore[misc]
+        return {name: value for name, value in said.items() if value is not None or name not in self.silent}
 
     def program(self, shape: Shape, dim: int | None = None) -> Program:
         """The parts on a map. Raises: OpError where it cannot stand."""
         return _program(cast(Any, self), shape, dim)
+
+    def as_program(self, *place: Any) -> Program:
+        return self.program(*place)
 
     def check(self, *place: Any) -> None:
         self.program(*place)
@@ -91,6 +106,12 @@ class Defined:
     def workspace(self, *place: Any) -> int:
         return self.program(*place).workspace()
 
+    def total_stride(self, shape: Shape, dim: int) -> int:
+        """As any `Reducing` block's; parts are asked for once for all widths."""
+        if (known := _STRIDES.get(cast(Any, self))) is None:
+            known = _STRIDES[cast(Any, self)] = Reducing.total_stride(cast(Any, self), shape, dim)
+        return known
+
     def num_parts(self, *place: Any) -> int:
         return len(self.program(*place).steps)
 
@@ -98,6 +119,9 @@ class Defined:
         from blockforge.blocks.compose.module import Composed
 
         return Composed(self.program(*place))
+
+
+_STRIDES: dict[Reducing, int] = {}
 
 
 @functools.lru_cache(4096)
@@ -114,7 +138,7 @@ def _program(op: AnyOp, shape: Shape, dim: int | None) -> Program:
 
 def _names(op: AnyOp) -> Iterator[tuple[str, Any]]:
     """The parameters as names of the body; blocks among them as they are written."""
-    for name, value in op.parameters_dict().items():
+    for name, value in {**dict.fromkeys(cast(Any, op).silent), **op.parameters_dict()}.items():
         yield name, Bound(freeze(value)) if isinstance(value, dict | list) else value
 
 
@@ -148,6 +172,7 @@ def _class(name: str, text: str) -> type[AnyOp]:
     bases = cast(Any, (type(title, (Defined, base), {"__module__": __name__, "__doc__": file.about}),))
     made: type[AnyOp] = create_model(title, __base__=bases, __module__=__name__, __doc__=file.about, **fields)
     cast(Any, made).body = body
+    cast(Any, made).silent = frozenset(key for key, p in file.params.items() if p.silent)
     setattr(sys.modules[__name__], title, made)  # where pickles look for it
     return made
 

@@ -160,8 +160,8 @@ def test_a_plugin_that_changed_is_another_run(data: Data, fast: Any, net: Any, t
 
     file = tmp_path / "folder_plugin.py"
     source = (
-        "import blockforge.blocks.ffns.mlp as m\nfrom blockforge.blocks.registry import ffn\n\n\n"
-        '@ffn(\'folder_mlp\')\nclass FolderMlp(m.MLP):\n    """Ours."""\n'
+        "import blockforge.blocks.defined as m\nfrom blockforge.blocks.registry import ffn\n\n\n"
+        '@ffn(\'folder_mlp\')\nclass FolderMlp(m.Mlp):\n    """Ours."""\n'
     )
     file.write_text(source)
     load_plugin(file)

@@ -147,9 +147,10 @@ class _Writer:
 
 
 def _module(step: Step) -> str:
-    if all(n.isidentifier() and not keyword.iskeyword(n) for n in step.name):
-        return f"self.{step.path}"
-    return f"self.get_submodule({step.path!r})"
+    plain = (n.isidentifier() and not keyword.iskeyword(n) for n in step.name)
+    return "self" + "".join(
+        f".{n}" if is_plain else f"._modules[{n!r}]" for n, is_plain in zip(step.name, plain, strict=True)
+    )
 
 
 def put(root: nn.Module, name: tuple[str, ...], module: nn.Module) -> None:
