@@ -1,5 +1,5 @@
-"""Quantities as people write them: budgets (`5GFLOPs,30Mparams,200MB,20ms@cpu,4GB:train`) in, short figures (`4.84G`)
-out.
+"""Quantities as people write them: budgets (`5GFLOPs,30Mparams,200MB,20ms@cpu,1GFLOPs@deploy,4GB:train`) in, short
+figures (`4.84G`) out.
 
 One MAC is one multiply-add. Vision papers call that a FLOP, so `5GFLOPs` and `5GMACs` are the same limit.
 """
@@ -17,14 +17,19 @@ from blockforge.optimizers import OPTIMIZERS
 
 EXAMPLES = (
     "5GFLOPs or 5GMACs (multiply-adds of one image), 30Mparams, 200MB (peak activations), 20ms@cpu (latency), "
-    "4GB:train,batch=64 (memory of training); 5GFLOPs,30Mparams"
+    "4GB:train,batch=64 (memory of training), 5GFLOPs@deploy (of the form that is deployed); 5GFLOPs,30Mparams"
 )
 _MAX_LENGTH = 200
 _ITEM = re.compile(
     r"(?:(?P<name>[a-z]+)\s*=\s*)?(?P<number>\d{1,15}(?:\.\d{1,9})?|\.\d{1,9})\s*(?P<unit>[a-zA-Z]*(?:\s+[a-zA-Z]+)?)"
-    r"\s*(?P<of>:[^@]*)?(?:@\s*(?P<device>[a-z]+(?::\d{1,3})?))?"
+    r"\s*(?P<of>:[^@]*)?(?P<at>(?:@\s*[a-zA-Z]+(?::\d{1,3})?\s*)*)"
 )
+COSTS = ("macs", "params", "activation_bytes")
+"""What a compiled graph tells, under the names of `Architecture`'s figures."""
 LATENCY, DEVICES = "latency_ms", ("cpu", "cuda")
+DEPLOY, DEPLOYED = "deploy", "deployed_"
+"""What a limit on the form that is deployed ends with (`1GFLOPs@deploy`), and how the name of its field begins."""
+LATENCY_DEPLOYED = DEPLOYED + LATENCY
 TRAINING = "training_bytes"
 STEP: dict[str, int | float | str] = {"batch": 64, "optimizer": "adamw", "checkpointing": False}
 """The training step whose memory is limited, where a budget says nothing of it."""
@@ -92,6 +97,12 @@ class Budget:
     """Median milliseconds of one image in float32, measured on `device`."""
     device: str | None = None
     """`cpu`, `cuda` or `cuda:N`, where there is a limit on the latency."""
+    deployed_macs: int | None = None
+    """As `macs`, of the form that is deployed (`Architecture.deployed`); so are the four that follow."""
+    deployed_params: int | None = None
+    deployed_activation_bytes: int | None = None
+    deployed_latency_ms: float | None = None
+    deployed_device: str | None = None
     training_bytes: int | None = None
     """What one process holds while it trains in float32: see `Architecture.training_memory`."""
     batch: int | None = None
@@ -103,13 +114,22 @@ class Budget:
     def limits(self) -> dict[str, int]:
         """The limits on what a compiled graph tells, under the names of `Architecture`'s figures. Latency and training
         memory, which are not there, take longer and are asked last."""
-        costs = {"macs": self.macs, "params": self.params, "activation_bytes": self.activation_bytes}
+        costs = {name: getattr(self, name) for name in (*COSTS, *(DEPLOYED + name for name in COSTS))}
         return {name: limit for name, limit in costs.items() if limit is not None}
+
+    @property
+    def latencies(self) -> dict[str, tuple[float, str]]:
+        """The limits on measured latency, under the names of their fields: milliseconds, and the device."""
+        found = {
+            LATENCY: (self.latency_ms, self.device),
+            LATENCY_DEPLOYED: (self.deployed_latency_ms, self.deployed_device),
+        }
+        return {name: (ms, device or DEVICES[0]) for name, (ms, device) in found.items() if ms is not None}
 
     @property
     def compiled(self) -> Budget:
         """The same budget with nothing but `limits`."""
-        return Budget(self.macs, self.params, self.activation_bytes)
+        return Budget(**self.limits)  # type: ignore[arg-type]
 
     @property
     def step(self) -> dict[str, Any]:
@@ -122,8 +142,7 @@ class Budget:
 
     def __str__(self) -> str:
         shown = [figure(name, limit) for name, limit in self.limits.items()]
-        if self.latency_ms:
-            shown.append(f"{self.latency_ms:g} ms on {self.device}")
+        shown += [_marked(name, f"{ms:g} ms on {device}") for name, (ms, device) in self.latencies.items()]
         if self.training_bytes:
             shown.append(f"{figure(TRAINING, self.training_bytes)} of training memory ({step_in_words(self)})")
         return ", ".join(shown)
@@ -138,14 +157,20 @@ def step_in_words(budget: Budget) -> str:
 
 def figure(name: str, value: float) -> str:
     """A cost in words, under its name in `Architecture`: `4.84G MACs`, `32.0M params`, `21.7 MB`."""
-    units = {"macs": " MACs", "params": " params"}
-    return format_count(value) + units[name] if name in units else format_bytes(value)
+    units, cost = {"macs": " MACs", "params": " params"}, name.removeprefix(DEPLOYED)
+    return _marked(name, format_count(value) + units[cost] if cost in units else format_bytes(value))
+
+
+def _marked(name: str, text: str) -> str:
+    """A figure, with the form that it is of where that is not the trained one."""
+    return f"{text} deployed" if name.startswith(DEPLOYED) else text
 
 
 def parse_budget(budget: str | Sequence[str]) -> Budget:
     """`5GFLOPs,30Mparams,200MB,20ms@cpu` -> Budget; several texts are read as one. Prefixes are K, M, G and T; upper
     and lower case are the same. A latency without a device is the CPU's. `4GB:train` or `train=4GB` is of training
-    memory; `batch=N`, `adamw`, `sgd` or `plain_sgd`, and `checkpointing` are then of its step.
+    memory; `batch=N`, `adamw`, `sgd` or `plain_sgd`, and `checkpointing` are then of its step. `@deploy` at the end of
+    any other limit makes it one on the form that is deployed.
 
     Raises: BudgetError that points at the part which cannot be read.
     """
@@ -229,14 +254,33 @@ def _parse_item(item: str, text: str, start: int) -> dict[str, int | float | str
         known = ", ".join(_NAMES)
         what = f"'{match['name']}' is not what {unit} measure" if match["name"] in _NAMES else f"limits are on {known}"
         raise _error(what, text, start, len(match["name"]))
-    if match["device"] and limit != LATENCY:
-        raise _error("only a latency is one of a device", text, start + match.start("device"), len(match["device"]))
-    if match["device"] and match["device"].partition(":")[0] not in DEVICES:
-        what = f"no device is named '{match['device']}'; there are cpu, cuda and cuda:N"
-        raise _error(what, text, start + match.start("device"), len(match["device"]))
+    device, is_deployed = _places(match, limit, text, start)
     if (value if limit == LATENCY else int(value)) <= 0:
         raise _error(f"'{item}' leaves nothing", text, start, len(item))
-    return {LATENCY: float(value), "device": match["device"] or DEVICES[0]} if limit == LATENCY else {limit: int(value)}
+    form = DEPLOYED if is_deployed else ""
+    if limit == LATENCY:
+        return {form + LATENCY: float(value), f"{form}device": device or DEVICES[0]}
+    return {form + limit: int(value)}
+
+
+def _places(match: re.Match[str], limit: str, text: str, start: int) -> tuple[str | None, bool]:
+    """What stands behind the `@`s of a limit: a device, and whether it is of the form that is deployed."""
+    device, is_deployed = None, False
+    for at in re.finditer(r"@\s*([a-z0-9:]+)", match["at"].lower()):
+        word, what = at[1], None
+        if word == DEPLOY:
+            what = "training is of the form that is trained" if limit == TRAINING else None
+            what, is_deployed = "@deploy is said already" if is_deployed else what, True
+        elif limit == LATENCY and word.partition(":")[0] not in DEVICES:
+            what = f"no device is named '{word}'; there are cpu, cuda and cuda:N, and of any @deploy"
+        elif limit != LATENCY:
+            known = word.partition(":")[0] in DEVICES
+            what = "only a latency is one of a device" if known else f"'@{word}' is not known; there is @deploy"
+        else:
+            what, device = "the device is said already" if device is not None else None, word
+        if what is not None:
+            raise _error(what, text, start + match.start("at") + at.start(1), len(word))
+    return device, is_deployed
 
 
 def _error(message: str, text: str, start: int, length: int, hint: str = EXAMPLES) -> BudgetError:

@@ -18,11 +18,20 @@ from blockforge.errors import BudgetError, SpecError
 from blockforge.search.space.load import values
 from blockforge.spec import Hole, Spec
 from blockforge.spec.relations.repair import relations_of
-from blockforge.units import LATENCY, TRAINING, Budget, figure, parse_budget, step_in_words
+from blockforge.units import (
+    COSTS,
+    DEPLOYED,
+    LATENCY,
+    LATENCY_DEPLOYED,
+    TRAINING,
+    Budget,
+    figure,
+    parse_budget,
+    step_in_words,
+)
 
 _TRIES = 200
-_COSTS = ("macs", "params", "activation_bytes")
-_MEASURED = (LATENCY, TRAINING)
+_MEASURED = (LATENCY, LATENCY_DEPLOYED, TRAINING)
 """Limits that the compiled graph does not tell, in the order in which they are asked."""
 _SECONDS = 0.3
 """Of measuring one candidate's latency, at least seven calls."""
@@ -60,12 +69,24 @@ def excess(arch: Architecture, budget: Budget) -> dict[str, float]:
 
     Raises: CostError if the training memory is not known.
     """
-    shares = {name: getattr(arch, name) / limit - 1 for name, limit in budget.limits.items()}
-    if budget.latency_ms is not None and _kept(shares):
-        shares[LATENCY] = measured_latency(arch, budget.device) / budget.latency_ms - 1
+    shares = {name: cost_of(arch, name) / limit - 1 for name, limit in budget.limits.items()}
+    for name, (ms, device) in budget.latencies.items():
+        if _kept(shares):
+            shares[name] = measured_latency(_form(arch, name), device) / ms - 1
     if budget.training_bytes is not None and _kept(shares):
         shares[TRAINING] = training_bytes(arch, budget) / budget.training_bytes - 1
     return shares
+
+
+def cost_of(arch: Architecture, name: str) -> int:
+    """A cost under its name in `Budget.limits`: the architecture's figure, or its deployed form's."""
+    cost: int = getattr(_form(arch, name), name.removeprefix(DEPLOYED))
+    return cost
+
+
+def _form(arch: Architecture, name: str) -> Architecture:
+    """The form that a limit of this name is on."""
+    return arch.deployed if name.startswith(DEPLOYED) else arch
 
 
 def _kept(shares: Mapping[str, float]) -> bool:
@@ -108,9 +129,10 @@ def check_budget(space: Spec, budget: Budget, share: float | None = None) -> Arc
     """
     if share is not None:  # widths may then be below those of the space
         return smallest_candidate(space, budget.compiled, enough=True).arch
-    smallest = smallest_candidate(space, budget, enough=budget.latency_ms is None).arch
+    smallest = smallest_candidate(space, budget, enough=not budget.latencies).arch
     if not _kept(shares := excess(smallest, budget)):
-        costs = ", ".join(_cost(smallest, name, budget) for name in (*_COSTS, *(m for m in _MEASURED if m in shares)))
+        further = [name for name in (*budget.limits, *_MEASURED) if name in shares and name not in COSTS]
+        costs = ", ".join(_cost(smallest, name, budget) for name in (*COSTS, *further))
         raise BudgetError(
             f"no candidate of '{space.name}' fits in {budget}\n"
             f"  the smallest one found costs {costs}\n"
@@ -133,7 +155,7 @@ def smallest_candidate(space: Spec, budget: Budget, enough: bool = False) -> Can
     if budget.training_bytes is None:
         return _descend(space, _weight(budget), enough and bool(budget.limits))
     candidates: list[tuple[float, Candidate]] = []
-    for cost in _COSTS:
+    for cost in COSTS:
         small = _descend(space, _least(cost, budget))
         shares = excess(small.arch, budget)
         if _kept(shares) or TRAINING not in shares:  # in which case other costs help nothing
@@ -243,7 +265,7 @@ def _weight(budget: Budget) -> Weight:
     break ties."""
 
     def weight(arch: Architecture) -> tuple[float, int]:
-        return max((getattr(arch, n) / limit for n, limit in budget.limits.items()), default=0.0), arch.macs
+        return max((cost_of(arch, n) / limit for n, limit in budget.limits.items()), default=0.0), arch.macs
 
     return weight
 
@@ -255,16 +277,18 @@ def _least(cost: str, budget: Budget) -> Weight:
 
 
 def _cost(arch: Architecture, name: str, budget: Budget) -> str:
-    if name == LATENCY:
-        return f"{measured_latency(arch, budget.device):.3g} ms"
+    if name in budget.latencies:
+        ms = measured_latency(_form(arch, name), budget.latencies[name][1])
+        return f"{ms:.3g} ms" + " deployed" * name.startswith(DEPLOYED)
     if name == TRAINING:
         return f"{figure(name, training_bytes(arch, budget))} of training memory"
-    return figure(name, getattr(arch, name)) + " of activations" * (name == "activation_bytes")
+    return figure(name, cost_of(arch, name)) + " of activations" * name.endswith("activation_bytes")
 
 
 def _limit(name: str, budget: Budget) -> str:
-    if name == LATENCY:
-        return f"{budget.latency_ms:g} ms on {budget.device}"
+    if name in budget.latencies:
+        ms, device = budget.latencies[name]
+        return f"{ms:g} ms on {device}"
     if name == TRAINING:
         return f"{figure(name, budget.training_bytes or 0)} ({step_in_words(budget)})"
     return figure(name, budget.limits[name])

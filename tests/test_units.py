@@ -45,6 +45,15 @@ def test_a_budget_is_read(text: str, limits: dict[str, int]) -> None:
         ("250us", {"latency_ms": 0.25, "device": "cpu"}),
         ("flops=5G macs,20ms@cuda", {"macs": 5 * 10**9, "latency_ms": 20.0, "device": "cuda"}),
         (["5GFLOPs", "params = 30Mparams"], {"macs": 5 * 10**9, "params": 30 * 10**6}),
+        ("1GFLOPs@deploy", {"deployed_macs": 10**9}),
+        ("2GFLOPs, 1GFLOPs @ Deploy", {"macs": 2 * 10**9, "deployed_macs": 10**9}),
+        ("5Mparams@deploy,90MB@deploy", {"deployed_params": 5 * 10**6, "deployed_activation_bytes": 9 * 10**7}),
+        ("20ms@cuda:1@deploy", {"deployed_latency_ms": 20.0, "deployed_device": "cuda:1"}),
+        ("latency=20ms@deploy@cpu", {"deployed_latency_ms": 20.0, "deployed_device": "cpu"}),
+        (
+            "30ms,20ms@deploy",
+            {"latency_ms": 30.0, "device": "cpu", "deployed_latency_ms": 20.0, "deployed_device": "cpu"},
+        ),
         ("4GB:train", {"training_bytes": 4 * 10**9, **ADAMW}),
         ("train=4GB", {"training_bytes": 4 * 10**9, **ADAMW}),
         ("4 GiB : Train", {"training_bytes": 2**32, **ADAMW}),
@@ -74,6 +83,10 @@ def test_latencies_training_names_and_several_texts(text: str | list[str], known
 def test_a_budget_in_words() -> None:
     text = "5.00G MACs, 200 MB, 20 ms on cuda:0, 4.00 GB of training memory (1 image, SGD with momentum, checkpointing)"
     assert str(parse_budget("5GFLOPs,200MB,20ms@cuda:0,4GB:train,batch=1,sgd,checkpointing")) == text
+    assert (
+        str(parse_budget("5GFLOPs,1GFLOPs@deploy,9ms@deploy"))
+        == "5.00G MACs, 1.00G MACs deployed, 9 ms on cpu deployed"
+    )
     assert str(Budget(training_bytes=10**9)) == "1.00 GB of training memory (64 images, AdamW)"
 
 
@@ -101,6 +114,14 @@ def test_a_budget_in_words() -> None:
         ("time=5ms", 1, "limits are on flops, macs, params, memory, latency, train"),
         ("5ms@cpu,6ms@cuda", 9, "there is a limit on latency_ms already"),
         ("0ms", 1, "'0ms' leaves nothing"),
+        ("1GFLOPs@deployed", 9, "'@deployed' is not known; there is @deploy"),
+        ("1GFLOPs@deploy@deploy", 16, "@deploy is said already"),
+        ("20ms@cpu@cuda", 10, "the device is said already"),
+        ("20ms@deploi", 6, "no device is named 'deploi'; there are cpu, cuda and cuda:N, and of any @deploy"),
+        ("1GFLOPs@cpu@deploy", 9, "only a latency is one of a device"),
+        ("1GFLOPs@", 1, "'1GFLOPs@' is not a number and a unit"),
+        ("4GB:train@deploy", 11, "training is of the form that is trained"),
+        ("1GFLOPs@deploy,2GMACs@deploy", 16, "there is a limit on deployed_macs already"),
     ],
 )
 def test_what_cannot_be_read_is_pointed_at(text: str, column: int, message: str) -> None:

@@ -45,6 +45,13 @@ BackendOption = Annotated[
     str,
     typer.Option(metavar="NAME", help="Whose memory is shown: numba, or torch, which runs without it. Never measured."),
 ]
+DeployOption = Annotated[
+    bool,
+    typer.Option(
+        "--deploy",
+        help="The form that is deployed: norms are in their convolutions, convolutions that are added are one.",
+    ),
+]
 KeyOption = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ import typer
 
 from blockforge.cli._output import (
     BackendOption,
+    DeployOption,
     InitSeedOption,
     JsonOption,
     KeyOption,
@@ -38,6 +39,7 @@ def build(
         str, typer.Option(metavar="NAME", help="Its optimizer: adamw, sgd (with momentum) or plain_sgd.")
     ] = "adamw",
     seed: InitSeedOption = None,
+    deploy: DeployOption = False,
     json: JsonOption = False,
 ) -> None:
     """Build a model, run it once as proof, and write it to a folder.
@@ -51,6 +53,7 @@ def build(
       blockforge build smt_b --set stages.2.depth=12 --seed 0 -o runs/small
       blockforge build smt_b --weights smt_base.pth
       blockforge build smt_b --batch 128 --optimizer sgd
+      blockforge build repvgg_a0 --weights repvgg.pth --deploy -o runs/deployed
     """
     import blockforge as bf
     from blockforge.compiler.costs.training import check_optimizer, in_words
@@ -68,18 +71,21 @@ def build(
     except CostError as e:  # a block of somebody's: the model can be built all the same
         training, told = [], str(e)
     if not json:
-        out.print(arch.summary(layers=False))
+        out.print((arch.deployed if deploy else arch).summary(layers=False))
         out.print(told)
     model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
+    model = bf.deploy(model) if deploy else model
     proof = prove(model)
     if output is not None:
         bf.save_model(model, output)
     if json:
-        totals = {"params": arch.params, "macs": arch.macs, "activation_bytes": arch.activation_bytes}
+        built = model.arch
+        totals = {"params": built.params, "macs": built.macs, "activation_bytes": built.activation_bytes}
         print_json(
             {
                 "name": arch.name,
                 "hash": arch.hash,
+                "form": built.form,
                 **totals,
                 "backend": arch.backend,
                 "training": [memory.as_dict() for memory in training],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blockforge.cli._output import JsonOption, SetOption, SpecArgument, console, print_json
+from blockforge.cli._output import DeployOption, JsonOption, SetOption, SpecArgument, console, print_json
 from blockforge.files import write_atomically
 
 
@@ -16,6 +16,7 @@ def eject(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.py", help="Where to write; by default NAME.py here.")
     ] = None,
+    deploy: DeployOption = False,
     overrides: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -28,6 +29,7 @@ def eject(
     Examples:
       blockforge eject smt_t -o model.py
       blockforge eject vmamba_tiny_s1l8 --set num_classes=10 -o model.py
+      blockforge eject repvgg_a0 --deploy
     """
     import blockforge as bf
     from blockforge.eject import Ejected, write_ejected
@@ -35,11 +37,19 @@ def eject(
     arch = bf.compile(spec, overrides)
     file = output if output is not None else Path(f"{arch.name}.py")
     done: list[Ejected] = []
-    write_atomically(file, lambda path: done.append(write_ejected(bf.build(arch), path)))
+    form = arch.deployed if deploy else arch
+    write_atomically(file, lambda path: done.append(write_ejected(bf.build(form), path)))
     ejected = done[0]
     if json:
         print_json(
-            {"name": arch.name, "hash": arch.hash, "file": str(file), "lines": ejected.lines, "error": ejected.error}
+            {
+                "name": arch.name,
+                "hash": arch.hash,
+                "form": form.form,
+                "file": str(file),
+                "lines": ejected.lines,
+                "error": ejected.error,
+            }
         )
         return
     out = console()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blockforge.cli._output import (
+    DeployOption,
     InitSeedOption,
     JsonOption,
     KeyOption,
@@ -49,6 +50,7 @@ def export(
     dynamic: Annotated[
         str, typer.Option(metavar="AXES", help="What may vary from call to call: batch; batch,hw; hw; none.")
     ] = "batch",
+    deploy: DeployOption = False,
     overrides: SetOption = None,
     seed: InitSeedOption = None,
     json: JsonOption = False,
@@ -65,6 +67,7 @@ def export(
       blockforge export vmamba_tiny_s1l8 --dynamic batch,hw -o vmamba.onnx
       blockforge export smt_t --weights smt_tiny.pth --out-indices 1,2,3 -o backbone.onnx
       blockforge export mambavision_t --format export --set input.size=256
+      blockforge export repvgg_a0 --weights repvgg.pth --deploy
     """
     from dataclasses import asdict
 
@@ -81,18 +84,22 @@ def export(
     arch = bf.compile(spec, overrides)
     file = output if output is not None else Path(f"{arch.name}{SUFFIXES[format]}")
     done: list[Exported] = []
+    form = arch.deployed if deploy else arch
     with Console(stderr=True).status("building the model") as status:
 
         def write(path: Path) -> None:
             model = bf.build(arch, weights=chosen(weights, key, prefix), seed=seed)
+            model = bf.deploy(model) if deploy else model
             if stages is not None:
                 model = model.features(stages)
             done.append(write_export(model, path, format, axes, say=status.update))
 
         write_atomically(file, write)
     if json:
-        print_json({"name": arch.name, "hash": arch.hash, "file": str(file), **asdict(done[0])})
+        print_json({"name": arch.name, "hash": arch.hash, "form": form.form, "file": str(file), **asdict(done[0])})
     else:
+        if deploy:
+            console().print(f"{form.title}: {form.totals}")
         _print(done[0], file, trained=weights is not None)
 
 

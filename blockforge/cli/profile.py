@@ -9,6 +9,7 @@ import typer
 
 from blockforge.cli._output import (
     BatchesOption,
+    DeployOption,
     DeviceOption,
     JsonOption,
     SetOption,
@@ -39,6 +40,7 @@ def profile(
     seconds: Annotated[float, typer.Option(min=0.01, max=600, help="How long to time each setting.")] = 3.0,
     threads: ThreadsOption = 0,
     top: Annotated[int, typer.Option(min=0, help="How many nodes to show, the slowest first.")] = 12,
+    deploy: DeployOption = False,
     overrides: SetOption = None,
     output: Annotated[
         Path | None,
@@ -55,6 +57,7 @@ def profile(
       blockforge profile smt_t
       blockforge profile smt_t --batch 1,8,64 --dtype fp32,bf16 --device cuda --compile
       blockforge profile my_net.yaml --train -o runs/profile
+      blockforge profile repvgg_a0 --deploy
     """
     import torch
 
@@ -66,6 +69,7 @@ def profile(
     if threads:
         torch.set_num_threads(threads)
     arch = bf.compile(spec, overrides)
+    arch = arch.deployed if deploy else arch
     out = console()
     latencies = []
     for setting in asked:
@@ -79,7 +83,7 @@ def profile(
     if json:
         print_json({"latency": [f.as_dict() for f in latencies], "nodes": [n.as_dict() for n in nodes]})
         return
-    out.print(_latency_table(f"{arch.name} on {device}, {torch.get_num_threads()} threads", latencies))
+    out.print(_latency_table(f"{arch.title} on {device}, {torch.get_num_threads()} threads", latencies))
     if top:
         out.print(_nodes_table(first, nodes, top))
 

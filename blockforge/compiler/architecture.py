@@ -20,7 +20,7 @@ from blockforge.compiler.graph.nodes import Edge, Node, digraph
 from blockforge.compiler.graph.sites import AskedSite, EdgeSite, ReducingSite, SkipSite
 from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
 from blockforge.errors import Diagnostic, OpError, SpecError
-from blockforge.kernels.costs import DEFAULT, check_backend
+from blockforge.kernels.costs import DEFAULT, CostError, check_backend
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
 from blockforge.spec.plan import Plan
@@ -63,9 +63,14 @@ class Architecture:
     def name(self) -> str:
         return self.source.name
 
+    @property
+    def title(self) -> str:
+        """Its name, and the form where that is the one that is deployed."""
+        return self.name if self.trained is None else f"{self.name} (deployed)"
+
     def __repr__(self) -> str:
         """A line: the nodes are pages of text."""
-        return f"<Architecture {self.name}: {self.totals}>"
+        return f"<Architecture {self.title}: {self.totals}>"
 
     @functools.cached_property
     def graph(self) -> nx.DiGraph[str]:
@@ -187,6 +192,9 @@ class Architecture:
         """
         from blockforge.compiler.costs.training import training_memory
 
+        if self.trained is not None:
+            text = f"{self.name} is deployed, which is not trained"
+            raise CostError(f"{text}\n  hint: arch.trained.training_memory() is of the form that is")
         return training_memory(self, batch, optimizer, checkpointing)
 
     @functools.cached_property

@@ -100,7 +100,7 @@ def _runs(names: Sequence[str]) -> list[str]:
 
 def _headline(arch: Architecture) -> str:
     size = arch.plan.input
-    return f"{arch.name}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
+    return f"{arch.title}: image {size.channels}x{size.size[0]}x{size.size[1]}, {arch.plan.num_classes} classes"
 
 
 def _stage_table(arch: Architecture) -> TextTable:

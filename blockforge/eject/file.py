@@ -91,12 +91,13 @@ def _found(d: Definition) -> Definition:
 def _docstring(arch: Architecture, needs: list[str]) -> str:
     size = arch.plan.input
     lines = textwrap.wrap(
-        f"{arch.name}, an image classifier in plain PyTorch: {format_count(arch.params)} parameters, "
+        f"{arch.title}, an image classifier in plain PyTorch: {format_count(arch.params)} parameters, "
         f"{format_count(arch.macs)} multiply-adds for an image of {size.channels}x{size.size[0]}x{size.size[1]}.",
         WIDTH - 8,
     )
+    command = f"blockforge eject {arch.name}{' --deploy' if arch.trained is not None else ''}"
     note = textwrap.wrap(
-        f"Written by `blockforge eject {arch.name}`; it needs {' and '.join(needs)} alone. Weights that "
+        f"Written by `{command}`; it needs {' and '.join(needs)} alone. Weights that "
         "blockforge saved for this network load with `load_state_dict`.",
         WIDTH - 8,
     )

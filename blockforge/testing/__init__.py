@@ -19,6 +19,7 @@ from blockforge.testing.examples import accepts, build_on_maps, example_inputs, 
 from blockforge.testing.measure import count_macs, peak_bytes, peak_bytes_per_image, randomise, runnable_backends
 from blockforge.testing.models import (
     check_costs,
+    check_deployed,
     check_memory,
     check_shapes,
     check_sizes,
@@ -32,6 +33,7 @@ __all__ = [
     "build_on_maps",
     "check_checkpointing",
     "check_costs",
+    "check_deployed",
     "check_memory",
     "check_op",
     "check_shapes",

@@ -20,6 +20,7 @@ from blockforge.kernels.costs import costs_of
 from blockforge.kernels.cpu import activate
 from blockforge.testing.checkpointing import check_checkpointing
 from blockforge.testing.examples import accepts, build_on_maps, example_inputs, example_places
+from blockforge.testing.forms import check_filter, check_program
 from blockforge.testing.leaves import check_hooks, check_layout, check_parametrized, check_replaced
 from blockforge.testing.measure import count_macs, peak_bytes_per_image, per_image, randomise, runnable_backends
 from blockforge.testing.steps import saved_on_cpu, saved_on_meta
@@ -323,6 +324,8 @@ CHECKS: tuple[Callable[..., None], ...] = (
     check_tokens,
     check_fed,
     check_head,
+    check_program,
+    check_filter,
 )
 """Every law, in the order in which `check_op` asks."""
 

@@ -103,7 +103,7 @@ def _sample_lines(sample: Sample, budget: Budget) -> list[str]:
     if budget.limits:
         known = budget.compiled
         lines.append(f"  {sample.within} of the valid ones ({sample.within / sample.valid:.1%}) lie within {known}")
-    if budget.latency_ms is not None:
+    if budget.latencies:
         lines.append("  the latency is not measured here")
     if budget.training_bytes is not None:
         lines.append("  the training memory is not asked here: it takes about a second for each network")

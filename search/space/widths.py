@@ -29,6 +29,7 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.pipeline import compile_plan
 from blockforge.errors import Diagnostic, OpError, Report, SpecError
+from blockforge.search.budget import cost_of
 from blockforge.spec.fields import MAX_DIM
 from blockforge.spec.plan import Plan
 from blockforge.spec.relations.require import violations
@@ -66,7 +67,7 @@ class Widths:
         plan, report = self._plan(dims), Report(self.arch.plan.locs)
         self._check_relations(dims)
         arch = compile_plan(plan, self.arch.source, report)
-        return {name: getattr(arch, name) for name in names}
+        return {name: cost_of(arch, name) for name in names}
 
     def scaled(self, factor: float, step: int, tied: bool = False) -> tuple[int, ...]:
         """All widths times a factor, each the nearest multiple of `step` that its blocks accept.

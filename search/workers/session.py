@@ -63,7 +63,7 @@ from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
-from blockforge.units import TRAINING
+from blockforge.units import DEPLOYED, TRAINING
 
 _STUCK = 10
 """After so many duplicates in a row the sampler is stuck, and the next proposal is a random one."""
@@ -364,8 +364,9 @@ class Session:
         if over:
             budget = self.plan.budget
             limits = budget.limits | ({TRAINING: budget.training_bytes} if budget.training_bytes else {})
+            own = {n: n.removeprefix(DEPLOYED) for n in limits}  # a trial notes what the trained form costs
             nearest = min(
-                over, key=lambda r: max(((getattr(r, n) or 0) / limit for n, limit in limits.items()), default=0.0)
+                over, key=lambda r: max(((getattr(r, own[n]) or 0) / limit for n, limit in limits.items()), default=0.0)
             )
             raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {too_small(budget)}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")

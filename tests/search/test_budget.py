@@ -10,6 +10,7 @@ import pytest
 import blockforge as bf
 from blockforge.search import search
 from blockforge.search.budget import as_budget, check_budget, excess, over, smallest_candidate
+from blockforge.search.space.fit import fit
 from blockforge.search.space.load import values
 from blockforge.spec import Spec, holes
 from blockforge.units import Budget
@@ -101,3 +102,41 @@ def test_the_check_ends_with_the_first_that_fits(tiny: Spec) -> None:
     found = check_budget(tiny, as_budget(["1GFLOPs", "1Gparams"]))
     assert found.macs > smallest_candidate(tiny, Budget(macs=1)).arch.macs or found.depth == 2
     assert as_budget(None) == as_budget("") == Budget()
+
+
+BRANCHES = """
+blockforge: 1
+name: branches
+input: {size: 32}
+num_classes: 10
+let: {w: {$int: [8, 24, 8]}}
+define:
+  rep:
+    - op: parallel
+      join: sum
+      of: [[{op: conv, dim: $out, kernel_size: 3}, batch_norm], [{op: conv, dim: $out}, batch_norm]]
+    - relu
+stem: {op: conv, kernel_size: 3, stride: 4}
+stages: [{dim: $w, depth: {$int: [1, 3]}, layers: rep}]
+head: [global_pool, logits]
+"""
+
+
+def test_limits_on_the_deployed_form_are_on_that(tmp_path) -> None:
+    (tmp_path / "branches.yaml").write_text(BRANCHES)
+    space = bf.load(tmp_path / "branches.yaml")
+    small = smallest_candidate(space, Budget(deployed_macs=1)).arch
+    assert small.deployed.macs < small.macs
+    limit = small.deployed.macs + 1
+    budget = as_budget(f"{limit}FLOPs@deploy")
+    assert excess(small, budget) == {"deployed_macs": small.deployed.macs / limit - 1}
+    assert not over(small, budget)
+    assert over(small, Budget(macs=limit))
+    with pytest.raises(bf.BudgetError, match=r"fits in 100 MACs deployed\n.* of activations, .* MACs deployed"):
+        check_budget(space, as_budget("100FLOPs@deploy"))
+    with pytest.raises(bf.BudgetError, match="ms deployed"):
+        check_budget(space, as_budget("1Mparams@deploy,0.001us@deploy"))
+    found = search(space, budget="300KFLOPs@deploy", trials=3, objectives=["params"], seed=0)
+    assert found.evaluated == 3
+    assert all(bf.compile(found.spec(trial)).deployed.macs <= 300_000 for trial in found.ranked)
+    assert 0.8 <= fit(small, f"{2 * limit}FLOPs@deploy", 0.8).deployed.macs / (2 * limit) <= 1

@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Downsample, Shape, divisible, hidden_width
+from blockforge.blocks.compose.joined import Add
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import add_row
+from blockforge.blocks.compose.steps import Steps
 from blockforge.blocks.fields import ActParam, Count, OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
-from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_workspace
+from blockforge.blocks.mixers.bottleneck import bottleneck, bottleneck_cost, bottleneck_row, bottleneck_workspace
+from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.parts.conv import Conv
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 from blockforge.kernels.cpu import activate
@@ -63,6 +69,16 @@ class BottleneckDownsample(Downsample):
         out = self.out_shape(shape, dim)
         branch = bottleneck_workspace(shape, out, self.inside(dim), self.act)
         return max(branch, out.elements + max(2 * out.elements, self.act.beside(out)))
+
+    def as_program(self, shape: Shape, dim: int) -> Program:
+        steps = Steps(shape)
+        members = bottleneck_row(dim, self.inside(dim), self.kernel_size, self.groups, self.act, self.stride)
+        branch = add_row(steps, 0, members, "branch")
+        shortcut = Conv(stride=self.stride, padding=0, bias=False)
+        around = add_row(steps, 0, [(shortcut, dim), BatchNorm()], "shortcut")
+        y = steps.step(Add(), (branch, around), None, ("add",))
+        steps.step(self.act, (y,), None, ("act",))
+        return Program(shape, tuple(steps.steps))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         inside, out = self.inside(dim), self.out_shape(shape, dim)

@@ -7,9 +7,12 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.identity import Identity
 from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import row
 from blockforge.blocks.fields import ActParam, NormParam, OddKernel
 from blockforge.blocks.layers import Conv2d, ConvInit
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.parts.conv import Conv
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import downsample
 
@@ -58,6 +61,11 @@ class ConvDownsample(Downsample):
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
         return out.elements + max(self.act.beside(out), self.norm.workspace(out) if self.norm is not None else 0)
+
+    def as_program(self, shape: Shape, dim: int) -> Program:
+        conv = Conv(kernel_size=self.kernel_size, stride=2, padding=self.kernel_size // 2, bias=self.has_bias)
+        act = [self.act] if self.act != Identity() else []
+        return row(shape, (conv, dim), *act, self.norm)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias, init=self.init)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Downsample, Shape
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import row
 from blockforge.blocks.fields import OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.parts.conv import Conv
+from blockforge.blocks.parts.linear import LinearPart
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import downsample
 
@@ -46,6 +52,12 @@ class InvertedDownsample(Downsample):
         # behind one position's kernel the last layer may not add its bias at once
         ending = out * (hidden + (1 + (self.kernel_size == 1)) * dim)
         return max(hidden * (shape.positions + out), ending, 2 * out * dim)
+
+    def as_program(self, shape: Shape, dim: int) -> Program:
+        hidden, side = self.hidden(dim), self.kernel_size
+        middle = Conv(kernel_size=side, stride=2, padding=side // 2, groups=hidden)
+        members = ((LinearPart(), hidden), ReLU(), (middle, hidden), ReLU(), (LinearPart(), dim), BatchNorm())
+        return row(shape, *members)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         hidden = self.hidden(dim)

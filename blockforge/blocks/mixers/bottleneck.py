@@ -9,9 +9,14 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Act, Cost, Mixer, Shape, divisible, hidden_width
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import Member, row
 from blockforge.blocks.fields import ActParam, Count, OddKernel, Ratio
 from blockforge.blocks.layers import Conv2d, Linear
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.parts.conv import Conv
+from blockforge.blocks.parts.linear import LinearPart
 from blockforge.blocks.registry import mixer
 
 
@@ -49,6 +54,10 @@ class Bottleneck(Mixer):
     def workspace(self, shape: Shape) -> int:
         return bottleneck_workspace(shape, shape, self.inside(shape.dim), self.act)
 
+    def as_program(self, shape: Shape) -> Program:
+        members = bottleneck_row(shape.dim, self.inside(shape.dim), self.kernel_size, self.groups, self.act)
+        return row(shape, *members)
+
     def build(self, shape: Shape) -> nn.Module:
         inside = self.inside(shape.dim)
         acts = [self.act.build(shape._replace(dim=inside)) for _ in range(2)]
@@ -72,6 +81,13 @@ def bottleneck(
         _pointwise(inside, dim),
         last,
     )
+
+
+def bottleneck_row(dim: int, inside: int, kernel_size: int, groups: int, act: Act, stride: int = 1) -> list[Member]:
+    """What `bottleneck` builds, as parts."""
+    middle = Conv(kernel_size=kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False)
+    narrow, wide = LinearPart(bias=False), LinearPart(bias=False)
+    return [(narrow, inside), BatchNorm(), act, (middle, inside), BatchNorm(), act, (wide, dim), BatchNorm()]
 
 
 def bottleneck_cost(shape: Shape, out: Shape, inside: int, kernel_size: int, groups: int, act: Act) -> Cost:

@@ -6,10 +6,16 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.silu import SiLU
-from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
+from blockforge.blocks.base import Act, Cost, Mixer, Shape, hidden_width
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import row
 from blockforge.blocks.fields import ActParam, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.part import Part
+from blockforge.blocks.parts.dwconv import DepthwisePart
+from blockforge.blocks.parts.linear import LinearPart
 from blockforge.blocks.registry import mixer
 from blockforge.kernels.cpu import activate, untouched
 
@@ -61,6 +67,14 @@ class MBConv(Mixer):
         hidden = self.inside(shape)
         return max(hidden.elements + max(hidden.elements, self.act.beside(hidden)), 2 * shape.elements)
 
+    def as_program(self, shape: Shape) -> Program:
+        hidden, squeezed = self.hidden(shape.dim), self.squeezed(shape.dim)
+        depthwise = DepthwisePart(kernel_size=self.kernel_size, padding=self.kernel_size // 2, bias=False)
+        gate = SqueezePart(hidden=squeezed, act=self.act) if squeezed is not None else None
+        wide, narrow = (LinearPart(bias=False), hidden), (LinearPart(bias=False), shape.dim)
+        members = (wide, BatchNorm(), self.act, depthwise, BatchNorm(), self.act, gate, narrow, BatchNorm())
+        return row(shape, *members)
+
     def build(self, shape: Shape) -> nn.Module:
         dim, inside, squeezed = shape.dim, self.inside(shape), self.squeezed(shape.dim)
         hidden = inside.dim
@@ -78,6 +92,27 @@ class MBConv(Mixer):
             Linear(hidden, dim, bias=False),
             nn.BatchNorm2d(dim),
         )
+
+
+class SqueezePart(Part):
+    """Squeeze-and-excitation as a part."""
+
+    op = "squeeze_excite"
+    hidden: int
+    act: Act
+
+    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
+        return shape
+
+    def cost(self, shape: Shape, dim: int | None) -> Cost:
+        cost = primitives.linear(shape.dim, self.hidden, 1) + primitives.linear(self.hidden, shape.dim, 1)
+        return cost + self.act.cost(Shape(1, 1, self.hidden))
+
+    def workspace(self, shape: Shape, dim: int | None) -> int:
+        return shape.elements + shape.dim
+
+    def build(self, shape: Shape, dim: int | None) -> nn.Module:
+        return SqueezeExcite(shape.dim, self.hidden, self.act.build(Shape(1, 1, self.hidden)))
 
 
 class SqueezeExcite(nn.Module):

@@ -10,10 +10,13 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.gelu import GELU
 from blockforge.blocks.base import Act, Cost, Shape, Stem
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import Member, row
 from blockforge.blocks.fields import ActParam, NormParam, Width
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.parts.conv import Conv
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 from blockforge.errors import OpError
@@ -86,6 +89,12 @@ class ConvStem2(Stem):
             mid.elements + max(norms[0], mid.elements * (self.extra > 0), self.inner.beside(mid)),
             out.elements + max(norms[1], mid.elements, last),
         )
+
+    def as_program(self, shape: Shape, dim: int) -> Program:
+        mid = self.middle(shape, dim).dim
+        strided, plain = (Conv(kernel_size=3, stride=s, padding=1, bias=self.has_bias) for s in (2, 1))
+        middle: list[Member] = [self.inner, (plain, mid), self.norm] * self.extra
+        return row(shape, (strided, mid), self.norm, *middle, self.inner, (strided, dim), self.norm, self.act)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         mid, out = self.middle(shape, dim), self.out_shape(shape, dim)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
+from blockforge.blocks.acts.relu import ReLU
 from blockforge.blocks.base import Cost, Shape, Stem
+from blockforge.blocks.compose.joined import Add
+from blockforge.blocks.compose.program import Program
+from blockforge.blocks.compose.rows import Member, add_row
+from blockforge.blocks.compose.steps import Steps
 from blockforge.blocks.fields import Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.norms.batch_norm import BatchNorm
+from blockforge.blocks.parts.conv import Conv
+from blockforge.blocks.parts.linear import LinearPart
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import stem
 from blockforge.errors import OpError
@@ -63,6 +71,16 @@ class ResidualStem(Stem):
     def workspace(self, shape: Shape, dim: int) -> int:
         half, hidden = self.half(shape, dim).elements, self.hidden(shape, dim).elements
         return max(3 * half, half + 2 * hidden)
+
+    def as_program(self, shape: Shape, dim: int) -> Program:
+        steps, half, hidden = Steps(shape), dim // 2, int(dim * self.ratio)
+        strided, plain = (Conv(kernel_size=3, stride=s, padding=1, bias=False) for s in (2, 1))
+        x = add_row(steps, 0, [(strided, half), BatchNorm(), ReLU()], "entry")
+        branch: list[Member] = [(plain, half), BatchNorm(), ReLU(), (plain, half), BatchNorm()]
+        y = steps.step(Add(), (x, add_row(steps, x, branch, "branch")), None, ("add",))
+        y = add_row(steps, y, [(strided, hidden), BatchNorm(), ReLU()], "widen")
+        add_row(steps, y, [(LinearPart(bias=False), dim), BatchNorm()], "narrow")
+        return Program(shape, tuple(steps.steps))
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         return ResidualStemModule(shape.dim, dim, int(dim * self.ratio))

@@ -11,7 +11,6 @@ from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Step
 from blockforge.compiler.deploy.network import Rewritten, deployment
 from blockforge.compiler.deploy.tensors import New, Own, Recipe
-from blockforge.compiler.graph.sites import BranchSite
 from blockforge.compiler.graph.units import Unit
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import build_module
@@ -45,17 +44,24 @@ def _unit(unit: Unit, trained: nn.Module, rewritten: dict[str, Rewritten]) -> nn
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         made = build_module(unit)
     for node in unit.nodes:
-        found, site = rewritten.get(node.name), node.site
-        if not isinstance(site, BranchSite):
-            if found is not None:
-                _fill(made, trained, found)
-            continue
-        source = trained.get_submodule(site.key)
+        found, name = rewritten.get(node.name), node.name[len(unit.name) + 1 :]  # none: the node is the whole unit
+        source = trained.get_submodule(name)
         if found is None:
-            setattr(made, site.key, copy.deepcopy(source))
-            continue
-        _fill(made.get_submodule(f"{site.key}.op"), source, found)
+            setattr(made, name, copy.deepcopy(source))
+        else:
+            _fill(made.get_submodule(f"{name}.op" if name else ""), source, found)
+            if name and not found.has_branch:
+                _keep_around(made.get_submodule(name), source)
     return made
+
+
+def _keep_around(branch: nn.Module, source: nn.Module) -> None:
+    """Give a branch whose block alone is rewritten what stands around that."""
+    for name, child in source.named_children():
+        if name != "op":
+            setattr(branch, name, copy.deepcopy(child))
+    for name, parameter in source.named_parameters(recurse=False):
+        setattr(branch, name, copy.deepcopy(parameter))
 
 
 def _fill(made: nn.Module, trained: nn.Module, found: Rewritten) -> None:
@@ -66,6 +72,7 @@ def _fill(made: nn.Module, trained: nn.Module, found: Rewritten) -> None:
         if step.has_module and not step.is_shared:
             parent, _, name = step.path.rpartition(".")
             setattr(made.get_submodule(parent), name, _part(step, recipe, trained, like))
+    made.hold_types()
 
 
 def _part(step: Step, recipe: Recipe, trained: nn.Module, like: Tensor | None) -> nn.Module:
