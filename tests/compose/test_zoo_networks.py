@@ -29,7 +29,13 @@ MORE_MACS = {"maxvit_tiny": 168 * 39494}
 """timm reads MaxViT's tables of positions by products with lookup tensors: so many a head and attention layer."""
 OF_ONE_SIZE = {"coatnet_0_rw_224", "gmlp_s16_224", "hiera_tiny", "maxvit_tiny", "mixer_s16_224", "twins_svt_small"}
 """Their weights, or in timm their windows, are made for the size of the image."""
-BUILT_FOR = {"swinv2_tiny": 128, "vit_small_patch16_224": 64, "vit_small_reg4": 56}
+BUILT_FOR = {
+    "deit_small_distilled_patch16_224": 64,
+    "pit_s_224": 64,
+    "swinv2_tiny": 128,
+    "vit_small_patch16_224": 64,
+    "vit_small_reg4": 56,
+}
 """Small sizes that timm can be told: of Swin the smallest one with tiles that are shifted in two stages."""
 
 

@@ -1,4 +1,4 @@
-"""The layout of DeiT and ViT, registers included (github facebookresearch/deit, timm): it is one."""
+"""The layout of DeiT and ViT, registers and distillation included (github facebookresearch/deit, timm): it is one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ _ROWS = {
     "head.fc": "head",
     "head.ln": "norm",
     "head.logits": "head",
+    "head.parallel.class.logits": "head",
+    "head.parallel.distilled.logits": "head_dist",
 }
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """One name for the last norm, which bears another where it stands behind the pooling, and one for all tokens."""
     state = {f"norm.{key[8:]}" if key.startswith("fc_norm.") else key: value for key, value in state.items()}
-    if (registers := state.pop("reg_token", None)) is not None:
-        state["cls_token"] = torch.cat([state["cls_token"], registers], dim=1)
+    others = [state.pop(name) for name in ("dist_token", "reg_token") if name in state]
+    if others and "cls_token" in state:
+        state["cls_token"] = torch.cat([state["cls_token"], *others], dim=1)
     return state
 
 
