@@ -30,6 +30,9 @@ _Side = Annotated[int, Field(ge=1, le=99)]
 _Padded = Annotated[int, Field(ge=0, le=99)]
 Sides = Annotated[_Side | tuple[_Side, _Side], BeforeValidator(_sides)]
 """Of a kernel or its steps: a number or `[height, width]`."""
+_MapSide = Annotated[int, Field(ge=1, le=4096)]
+MapSides = Annotated[_MapSide | tuple[_MapSide, _MapSide], BeforeValidator(_sides)]
+"""Of a map: a number or `[height, width]`."""
 Padding = Annotated[_Padded | tuple[_Padded, _Padded] | Literal["same", "tf"], BeforeValidator(_sides)]
 """Of a map on both sides: a number or `[height, width]`; `same`: half the kernel, or nothing where steps are as long as
 the kernel; `tf`: what TensorFlow pads, so that a side n gives n / stride, rounded up."""

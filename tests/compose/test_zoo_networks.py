@@ -30,6 +30,7 @@ MORE_MACS = {"maxvit_tiny": 168 * 39494}
 OF_ONE_SIZE = {"coatnet_0_rw_224", "gmlp_s16_224", "hiera_tiny", "maxvit_tiny", "mixer_s16_224", "twins_svt_small"}
 """Their weights, or in timm their windows, are made for the size of the image."""
 BUILT_FOR = {
+    "crossvit_9_240": 120,
     "deit_small_distilled_patch16_224": 64,
     "pit_s_224": 64,
     "swinv2_tiny": 128,

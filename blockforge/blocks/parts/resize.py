@@ -13,7 +13,7 @@ from blockforge.blocks.fields import Ratio
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
-from blockforge.blocks.sliding import Pair, Sides, pair
+from blockforge.blocks.sliding import MapSides, Pair, pair
 from blockforge.errors import OpError
 
 Mode = Literal["nearest", "bilinear", "bicubic"]
@@ -30,7 +30,7 @@ class Resize(Part):
 
     scale: Ratio | None = None
     """How many times as long the sides become; absent: twice, or as `size` says."""
-    size: Sides | None = None
+    size: MapSides | None = None
     """Sides of the result, in place of `scale`."""
     mode: Mode = "nearest"
     """How positions between are found."""
