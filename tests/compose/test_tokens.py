@@ -154,6 +154,13 @@ def test_windows_have_no_place_for_tokens() -> None:
     assert "error[tokens]: 'window' works on a map, and 24x6x8+2 has 2 extra tokens beside it" in errors(tree)
 
 
+def test_layers_that_are_connected_keep_their_tokens() -> None:
+    connect = {"rule": "edges", "edges": [[-1, 1]], "aggregate": "sum"}
+    stages = [{"dim": 24, "layers": ["add_tokens", "b", "b"], "connect": connect}]
+    text = errors({**VIT, "stem": PATCHES, "stages": stages})
+    assert "error[sizes]: a source of 24x6x8 does not meet the layer's input of 24x6x8+1" in text
+
+
 def test_layers_may_put_tokens_there_and_take_them_away() -> None:
     stages = [
         {"dim": 24, "layers": [{"op": "add_tokens", "count": 3}, "b"]},

@@ -48,7 +48,7 @@ def size_of(name: str) -> int | tuple[int, int]:
 def test_parameters_and_macs_are_timms(name: str) -> None:
     arch, timm = bf.compile(name), load_timm()
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        theirs = timm.create_model(LONGER.get(name, name)).eval()
+        theirs = timm.create_model(LONGER.get(name, name)).eval().requires_grad_(False)
         theirs(torch.empty(1, 3, *arch.plan.input.size))
     assert arch.params == sum(p.numel() for p in theirs.parameters())
     assert arch.macs == counter.get_total_flops() // 2 - MORE_MACS.get(name, 0)

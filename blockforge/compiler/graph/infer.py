@@ -10,6 +10,7 @@ from blockforge.blocks.facts import facts
 from blockforge.blocks.tokens import refusal
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.sites import (
+    AggregateSite,
     AskedSite,
     BlockSite,
     BranchSite,
@@ -107,6 +108,10 @@ class _Infer:
             shape, up = self._fitted(site, shape)
         elif isinstance(site, ReducingSite) and site.stage is not None:
             self.downsamples[site.stage] = site
+        if isinstance(site, AggregateSite) and (other := _meets_not(shape, [s.out_shape for s in beside])) is not None:
+            text = f"a source of {other} does not meet the layer's input of {shape}"
+            hint = "layers that are connected keep the size of the map and the tokens beside it"
+            self._complain(site, site.planned, shape, OpError(text, hint=hint, code="sizes"))
         placed = site.at(shape, tuple(s.out_shape for s in beside))
         out = self._ask(site, site.planned, placed)
         if isinstance(site, NormedSite) and site.norm is not None and site.norm_planned is not None:
@@ -305,6 +310,11 @@ def _said(site: Site, plan: Plan) -> str:
     if isinstance(site, EdgeSite):
         return f"'{site.block.title}'"
     return str(plan.stages[site.stage]) if site.stage is not None else f"the {site.name}"
+
+
+def _meets_not(shape: Shape, sources: list[Shape]) -> Shape | None:
+    """A source that has not as many positions and tokens as a map."""
+    return next((s for s in sources if s._replace(dim=shape.dim) != shape), None)
 
 
 def _line(loc: Loc | None) -> str:
