@@ -258,14 +258,17 @@ def test_positions_of_another_square_are_resized() -> None:
 
 def test_sines_of_rows_and_columns() -> None:
     """Waves from one to many sides of the map, whatever its size."""
-    y = made("sines").build(Shape(3, 5, 7), 8)(torch.zeros(2, 3, 5, 7))
+    x = torch.randn(2, 3, 5, 7)
+    y = made("sines", channels=8).build(Shape(3, 5, 7), None)(x)
+    assert torch.equal(y[..., :7], x)
+    y = y[..., 7:]
     row, column, longest = 2, 4, 10000 ** (4 / 8)
     angles = [2 * math.pi * (place + 1) / side for place, side in ((row, 3), (column, 5))]
     waves = [wave(angle / length) for angle in angles for length in (1, longest) for wave in (math.sin, math.cos)]
     torch.testing.assert_close(y[1, row, column], torch.tensor(waves), rtol=1e-4, atol=1e-4)
     assert torch.equal(y[0], y[1])
-    with pytest.raises(OpError, match="dim 6 is not divisible by sine and cosine of row and column 4"):
-        made("sines").check(Shape(3, 5, 7), 6)
+    with pytest.raises(OpError, match="channels 6 is not divisible by sine and cosine of row and column 4"):
+        made("sines", channels=6).check(Shape(3, 5, 7), None)
 
 
 @pytest.mark.parametrize(

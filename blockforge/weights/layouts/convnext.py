@@ -65,7 +65,7 @@ _XCA = "encoder.op.residual"
 _EDGENEXT: dict[str, Names] = {
     "encoder.scale": "gamma",
     **{f"encoder.op.cascade.{name}": f"convs.{i}" for i, name in enumerate("abc")},
-    "encoder.op.place.positions.linear": "pos_embd.token_projection",
+    "encoder.op.place.split.positions": "pos_embd.token_projection",
     f"{_XCA}.norm": "norm_xca",
     f"{_XCA}.xca.linear": "xca.qkv",
     f"{_XCA}.xca.attend.temperature": "xca.temperature",

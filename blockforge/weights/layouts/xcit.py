@@ -41,7 +41,7 @@ _ROWS: dict[str, Names] = {
             f"stem.{name}", f"patch_embed.proj.{2 * i}.0", f"patch_embed.proj.{2 * i}.1"
         ).items()
     },
-    "stem.place.positions.linear": "pos_embed.token_projection",
+    "stem.place.split.positions": "pos_embed.token_projection",
     **{f"stages.0.layers.{{l}}.{ours}": f"blocks.{{l}}.{name}" for ours, name in _LAYER.items()},
     "head.add_tokens.tokens": "cls_token",
     **{f"head.repeat.{{i}}.{ours}": f"cls_attn_blocks.{{i}}.{name}" for ours, name in _TOKEN.items()},
