@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from blockforge.capacity import need
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.lowering.backbone import Backbone, stage_indices
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.feature_maps import stage_indices
 from blockforge.compiler.lowering.out_norms import OutNorm
+from blockforge.compiler.lowering.outputs import Outputs
 from blockforge.spec import Spec, SpecLike, load
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def check_forward(arch: Architecture, batch: int = 1) -> None:
     need(what, batch * arch.activation_bytes // 4, "a smaller input.size, or fewer images at a time")
 
 
-def proof(model: Backbone, batch: int = 1) -> Tensor:
+def proof(model: Backbone, batch: int = 1) -> Outputs:
     """Run one forward pass on noise of the spec's own size, in evaluation mode."""
     size = model.arch.plan.input
     check_forward(model.arch, batch)
@@ -150,6 +151,7 @@ def proof(model: Backbone, batch: int = 1) -> Tensor:
     x = torch.randn(batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
-            return model.eval()(x)
+            outputs: Outputs = model.eval()(x)
+            return outputs
     finally:
         model.train(was_training)

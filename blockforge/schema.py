@@ -113,6 +113,7 @@ class _Writer:
         cls, written = _LANGUAGE.get(name, BaseModel), self.write(self.known[name])
         if self.partial:
             written.pop("required", None)
+            written.pop("oneOf", None)
         if issubclass(cls, EdgeOpSpec):
             return {"$ref": "#/$defs/op"}
         if issubclass(cls, OpSpec) and self.strict is not None:

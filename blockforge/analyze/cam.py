@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from blockforge.analyze.record import Grid, Intercepted, grid, units
 from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import main_output
 from blockforge.errors import AnalysisError, did_you_mean
 from blockforge.extras import need
 
@@ -67,13 +68,16 @@ def grad_cam(model: Backbone, x_BCHW: Tensor, target: int | None = None, layer: 
     if model.num_classes and target is not None and not 0 <= target < model.num_classes:
         text = f"there is no class {target} in {model.arch.name}"
         raise AnalysisError(f"{text}\n  hint: 0 to {model.num_classes - 1}")
+    if (given := model.arch.main_head.last.out_shape).positions > 1:
+        text = f"{model.arch.name} gives a map, {given}, and no classes of the image"
+        raise AnalysisError(f"{text}\n  hint: a head that pools, such as classifier")
     layer, laid = _layer_and_grid(model, layer)
     if laid.height * laid.width == 1:
         hint = "an earlier --layer, or a larger image: --set input.size=..."
         raise AnalysisError(f"the map of {layer} is 1x1: it has no places to tell apart\n  hint: {hint}")
     probed = _Probed(model, layer)
     with torch.no_grad():
-        probabilities = model(x_BCHW)[0].softmax(0)
+        probabilities = main_output(model(x_BCHW))[0].softmax(0)
     likely = probabilities.topk(min(TOP, len(probabilities)))
     top = tuple(zip(likely.indices.tolist(), likely.values.tolist(), strict=True))
     chosen = target if target is not None else top[0][0]
@@ -109,7 +113,7 @@ class _Probed(nn.Module):
         self.model, self.layer, self.map = model, layer, nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return Intercepted(self.model, {self.layer: self._seen}).run(x)
+        return main_output(Intercepted(self.model, {self.layer: self._seen}).run(x))
 
     def _seen(self, map_BHWC: Tensor) -> Tensor:
         return self.map(map_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -16,14 +16,16 @@ from blockforge.compiler.graph.sites import ReducingSite, SkipSite, SumSite
 from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
+from blockforge.compiler.lowering.outputs import Outputs
 
 Visit = Callable[[str, Tensor], None]
 
 
-def run(model: Backbone, x_BCHW: Tensor, visit: Visit) -> Tensor:
+def run(model: Backbone, x_BCHW: Tensor, visit: Visit) -> Outputs:
     """Run a network and show the value of every node of its graph, in execution order.
 
-    Values are maps_BHWC, of the head logits_BK. Inside a stage with windows B counts the tiles, image by image.
+    Values are maps_BHWC, of the head logits_BK, or of a map logits_BKHW. Inside a stage with windows B counts the
+    tiles, image by image.
     """
     known = dict(model.named_modules())
     nodes = model.arch.nodes
@@ -39,7 +41,8 @@ def run(model: Backbone, x_BCHW: Tensor, visit: Visit) -> Tensor:
         if name in known
     ]
     try:
-        return Intercepted(model, {name: partial(show, name) for name in sums}).run(x_BCHW)
+        outputs: Outputs = Intercepted(model, {name: partial(show, name) for name in sums}).run(x_BCHW)
+        return outputs
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,7 +17,7 @@ from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.compiler.deploy.network import deployment
 from blockforge.compiler.graph import canonical
 from blockforge.compiler.graph.nodes import Edge, Node, digraph
-from blockforge.compiler.graph.sites import AskedSite, EdgeSite, ReducingSite, SkipSite
+from blockforge.compiler.graph.sites import AskedSite, EdgeSite, HeadSite, ReducingSite, SkipSite
 from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
 from blockforge.errors import Diagnostic, OpError, SpecError
 from blockforge.kernels.costs import DEFAULT, CostError, check_backend
@@ -100,6 +100,24 @@ class Architecture:
     def stages(self) -> tuple[Stage, ...]:
         """The stages with their layers."""
         return stages_of(self.units)
+
+    @functools.cached_property
+    def heads(self) -> dict[str, Unit]:
+        """What gives each output, by its name: the main one first. The one of `head` is called so."""
+        return {unit.first.site.output: unit for unit in self.units if isinstance(unit.first.site, HeadSite)}
+
+    @property
+    def main_head(self) -> Unit:
+        """What gives the main output."""
+        return next(iter(self.heads.values()))
+
+    def read_by(self, head: Unit) -> tuple[Unit, ...]:
+        """What a head reads, its edges and their join included: each once, in the order in which it is read."""
+        output = head.first.site.output
+        own = {unit.name: unit for unit in self.units if unit.first.site.output == output}
+        read = dict.fromkeys(i for unit in own.values() for i in unit.inputs if i not in own)
+        units = {unit.name: unit for unit in self.units}
+        return tuple(units[name] for name in read)
 
     @functools.cached_property
     def spec(self) -> Spec:

@@ -10,7 +10,7 @@ from blockforge.blocks.base import Op
 from blockforge.blocks.compose.program import Step
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import BranchSite, HeadSite
+from blockforge.compiler.graph.sites import BranchSite
 from blockforge.compiler.graph.units import Layer, Unit
 
 _MOST_PARTS = 6
@@ -59,7 +59,7 @@ def changes(a: Architecture, b: Architecture) -> list[Change]:
 def _place(unit: Unit) -> tuple[int, ...]:
     """Sorts units as they run: image and stem, stages in order, head."""
     if unit.stage is None:
-        return (10**6,) if isinstance(unit.first.site, HeadSite) else (-1,)
+        return (10**6,) if unit.first.site.output is not None else (-1,)
     return (unit.stage, unit.index) if isinstance(unit, Layer) else (unit.stage,)
 
 

@@ -108,8 +108,9 @@ def lay_out(arch: Architecture, titles: dict[int, tuple[str, ...]], opened: Mapp
 
 def _columns(arch: Architecture) -> list[Column]:
     columns = [_column(stage) for stage in arch.stages]
-    outside = [[unit.first] for unit in arch.units if unit.stage is None]
-    columns[0].head[:0], columns[-1].tail[:] = outside[:-1], outside[-1:]
+    heads = [unit.first for unit in arch.heads.values()]
+    columns[0].head[:0] = [[u.first] for u in arch.units if u.stage is None and u.first not in heads]
+    columns[-1].tail[:] = [[head] for head in heads]
     return columns
 
 

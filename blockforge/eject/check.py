@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import Outputs, by_name
 from blockforge.eject.file import CLASS, eject
 from blockforge.eject.recorded import EjectError
 from blockforge.kernels import backend
@@ -41,19 +42,24 @@ def write_ejected(model: Backbone, path: Path) -> Ejected:
     x = torch.randn(2, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
     was_training = model.training
     with torch.inference_mode(), backend("torch"):
-        wanted = model.eval()(x)
+        wanted: Outputs = model.eval()(x)
         model.train(was_training)
         try:
             made: nn.Module = getattr(_loaded(path), CLASS)()
             made.load_state_dict(model.state_dict())
-            got = made.eval()(x)
+            got: Outputs = made.eval()(x)
         except Exception as e:
             raise _failed(model, f"the file does not run: {type(e).__name__}: {e}") from e
-    largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)  # a network may give zeros
-    error = ((got - wanted).abs().max() / largest).item()
+    expected, found = by_name(wanted), by_name(got)
+    error = max(_difference(found[name], output) for name, output in expected.items())
     if not error <= TOLERANCE:
         raise _failed(model, f"its outputs differ from the model's by {error:.1e}")
     return Ejected(text.count("\n"), error)
+
+
+def _difference(got: Tensor, wanted: Tensor) -> float:
+    largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)  # a network may give zeros
+    return ((got - wanted).abs().max() / largest).item()
 
 
 def _loaded(path: Path) -> Any:

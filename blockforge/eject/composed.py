@@ -76,9 +76,10 @@ class Classes:
 
 
 def _text(name: str, code: Code) -> str:
+    logits = "logits_BK" if code.text.endswith(".flatten(1)") else "logits_BKHW"
     lines = [
         f"class {name}(Parts):",
-        f'    """x_BHWC -> {"logits_BK" if code.is_head else "y_BHWC"}."""',
+        f'    """x_BHWC -> {logits if code.is_head else "y_BHWC"}."""',
         "",
         "    def forward(self, x: Tensor) -> Tensor:",
         *(f"        {line}" for line in code.text.splitlines()),

@@ -49,7 +49,8 @@ def eject(model: Backbone) -> str:
     composed = Classes(made, {CLASS, "Stage", "Parts"})
     made = composed.made
     classes = Leaf(str(arch.plan.num_classes), "num_classes")
-    made["head"] = replaced(made["head"], lambda v: Leaf(v.name) if v == classes else v, lambda f: f)
+    for head in arch.heads.values():
+        made[head.name] = replaced(made[head.name], lambda v: Leaf(v.name) if v == classes else v, lambda f: f)
     functions = {n.target for n in stage_graph(arch).nodes if n.op == "call_function" and n.target is not operator.add}
     used = [c for expr in made.values() for c in _definitions(expr)]
     used += [Definition(f.__module__, f.__name__) for f in functions]
@@ -91,7 +92,7 @@ def _found(d: Definition) -> Definition:
 def _docstring(arch: Architecture, needs: list[str]) -> str:
     size = arch.plan.input
     lines = textwrap.wrap(
-        f"{arch.title}, an image classifier in plain PyTorch: {format_count(arch.params)} parameters, "
+        f"{arch.title}, {_sort(arch)} in plain PyTorch: {format_count(arch.params)} parameters, "
         f"{format_count(arch.macs)} multiply-adds for an image of {size.channels}x{size.size[0]}x{size.size[1]}.",
         WIDTH - 8,
     )
@@ -103,6 +104,11 @@ def _docstring(arch: Architecture, needs: list[str]) -> str:
     )
     shapes = ["Maps inside the network are channels-last. Letters of shapes: B batch, H height, W width, C channels."]
     return '"""' + "\n".join([*lines, "", *note, "", *shapes]) + '\n"""'
+
+
+def _sort(arch: Architecture) -> str:
+    maps = any(head.last.out_shape.positions > 1 for head in arch.heads.values())
+    return "a network for dense prediction" if maps else "an image classifier"
 
 
 def _imports(externals: Iterable[External]) -> str:
@@ -138,6 +144,8 @@ def _import_order(name: str) -> tuple[int, str]:
 
 def _main(arch: Architecture) -> str:
     size = arch.plan.input
+    is_named = arch.plan.names_outputs
+    shapes = "{ {name: tuple(y.shape) for name, y in logits.items()} }" if is_named else "{tuple(logits.shape)}"
     return f"""\
 if __name__ == "__main__":
     model = {CLASS}().eval()
@@ -145,4 +153,4 @@ if __name__ == "__main__":
     with torch.inference_mode():
         logits = model(image)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{{count:,}} parameters, {{tuple(image.shape)}} -> {{tuple(logits.shape)}}")"""
+    print(f"{{count:,}} parameters, {{tuple(image.shape)}} -> {shapes}")"""

@@ -10,7 +10,8 @@ from typing import Any
 from torch import fx
 
 from blockforge.compiler.architecture import Architecture
-from blockforge.compiler.lowering.lower import emit
+from blockforge.compiler.graph.units import Unit
+from blockforge.compiler.lowering.lower import emit, emit_heads
 from blockforge.eject.expressions import Call, Expr, Items, Leaf, layout, leaves, render
 from blockforge.eject.layers import Kind
 
@@ -19,27 +20,28 @@ MAPS = """\
     def stage_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         \"\"\"x_BCHW -> what the head reads, x_BHWC, and the map_BCHW of each stage.\"\"\"
         maps = []"""
-FORWARD = """\
+FEATURES = """\
     def forward_features(self, x: Tensor) -> list[Tensor]:
         \"\"\"x_BCHW -> the map_BCHW of each stage.\"\"\"
         return self.stage_maps(x)[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        \"\"\"x_BCHW -> logits_BK.\"\"\"
-        return self.head(self.stage_maps(x)[0])"""
+"""
 
 
 def stage_graph(arch: Architecture) -> fx.Graph:
-    """What the head reads and the maps of all stages."""
-    stages = len(arch.plan.stages)
-    return emit(arch, maps=range(stages), logits=False, features=stages - 1)
+    """What the heads read and the maps of all stages."""
+    return emit(arch, maps=range(len(arch.plan.stages)), logits=False, beside=_read(arch))
+
+
+def _read(arch: Architecture) -> list[Unit]:
+    """What the heads read, each map once."""
+    return list({unit.name: unit for head in arch.heads.values() for unit in arch.read_by(head)}.values())
 
 
 class NetworkText:
     """The lines of the class `Backbone`."""
 
     def __init__(self, arch: Architecture, made: dict[str, Expr], where: dict[str, tuple[Kind, int]]) -> None:
-        self.arch, self.graph = arch, stage_graph(arch)
+        self.arch, self.graph, self.made = arch, stage_graph(arch), made
         self.rate = _linear(arch.plan.drop_path)
         self.rates = [repr(r) for r in arch.plan.drop_path] if self.rate else []
         self.tree: Tree = {}
@@ -51,12 +53,13 @@ class NetworkText:
             here[last] = where[path][0].call(where[path][1], self.rates) if path in where else expr
 
     def lines(self) -> list[str]:
-        has_classes = any(leaf.text == "num_classes" for leaf in leaves(self.tree["head"]))
+        heads = [self.made[head.name] for head in self.arch.heads.values()]
+        has_classes = any(leaf.text == "num_classes" for head in heads for leaf in leaves(head))
         classes = f", num_classes: int = {self.arch.plan.num_classes}" if has_classes else ""
         rate = f", drop_path_rate: float = {self.rate}" if self.rate else ""
         lines = [
             "class Backbone(nn.Module):",
-            f'    """{self.arch.name}: x_BCHW -> logits_BK."""',
+            f'    """{self.arch.name}: x_BCHW -> {_gives(self.arch)}."""',
             "",
             f"    def __init__(self{classes}{rate}) -> None:",
             "        super().__init__()",
@@ -66,12 +69,42 @@ class NetworkText:
             lines.append(f"        rates = [drop_path_rate * i / {count - 1} for i in range({count})]")
         for name, built in self.tree.items():
             lines += layout(self._nested(built) if isinstance(built, dict) else built, 8, f"self.{name} = ")
-        lines += ["", "    def stage_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:"]
+        is_one = len(_read(self.arch)) == 1
+        given, what = ("Tensor", "the head reads") if is_one else ("tuple[Tensor, ...]", "the heads read")
+        lines += ["", f"    def stage_maps(self, x: Tensor) -> tuple[{given}, list[Tensor]]:"]
         lines += [
-            '        """x_BCHW -> what the head reads, x_BHWC, and the map_BCHW of each stage."""',
+            f'        """x_BCHW -> what {what}, x_BHWC, and the map_BCHW of each stage."""',
             "        maps = []",
         ]
-        return [*lines, *(f"        {line}" for line in self._steps()), "", *FORWARD.splitlines()]
+        return [*lines, *(f"        {line}" for line in self._steps()), "", *FEATURES.splitlines(), *self._forward()]
+
+    def _forward(self) -> list[str]:
+        """What the heads make of the maps."""
+        heads, is_named = self.arch.heads, self.arch.plan.names_outputs
+        lines = [
+            "",
+            f"    def forward(self, x: Tensor) -> {'dict[str, Tensor]' if is_named else 'Tensor'}:",
+            f'        """x_BCHW -> {_gives(self.arch)}."""',
+        ]
+        graph = emit_heads(self.arch, _read(self.arch))
+        if len(graph.nodes) == 3:  # a map, a head, an output
+            name, head = next(iter(heads.items()))
+            call = f"{self._path(head.name)}(self.stage_maps(x)[0])"
+            return [*lines, f'        return {{"{name}": {call}}}' if is_named else f"        return {call}"]
+        names = {n: _short(n) for n in graph.nodes if n.op != "output" and not _is_inside(n)}
+
+        def text(arg: Any) -> str:
+            return repr(arg) if not isinstance(arg, fx.Node) else names.get(arg) or self._value(arg, text)
+
+        read = [n for n in graph.nodes if n.op == "placeholder"]
+        lines.append(f"        {', '.join(map(text, read))} = self.stage_maps(x)[0]")
+        made = [n for n in names if n not in read]
+        lines += [f"        {names[n]} = {self._value(n, text)}" for n in made]
+        (given,) = next(n for n in graph.nodes if n.op == "output").args
+        if not isinstance(given, dict):
+            return [*lines, f"        return {text(given)}"]
+        items = ", ".join(f'"{name}": {text(n)}' for name, n in given.items())
+        return [*lines, f"        return {{{items}}}"]
 
     def _nested(self, tree: Tree) -> Expr:
         """A container: a list of modules, of stages, or modules by name."""
@@ -89,6 +122,7 @@ class NetworkText:
         given, maps = output.args[0]
         steps = [n for n in self.graph.nodes if n.op not in ("placeholder", "output") and not _is_inside(n)]
         names = {n: "x" for n in self.graph.nodes if n.op == "placeholder"}
+        kept = [n.args[0] for n in given] if isinstance(given, list | tuple) else []
         lines: list[str] = []
 
         def text(arg: Any) -> str:
@@ -97,11 +131,15 @@ class NetworkText:
         for i, node in enumerate(steps):
             value = self._value(node, text)
             next_step = next((j for j in range(i + 1, len(steps)) if steps[j].target != "size"), len(steps))
-            is_passed = node.target != "size" and max(_readers(node, steps), default=i) <= next_step
-            names[node] = "x" if is_passed else re.sub(r"stages_(\d+)_(layers_)?", r"s\1_", node.name)
+            is_passed = (
+                node.target != "size" and node not in kept and max(_readers(node, steps), default=i) <= next_step
+            )
+            names[node] = "x" if is_passed else _short(node)
             lines.append(f"{names[node]} = {value}")
             lines += [f"maps.append({text(m)})" for m in maps if node is _mapped(m)]
-        lines.append(f"return {text(given.args[0])}, maps")
+        read = [text(n.args[0]) for n in (given if isinstance(given, list | tuple) else [given])]
+        said = read[0] if len(read) == 1 else f"({', '.join(read)})"
+        lines.append(f"return {said}, maps")
         return _looped(lines, [len(s.layers) for s in self.arch.plan.stages])
 
     def _value(self, node: fx.Node, text: Callable[[Any], str]) -> str:
@@ -122,6 +160,20 @@ class NetworkText:
             text += f"[{part}]" if _is_list(here) else f".{part}" if part.isidentifier() else f'["{part}"]'
             here = here[part]
         return text
+
+
+def _short(node: fx.Node) -> str:
+    """The variable for what a step gives."""
+    return re.sub(r"stages_(\d+)_(layers_)?", r"s\1_", node.name)
+
+
+def _gives(arch: Architecture) -> str:
+    """What a network gives, in the letters of its shapes."""
+    shapes = {name: head.last.out_shape for name, head in arch.heads.items()}
+    letters = {name: "logits_BK" if shape.positions == 1 else "logits_BKHW" for name, shape in shapes.items()}
+    if not arch.plan.names_outputs:
+        return letters["head"]
+    return ", ".join(f"{name} {said}" for name, said in letters.items())
 
 
 def _function(node: fx.Node) -> str:

@@ -35,9 +35,9 @@ def other_sizes(model: Backbone) -> list[tuple[int, int]]:
 
 
 def stride_of(model: Backbone) -> int:
-    """Pixels a side of a position in the last map. Dynamic sides are multiples of it: sizes of maps are then
+    """Pixels a side of a position in the coarsest map. Dynamic sides are multiples of it: sizes of maps are then
     products, and torch need not reason about nested roundings."""
-    return model.feature_info.reduction(-1)
+    return max(info["reduction"] for info in model.feature_info)
 
 
 def capture(model: Backbone, dynamic: Collection[Axis] = BATCH) -> ExportedProgram:

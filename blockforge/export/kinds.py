@@ -43,15 +43,17 @@ def value_type(model: Backbone) -> torch.dtype:
 
 
 def output_names(model: Backbone) -> list[str]:
-    """The names of what a network gives: `logits`, or `map_0`, `map_1`, ... by the maps' stages."""
+    """The names of what a network gives: `logits`, those of its `heads`, or `map_0`, `map_1`, ... by maps' stages."""
     if model.out_indices is None:
-        return ["logits"]
+        return list(model.arch.heads) if model.arch.plan.names_outputs else ["logits"]
     return [f"map_{stage}" for stage in model.out_indices]
 
 
-def as_list(outputs: Tensor | list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+def as_list(outputs: Tensor | list[Tensor] | tuple[Tensor, ...] | dict[str, Tensor]) -> list[Tensor]:
     """What a network gives, one or several."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return list(outputs.values() if isinstance(outputs, dict) else outputs)
 
 
 def _named(dtype: torch.dtype) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from blockforge import __version__
-from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError
@@ -112,21 +111,39 @@ class HubModel(
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card: what the model costs, how to load it, its spec. Arguments replace values of the template."""
         model, size = self.model, self.model.arch.plan.input
-        maps = model.out_indices
         known = {
             "name": model.arch.name,
             "version": __version__,
             "params": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
             "macs": f"{_macs(model) / 1e9:.2f}G",
             "image": f"{size.channels} x {size.size[0]} x {size.size[1]}",
-            "output": "classes" if maps is None else "channels of the maps",
-            "values": model.num_classes if maps is None else ", ".join(map(str, model.feature_info.channels())),
+            **_output(model),
             "use": _use(model),
             "spec": spec_text(model.spec).strip(),
         }
         card = super().generate_model_card(*args, **{**known, **kwargs})
-        card.data["pipeline_tag"] = "image-classification" if model.num_classes else "image-feature-extraction"
+        card.data["pipeline_tag"] = _task(model)
         return card
+
+
+def _output(model: Backbone) -> dict[str, Any]:
+    """What it gives, for the card: the heading and the value of a column."""
+    if model.out_indices is not None:
+        return {"output": "channels of the maps", "values": ", ".join(map(str, model.feature_info.channels()))}
+    shapes = {name: head.last.out_shape for name, head in model.arch.heads.items()}
+    if not model.arch.plan.names_outputs and shapes["head"].positions == 1:
+        return {"output": "classes", "values": model.num_classes}
+    told = {name: str(s.dim) if s.positions == 1 else f"{s.dim} x {s.height} x {s.width}" for name, s in shapes.items()}
+    if not model.arch.plan.names_outputs:
+        return {"output": "map", "values": told["head"]}
+    return {"output": "outputs", "values": ", ".join(f"{name}: {shape}" for name, shape in told.items())}
+
+
+def _task(model: Backbone) -> str:
+    """The hub's word for what the main output is."""
+    if not model.num_classes:
+        return "image-feature-extraction"
+    return "image-classification" if model.arch.main_head.last.out_shape.positions == 1 else "image-segmentation"
 
 
 def _macs(model: Backbone) -> int:
@@ -134,7 +151,7 @@ def _macs(model: Backbone) -> int:
     if model.out_indices is None:
         return model.arch.macs
     nodes, last = model.arch.nodes.values(), max(model.out_indices)
-    return sum(n.macs for n in nodes if not isinstance(n.site, HeadSite) and (n.stage or 0) <= last)
+    return sum(n.macs for n in nodes if n.site.output is None and (n.stage or 0) <= last)
 
 
 def config(model: Backbone) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.graph.sites import HeadSite
 from blockforge.errors import SpecError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,8 +27,23 @@ def pretrained_cfg(arch: Architecture) -> dict[str, Any]:
         "mean": MEAN,
         "std": STD,
         "first_conv": first_conv(arch),
-        "classifier": "head.fc",
+        "classifier": _one(classifiers(arch)),
     }
+
+
+def classifiers(arch: Architecture) -> tuple[str, ...]:
+    """The modules that give the classes, by path."""
+    found: list[str] = []
+    for node in arch.nodes.values():
+        if node.site.output is not None and node.program is not None:
+            found += [f"{node.name}.{step.path}" for step in node.program.own_modules() if step.classifies]
+        elif isinstance(node.site, HeadSite):
+            found.append(f"{node.name}.fc")
+    return tuple(found)
+
+
+def _one(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return names[0] if len(names) == 1 else names or None
 
 
 def takes_other_sizes(arch: Architecture) -> bool:
@@ -51,4 +67,4 @@ def first_conv(arch: Architecture) -> str | tuple[str, ...] | None:
         for name, m in module.named_modules()
         if isinstance(m, nn.Conv2d) and m.in_channels == channels
     ]
-    return names[0] if len(names) == 1 else tuple(names) or None
+    return _one(tuple(names))

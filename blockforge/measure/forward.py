@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blockforge.api import proof
+from blockforge.compiler.lowering.outputs import by_name, main_output
 
 if TYPE_CHECKING:
     from blockforge.compiler.lowering.backbone import Backbone
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proof:
-    """A forward pass that ran."""
+    """A forward pass that ran. `outputs`: shapes by name, where the network has `heads`; `output`: the main one's."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
+    outputs: dict[str, tuple[int, ...]]
     finite: bool
     ms: float
     device: str
@@ -29,10 +31,15 @@ class Proof:
         return asdict(self)
 
     def __str__(self) -> str:
-        shapes = " -> ".join("x".join(map(str, s)) for s in (self.input, self.output))
+        named = [f"{name} {_sides(shape)}" for name, shape in self.outputs.items()]
+        shapes = f"{_sides(self.input)} -> {', '.join(named) or _sides(self.output)}"
         finite = "" if self.finite else ", with values that are not finite"
         where = f"float32, {self.device}, {self.threads} threads"
         return f"forward pass: {shapes}{finite} in {self.ms:.0f} ms ({where})"
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def prove(model: Backbone) -> Proof:
@@ -43,4 +50,7 @@ def prove(model: Backbone) -> Proof:
     ms = (time.perf_counter() - start) * 1e3
     image = model.arch.plan.input
     shape = (1, image.channels, *image.size)
-    return Proof(shape, tuple(y.shape), bool(y.isfinite().all()), ms, str(y.device), torch.get_num_threads())
+    main, every = main_output(y), by_name(y)
+    named = {name: tuple(output.shape) for name, output in every.items()} if model.arch.plan.names_outputs else {}
+    finite = all(bool(output.isfinite().all()) for output in every.values())
+    return Proof(shape, tuple(main.shape), named, finite, ms, str(main.device), torch.get_num_threads())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import Outputs, loss_of
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.measure.memory import allocated_peak
 from blockforge.units import count_of
@@ -129,11 +130,11 @@ def make_step(model: Backbone, setting: Setting, device: str) -> Callable[[], An
     x = torch.randn(setting.batch, size.channels, *size.size, generator=torch.Generator().manual_seed(0))
     x = x.to(device=device, dtype=dtype)
     model.to(device=device, dtype=dtype)
-    run: Callable[[Tensor], Tensor] = torch.compile(model) if setting.compiled else model
+    run: Callable[[Tensor], Outputs] = torch.compile(model) if setting.compiled else model
     return training_step(model, run, x) if setting.train else inference_step(model, run, x)
 
 
-def inference_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+def inference_step(model: nn.Module, run: Callable[[Tensor], Outputs], x: Tensor) -> Callable[[], None]:
     """A forward pass of `model`, through `run`, which may be its compiled form."""
     model.eval()
 
@@ -144,15 +145,14 @@ def inference_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor)
     return step
 
 
-def training_step(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+def training_step(model: nn.Module, run: Callable[[Tensor], Outputs], x: Tensor) -> Callable[[], None]:
     """Forward, backward and AdamW of `model`, through `run`."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    target = torch.zeros(len(x), dtype=torch.long, device=x.device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(run(x).float(), target).backward()
+        loss_of(run(x)).backward()
         optimizer.step()
 
     return step

@@ -17,7 +17,7 @@ from blockforge.spec.values import EARLY, LATE, Expr, Hole, Ref, all_values
 
 PLACE = (*LATE, *EARLY, "drop_path")
 """The names that every place gives to the definitions that stand there."""
-_SLOTS = ("stem", "downsample", "blocks", "stage_norm", "head")
+_SLOTS = ("stem", "downsample", "blocks", "stage_norm", "head", "heads")
 """Keys of a spec with ops right below them."""
 
 

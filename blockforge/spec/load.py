@@ -11,6 +11,7 @@ from typing import Any
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
 from blockforge.spec.calls import check_definitions
+from blockforge.spec.heads import check_heads
 from blockforge.spec.layers import check_all_options
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.model import Spec
@@ -72,6 +73,7 @@ def parse(document: Document) -> Spec:
     check_names(lifted, report)
     check_all_options(lifted, report)
     check_relations(lifted, report)
+    check_heads(lifted, report)
     spec = validated(Spec, lifted, report)
     check_definitions(lifted, report)
     report.close()

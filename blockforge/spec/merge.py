@@ -15,6 +15,9 @@ MAX_EXTENDS = 16
 _IDENTITY = ("op", "rule")
 """A mapping that names another op or rule than its base replaces it: the base's parameters are not its."""
 
+_IN_PLACE = (("head", "heads"), ("heads", "head"))
+"""Keys of a spec, and those that stand in their place."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -99,7 +102,8 @@ class _Merger:
             base = {"op": base}
         if isinstance(base, dict) and isinstance(patch, dict) and _same_thing(base, patch):
             self._take(path)
-            return {**base, **{k: self._item(base, k, v, (*path, k)) for k, v in patch.items()}}
+            kept = self._not_replaced(base, patch) if path == () else base
+            return {**kept, **{k: self._item(kept, k, v, (*path, k)) for k, v in patch.items()}}
         if path == ("use",) and isinstance(base, list) and isinstance(patch, list):
             return self._both(base, patch, path)
         if isinstance(base, list) and isinstance(patch, dict) and patch and not _is_hole(patch):
@@ -111,6 +115,13 @@ class _Merger:
 
     def _item(self, base: dict[Any, Any], key: Any, value: Any, path: Path) -> Any:
         return self.merge(base.get(key), value, path)
+
+    def _not_replaced(self, base: dict[Any, Any], patch: dict[Any, Any]) -> dict[Any, Any]:
+        """The base without the key in whose place one of the patch's stands."""
+        gone = {old for old, new in _IN_PLACE if new in patch and old not in patch}
+        for key in gone & base.keys():
+            forget(self.locs, base[key], (key,))
+        return {key: value for key, value in base.items() if key not in gone}
 
     def _patched_list(self, base: list[Any], patch: dict[Any, Any], path: Path) -> list[Any]:
         items = list(base)

@@ -32,7 +32,6 @@ from blockforge.spec.references import lift
 from blockforge.spec.slots import (
     AggregatorSpec,
     DownsampleSpec,
-    HeadSpec,
     Model,
     NormedOpSpec,
     OptionalAct,
@@ -40,12 +39,14 @@ from blockforge.spec.slots import (
     OptionalNorm,
     OptionalStem,
 )
-from blockforge.spec.sources import JoinSpec, Sources
+from blockforge.spec.sources import HeadSpec, JoinSpec, Sources
 from blockforge.spec.values import plain
 
 MAX_SKIPS = 120
 """One for each pair of 16 stages."""
 MAX_RELATIONS = 100
+MAX_HEADS = 16
+_ABSENT: Any = None
 
 
 class ScaleSpec(Model):
@@ -200,6 +201,8 @@ class Basics(Model):
 class Spec(Basics):
     """A vision backbone as a page of YAML: what `bf.load` gives."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["head"]}, {"required": ["heads"]}]})
+
     blockforge: Literal[1]
     """Version of this language: 1."""
     name: Name
@@ -228,8 +231,10 @@ class Spec(Basics):
     """Long edges between stage inputs: [{from: 1, to: [2, 3], op: {op: dwconv_downsample}}]."""
     stage_norm: OptionalNorm = None
     """A norm at the end of every stage; one with `from` says it itself."""
-    head: Annotated[HeadSpec, Open]
-    """From the last map to class scores."""
+    head: Annotated[HeadSpec, Open] = _ABSENT
+    """From the last map, or what `from` says, to class scores or to a map of them."""
+    heads: Annotated[dict[LetName, Annotated[HeadSpec | None, OrNone, Open]], Field(max_length=MAX_HEADS)] = {}
+    """In place of `head` several, by name: {seg: [conv_bn, logits], aux: classifier}. The first is the main one."""
 
     _tree: dict[str, Any] | None = PrivateAttr(default=None)
     _locs: Locs = PrivateAttr(default_factory=Locs)

@@ -95,6 +95,35 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What gives an output of the network; `name`: the output's, by which a mapping of several has it."""
+
+    name: str
+    op: PlannedOp
+    reads: Reads
+
+    @property
+    def path(self) -> str:
+        """Of what stands below it: `head`, or `heads.seg`."""
+        return ".".join(map(str, self.op.path))
+
+    @property
+    def module(self) -> str:
+        """The path of the op's module: `head`; beside what is on its edges `head.op`."""
+        is_alone = len(self.reads.sources) == 1 and self.reads.sources[0].op is None
+        return self.path if is_alone else f"{self.path}.op"
+
+    @property
+    def op_path(self) -> str:
+        """Where its op is written, for `--set`."""
+        return f"{self.path}.op" if self.reads.written else self.path
+
+    def __str__(self) -> str:
+        """As messages call it."""
+        return "the head" if self.op.path[0] == "head" else f"the head '{self.name}'"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything the compiler needs, and the table of places for its errors."""
 
@@ -106,7 +135,8 @@ class Plan:
     stem_dim: int | None
     stages: tuple[Stage, ...]
     skips: tuple[Skip, ...]
-    head: PlannedOp
+    heads: tuple[Head, ...]
+    """The main one first."""
     locs: Locs = field(repr=False)
     answers: Mapping[str, Any] = field(default_factory=dict)
     """What the holes were filled with, by name."""
@@ -114,3 +144,13 @@ class Plan:
     """The definitions; holes in those that the network may use are filled."""
     features: tuple[int, ...] | None = None
     """The stages whose maps are asked for where nobody says which; None: all."""
+
+    @property
+    def head(self) -> PlannedOp:
+        """The main head."""
+        return self.heads[0].op
+
+    @property
+    def names_outputs(self) -> bool:
+        """Whether the network gives a mapping of outputs, as `heads` does; else the one output of `head`."""
+        return self.head.path[0] == "heads"

@@ -29,7 +29,7 @@ from blockforge.spec.model import (
     StageSpec,
 )
 from blockforge.spec.patterns import Name
-from blockforge.spec.plan import Branch, Plan, PlannedOp, Reads, Skip, Source, Stage
+from blockforge.spec.plan import Branch, Head, Plan, PlannedOp, Reads, Skip, Source, Stage
 from blockforge.spec.reading import StageNames, layers_before, unread
 from blockforge.spec.relations.require import report_violations
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
@@ -37,7 +37,7 @@ from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.scope import Ask, FailedError, Scope, Values
 from blockforge.spec.skips import wrong_stages
 from blockforge.spec.slots import OpSpec, StemSpec
-from blockforge.spec.sources import INPUT, STEM, JoinSpec, ReadsSpec, SourceSpec
+from blockforge.spec.sources import INPUT, STEM, HeadSpec, JoinSpec, ReadsSpec, SourceSpec
 
 _APART = ("downsample", "let", "from", "join", "stage_norm")
 """Keys of a stage that are read apart from the others."""
@@ -77,21 +77,21 @@ class _Resolver:
         stages = [self.attempt(self._stage, i) for i in range(len(tree["stages"]))]
         skips = self.attempt(self._skips)
         stage_norm = self.attempt(self.op, tree.get("stage_norm"), ("stage_norm",), self.scope)
-        head = self.attempt(self.required_op, "head")
+        heads = self.attempt(self._heads)
         glossary = self.attempt(filled, self.glossary, self.parts, self.values.filled)
         self.report.close()
-        if basics is None or head is None or skips is None or glossary is None:
+        if basics is None or heads is None or skips is None or glossary is None:
             raise AssertionError("a part that fails reports why")
         whole = [replace(s, norm=stage_norm) if s.takes_norm else s for s in stages if s is not None]
         features = self._features(basics)
-        self._check_read(whole, features)
+        self._check_read(whole, heads, features)
         report_violations(self.tree, self.values.answers, self.report)
         self.report.close()
         assert isinstance(basics.drop_path, DropPathSpec)
         rates = _rates(basics.drop_path, layers_before(whole))
         return Plan(
             self.name, basics.input, basics.num_classes, rates, stem, _stem_dim(stem, whole), tuple(whole), skips,
-            head, self.report.locs, dict(self.values.answers), glossary, features,
+            heads, self.report.locs, dict(self.values.answers), glossary, features,
         )  # fmt: skip
 
     def attempt(self, make: Callable[..., _T], *args: Any) -> _T | None:
@@ -137,12 +137,31 @@ class _Resolver:
             return None
         return PlannedOp(self.part(model, tree, path, scope, origins), path, origins, scope.place)
 
-    def required_op(self, key: str, model: type[OpSpec] = OpSpec) -> PlannedOp:
-        """The head."""
-        found = self.op(self.tree[key], (key,), self.scope, model)
-        if found is None:
-            raise self.fail("value", f"the {key} cannot be none", (key,), Origins(), "every backbone has one")
+    def _heads(self) -> tuple[Head, ...]:
+        """The head, or those of `heads` that are not left out."""
+        written: dict[str, tuple[Any, Path]] = {"head": (self.tree.get("head"), ("head",))}
+        if "head" not in self.tree:
+            written = {name: (tree, ("heads", name)) for name, tree in self.tree["heads"].items()}
+        tried = [self.attempt(self._head, name, *place) for name, place in written.items()]
+        if None in tried:
+            raise FailedError
+        found = tuple(head for made in tried for head in made or ())
+        if not found:
+            what = "the head cannot be none" if "head" in self.tree else "every head is none"
+            path = ("head",) if "head" in self.tree else ("heads",)
+            raise self.fail("value", what, path, Origins(), "every backbone has one")
         return found
+
+    def _head(self, name: str, written: Any, path: Path) -> tuple[Head, ...]:
+        """A head; of `none` none."""
+        origins, last = Origins(), len(self.tree["stages"])
+        tree = self.values.shallow(written, path, self.scope, origins)
+        if (op := self.op(written, path, self.scope, HeadSpec)) is None:
+            return ()
+        if not isinstance(tree, dict) or "from" not in tree:
+            of_last = Source(last - 1, None, path)
+            return (Head(name, op, Reads((of_last,), PlannedOp(JoinSpec(op="sum"), path, origins), written=False)),)
+        return (Head(name, op, self._reads(last, path, tree, self.scope, origins, None)),)
 
     def _stem(self) -> PlannedOp | None:
         found = self.op(self.tree["stem"], ("stem",), self.scope, StemSpec)
@@ -168,9 +187,11 @@ class _Resolver:
         self.report.close()
         return tuple(found)
 
-    def _check_read(self, stages: Sequence[Stage], features: Sequence[int] | None) -> None:
+    def _check_read(self, stages: Sequence[Stage], heads: Sequence[Head], features: Sequence[int] | None) -> None:
         """Report stages that would run for nothing; the head reads the last one."""
-        for stage in unread(stages, {stages[-1].index, *(features or ())}):
+        for stage in unread(
+            stages, {*(s.of for head in heads for s in head.reads.sources if isinstance(s.of, int)), *(features or ())}
+        ):
             hint = "name it in `from` of a later stage or in features, or leave it out"
             report_at(self.report, stage.origins, "unread", f"nobody reads {stage}", stage.path, hint=hint)
 
@@ -196,7 +217,7 @@ class _Resolver:
         names = write_out(stage, path, known, origins, self.report)
         scope = scope.with_place({"depth": len(names)})
         layers = self._layers(stage.layers, (*path, "layers"), names, scope, origins)
-        reads = self._reads(index, tree, scope, origins, stage.dim)
+        reads = self._reads(index, path, tree, scope, origins, stage.dim)
         downsample = self._downsample(index, tree, scope)
         norm = None
         if "stage_norm" in tree:
@@ -244,9 +265,9 @@ class _Resolver:
             return self.op(tree["downsample"], ("stages", index, "downsample"), scope)
         return self.op(self.tree.get("downsample"), ("downsample",), scope) if index and "from" not in tree else None
 
-    def _reads(self, index: int, tree: Any, scope: Scope, outer: Origins, dim: int | None) -> Reads:
-        """What a stage reads. Raises: FailedError, once all that is wrong with it is told."""
-        path: Path = ("stages", index)
+    def _reads(self, index: int, path: Path, tree: Any, scope: Scope, outer: Origins, dim: int | None) -> Reads:
+        """What a stage of this number reads, or a head behind the last one. Raises: FailedError, once all that is wrong
+        with it is told."""
         origins, known = Origins(outer), {"out": dim} if dim is not None else {}
         join = None
         if "join" in tree:

@@ -22,7 +22,7 @@ MAX_VALUES = 100_000
 """Written out, in one spec: a few lines of `let` can double a value with every line."""
 _KNOWN = {
     "layer": "blocks, where a layer uses them", "depth": "stages, behind their dim, depth and layers",
-    "stage": "stages and what they use", "classes": "stages, skips, stage_norm and head, and what they use",
+    "stage": "stages and what they use", "classes": "stages, skips, stage_norm and heads, and what they use",
     **dict.fromkeys(LATE, "ops"),
 }  # fmt: skip
 """Names of places, and where they have values."""

@@ -102,12 +102,6 @@ class ActSpec(OpSpec):
     kinds = ("act",)
 
 
-class HeadSpec(OpSpec):
-    """The block from the last map to class scores."""
-
-    kinds = ("head",)
-
-
 OptionalStem = Annotated[StemSpec | None, OrNone, Open]
 OptionalDownsample = Annotated[DownsampleSpec | None, OrNone, Open]
 OptionalNorm = Annotated[NormSpec | None, OrNone, Open]

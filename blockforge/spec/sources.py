@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from blockforge.spec.fields import MAX_STAGES, OneOrMore, Open, OrNone, StageName
+from blockforge.spec.forms import Form, refuse
 from blockforge.spec.slots import Model, OpSpec
 
 INPUT, STEM = "input", "stem"
@@ -46,6 +47,33 @@ class SourceSpec(Model):
 
 Sources = Annotated[list[Annotated[SourceSpec, Open]], Field(min_length=1, max_length=MAX_STAGES), OneOrMore, Open]
 """One map, or several."""
+
+
+class HeadSpec(OpSpec):
+    """What gives an output: an op on the last map; or with `from` on what it reads, beside which stand `join` and `op`
+    alone: {from: [a, b], join: concat, op: [conv_bn, logits]}."""
+
+    kinds = ("head",)
+
+    op: Form = []
+    """Name of a block or of a definition; or a list of ops, one behind the other."""
+    from_: Sources | None = Field(default=None, alias="from")
+    """What it reads: stages by name or number, one or a list; absent: the last stage."""
+    join: Annotated[JoinSpec | None, Open] = None
+    """How several maps become one; absent: their sum."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_or_is(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "op" not in value and "from" not in value:
+            refuse(iter([InitErrorDetails(type="missing", loc=("op",), input=value)]))
+        if isinstance(value, dict) and value.keys() & {"from", "join"}:
+            if "from" not in value:
+                wrong = PydanticCustomError("join", "join is for what from names")
+                refuse(iter([InitErrorDetails(type=wrong, loc=("join",), input=value)]))
+            others = value.keys() - {"from", "join", "op"}
+            refuse(InitErrorDetails(type="extra_forbidden", loc=(key,), input=value[key]) for key in others)
+        return value
 
 
 class ReadsSpec(Model):

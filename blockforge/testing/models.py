@@ -16,6 +16,7 @@ from blockforge.compiler.deploy.model import deploy
 from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.lower import is_leaf_on_nchw
+from blockforge.compiler.lowering.outputs import Outputs, by_name, loss_of
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike
@@ -148,17 +149,14 @@ def check_deployed(model: Backbone) -> Backbone:
     return found
 
 
-def _listed(outputs: Tensor | list[Tensor]) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else outputs
+def _listed(outputs: Outputs | list[Tensor]) -> list[Tensor]:
+    return outputs if isinstance(outputs, list) else list(by_name(outputs).values())
 
 
 def check_training_step(model: Backbone) -> None:
     """A training step has a finite loss, and its gradient reaches every parameter."""
     model.train().zero_grad()
-    logits = model(_image(model, batch=2))
-    classes = torch.arange(2, device=logits.device).reshape(2, *[1] * (logits.ndim - 2)) % logits.shape[1]
-    target = classes.expand(2, *logits.shape[2:])
-    loss = nn.functional.cross_entropy(logits, target)
+    loss = loss_of(model(_image(model, batch=2)))
     assert loss.isfinite(), f"the loss is {loss.item()}"
     loss.backward()
     for name, parameter in model.named_parameters():

@@ -71,13 +71,29 @@ def specs(draw: st.DrawFn, *, without_identity: bool = False) -> dict[str, Any]:
         "stem": written(stem),
         "downsample": downsample,
         "stages": [draw(_stages(dim, mixing, on)) for dim in dims],
-        "head": written(draw(ops("head").filter(lambda op: accepts(op, on._replace(dim=dims[-1]), 5)))),
+        **draw(_outputs(on._replace(dim=dims[-1]))),
     }
     if draw(st.booleans()):
         whole["stage_norm"] = written(draw(_fitting("norm", dims, on)))
     if len(dims) > 2 and draw(st.booleans()):
         whole["skips"] = [{"from": 1, "to": [2], "op": downsample}]
     return whole
+
+
+@st.composite
+def _outputs(draw: st.DrawFn, on: Shape) -> dict[str, Any]:
+    """A head, which may end in a map, or several by name."""
+    pooled = ops("head").filter(lambda op: accepts(op, on, 5)).map(written)
+    head = pooled if on.extra else st.one_of(pooled, pooled, _map_heads())
+    several = st.dictionaries(st.sampled_from(["main", "aux", "other"]), head, min_size=1)
+    return draw(st.one_of(*[st.fixed_dictionaries({"head": head})] * 2, st.fixed_dictionaries({"heads": several})))
+
+
+@st.composite
+def _map_heads(draw: st.DrawFn) -> list[Any]:
+    """Ops in a row that keep positions."""
+    parts: list[Any] = [{"op": "resize", "scale": 2}, {"op": "conv", "dim": 6, "kernel_size": 3}, "relu", "layer_norm"]
+    return [*draw(st.lists(st.sampled_from(parts), max_size=3)), "logits"]
 
 
 @st.composite

@@ -105,9 +105,11 @@ def _model(name: str, spec: SpecLike, arguments: dict[str, Any], maps: Mapping[s
     if pool is not None and model.out_indices is None:
         model.reset_classifier(model.num_classes, pool)
     if drop_rate and model.out_indices is None:
-        if not hasattr(model.head, "drop_rate"):
+        heads = [model.get_submodule(unit.name) for unit in model.arch.heads.values()]
+        if not (able := [head for head in heads if hasattr(head, "drop_rate")]):
             raise BlockforgeError(f"the head of {name} has no dropout before its classifier\n  hint: drop_path_rate")
-        model.head.drop_rate = drop_rate
+        for head in able:
+            head.drop_rate = drop_rate
     for node in model.graph.find_nodes(op="call_module"):
         _one_call(model.get_submodule(str(node.target)))
     return model.to(device=device, dtype=dtype)

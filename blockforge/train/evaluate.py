@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import main_output
 from blockforge.extras import need
 from blockforge.spec import SpecLike
 from blockforge.train.augment import Normalize, normalization
@@ -116,7 +117,7 @@ def measure(
                 x, y = normalize(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
                 y = y if own is None else own[y]
                 with autocast():
-                    logits = model(x)
+                    logits = main_output(model(x))
                 _count(logits.float(), y, num_classes, confusion, sums)
                 advance(len(targets))
     finally:

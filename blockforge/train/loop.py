@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import by_name
 from blockforge.errors import DataError
 from blockforge.interrupts import Interrupts
 from blockforge.train import checkpoint
@@ -154,9 +155,10 @@ class Trainer:
         for number, (piece, target) in enumerate(pieces, 1):
             with nullcontext() if number == len(pieces) else self.accelerator.no_sync(self.network):
                 with self._autocast():
-                    logits = self.network(piece)
-                loss = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing)
-                loss = loss * (len(piece) / len(x))
+                    outputs = by_name(self.network(piece))
+                smoothing = self.recipe.label_smoothing
+                losses = [F.cross_entropy(y.float(), target, label_smoothing=smoothing) for y in outputs.values()]
+                loss = sum(losses[1:], losses[0]) * (len(piece) / len(x))
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.recipe.clip_grad is not None:

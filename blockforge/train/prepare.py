@@ -10,6 +10,7 @@ import torch
 
 from blockforge.api import build
 from blockforge.compiler import Architecture
+from blockforge.compiler.graph.units import Unit
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import DataError
 from blockforge.notes import note
@@ -49,6 +50,7 @@ def make_model(
             )
         if weights is not None:
             load_weights(model, weights)
+        _check_heads(model.arch, data)
         model.classes = data.classes
         return model
     spec = load(source.spec if isinstance(source, Architecture) else source, overrides)  # type: ignore[arg-type]
@@ -56,6 +58,7 @@ def make_model(
         text = f"the spec says num_classes {spec.num_classes}, {data.name} has {num_classes} classes"
         raise DataError(f"{text}\n  hint: --set num_classes={num_classes}")
     model = build(spec, num_classes=num_classes, seed=seed)
+    _check_heads(model.arch, data)
     if weights is not None:
         model = _started(model, data, weights, seed)
     model.classes = data.classes
@@ -87,7 +90,21 @@ def make_evaluated(
         load_weights(model, weights)
     if not model.num_classes:
         raise DataError("the network has no classifier, so it cannot be evaluated\n  hint: num_classes")
+    _check_head("head", model.arch.main_head, model.arch, data)
     return model
+
+
+def _check_heads(arch: Architecture, data: Data) -> None:
+    """Each head is trained, so each must give classes of the image. Raises: DataError."""
+    for name, head in arch.heads.items():
+        _check_head(name, head, arch, data)
+
+
+def _check_head(name: str, head: Unit, arch: Architecture, data: Data) -> None:
+    if (shape := head.last.out_shape).positions > 1:
+        text = f"{head.name} of {arch.name} gives a map, {shape}, and each image of {data.name} has one class"
+        several = f"; --set heads.{name}=none leaves it out" if arch.plan.names_outputs else ""
+        raise DataError(f"{text}\n  hint: a head that pools, such as classifier{several}")
 
 
 def _started(model: Backbone, data: Data, weights: str | os.PathLike[str], seed: int) -> Backbone:

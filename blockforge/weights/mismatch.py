@@ -15,7 +15,7 @@ _NAMED = 3
 """Tensors that are named of each kind of difference; the others are counted."""
 _COMPARED = 2000
 """Names that a name is compared with, at most."""
-_CLASSIFIER = "head.fc."
+_CLASSIFIER = re.compile(r"heads?\.(.*\.)?(fc|logits(_\d+)?)\.")
 _OURS = re.compile(r"stages\.\d+\.layers\.\d+\..+")
 
 
@@ -136,14 +136,14 @@ def _hint(
     """What would make the weights fit, where the differences tell."""
     settings: dict[str, str] = {}
     for s in shapes:
-        if s.key.startswith(_CLASSIFIER) and s.held and s.held[1:2] == s.wanted[1:2]:
+        if _CLASSIFIER.match(s.key) and s.held and s.held[1:2] == s.wanted[1:2]:
             settings[f"with {s.held[0]} classes"] = f"num_classes={s.held[0]}"
         elif s.key.startswith("stem.") and len(s.held) == 4 and s.held[2:] == s.wanted[2:] and s.held[0] == s.wanted[0]:
             settings[f"for images of {s.held[1]} channels"] = f"input.channels={s.held[1]}"
         else:
             return None
     for name in missing:
-        if not wanted[name].startswith(_CLASSIFIER):
+        if not _CLASSIFIER.match(wanted[name]):
             return None
         settings["without a classifier"] = "num_classes=0"
     if left or not settings:

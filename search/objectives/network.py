@@ -36,8 +36,8 @@ def seen(data: str | None) -> str:
 def shrunk(arch: Architecture, size: int) -> Architecture:
     """The same spec for images whose longer side is `size`: no larger than its own, nor so small that the last map
     has less than 2 x 2 positions. As it is, if a block does not take smaller maps."""
-    image, last = arch.plan.input, arch.stage_shapes()[-1]
-    reduction = math.ceil(max(image.size) / max(last.height, last.width))
+    image = arch.plan.input
+    reduction = math.ceil(max(image.size) / min(max(map.height, map.width) for map in arch.stage_maps()))
     scale = min(1.0, max(size, 2 * reduction) / max(image.size))
     if scale == 1.0:
         return arch

@@ -35,7 +35,7 @@ from blockforge.search.space.reads import reads
 from blockforge.spec import Hole, Spec, SpecLike, fill, load, patterns
 from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import BranchKeys
-from blockforge.spec.plan import Stage
+from blockforge.spec.plan import Head, Stage
 from blockforge.spec.values import all_values, names_in, plain
 
 RECIPE = ("input", "num_classes", "drop_path")
@@ -123,8 +123,22 @@ def _parts(tree: Mapping[str, Any], target: Architecture, kept: tuple[int, ...])
     parts["skips"] = functools.partial(_skips, tree.get("skips", []), target, lets)
     if norms := [stage.norm for stage in plan.stages if stage.takes_norm]:
         parts["stage_norm"] = functools.partial(block, tree.get("stage_norm", "none"), norms[0], lets)
-    parts["head"] = functools.partial(block, tree["head"], plan.head, lets)
+    heads = {head.path: head for head in plan.heads}
+    own = {"head": tree["head"]} if "head" in tree else {f"heads.{name}": head for name, head in tree["heads"].items()}
+    for name in {**own, **heads}:
+        parts[name] = functools.partial(_head, tree, own.get(name, "none"), heads.get(name), lets)
     return parts
+
+
+def _head(tree: Mapping[str, Any], value: Any, target: Head | None, lets: Lets, known: Bindings) -> Iterator[Bindings]:
+    op = target.op if target is not None else None
+    for written, bindings in options(value, lets, known):
+        if target is None or not isinstance(written, dict) or "from" not in written:
+            yield from block(written, op, lets, bindings) if target is None or not target.reads.written else ()
+            continue
+        parts: list[Part] = [functools.partial(reads, tree, written, target, lets)]
+        own = {"op": written["op"]} if "op" in written else {"op": []}
+        yield from in_turn([*parts, functools.partial(block, own, op, lets)], bindings)
 
 
 def _called(space: Glossary, spec: Glossary) -> dict[tuple[str], tuple[str, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What a stage of a space reads, against what one of a spec does."""
+"""What a stage or a head of a space reads, against what one of a spec does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blockforge.search.space.matching import Bindings, Lets, Part, block, in_turn, options
-from blockforge.spec.plan import Source, Stage
+from blockforge.spec.plan import Head, Source, Stage
 
 
 def reads(
-    tree: Mapping[str, Any], own: Mapping[str, Any], stage: Stage, lets: Lets, known: Bindings
+    tree: Mapping[str, Any], own: Mapping[str, Any], reader: Stage | Head, lets: Lets, known: Bindings
 ) -> Iterator[Bindings]:
-    """The sources and the join of a stage that the space writes as `own`; `tree`: the space's."""
-    wanted = stage.reads
+    """The sources and the join of a stage or a head that the space writes as `own`; `tree`: the space's."""
+    wanted = reader.reads
     if "from" not in own:
         if not wanted.written:
             yield known

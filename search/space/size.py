@@ -102,6 +102,10 @@ def _value(hole: Hole, index: int) -> Any:
     return hole.labels[index] if hole.kind == "choice" else int(hole.low) + index * hole.step
 
 
+_PARTS = ("stem", "skips", "stage_norm", "head", "heads")
+"""Keys of a spec that are looked at as they stand."""
+
+
 class _Counter:
     def __init__(self, tree: Mapping[str, Any], all_holes: dict[str, Hole]) -> None:
         self.tree, self.holes = tree, all_holes
@@ -110,8 +114,7 @@ class _Counter:
     def total(self) -> int:
         tree = self.tree
         basics = [self.value(tree[key], self.lets) for key in Basics.model_fields if key in tree]
-        asked = ("stem", "skips", "stage_norm", "head")
-        parts = [self.value(tree[key], self.lets) for key in asked if key in tree]
+        parts = [self.value(tree[key], self.lets) for key in _PARTS if key in tree]
         ways = _ONE
         for part in (*basics, *parts):
             ways = _join(ways, self.without(part, self._private))

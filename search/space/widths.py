@@ -21,7 +21,6 @@ from blockforge.compiler.graph.sites import (
     BlockSite,
     BranchSite,
     EdgeSite,
-    HeadSite,
     JoinSite,
     NormedSite,
     ReducingSite,
@@ -181,7 +180,7 @@ def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape
     """The blocks that work at a group's width, and the maps they read."""
     for node in arch.nodes.values():
         site, shape = node.site, node.shapes.in_shape
-        if not isinstance(site, BlockSite) or isinstance(site, SkipSite | HeadSite | JoinSite):
+        if not isinstance(site, BlockSite) or isinstance(site, SkipSite | JoinSite) or site.output is not None:
             continue
         if isinstance(site, EdgeSite) and not isinstance(site.block, Reducing):
             continue  # it works at the width of what it reads

@@ -50,7 +50,7 @@ KEYS: list[Any] = [
     "dim", "depth", "layers", "op", "norm", "scale", "connect", "rule", "aggregate", "window", "let", "stages",
     "blocks", "skips", "from", "to", "join", "stage_norm",
     "features", "stem", "head", "extends", "blockforge", "name", "$choice", "about", "require",
-    "input", "size", "drop_path", "defaults", "", "a" * 200, 0, 1, -1, True, None, 1.5,
+    "input", "size", "drop_path", "defaults", "heads", "classifier", "", "a" * 200, 0, 1, -1, True, None, 1.5,
 ]  # fmt: skip
 PIECES = (
     *"\t\n\r\0:{}[],&*!|>'\"%@`#?-$~ ", "\ufeff", "\u2028", "\ud800", "é", "---\n", "...\n", "<<: ",
@@ -172,6 +172,9 @@ def composed(rng: random.Random) -> dict[str, Any]:
     }  # fmt: skip
     if rng.random() < 0.3:
         spec["stage_norm"] = _op(rng, "norm")
+    if rng.random() < 0.3:
+        other = rng.choice(("logits", "none", ["relu", "logits"], [{"op": "resize", "scale": 2}, "logits"]))
+        spec["heads"] = {"a": spec.pop("head"), "b": other}
     if len(dims) > 1 and rng.random() < 0.3:
         spec["skips"] = [
             {"from": rng.randrange(len(dims)), "to": [rng.randrange(len(dims))], "op": _op(rng, "downsample")}

@@ -70,6 +70,19 @@ stages:
 features: [fine, 3]
 head: classifier
 """,
+    """
+blockforge: 1
+name: outputs
+input: {size: 32}
+num_classes: {$int: [0, 9]}
+blocks: {b: [conv_mlp]}
+stem: {op: patch_embed, patch: 4}
+stages: [{dim: 16, depth: 1, layers: b}]
+heads:
+  seg: [{op: resize, scale: 4}, {op: conv, dim: $(2 * in), kernel_size: 3}, relu, logits]
+  aux: {$choice: [none, [{op: linear, dim: {$int: [2, 8]}}, logits]]}
+  top: {op: classifier, pool: {$choice: [avg, max]}}
+""",
 ]
 NASTY = """null ~ -1 0 1 1.5 true [] {} [[]] none all $heads $x $ $$ "" 99999999999999999999
     9223372036854775807 -9223372036854775808 1000000000000 65536 16384 1e308 -1e308 1e-320 .nan .inf sam mlp

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import blockforge as bf
 from blockforge.errors import SpecError, format_path
 from blockforge.spec import Spec, from_text, load, resolve
 from blockforge.spec.glossary import Glossary
@@ -173,3 +174,16 @@ def test_a_plugin_may_ship_files(tmp_path: Path, tiny: Tiny) -> None:
         assert body(from_text(f"{tiny()}use: [mine]\n"), "my_block") == ["conv_bn"]
     finally:
         DEFINITIONS.things.pop("mine", None)
+
+
+def test_modules_of_ops_under_a_prefix_have_names(tmp_path: Path) -> None:
+    wide = "[{op: linear, dim: $(2 * in)}, gelu, {op: linear, dim: $out}]"
+    (tmp_path / "lib.yaml").write_text(f"blockforge: 1\ndefine: {{wide: {wide}}}\n")
+    (tmp_path / "net.yaml").write_text(
+        "blockforge: 1\nname: net\ninput: {size: 16}\nuse: [{m: lib.yaml}]\nstem: {op: patch_embed, patch: 4}\n"
+        "blocks: {b: [m.wide, {op: [m.wide, m.wide], norm: none}]}\nstages: [{dim: 8, depth: 1, layers: b}]\n"
+        "head: [m.wide, global_pool, logits]\n"
+    )
+    names = bf.build(tmp_path / "net.yaml").state_dict()
+    assert "stages.0.layers.0.m_wide.op.linear.weight" in names
+    assert "head.m_wide.linear.weight" in names

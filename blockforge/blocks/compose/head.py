@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from blockforge.blocks.base import Cost, Head, Placed, Shape
 from blockforge.blocks.compose.expand import program
 from blockforge.blocks.compose.frame import Bound
-from blockforge.blocks.compose.module import Composed, called, put
+from blockforge.blocks.compose.module import Composed, called
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written_op import Written
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, OpError
+
+WITHOUT_LOGITS = "the head has no 'logits' that could give other classes"
 
 
 class WrittenHead(Head):
@@ -76,30 +78,29 @@ class ComposedHead(Composed):
     def reset(self, num_classes: int) -> None:
         """Replace what gives the classes by new ones; 0: by nothing. Other modules stay, unless they read classes.
 
-        Raises: BlockforgeError for a head without `logits`.
+        Raises: BlockforgeError for a head in which nothing is replaced.
         """
-        if not any(step.classifies for step in self.program.steps):
-            raise BlockforgeError("the head has no 'logits' that could give other classes")
-        like = next(self.parameters(), None)
-        before = {step.name: step for step in self.program.own_modules()}
-        kept = {name: self.get_submodule(step.path) for name, step in before.items()}
-        self.placed = Placed(self.placed.op, (self.placed.place[0], num_classes))
-        self.program = program_of(self.placed)
-        for name in {name[0] for name in before}:
-            delattr(self, name)
-        for step in self.program.own_modules():
-            stays = step.name in before and before[step.name].placed == step.placed and not step.classifies
-            module = kept[step.name] if stays else step.placed.build()
-            put(self, step.name, module if stays or like is None else module.to(like.device, like.dtype))
-        self.hold_types()
+        if not self.refit(Placed(self.placed.op, (self.placed.place[0], num_classes))):
+            raise BlockforgeError(WITHOUT_LOGITS)
+
+    def refit(self, placed: Placed[Shape, int]) -> bool:
+        """Become the head of another number of classes: what gives them is new, and what stands otherwise there. Says
+        whether anything is."""
+        self.placed = placed
+        return self.become(program_of(placed))
 
     def classified(self, logits: nn.Module, x: Tensor) -> Tensor:
         """What `logits` makes of the features, some of which training drops."""
         return called(logits, F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        y = self.run(self, x, _features if pre_logits else self.classified)
-        return y.flatten(1) if self.program.out_shape.positions == 1 else y.permute(0, 3, 1, 2)
+        y: Tensor = self.run(self, x, _features if pre_logits else self.classified)
+        if self.program.out_shape.positions > 1:
+            return y.permute(0, 3, 1, 2)
+        if y.shape[1:3] != (1, 1):
+            text = f"the head gives one position where it was built, and {y.shape[1]}x{y.shape[2]} here"
+            raise OpError(text, hint="pool in it, or build the model for this size with input.size")
+        return y.flatten(1)
 
 
 def program_of(head: Placed[Shape, int]) -> Program:

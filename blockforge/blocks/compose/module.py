@@ -45,6 +45,23 @@ class Composed(Parts):
         self.made = tuple(type(self.get_submodule(s.path)) if s.has_module else nn.Identity for s in steps)
         self.run = _compiled(self.code, self.made)
 
+    def become(self, program: Program) -> bool:
+        """Run another program. What gives classes is new, and what stands otherwise in it; other modules stay. Says
+        whether anything is new."""
+        like, has_new = next(self.parameters(), None), False
+        before = {step.name: step for step in self.program.own_modules()}
+        kept = {name: self.get_submodule(step.path) for name, step in before.items()}
+        self.program = program
+        for name in {name[0] for name in before}:
+            delattr(self, name)
+        for step in program.own_modules():
+            stays = step.name in before and before[step.name].placed == step.placed and not step.classifies
+            module = kept[step.name] if stays else step.placed.build()
+            put(self, step.name, module if stays or like is None else module.to(like.device, like.dtype))
+            has_new = has_new or not stays
+        self.hold_types()
+        return has_new
+
     @property
     def code(self) -> str:
         return code(self.program)

@@ -89,8 +89,8 @@ class Steps:
 @functools.cache
 def module_name(name: str) -> str:
     """The name of the module of a part that is called so: another one where torch's modules have the name themselves,
-    as they have `double`."""
-    return f"{name}_op" if name in _TAKEN else name
+    as they have `double`, and without the dot of a definition that is used under a prefix."""
+    return f"{name}_op" if name in _TAKEN else name.replace(".", "_")
 
 
 _TAKEN = {*dir(nn.Module()), *nn.Module.__annotations__}

@@ -1,8 +1,8 @@
 """Peak activation memory: which maps live at once when the graph runs in order, in inference.
 
-A map lives from the node that makes it to the last node that reads it. A layer runs as one module, which
-holds its arguments until it returns, so what enters a layer lives to the layer's end. The image belongs to
-the caller and is not counted; the graph's own channels-last copy of it is.
+A map lives from the node that makes it to the last node that reads it, an output to the end. A layer runs as one
+module, which holds its arguments until it returns, so what enters a layer lives to the layer's end. The image belongs
+to the caller and is not counted; the graph's own channels-last copy of it is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blockforge.compiler.graph.nodes import Node
+from blockforge.compiler.graph.sites import HeadSite
 
 
 def live_bytes(nodes: Sequence[Node]) -> dict[str, int]:
@@ -18,7 +19,7 @@ def live_bytes(nodes: Sequence[Node]) -> dict[str, int]:
     ends = {node.site.unit: i for i, node in enumerate(nodes)}
     last_use: dict[str, int] = {}
     for i, node in enumerate(nodes):
-        last_use[node.name] = i
+        last_use[node.name] = len(nodes) - 1 if isinstance(node.site, HeadSite) else i
         for source in node.inputs:
             inside = units[source] == node.site.unit
             last_use[source] = max(last_use[source], i if inside else ends[node.site.unit])

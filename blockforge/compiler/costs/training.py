@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from blockforge.compiler.costs.live_storages import LiveStorages
+from blockforge.compiler.lowering.outputs import loss_of
 from blockforge.errors import did_you_mean
 from blockforge.kernels.costs import CostError, rehearsal
 from blockforge.optimizers import OPTIMIZERS
@@ -108,7 +107,7 @@ def _rehearsed(key: _Key, batch: int, checkpointing: bool) -> tuple[int, int, in
             model = Backbone.from_architecture(arch).train()
             model.set_grad_checkpointing(checkpointing)
             image = torch.empty(batch, size.channels, *size.size)
-            saved, step = rehearse(lambda: _loss(model(image)))
+            saved, step = rehearse(lambda: loss_of(model(image)))
         except (NotImplementedError, RuntimeError) as e:
             reason = str(e).strip().splitlines()[0][:200]
             text = f"the training memory of '{arch.name}' is not known: it does not run on the meta device: {reason}"
@@ -123,10 +122,6 @@ def rehearse(forward: Any) -> tuple[int, int]:
         saved = live.now
         loss.backward()
     return saved, live.peak
-
-
-def _loss(logits_BK: Tensor) -> Tensor:
-    return F.cross_entropy(logits_BK, torch.empty(len(logits_BK), dtype=torch.long))
 
 
 def _bytes(tensors: Any) -> int:

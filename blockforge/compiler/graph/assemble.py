@@ -30,6 +30,7 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.graph.widths import check_widths
 from blockforge.errors import Report
+from blockforge.spec import plan as spec_plan
 from blockforge.spec.plan import Branch, Plan, PlannedOp, Reads, Skip, Source, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
 from blockforge.spec.sources import INPUT, STEM
@@ -70,14 +71,23 @@ class _Assembler:
             if stage.norm is not None:
                 last = self.stage_norm(stage.index, last, stage.norm)
             self.maps[stage.index] = last
-        op, classes = plan.head, plan.num_classes
-        head = self.make(op, Head)
-        self.add(HeadSite(name="head", inputs=(last,), path=op.path, block=head, planned=op, num_classes=classes))
+        for head in plan.heads:
+            self.head(head)
         return tuple(self.sites)
 
     def add(self, site: Site) -> str:
         self.sites.append(site)
         return site.name
+
+    def head(self, head: spec_plan.Head) -> None:
+        op, block = head.op, self.make(head.op, Head)
+        last = self.read(head.path, head.reads, None, output=head.name)
+        self.add(
+            HeadSite(
+                name=head.module, inputs=(last,), path=op.path, block=block, planned=op, output=head.name,
+                num_classes=self.plan.num_classes,
+            )
+        )  # fmt: skip
 
     def reducing(self, name: str, source: str, op: PlannedOp, dim: int | None, stage: int | None = None) -> str:
         """The stem, or a downsample on the main path."""
@@ -93,8 +103,11 @@ class _Assembler:
 
     # --- stages
 
-    def read(self, name: str, reads: Reads, dim: int | None, stage: int | None = None) -> str:
-        """What `name` reads: its sources, through their ops, joined. `dim`: the width that ops are asked for."""
+    def read(
+        self, name: str, reads: Reads, dim: int | None, stage: int | None = None, output: str | None = None
+    ) -> str:
+        """What a stage or a head called `name` reads: its sources, through their ops, joined. `dim`: the width that ops
+        are asked for."""
         join = self.make(reads.join, Join) if len(reads.sources) > 1 else None
         numbered = list(enumerate(reads.sources))
         if join is not None and join.commutes:
@@ -106,8 +119,8 @@ class _Assembler:
                 block = placed_names(self.make(source.op, Op), source.op)
                 given = self.add(
                     EdgeSite(
-                        name=f"{name}.from_{i}", inputs=(given,), path=source.op.path, stage=stage, block=block,
-                        planned=source.op, dim=dim,
+                        name=f"{name}.from_{i}", inputs=(given,), path=source.op.path, stage=stage, output=output,
+                        block=block, planned=source.op, dim=dim,
                     )
                 )  # fmt: skip
             inputs.append(given)
@@ -116,8 +129,8 @@ class _Assembler:
         asked = self.maker.widths.get(id(reads.join))
         return self.add(
             JoinSite(
-                name=f"{name}.join", inputs=tuple(inputs), path=reads.join.path, stage=stage, block=join,
-                planned=reads.join, dim=asked,
+                name=f"{name}.join", inputs=tuple(inputs), path=reads.join.path, stage=stage, output=output,
+                block=join, planned=reads.join, dim=asked,
             )
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.maps import FAR, Rounding, fitted, rounding
 from blockforge.errors import Loc, OpError, Path, Report, paths_differ
-from blockforge.spec.plan import Plan, PlannedOp, Stage
+from blockforge.spec.plan import Head, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
 
 MAX_ELEMENTS = 2**40
@@ -159,7 +159,7 @@ class _Infer:
 
     def _tell_apart(self, site: JoinSite, e: OpError) -> None:
         """Report maps that do not meet: each with where it comes from."""
-        stage, related = self._stage(site), list[tuple[str, Loc]]()
+        reader, related = self._reader(site), list[tuple[str, Loc]]()
         for name in site.inputs[:MAX_SOURCES]:
             given = self.sites[name]
             path = ("stages", given.stage) if given.stage is not None and given.stage != site.stage else given.path
@@ -167,11 +167,17 @@ class _Infer:
                 related.append((f"{_said(given, self.plan)} gives {self.shapes[name].out_shape}", loc))
         planned = site.planned
         path = (*planned.path, e.param) if e.param and planned.path[-1] == "join" else planned.path
-        report_at(self.report, planned.origins, e.code, f"{stage}: {e}", path, hint=e.hint, related=related)
+        report_at(self.report, planned.origins, e.code, f"{reader}: {e}", path, hint=e.hint, related=related)
 
     def _stage(self, site: Site) -> Stage:
         assert site.stage is not None
         return self.plan.stages[site.stage]
+
+    def _reader(self, site: Site) -> Stage | Head:
+        """What reads the maps that meet at a site."""
+        if site.stage is not None:
+            return self.plan.stages[site.stage]
+        return next(head for head in self.plan.heads if head.name == site.output)
 
     def _breaks_promise(self, site: AskedSite, out: Shape) -> bool:
         """Whether what is all of a stage gives another width than the stage's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain_op
 from blockforge.blocks.compose.from_glossary import definitions_of
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.members import width
+from blockforge.blocks.compose.steps import module_name
 from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
 from blockforge.blocks.joins.aggregated import as_join
@@ -22,8 +24,8 @@ from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.plugins import hint_in_comment
 from blockforge.spec import late
 from blockforge.spec.model import ConnectSpec
-from blockforge.spec.plan import Branch, Plan, PlannedOp, Stage
-from blockforge.spec.reporting import report_at
+from blockforge.spec.plan import Branch, Head, Plan, PlannedOp, Reads, Stage
+from blockforge.spec.reporting import NOWHERE, report_at
 from blockforge.spec.schema_errors import report_schema_errors
 from blockforge.spec.sources import EdgeOpSpec, JoinSpec
 from blockforge.spec.values import Expr, all_values
@@ -52,6 +54,8 @@ class Maker:
         for branch in _branches(plan):
             if is_residual(branch):
                 self.ops[id(branch.op)] = as_residual(branch, self.definitions)
+        for head in plan.heads:
+            self._check_name(head)
         for op, kinds in _planned(plan):
             if id(op) in self.ops:
                 continue
@@ -63,6 +67,13 @@ class Maker:
             except OpError as e:
                 place = (*op.path, "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+
+    def _check_name(self, head: Head) -> None:
+        """Report what cannot be the name of a head's module."""
+        if keyword.iskeyword(head.name) or module_name(head.name) != head.name:
+            hint = "Python has this word" if keyword.iskeyword(head.name) else "torch's modules use this name"
+            text = f"no head can be called '{head.name}'"
+            report_at(self.report, NOWHERE, "value", text, head.op.path, hint=hint, on_key=True)
 
     def _made(self, op: PlannedOp, kinds: tuple[Kind, ...]) -> AnyOp | None:
         """A block by its name, or whatever else is written in the place of one of these kinds; None: it was
@@ -155,9 +166,7 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
     if plan.stem is not None:
         yield plan.stem, ("stem",)
     for stage in plan.stages:
-        yield from ((s.op, EdgeOpSpec.kinds) for s in stage.reads.sources if s.op is not None)
-        if len(stage.reads.sources) > 1:
-            yield stage.reads.join, JoinSpec.kinds
+        yield from _of_edges(stage.reads)
         if stage.downsample is not None:
             yield stage.downsample, ("downsample",)
         for branches in {id(branches): branches for _, branches in stage.layers}.values():
@@ -173,4 +182,13 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
             yield stage.norm, ("norm",)
     for skip in plan.skips:
         yield skip.op, ("downsample",)
-    yield plan.head, ("head",)
+    for head in plan.heads:
+        yield from _of_edges(head.reads)
+        yield head.op, ("head",)
+
+
+def _of_edges(reads: Reads) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
+    """What stands between what is read and what reads it."""
+    yield from ((s.op, EdgeOpSpec.kinds) for s in reads.sources if s.op is not None)
+    if len(reads.sources) > 1:
+        yield reads.join, JoinSpec.kinds

@@ -30,6 +30,7 @@ class Site(ABC):
         roles: of the inputs behind the first.
         path: where it is written.
         stage, layer: the numbers of those that it belongs to.
+        output: the name of what the head gives that it belongs to.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Site(ABC):
     roles: tuple[Role, ...] = ()
     stage: int | None = None
     layer: int | None = None
+    output: str | None = None
 
     @property
     @abstractmethod
@@ -156,9 +158,10 @@ class SkipSite(ReducingSite):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSite(BlockSite):
-    """The head."""
+    """The head, or one of several."""
 
     block: Head
+    output: str
     num_classes: int
 
     def at(self, shape: Shape, beside: tuple[Shape, ...]) -> AnyPlaced:

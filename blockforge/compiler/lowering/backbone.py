@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, fx, nn
 
 import blockforge
 from blockforge.blocks.base import Norm
+from blockforge.blocks.compose.head import WITHOUT_LOGITS
+from blockforge.blocks.compose.program import Step
 from blockforge.capacity import need
-from blockforge.compiler.lowering.lower import build_modules, emit, needed_units
+from blockforge.compiler.graph.units import Unit
+from blockforge.compiler.lowering.feature_maps import FeatureInfo, stage_indices
+from blockforge.compiler.lowering.lower import build_modules, emit, emit_head, needed_units
 from blockforge.compiler.lowering.modules import Layer
+from blockforge.compiler.lowering.new_classes import reset
 from blockforge.compiler.lowering.out_norms import OutNorm, build_out_norms, out_norm_op
-from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.errors import BlockforgeError
 from blockforge.spec.model import Spec
 from blockforge.units import format_count
 
@@ -24,41 +28,12 @@ if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
 
 
-class FeatureInfo(list[dict[str, Any]]):
-    """What the feature maps are: channels, reduction and module of each stage, with the methods of timm's class.
-    A list, because that is what timm takes for a whole model's."""
-
-    def __init__(self, info: list[dict[str, Any]], out_indices: Sequence[int]) -> None:
-        super().__init__(info)
-        self.out_indices = tuple(out_indices)
-
-    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Channels of map `idx`, or of all that are returned."""
-        return self.get("num_chs", idx)
-
-    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Stride of map `idx` to the image, or of all that are returned."""
-        return self.get("reduction", idx)
-
-    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Path of the module that gives map `idx`, or of all that are returned."""
-        return self.get("module", idx)
-
-    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
-        """A value of map `idx`, of several, or of all that are returned."""
-        if isinstance(idx, int):
-            return self[idx][key]
-        return [self[i][key] for i in (self.out_indices if idx is None else idx)]
-
-    def get_dicts(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """One mapping for each map that is returned."""
-        return [{k: v for k, v in self[i].items() if keys is None or k in keys} for i in self.out_indices]
-
-
 class Backbone(fx.GraphModule):
-    """An image classifier, or with `features_only` a list of feature maps.
+    """A network from images to classes or maps, or with `features_only` to a list of feature maps.
 
-    `forward(x_BCHW)` gives logits_BK, or with `features_only` one map_BCHW for each of `out_indices`.
+    `forward(x_BCHW)` gives logits_BK, or of a head that ends in a map logits_BKHW; of several `heads` a dict of these
+    by name, the main one first; with `features_only` one map_BCHW for each of `out_indices`. What timm's interface says
+    of the head is the main one's.
     `print(model.code)` is the network as Python.
 
     Attributes:
@@ -67,7 +42,7 @@ class Backbone(fx.GraphModule):
         feature_info: channels, reduction and module of each stage's map.
         out_norm: the norm behind each map, the modules `out_norms.0` and so on; None: the maps are the stages' own.
         classes: names of the classifier's outputs, if it was trained or loaded with some.
-        pooled: False after `reset_classifier(0, "")`: the model gives its last map in place of logits.
+        pooled: False after `reset_classifier(0, "")`: the model gives what the head reads in place of logits.
 
     Further attributes that hold plain data (timm sets `pretrained_cfg`) are kept by copies and pickles.
     """
@@ -79,7 +54,7 @@ class Backbone(fx.GraphModule):
     out_norm: Norm | None
     pooled: bool
     classes: tuple[str, ...] | None = None
-    head: Any  # what the head's block builds, see `blocks.base.Head`
+    head: Any  # what the head's block builds, see `blocks.base.Head`; several are below `heads`
     _no_split_modules = (Layer.__name__,)  # what FSDP wraps, by the name that accelerate looks for
     _of_its_own: frozenset[str]
 
@@ -116,7 +91,7 @@ class Backbone(fx.GraphModule):
 
     @property
     def num_features(self) -> int:
-        return self.arch.stage_shapes()[-1].dim
+        return sum(unit.last.out_shape.dim for unit in self.arch.read_by(self.arch.main_head))
 
     head_hidden_size = num_features
 
@@ -137,15 +112,27 @@ class Backbone(fx.GraphModule):
             raise BlockforgeError(f"{text}\n  hint: train the model it was made of, then deploy that")
         return super().train(mode)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """x_BCHW -> the last stage's map_BCHW, before the head; with tokens beside it the row of both, x_BC1L."""
+    def forward_features(self, x: Tensor) -> Any:
+        """x_BCHW -> what the head reads: the last stage's map_BCHW, or what its `from` names, of several a list; with
+        tokens beside it the row of both, x_BC1L."""
         self._needs_head("forward_features")
-        return self._view(None)(x)
+        return self._view(None, self.arch.read_by(self.arch.main_head))(x)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map_BCHW -> logits_BK, or with `pre_logits` what the classifier reads."""
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Tensor:
+        """What `forward_features` gives -> logits_BK, of a map logits_BKHW; with `pre_logits` what the classifier
+        reads.
+
+        Raises: BlockforgeError for `pre_logits` of a head whose classifiers are on its edges.
+        """
         self._needs_head("forward_head")
-        return self.head(x.permute(0, 2, 3, 1), pre_logits=pre_logits)
+        name = next(iter(self.arch.heads))
+        edges = [unit for unit in self.arch.units if unit.first.site.output == name and unit != self.arch.main_head]
+        if pre_logits and any(step.classifies for unit in edges for step in _steps(unit)):
+            hint = "forward_features gives what it reads"
+            raise BlockforgeError(f"the head of {self.arch.name} has its classifiers before its join\n  hint: {hint}")
+        view = self._viewed(("head", pre_logits), lambda: emit_head(self.arch, pre_logits))
+        y: Tensor = view(*(x if isinstance(x, list | tuple) else [x]))
+        return y
 
     def forward_intermediates(
         self,
@@ -168,9 +155,10 @@ class Backbone(fx.GraphModule):
         """
         if norm or output_fmt != "NCHW":
             raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
-        stages = len(self.arch.plan.stages)
         maps = stage_indices(indices, self.arch)
-        last = None if intermediates_only else max(maps) if stop_early else stages - 1
+        if intermediates_only:
+            return self._view(maps, (), return_prefix_tokens)(x)
+        last = (self.arch.stages[max(maps)].end,) if stop_early else self.arch.read_by(self.arch.main_head)
         return self._view(maps, last, return_prefix_tokens)(x)
 
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
@@ -183,13 +171,15 @@ class Backbone(fx.GraphModule):
     def get_classifier(self) -> nn.Module:
         """The linear layer that gives the logits."""
         self._needs_head("get_classifier")
-        return self.head.fc
+        classifier: nn.Module = self._main_head.fc
+        return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a new one; with 0 classes the model returns pooled features.
+        """Replace the classifier by a new one, of several heads all; with 0 classes the model returns pooled features.
 
         Args:
-            global_pool: another pooling; "": none, the model returns its last map_BCHW, before the head.
+            global_pool: another pooling of the main head; "": none, the model returns its last map_BCHW, before the
+                head.
         """
         self._needs_head("reset_classifier")
         if self.arch.trained is not None:
@@ -200,20 +190,27 @@ class Backbone(fx.GraphModule):
             raise BlockforgeError(
                 f"{num_classes} classes need pooled features\n  hint: global_pool='avg', or 0 classes"
             )
-        if global_pool and not hasattr(self.head, "pool"):
+        heads: list[Any] = [self.get_submodule(unit.name) for unit in self.arch.heads.values()]
+        if global_pool and not hasattr(heads[0], "pool"):
             raise BlockforgeError(f"the head of {self.arch.name} has no pooling that {global_pool!r} could replace")
+        if not pooled and (self.arch.plan.names_outputs or len(self.arch.read_by(self.arch.main_head)) > 1):
+            what = "gives a mapping of heads by name" if self.arch.plan.names_outputs else "has a head of several maps"
+            raise BlockforgeError(f"{self.arch.name} {what}\n  hint: forward_features gives what the main one reads")
         overrides: dict[str, Any] = {"num_classes": num_classes}
         if global_pool:
-            overrides["head.pool"] = global_pool
+            overrides[f"{self.arch.plan.heads[0].op_path}.pool"] = global_pool
         arch = blockforge.compile(self.arch.spec, overrides)
         _check_memory(arch)
-        self.head.reset(num_classes)
+        replaced = [reset(self, unit, num_classes) for unit in arch.units if unit.first.site.output is not None]
+        if not any(replaced):
+            raise BlockforgeError(WITHOUT_LOGITS)
         self.arch = arch
         if global_pool:
-            self.head.pool = global_pool
+            heads[0].pool = global_pool
         self.num_classes, self.classes = num_classes, None
+        self.__dict__.pop("_views", None)
         if pooled != self.pooled:
-            self.pooled, self.graph = pooled, emit(self.arch, logits=pooled)
+            self.pooled, self.graph = pooled, _whole(self.arch, pooled)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay must spare, beyond norms and biases: as the blocks declare."""
@@ -271,12 +268,22 @@ class Backbone(fx.GraphModule):
         if self.out_indices is not None:
             raise BlockforgeError(f"{what} needs a whole model; this one was built with features_only")
 
-    def _view(self, maps: tuple[int, ...] | None, features: int | None = None, tokens: bool = False) -> fx.GraphModule:
+    @property
+    def _main_head(self) -> Any:
+        return self.get_submodule(self.arch.main_head.name)
+
+    def _view(
+        self, maps: tuple[int, ...] | None, beside: tuple[Unit, ...] = (), tokens: bool = False
+    ) -> fx.GraphModule:
+        """The same modules behind another graph of maps."""
+        key = (maps, tokens, *(unit.name for unit in beside))
+        return self._viewed(key, lambda: emit(self.arch, maps, logits=False, beside=beside, tokens=tokens))
+
+    def _viewed(self, key: Any, make: Callable[[], fx.Graph]) -> fx.GraphModule:
         """The same modules behind another graph: made once, never registered as a submodule."""
-        key = (maps, features, tokens)
         views: dict[Any, fx.GraphModule] = self.__dict__.setdefault("_views", {})
         if key not in views:
-            graph = emit(self.arch, maps, logits=False, features=features, tokens=tokens)
+            graph = make()
             views[key] = fx.GraphModule(_called(self, graph), graph, "Features")
         views[key]._modules = self._modules  # what stands there now, should something have been replaced since
         return views[key]
@@ -304,6 +311,11 @@ class Backbone(fx.GraphModule):
         return _assemble, own
 
 
+def _steps(unit: Unit) -> tuple[Step, ...]:
+    """The parts of a unit that is one composed block."""
+    return unit.last.program.steps if unit.last.program is not None else ()
+
+
 _PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 
 
@@ -325,10 +337,15 @@ def _assemble(
     if arch.trained is not None:
         model.eval()
     if not pooled:
-        model.graph = emit(arch, logits=False)
+        model.graph = _whole(arch, pooled)
     model._of_its_own = frozenset(("_of_its_own", "_views", *vars(model)))
     vars(model).update(notes or {})
     return model
+
+
+def _whole(arch: Architecture, pooled: bool) -> fx.Graph:
+    """The graph of a model that gives no maps: with its heads, or what the main one reads."""
+    return emit(arch) if pooled else emit(arch, logits=False, beside=arch.read_by(arch.main_head))
 
 
 def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
@@ -341,50 +358,6 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
         lacking = next(name for name in names if name not in held)
         hint = "out_indices names its stages"
         raise BlockforgeError(f"the model was built without {lacking}\n  hint: {hint}") from None
-
-
-def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
-    """The stages that `out_indices` means, in its order: names, or indices, negative ones from the end; a number n: the
-    last n of the network's features; None: all of these.
-
-    Raises: BlockforgeError for anything else, and if no stage is named.
-    """
-    stages = len(arch.plan.stages)
-    law = f"out_indices are 0 to {stages - 1}, or negative from the end; a number n means the last n"
-    if chosen is None:
-        return arch.features
-    if (last := _index(chosen)) is not None:
-        if not 1 <= last <= len(arch.features):
-            raise BlockforgeError(f"out_indices={last} of {len(arch.features)} stages\n  hint: {law}")
-        return arch.features[-last:]
-    if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
-        raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
-    found = []
-    names = {stage.name: stage.index for stage in arch.plan.stages if stage.name is not None}
-    for given in chosen:
-        if isinstance(given, str) and given in names:
-            found.append(names[given])
-            continue
-        if isinstance(given, str):
-            raise BlockforgeError(f"no stage is called '{given}'\n  hint: {did_you_mean(given, names, 'names')}")
-        if (index := _index(given)) is None:
-            raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
-        if not -stages <= index < stages:
-            raise BlockforgeError(f"there is no stage {index}; {law}")
-        found.append(index % stages)
-    if not found:
-        raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; None: all")
-    return tuple(found)
-
-
-def _index(value: Any) -> int | None:
-    """A whole number, numpy's and torch's included; None: it is something else."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _check_memory(arch: Architecture, maps: Sequence[int] | None = None) -> None:

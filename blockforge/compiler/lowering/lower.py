@@ -7,7 +7,7 @@ generates Python that drops every map after its last use.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -49,7 +49,7 @@ def emit(
     arch: Architecture,
     maps: Sequence[int] | None = None,
     logits: bool = True,
-    features: int | None = None,
+    beside: Sequence[Unit] = (),
     out_norm: Norm | None = None,
     tokens: bool = False,
 ) -> fx.Graph:
@@ -57,32 +57,70 @@ def emit(
 
     Args:
         maps: stages whose maps it returns, as NCHW views; None: it returns a single value.
-        logits: without maps: the head's output; else what the head reads, as an NCHW view.
-        features: with maps: the stage of which it returns, before the maps, what a later one or the head would read.
+        logits: without maps: the head's output, or those of `heads` by name; else what `beside` gives.
+        beside: before the maps it returns these units' maps, as NCHW views: one, or of several a list.
         out_norm: with maps: the norm behind each.
         tokens: with maps: each comes with the tokens beside it, (map, tokens).
     """
     ends = [stage.end for stage in arch.stages]
-    wanted = [ends[i] for i in (*(maps or ()), *([] if features is None else [features]))]
-    if maps is None:
-        wanted = [arch.units[-1] if logits else ends[-1]]
     emitter = _Emitter(arch)
-    for unit in _leading_to(arch, wanted):
+    for unit in _leading_to(arch, [*(ends[i] for i in maps or ()), *beside, *(arch.heads.values() if logits else ())]):
         emitter.add(unit)
     graph, made = emitter.graph, emitter.made
-    found: list[Any] = []
+    given = [_nchw(graph, made[unit.name]) for unit in beside]
+    maps_given: list[Any] = []
     for i in maps or ():
-        given, shape = made[ends[i].name], ends[i].last.out_shape
-        found.append(_map(graph, given, shape, out_norm, out_norm_path(i)))
+        end, shape = made[ends[i].name], ends[i].last.out_shape
+        maps_given.append(_map(graph, end, shape, out_norm, out_norm_path(i)))
         if tokens:
-            found[-1] = (found[-1], _tokens(graph, given, shape))
-    if maps is None:
-        given = made[wanted[0].name]
-        graph.output(given if logits else _nchw(graph, given))
+            maps_given[-1] = (maps_given[-1], _tokens(graph, end, shape))
+    first = given[0] if len(given) == 1 else given
+    if logits:
+        graph.output(_outputs(arch, made))
     else:
-        graph.output((_nchw(graph, made[ends[features].name]), found) if features is not None else found)
+        graph.output(first if maps is None else (first, maps_given) if beside else maps_given)
     graph.lint()
     return graph
+
+
+def emit_head(arch: Architecture, pre_logits: bool = False) -> fx.Graph:
+    """The fx graph of the main head with what is on its edges: of what it reads, as NCHW maps.
+
+    Args:
+        pre_logits: what its classifier reads in place of what it gives.
+    """
+    head = arch.main_head
+    emitter = _Emitter(arch)
+    for unit in arch.read_by(head):
+        x = emitter.graph.placeholder(unit.name.replace(".", "_"))
+        emitter.made[unit.name] = emitter.graph.create_node("call_method", "permute", (x, 0, 2, 3, 1))
+    for unit in arch.units:
+        if unit.first.site.output == head.first.site.output:
+            emitter.add(unit)
+    given = emitter.made[head.name]
+    if pre_logits:
+        given.kwargs = {"pre_logits": True}
+    emitter.graph.output(given)
+    emitter.graph.lint()
+    return emitter.graph
+
+
+def emit_heads(arch: Architecture, read: Sequence[Unit]) -> fx.Graph:
+    """The fx graph of all heads: of what they read, as NHWC maps."""
+    emitter = _Emitter(arch)
+    for unit in read:
+        emitter.made[unit.name] = emitter.graph.placeholder(unit.name.replace(".", "_"))
+    for unit in arch.units:
+        if unit.first.site.output is not None:
+            emitter.add(unit)
+    emitter.graph.output(_outputs(arch, emitter.made))
+    emitter.graph.lint()
+    return emitter.graph
+
+
+def _outputs(arch: Architecture, made: Mapping[str, fx.Node]) -> fx.Node | dict[str, fx.Node]:
+    given = {name: made[head.name] for name, head in arch.heads.items()}
+    return given if arch.plan.names_outputs else given["head"]
 
 
 def _leading_to(arch: Architecture, wanted: Sequence[Unit]) -> list[Unit]:

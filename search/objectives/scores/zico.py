@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import main_output
 from blockforge.errors import ScoreError
 from blockforge.search.objectives.network import Batch, at_initialisation, one_thread, prepared, seen
 from blockforge.train.optim import decay_groups
@@ -88,7 +89,9 @@ def steadiness(gradients: Tensor) -> float:
 
 def _gradients(model: Backbone, weights: list[Tensor], x_BCHW: Tensor, labels_B: Tensor) -> list[Tensor]:
     with torch.enable_grad():
-        loss = F.cross_entropy(model(x_BCHW).float(), labels_B)
+        logits = main_output(model(x_BCHW)).float()
+        positions = labels_B.reshape(-1, *[1] * (logits.ndim - 2)).expand(-1, *logits.shape[2:])
+        loss = F.cross_entropy(logits, positions)
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     return [g if g is not None else torch.zeros_like(w) for g, w in zip(gradients, weights, strict=True)]
 
