@@ -132,6 +132,8 @@ def _program(op: AnyOp, shape: Shape, dim: int | None) -> Program:
     try:
         build.finish(build.add(Bound(body, Frame(names).on(shape, dim)), 0, dim if dim is not None else shape.dim, ()))
     except OpError as e:
+        if e.code == "map-too-small":  # no part of it is known where it is written
+            raise OpError(f"'{op.op}' leaves nothing of the map", hint=e.hint, code=e.code) from None
         raise OpError(str(e), hint=e.hint, param=_param_at(op, e.at), code=e.code) from None
     return Program(shape, tuple(build.steps))
 

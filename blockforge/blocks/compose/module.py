@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import keyword
 from collections.abc import Callable
 from typing import Any
@@ -166,7 +167,7 @@ class _Writer:
 def _module(step: Step) -> str:
     plain = (n.isidentifier() and not keyword.iskeyword(n) for n in step.name)
     return "self" + "".join(
-        f".{n}" if is_plain else f"._modules[{n!r}]" for n, is_plain in zip(step.name, plain, strict=True)
+        f".{n}" if is_plain else f"._modules[{json.dumps(n)}]" for n, is_plain in zip(step.name, plain, strict=True)
     )
 
 
