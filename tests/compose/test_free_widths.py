@@ -91,3 +91,9 @@ def test_features_are_the_stages_that_a_spec_names() -> None:
         assert model.feature_info.channels() == [8, 24, 40]
     assert [m.shape[1] for m in maps(torch.randn(1, 3, 40, 56))] == [8, 24, 40]
     assert bf.compile(spec).hash == bf.compile({k: v for k, v in spec.items() if k != "features"}).hash
+
+
+@pytest.mark.parametrize("op", [[{"op": "mlp", "nosuch": 1}], {"op": "mlp", "nosuch": 1}, "f"])
+def test_unknown_parameters_of_an_op_in_brackets_or_under_a_name(op: Any) -> None:
+    with pytest.raises(bf.SpecError, match=r"'mlp' has no parameter 'nosuch'"):
+        bf.compile(network({"op": op}, "f", define={"f": {"op": "mlp", "nosuch": 1}}))

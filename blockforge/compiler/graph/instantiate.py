@@ -132,8 +132,9 @@ class Maker:
                 continue
             unknown = e.code == "unknown-key"
             hint = self._hint(e, op.path)
-            if unknown and len(path) == 1:  # a branch has keys of its own beside the op's
-                known = {**registry.get(op.spec.op).model_fields, **type(op.spec).model_fields}
+            name = op.spec.op if isinstance(op.spec.op, str) else ""
+            if unknown and len(path) == 1 and name in registry.BLOCKS:  # a branch has keys of its own beside the op's
+                known = {**registry.get(name).model_fields, **type(op.spec).model_fields}
                 hint = did_you_mean(str(path[0]), known, what="known here")
             place = (*op.path, *path, "op") if e.param == "op" else (*op.path, *path)
             report_at(self.report, op.origins, e.code, str(e), place, hint=hint, on_key=unknown)
