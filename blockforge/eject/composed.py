@@ -27,7 +27,7 @@ def by_name(modules: dict[str, Expr]) -> tuple[tuple[str, Expr], ...]:
     if all(name.isidentifier() and not iskeyword(name) for name in modules):
         return tuple(modules.items())
     keys = tuple(f'"{name}"' for name in modules)
-    return (("", Call("**dict", (("", Items("{", tuple(modules.values()), "}", keys)),))),)
+    return (("", Items("**{", tuple(modules.values()), "}", keys)),)
 
 
 class Classes:

@@ -83,7 +83,12 @@ class DWConv(Conv2d):
 
 
 class GroupNorm2d(nn.GroupNorm):
-    """torch's GroupNorm of x_BCHW."""
+    """torch's GroupNorm of x_BCHW, with or without a bias."""
+
+    def __init__(self, num_groups: int, dim: int, eps: float, bias: bool) -> None:
+        super().__init__(num_groups, dim, eps=eps)
+        if not bias:
+            self.register_parameter("bias", None)
 
 
 def default_init(module: M) -> M:

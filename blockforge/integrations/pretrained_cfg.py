@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.graph.sites import HeadSite
+from blockforge.compiler.graph.sites import BranchSite, HeadSite
 from blockforge.errors import SpecError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,15 +56,15 @@ def takes_other_sizes(arch: Architecture) -> bool:
 
 
 def first_conv(arch: Architecture) -> str | tuple[str, ...] | None:
-    """The convolution that reads the image, or those that do; None: none does."""
-    stem = arch.nodes["stem"].shapes.placed
-    assert stem is not None
-    with torch.device("meta"):
-        module = stem.build()
-    channels = arch.plan.input.channels
-    names = [
-        f"stem.{name}" if name else "stem"
-        for name, m in module.named_modules()
-        if isinstance(m, nn.Conv2d) and m.in_channels == channels
-    ]
+    """The convolution that reads the image, or those that do, be it resized before; None: none does."""
+    channels, images, names = arch.plan.input.channels, set[str](), list[str]()
+    for node in arch.nodes.values():
+        if not node.inputs or (images.issuperset(node.inputs) and not node.params):
+            images.add(node.name)
+        elif images.intersection(node.inputs) and (placed := node.shapes.placed) is not None:
+            prefix = f"{node.name}.op" if isinstance(node.site, BranchSite) else node.name
+            with torch.device("meta"):
+                module = placed.build()
+            convs = (n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == channels)
+            names += [f"{prefix}.{name}" if name else prefix for name in convs]
     return _one(tuple(names))

@@ -69,7 +69,8 @@ class HeadSpec(OpSpec):
             refuse(iter([InitErrorDetails(type="missing", loc=("op",), input=value)]))
         if isinstance(value, dict) and value.keys() & {"from", "join"}:
             if "from" not in value:
-                wrong = PydanticCustomError("join", "join is for what from names")
+                text = "join is for what from names; an op with a join of its own stands in a list"
+                wrong = PydanticCustomError("join", text)
                 refuse(iter([InitErrorDetails(type=wrong, loc=("join",), input=value)]))
             others = value.keys() - {"from", "join", "op"}
             refuse(InitErrorDetails(type="extra_forbidden", loc=(key,), input=value[key]) for key in others)

@@ -107,7 +107,7 @@ def test_pooling_of_a_head_that_reads() -> None:
         ("{from: [0, 1], op: logits}", "the head: maps of .* do not meet"),
         ("{from: [0, 1], join: nosuch, op: logits}", "nosuch"),
         ("{from: 1, op: classifier, pool: max}", "there is no key 'pool' here"),
-        ("{join: sum, op: logits}", "join is for what from names"),
+        ("{join: sum, op: logits}", "join is for what from names; an op with a join of its own stands in a list"),
         ("{norm: none}", "the key 'op' is missing"),
         ("{from: [], op: logits}", "at least 1 item"),
         ("{from: {from: 1, op: nosuch}, op: logits}", "nosuch"),
