@@ -140,7 +140,7 @@ def test_weights_change_the_figures(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["rf", NC_SSD], "nc_ssd has no layers with attention\n  hint: these have: deit_b"),
+        (["rf", NC_SSD], "nc_ssd has no layers with attention\n  hint: these have: crossvit_9_240"),
         (["m", ATTENTION], "attention has no layers with token weights\n  hint: these have: vssd_base"),
         (["cam", ATTENTION, "--image", "nosuch.png"], "there is no image nosuch.png"),
         (["cka", ATTENTION, "--images", "3"], "CKA needs batches of 4 images or more"),

@@ -122,6 +122,6 @@ def test_pixels_are_positions_times_the_stride(small: Small, noise: Noise) -> No
 def test_a_network_without_attention_names_others(small: Small, noise: Noise) -> None:
     model = small("convnext")
     with pytest.raises(
-        AnalysisError, match=r"no layers with attention\n  hint: these have: deit_b, .*smt_t.*swin_tiny"
+        AnalysisError, match=r"no layers with attention\n  hint: these have: crossvit_9_240, deit_b, .*smt_t.*swin_tiny"
     ):
         relative_receptive_fields(model, [noise(model, 1)])

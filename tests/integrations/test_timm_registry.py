@@ -58,7 +58,8 @@ def test_names_of_pretrained_cfg_are_in_every_family(timm: Any) -> None:
         firsts = [cfg.first_conv] if isinstance(cfg.first_conv, str) else cfg.first_conv
         assert firsts, name
         assert all(model.get_submodule(first).weight.shape[1] == 3 for first in firsts), name
-        assert model.get_submodule(cfg.classifier) is model.get_classifier(), name
+        classifier, *_ = [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier
+        assert model.get_submodule(classifier) is model.get_classifier(), name
 
 
 # --- create_model
