@@ -53,6 +53,9 @@ class Composite(Part):
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         """Add the parts to a program; they read the value `x`. Gives the value that is the result."""
 
+    def check(self, shape: Shape, dim: int | None) -> None:
+        program(self, shape, dim)
+
     def program(self, shape: Shape, dim: int | None) -> Program:
         build = Builder(shape)
         build.finish(self.expand(build, 0, dim, ()))
