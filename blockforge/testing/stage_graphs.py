@@ -31,6 +31,7 @@ def stage_graphs(draw: st.DrawFn) -> dict[str, Any]:
         stages.append(draw(_reading(read, dims)))
     dims.append(dims[0])
     stages.append(draw(_reading(sorted(unread), dims)))
+    whole.pop("heads", None)
     whole["head"] = {"op": "classifier"}
     return whole
 
