@@ -151,7 +151,7 @@ def test_an_objective_that_breaks_in_workers_alone_ends_the_search(tmp_path: Pat
 
 def test_workers_get_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    (tmp_path / "worker_plug.py").write_text(
+    (tmp_path / "w_plug.py").write_text(
         "from blockforge.blocks.mixers.dwconv import DepthwiseConv\n"
         "from blockforge.blocks.registry import mixer\n"
         "@mixer('plugged_conv')\n"
@@ -159,12 +159,12 @@ def test_workers_get_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     (tmp_path / "space.yaml").write_text(TINY.read_text().replace("op: dwconv", "op: plugged_conv"))
     monkeypatch.setattr(registry.BLOCKS, "things", dict(registry.blocks()))
-    registry.load_plugin("worker_plug.py")
+    registry.load_plugin("w_plug.py")
     found = search("space.yaml", trials=2, objective="depth", workers=2, out=run)
     assert found.evaluated >= 2
     assert not found.counts["invalid"]
 
     registry.BLOCKS.things.pop("plugged_conv")
-    with pytest.raises(SearchError, match=r"uses blocks of worker_plug.py\n  hint: blockforge ... --plugin worker_plug.py"):
+    with pytest.raises(SearchError, match=r"uses blocks of w_plug.py\n  hint: blockforge ... --plugin w_plug.py"):
         work(str(run))
     assert open_result(run).evaluated == found.evaluated
