@@ -99,7 +99,7 @@ def test_an_installed_package_brings_one_of_each(site: Path) -> None:
         "zoo": True,
         "space": "extra_space",
         "recipe": 3,
-        "data": 16,
+        "data": 12,
         "family": "package bf-extras",
         "tensors": True,
         "run": ["pool_mixer.py", "things.py"],
