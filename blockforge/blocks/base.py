@@ -108,6 +108,8 @@ class Op(BaseModel, Generic[*Place]):
     """Whether it gives what it reads, at every place."""
     token_rule: ClassVar[TokenRule] = "none"
     """What it does with extra tokens beside the map that it reads, see `blocks.tokens`."""
+    silent: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that came later than the block: where they are absent they leave no trace, and hashes stay."""
     kind: ClassVar[Kind]
 
     def __class_getitem__(cls, place: Any) -> type:
@@ -180,7 +182,8 @@ class Op(BaseModel, Generic[*Place]):
 
     def parameters_dict(self) -> dict[str, Any]:
         """All parameters with their defaults, nested blocks as `{op: ..., ...}`; reloads through the registry."""
-        return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        said = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return {name: value for name, value in said.items() if value is not None or name not in self.silent}
 
     def as_parameter(self) -> Any:
         """How it is written where it is a parameter of another block: `{op: ..., ...}`."""

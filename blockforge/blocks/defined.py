@@ -80,12 +80,6 @@ class Defined:
     token_rule = "own"  # its parts say what they do with tokens
     body: ClassVar[Any]
     """The op that it is made of, frozen."""
-    silent: ClassVar[frozenset[str]]
-    """Parameters that are not said where they are absent."""
-
-    def parameters_dict(self) -> dict[str, Any]:
-        said: dict[str, Any] = super().parameters_dict()  # type: ignore[misc]
-        return {name: value for name, value in said.items() if value is not None or name not in self.silent}
 
     def program(self, shape: Shape, dim: int | None = None) -> Program:
         """The parts on a map. Raises: OpError where it cannot stand."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -68,6 +68,8 @@ class Attention(Mixer):
     Modulation Meet Transformer, ICCV 2023, section 3.2.
     """
 
+    silent = frozenset({"bias"})
+
     num_heads: Count | None = None
     """Heads; or say their width with `head_dim`."""
     head_dim: Count | None = None
@@ -90,10 +92,6 @@ class Attention(Mixer):
     def tokens_are(self) -> TokenRule:
         on_maps = self.window is not None or self.rel_pos_bias or self.local_conv is not None
         return "none" if on_maps else "all"
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """What came later leaves no trace where it says nothing: hashes stay."""
-        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     @field_validator("shift")
     @classmethod

@@ -71,6 +71,7 @@ class GroupNorm(Norm):
     """
 
     token_rule = "all"
+    silent = frozenset({"bias"})
 
     num_groups: Count = 1
     """Groups of channels; 1 normalises over the whole map."""
@@ -78,10 +79,6 @@ class GroupNorm(Norm):
     """Added to the variance."""
     bias: bool | None = None
     """false: a learnt scale alone; absent: a scale and a bias."""
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """What came later leaves no trace where it says nothing: hashes stay."""
-        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     @property
     def layout(self) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -22,6 +22,7 @@ class LayerNorm(Norm):
     """
 
     token_rule = "each"
+    silent = frozenset({"bias"})
 
     bias_before: ClassVar[bool] = True
 
@@ -29,10 +30,6 @@ class LayerNorm(Norm):
     """Added to the variance."""
     bias: bool | None = None
     """false: a learnt scale alone; absent: a scale and a bias."""
-
-    def parameters_dict(self) -> dict[str, Any]:
-        """What came later leaves no trace where it says nothing: hashes stay."""
-        return {name: value for name, value in super().parameters_dict().items() if (name, value) != ("bias", None)}
 
     def cost(self, shape: Shape) -> Cost:
         return primitives.norm(shape.dim) if self.bias is not False else Cost(shape.dim)
