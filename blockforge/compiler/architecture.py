@@ -111,10 +111,13 @@ class Architecture:
         """What gives the main output."""
         return next(iter(self.heads.values()))
 
+    def units_of(self, head: Unit) -> tuple[Unit, ...]:
+        """A head with what is on its edges."""
+        return tuple(unit for unit in self.units if unit.first.site.output == head.first.site.output)
+
     def read_by(self, head: Unit) -> tuple[Unit, ...]:
         """What a head reads, its edges and their join included: each once, in the order in which it is read."""
-        output = head.first.site.output
-        own = {unit.name: unit for unit in self.units if unit.first.site.output == output}
+        own = {unit.name: unit for unit in self.units_of(head)}
         read = dict.fromkeys(i for unit in own.values() for i in unit.inputs if i not in own)
         units = {unit.name: unit for unit in self.units}
         return tuple(units[name] for name in read)

@@ -158,10 +158,8 @@ class _Resolver:
         tree = self.values.shallow(written, path, self.scope, origins)
         if (op := self.op(written, path, self.scope, HeadSpec)) is None:
             return ()
-        if not isinstance(tree, dict) or "from" not in tree:
-            of_last = Source(last - 1, None, path)
-            return (Head(name, op, Reads((of_last,), PlannedOp(JoinSpec(op="sum"), path, origins), written=False)),)
-        return (Head(name, op, self._reads(last, path, tree, self.scope, origins, None)),)
+        given = tree if isinstance(tree, dict) else {}
+        return (Head(name, op, self._reads(last, path, given, self.scope, origins, None)),)
 
     def _stem(self) -> PlannedOp | None:
         found = self.op(self.tree["stem"], ("stem",), self.scope, StemSpec)
@@ -188,10 +186,10 @@ class _Resolver:
         return tuple(found)
 
     def _check_read(self, stages: Sequence[Stage], heads: Sequence[Head], features: Sequence[int] | None) -> None:
-        """Report stages that would run for nothing; the head reads the last one."""
-        for stage in unread(
-            stages, {*(s.of for head in heads for s in head.reads.sources if isinstance(s.of, int)), *(features or ())}
-        ):
+        """Report stages that would run for nothing: neither a stage nor a head reads them, and `features` names them
+        not."""
+        of_heads = [s.of for head in heads for s in head.reads.sources if isinstance(s.of, int)]
+        for stage in unread(stages, {*of_heads, *(features or ())}):
             hint = "name it in `from` of a later stage or in features, or leave it out"
             report_at(self.report, stage.origins, "unread", f"nobody reads {stage}", stage.path, hint=hint)
 

@@ -125,8 +125,7 @@ class Backbone(fx.GraphModule):
         Raises: BlockforgeError for `pre_logits` of a head whose classifiers are on its edges.
         """
         self._needs_head("forward_head")
-        name = next(iter(self.arch.heads))
-        edges = [unit for unit in self.arch.units if unit.first.site.output == name and unit != self.arch.main_head]
+        *edges, _ = self.arch.units_of(self.arch.main_head)
         if pre_logits and any(step.classifies for unit in edges for step in _steps(unit)):
             hint = "forward_features gives what it reads"
             raise BlockforgeError(f"the head of {self.arch.name} has its classifiers before its join\n  hint: {hint}")

@@ -76,11 +76,8 @@ def emit(
             maps_given[-1] = (maps_given[-1], _tokens(graph, end, shape))
     first = given[0] if len(given) == 1 else given
     if logits:
-        graph.output(_outputs(arch, made))
-    else:
-        graph.output(first if maps is None else (first, maps_given) if beside else maps_given)
-    graph.lint()
-    return graph
+        return emitter.giving(_outputs(arch, made))
+    return emitter.giving(first if maps is None else (first, maps_given) if beside else maps_given)
 
 
 def emit_head(arch: Architecture, pre_logits: bool = False) -> fx.Graph:
@@ -91,31 +88,24 @@ def emit_head(arch: Architecture, pre_logits: bool = False) -> fx.Graph:
     """
     head = arch.main_head
     emitter = _Emitter(arch)
-    for unit in arch.read_by(head):
-        x = emitter.graph.placeholder(unit.name.replace(".", "_"))
-        emitter.made[unit.name] = emitter.graph.create_node("call_method", "permute", (x, 0, 2, 3, 1))
-    for unit in arch.units:
-        if unit.first.site.output == head.first.site.output:
-            emitter.add(unit)
+    for name, x in emitter.read(arch.read_by(head)).items():
+        emitter.made[name] = emitter.graph.create_node("call_method", "permute", (x, 0, 2, 3, 1))
+    for unit in arch.units_of(head):
+        emitter.add(unit)
     given = emitter.made[head.name]
     if pre_logits:
         given.kwargs = {"pre_logits": True}
-    emitter.graph.output(given)
-    emitter.graph.lint()
-    return emitter.graph
+    return emitter.giving(given)
 
 
 def emit_heads(arch: Architecture, read: Sequence[Unit]) -> fx.Graph:
     """The fx graph of all heads: of what they read, as NHWC maps."""
     emitter = _Emitter(arch)
-    for unit in read:
-        emitter.made[unit.name] = emitter.graph.placeholder(unit.name.replace(".", "_"))
-    for unit in arch.units:
-        if unit.first.site.output is not None:
+    emitter.made |= emitter.read(read)
+    for head in arch.heads.values():
+        for unit in arch.units_of(head):
             emitter.add(unit)
-    emitter.graph.output(_outputs(arch, emitter.made))
-    emitter.graph.lint()
-    return emitter.graph
+    return emitter.giving(_outputs(arch, emitter.made))
 
 
 def _outputs(arch: Architecture, made: Mapping[str, fx.Node]) -> fx.Node | dict[str, fx.Node]:
@@ -137,6 +127,16 @@ class _Emitter:
     def __init__(self, arch: Architecture) -> None:
         self.arch, self.graph = arch, fx.Graph()
         self.made: dict[str, fx.Node] = {}
+
+    def read(self, units: Sequence[Unit]) -> dict[str, fx.Node]:
+        """The maps of these units as what the graph is given."""
+        return {unit.name: self.graph.placeholder(unit.name.replace(".", "_")) for unit in units}
+
+    def giving(self, value: Any) -> fx.Graph:
+        """The graph, with its result."""
+        self.graph.output(value)
+        self.graph.lint()
+        return self.graph
 
     def add(self, unit: Unit) -> None:
         self.made[unit.name] = self.call(unit, unit.name.replace(".", "_"))
