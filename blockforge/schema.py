@@ -19,10 +19,10 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
 from blockforge.spec import definitions, model, slots, sources
+from blockforge.spec.fields import NAME
 from blockforge.spec.forms import OP_NAME
 from blockforge.spec.glossary import REQUIRED, Glossary
 from blockforge.spec.model import ConnectSpec, Spec
-from blockforge.spec.references import OPTION_NAME
 from blockforge.spec.slots import OpSpec
 from blockforge.spec.sources import EdgeOpSpec
 from blockforge.spec.values import plain
@@ -250,7 +250,7 @@ def _listed(item: Schema) -> Schema:
     named = {
         "type": "object",
         "additionalProperties": item,
-        "propertyNames": {"pattern": OPTION_NAME},
+        "propertyNames": {"pattern": NAME},
         "minProperties": 1,
     }
     return {"anyOf": [{"type": "array", "items": item, "minItems": 1}, named]}

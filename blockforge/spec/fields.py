@@ -122,8 +122,10 @@ Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
 Depth = Annotated[int, Field(ge=0, le=MAX_DEPTH)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=100)]
-_NAMED = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$", "maxLength": 100}
+NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+"""What things may be called, choices among them."""
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
+_NAMED = {"type": "string", "pattern": NAME, "maxLength": 100}
 LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 """What `$name` can say."""
 StageName = Annotated[Name, WrapValidator(_map_name), WithJsonSchema({"anyOf": [{"type": "integer"}, _NAMED]})]

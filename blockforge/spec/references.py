@@ -11,6 +11,7 @@ from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec import pattern_names
 from blockforge.spec.expressions.brackets import closing
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
+from blockforge.spec.fields import NAME
 from blockforge.spec.reporting import inside
 from blockforge.spec.values import BROKEN, Expr, Hole, HoleKind, Ref, all_values, plain
 from blockforge.spec.yaml.scalars import shorten
@@ -28,8 +29,6 @@ _EXAMPLES: dict[str, str] = {
     "log": "{$log: [1.0e-5, 1.0e-2]}",
 }
 _EXPRESSION_HINT = "as in $(2 * w), or: $(8 if layer == 0 else sizes[stage])"
-OPTION_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
-"""What a choice may be called that is written under a name."""
 _KINDS: dict[str, HoleKind] = {"$choice": "choice", "$int": "int", "$float": "float", "$log": "log"}
 _PLAIN: tuple[Path, ...] = (("about",), ("require",))
 """Notes for people and relations: nothing in them is a reference or a hole."""
@@ -134,7 +133,7 @@ def _named_choice(args: dict[Any, Any], report: Report, path: Path, at: Path) ->
     """Choices that are written under names of their own."""
     inside = (*at, "$choice")
     for name in args:
-        if not isinstance(name, str) or not re.fullmatch(OPTION_NAME, name):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             hint = "letters, digits, _ and -, as in {$choice: {small: 2, large: 4}}"
             report.error("hole", f"'{shorten(str(name))}' names no choice", (*inside, name), hint=hint, on_key=True)
             return BROKEN
