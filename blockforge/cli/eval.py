@@ -84,7 +84,7 @@ def eval(
         print_json(evaluation.as_dict())
         return
     figures = f"top-1 {evaluation.top1:.2f}, top-5 {evaluation.top5:.2f}, loss {evaluation.loss:.4f}"
-    part = split or ("test" if opened.test is not None else "val")
-    console().print(f"{figures} on {evaluation.images} images of {part}, {evaluation.images_per_second:.0f} images/s")
+    on = f"{evaluation.images} images of {split or opened.last_word}"
+    console().print(f"{figures} on {on}, {evaluation.images_per_second:.0f} images/s")
     if confusion is not None:
         console().print(f"written to {confusion}", soft_wrap=True)

@@ -5,8 +5,8 @@ Shapes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from blockforge.errors import DataError
-from blockforge.train.data import Batch, Problem, TensorSplit, Want, wrong_channels
+from blockforge.train.data import Batch, Opened, Problem, TensorSplit, Want, wrong_channels
 from blockforge.train.labels import MOST_CLASSES, wrong_labels
 from blockforge.train.pixels import in_unit, with_channels
 
@@ -83,7 +83,45 @@ def read_values(images: Any, name: str) -> Any:
         raise DataError(f"{name} is {known}; use uint8, or floats in 0..1\n  why: {e}") from None
 
 
-def labelled(
+def as_split(values: Any, labels: Any, name: str, layout: str | None = None) -> TensorSplit | ArraySplit:
+    """Images as `read_values` gives them, N x H x W, N x H x W x C or N x C x H x W, and labels, a number from 0 each.
+
+    Args:
+        layout: `nhwc` or `nchw`; None: what `channel_axis` says, when the network is known if need be.
+    """
+    if values.ndim == 3:
+        values, layout = values[:, None], "nchw"
+    labels_B = torch.from_numpy(np.asarray(labels).astype(np.int64))
+    axis = {"nchw": 0, "nhwc": 2, None: channel_axis(values.shape[1:])}[layout]
+    return ArraySplit(values, labels_B, name) if axis is None else TensorSplit(_channels_first(values, axis), labels_B)
+
+
+class Named(NamedTuple):
+    """An array of images with that of their labels, and what both are called."""
+
+    images: Any
+    labels: Any
+    name: str
+    labels_name: str
+
+
+def of_arrays(parts: Mapping[str, Named], names: Sequence[str] | None, layout: str | None = None) -> Opened:
+    """Data from arrays, by the parts' names. Images without a label are left out, and are among the problems.
+
+    Args:
+        names: of the classes; None: they are the labels as text.
+        layout: see `as_split`.
+    Raises: DataError if they are no images, or no labels, or not as many.
+    """
+    problems: list[Problem] = []
+    known = len(names) if names is not None else None
+    read = {part: _labelled(a.images, a.labels, (a.name, a.labels_name), known, problems) for part, a in parts.items()}
+    classes = names or [str(i) for i in range(max(int(labels.max()) for _, labels in read.values()) + 1)]
+    splits = {part: as_split(*both, parts[part].name, layout) for part, both in read.items()}
+    return Opened.of(classes, splits, names is not None, problems)
+
+
+def _labelled(
     images: Any, labels: Any, where: tuple[str, str], classes: int | None, problems: list[Problem]
 ) -> tuple[Any, Any]:
     """`read_values` of the images that have a label, and their labels. What has none is added to the problems.
@@ -111,19 +149,6 @@ def labelled(
     kept = np.ones(len(labels), bool)
     kept[[row for row, _ in wrong]] = False
     return values[kept], labels[kept]
-
-
-def as_split(values: Any, labels: Any, name: str, layout: str | None = None) -> TensorSplit | ArraySplit:
-    """Images as `read_values` gives them, N x H x W, N x H x W x C or N x C x H x W, and labels, a number from 0 each.
-
-    Args:
-        layout: `nhwc` or `nchw`; None: what `channel_axis` says, when the network is known if need be.
-    """
-    if values.ndim == 3:
-        values, layout = values[:, None], "nchw"
-    labels_B = torch.from_numpy(np.asarray(labels).astype(np.int64))
-    axis = {"nchw": 0, "nhwc": 2, None: channel_axis(values.shape[1:])}[layout]
-    return ArraySplit(values, labels_B, name) if axis is None else TensorSplit(_channels_first(values, axis), labels_B)
 
 
 def as_bands(array: Any, channels: int) -> list[Image.Image]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -116,6 +116,13 @@ class Opened:
     notes: Sequence[str] = ()
     test: Split | None = None
 
+    @classmethod
+    def of(
+        cls, classes: Sequence[str], parts: Mapping[str, Split], named: bool = True, problems: Sequence[Problem] = ()
+    ) -> Opened:
+        """From the parts by name, `train` among them."""
+        return cls(classes, parts["train"], parts.get("val"), named, problems, test=parts.get("test"))
+
 
 @dataclass(frozen=True)
 class Data:
@@ -143,10 +150,14 @@ class Data:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in parts.items() if split is not None}
 
+    @property
+    def last_word(self) -> str:
+        """The part that tells what a choice is worth: `test`, or where there is none `val`."""
+        return "test" if self.test is not None else "val"
+
     def part(self, name: str | None) -> Split:
-        """A part by name; None: the test images, or if there are none those to choose by. Raises: DataError."""
-        if name is None:
-            return self.test if self.test is not None else self.val
+        """A part by name; None: that of the last word. Raises: DataError."""
+        name = self.last_word if name is None else name
         if name not in self.parts:
             raise DataError(f"{self.name} has no part '{name}'\n  hint: {', '.join(self.parts)}")
         return self.parts[name]

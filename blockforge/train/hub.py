@@ -100,7 +100,7 @@ def _hf(rest: str, options: Options) -> Opened:
         else:
             rows = _whole(table, image, label, title, len(classes), problems)
             parts[part] = ImageSplit(RowReader(table, image, label, title, rows))
-    return Opened(classes, parts["train"], parts.get("val"), named, problems, test=parts.get("test"))
+    return Opened.of(classes, parts, named, problems)
 
 
 def _whole(table: Any, image: str, label: str, name: str, classes: int, problems: list[Problem]) -> list[int]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from blockforge.errors import DataError
-from blockforge.train.arrays import as_split, labelled
-from blockforge.train.data import Opened, Problem, Split
+from blockforge.train.arrays import Named, of_arrays
+from blockforge.train.data import Opened
 from blockforge.train.opening import Options, source
 from blockforge.train.pixels import first_line, not_a_file
 
@@ -46,14 +46,9 @@ def _idx(rest: str, options: Options) -> Opened:
 
 
 def _opened(folder: Path, names: tuple[str, ...] | None = None) -> Opened:
-    problems: list[Problem] = []
     pairs = {part: pair for part in _PARTS if (pair := _pair(folder, part)) is not None}
-    values = {part: _read_pair(*pair, len(names) if names else None, problems) for part, pair in pairs.items()}
-    classes = names or [str(i) for i in range(max(int(y.max()) for _, y in values.values()) + 1)]
-    splits: dict[str, Split] = {part: as_split(*values[part], str(pairs[part][0])) for part in values}
-    return Opened(
-        classes, splits["train"], splits.get("val"), names is not None, problems, test=splits.get("test")
-    )  # fmt: skip
+    parts = {part: Named(read_idx(x), read_idx(y), str(x), str(y)) for part, (x, y) in pairs.items()}
+    return of_arrays(parts, names)
 
 
 def _pair(folder: Path, part: str) -> tuple[Path, Path] | None:
@@ -78,11 +73,6 @@ def _file(folder: Path, part: str, what: str) -> Path | None:
     if len(by_name) > 1:
         raise DataError(f"{folder} has several IDX files of the {part} {what}: {', '.join(by_name)}")
     return next(iter(by_name.values()), None)
-
-
-def _read_pair(images: Path, labels: Path, classes: int | None, problems: list[Problem]) -> tuple[Any, Any]:
-    x, y = read_idx(images), read_idx(labels)
-    return labelled(x, y, (str(images), str(labels)), classes, problems)
 
 
 def read_idx(path: Path) -> Any:

