@@ -79,7 +79,7 @@ Starter = Callable[[int, str], Handle]
 def starter(settings: WorkerSettings) -> Iterator[Starter]:
     """What starts workers, for as long as they are wanted."""
     if settings.workers.launcher == "ray":
-        with _ray(settings, settings.workers) as start:
+        with _ray(settings) as start:
             yield start
         return
     gpus = dealt(settings.workers.number, visible_gpus(), settings.workers.gpus_per_worker)
@@ -144,11 +144,12 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _ray(settings: WorkerSettings, workers: WorkersConfig) -> Iterator[Starter]:
+def _ray(settings: WorkerSettings) -> Iterator[Starter]:
     need("ray", "ray")
     import ray
 
-    ours, address = not ray.is_initialized(), workers.address
+    workers, ours = settings.workers, not ray.is_initialized()
+    address = workers.address
     if ours:
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
@@ -156,21 +157,16 @@ def _ray(settings: WorkerSettings, workers: WorkersConfig) -> Iterator[Starter]:
             raise SearchError(f"no Ray cluster answers at {address}: {e}") from None
     try:
         share = ray_share(workers.number, ray.cluster_resources().get("GPU", 0), workers.gpus_per_worker)
-    except SearchError:
-        if ours:
-            ray.shutdown()
-        raise
 
-    @ray.remote(max_retries=0, num_cpus=1, num_gpus=share)
-    def work(arguments: dict[str, Any]) -> Any:
-        from blockforge.search.workers import worker
+        @ray.remote(max_retries=0, num_cpus=1, num_gpus=share)
+        def work(arguments: dict[str, Any]) -> Any:
+            from blockforge.search.workers import worker
 
-        return worker.work(**arguments)
+            return worker.work(**arguments)
 
-    def start(stream: int, name: str) -> Handle:
-        return _RayTask(ray, name, work.remote(settings.arguments(stream, name)))
+        def start(stream: int, name: str) -> Handle:
+            return _RayTask(ray, name, work.remote(settings.arguments(stream, name)))
 
-    try:
         yield start
     finally:
         if ours:
