@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from blockforge.weights.layouts.tensor_names import by_table
+from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table
 from blockforge.weights.official import Family, register
 
-_LAYER = {
-    "attention.norm": "norm1",
-    "attention.op.qkv": "attn.qkv",
-    "attention.op.proj": "attn.proj",
-    "mlp.norm": "norm2",
-    "mlp.op.fc1": "mlp.fc1",
-    "mlp.op.fc2": "mlp.fc2",
-}
 _CROSS = {
     "norm": "norm1",
     "parallel.q.linear": "attn.wq",
@@ -40,7 +32,7 @@ def _group(group: int, i: int) -> Iterator[tuple[str, str]]:
     """The stages of a stream: its layers, its token beside the other's map, and back."""
     first, official = _STREAMS + 3 * _STREAMS * group + i, f"blocks.{group}"
     layers, crossing, back = (f"stages.{first + n * _STREAMS}" for n in range(3))
-    yield from ((f"{layers}.layers.{{l}}.{k}", f"{official}.blocks.{i}.{{l}}.{v}") for k, v in _LAYER.items())
+    yield from ((f"{layers}.layers.{{l}}.{k}", f"{official}.blocks.{i}.{{l}}.{v}") for k, v in VIT_LAYER.items())
     yield from ((f"{crossing}.layers.0.cross.op.{k}", f"{official}.fusion.{i}.{v}") for k, v in _CROSS.items())
     for ours, name in ((f"{crossing}.from_0.to_op", "projs"), (f"{back}.from_0", "revert_projs")):
         yield f"{ours}.ln", f"{official}.{name}.{i}.0"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockforge.weights.layouts.tensor_names import by_table
+from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table
 from blockforge.weights.official import Family, register
 
-_BLOCK = "blocks.{l}"
+_LAYER = {**VIT_LAYER, "attention.scale": "ls1.gamma", "mlp.scale": "ls2.gamma"}
 _ROWS = {
     "stem.class_token": "cls_token",
     "stem.add_tokens.tokens": "cls_token",
@@ -16,14 +16,7 @@ _ROWS = {
     "stem.pos_embed": "pos_embed",
     "stem.proj": "patch_embed.proj",
     "stem.conv": "patch_embed.proj",
-    "stages.0.layers.{l}.attention.norm": f"{_BLOCK}.norm1",
-    "stages.0.layers.{l}.attention.op.qkv": f"{_BLOCK}.attn.qkv",
-    "stages.0.layers.{l}.attention.op.proj": f"{_BLOCK}.attn.proj",
-    "stages.0.layers.{l}.attention.scale": f"{_BLOCK}.ls1.gamma",
-    "stages.0.layers.{l}.mlp.norm": f"{_BLOCK}.norm2",
-    "stages.0.layers.{l}.mlp.op.fc1": f"{_BLOCK}.mlp.fc1",
-    "stages.0.layers.{l}.mlp.op.fc2": f"{_BLOCK}.mlp.fc2",
-    "stages.0.layers.{l}.mlp.scale": f"{_BLOCK}.ls2.gamma",
+    **{f"stages.0.layers.{{l}}.{ours}": f"blocks.{{l}}.{name}" for ours, name in _LAYER.items()},
     "head.norm": "norm",
     "head.pooled_norm": "norm",
     "head.fc": "head",

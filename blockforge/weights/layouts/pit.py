@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blockforge.weights.layouts.tensor_names import by_table, in_layers
+from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table, in_layers
 from blockforge.weights.official import Family, register
 
-_LAYER = {
-    "attention.norm": "norm1",
-    "attention.op.qkv": "attn.qkv",
-    "attention.op.proj": "attn.proj",
-    "mlp.norm": "norm2",
-    "mlp.op.fc1": "mlp.fc1",
-    "mlp.op.fc2": "mlp.fc2",
-}
 _ROWS = {
     "stem.conv": "patch_embed.conv",
     "stem.pos_embed.pos_embed": "pos_embed",
     "stem.add_tokens.tokens": "cls_token",
-    **in_layers(_LAYER, "transformers.{s}.blocks.{l}"),
+    **in_layers(VIT_LAYER, "transformers.{s}.blocks.{l}"),
     "stages.{s}.downsample.parallel.token.linear": "transformers.{s}.pool.fc",
     "stages.{s}.downsample.parallel.map.conv": "transformers.{s}.pool.conv",
     "head.ln": "norm",

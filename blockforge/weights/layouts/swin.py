@@ -6,18 +6,10 @@ import re
 
 from torch import Tensor
 
-from blockforge.weights.layouts.tensor_names import by_table, in_layers
+from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table, in_layers
 from blockforge.weights.official import Family, register
 
-_LAYER = {
-    "attention.norm": "norm1",
-    "attention.op.qkv": "attn.qkv",
-    "attention.op.rel_pos.table": "attn.relative_position_bias_table",
-    "attention.op.proj": "attn.proj",
-    "mlp.norm": "norm2",
-    "mlp.op.fc1": "mlp.fc1",
-    "mlp.op.fc2": "mlp.fc2",
-}
+_LAYER = {**VIT_LAYER, "attention.op.rel_pos.table": "attn.relative_position_bias_table"}
 _ROWS = {
     "stem.0": "patch_embed.proj",
     "stem.1": "patch_embed.norm",

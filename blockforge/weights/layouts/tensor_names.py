@@ -40,6 +40,17 @@ def in_layers(rows: Mapping[str, Names], official: str) -> dict[str, Names]:
     }
 
 
+VIT_LAYER = {
+    "attention.norm": "norm1",
+    "attention.op.qkv": "attn.qkv",
+    "attention.op.proj": "attn.proj",
+    "mlp.norm": "norm2",
+    "mlp.op.fc1": "mlp.fc1",
+    "mlp.op.fc2": "mlp.fc2",
+}
+"""What stands in a layer of a vision transformer, as timm and most of those that follow it call it."""
+
+
 def conv_bn(ours: str, conv: str, norm: str) -> dict[str, Names]:
     """Rows for a convolution and its norm, which std's definition of this name calls `conv` and `batch_norm`."""
     return {f"{ours}.conv": conv, f"{ours}.batch_norm": norm}
