@@ -3,7 +3,8 @@
 A strategy is a sampler, or one with rungs: `evolution/26` first trains each candidate for 26 steps, and the best third
 goes up to the full number. Every run is an ordinary search by `blockforge.search.search`, kept in memory. What
 survives is a table of trainings: a run that was cut off is proposed again from its beginning, finds its trainings in
-the table, and goes on behind them. A network that two runs ask for is trained once and charged to both.
+the table, and goes on behind them. A run that the table holds to its end is not proposed again. A network that two
+runs ask for is trained once and charged to both.
 
 Cost is counted in passes of one image forward: three for an image of a training step, whose backward counts as two,
 and one for an image of the evaluation.
@@ -149,6 +150,8 @@ def run_all(setting: Setting, strategies: Sequence[Strategy], seeds: int, file: 
 def run_one(setting: Setting, strategy: Strategy, seed: int, file: Path) -> int | None:
     """One search, as far as the table does not hold it; see `run_all`."""
     run = _Run(setting, strategy, seed, file)
+    if run.is_whole():
+        return None
     result = search(
         setting.space, budget=setting.budget, fit=setting.share, sampler=strategy.sampler, seed=seed,
         trials=strategy.candidates(setting), objective=_Trained(run, setting.steps),
@@ -186,6 +189,15 @@ class _Run:
         self.number = self.cost = 0
         self.error: Exception | None = None
 
+    def is_whole(self) -> bool:
+        """Whether the table holds a run of which no further evaluation is within the costs."""
+        costs = [t.cost for t in read_trials(self.file, self.setting) if self.is_in(t)]
+        cheapest = self.setting.cost(min([*self.strategy.rungs, self.setting.steps]))
+        return max(costs, default=0) + cheapest > self.setting.trials * self.setting.cost(self.setting.steps)
+
+    def is_in(self, trial: Trial) -> bool:
+        return (trial.strategy, trial.seed) == (self.strategy.name, self.seed)
+
     def evaluate(self, arch: Architecture, steps: int) -> Trial:
         if self.error is not None:
             raise self.error
@@ -201,7 +213,7 @@ class _Run:
         end_as_orphan()
         known = read_trials(self.file, self.setting)
         place = (self.strategy.name, self.seed, self.number)
-        earlier = next((t for t in known if (t.strategy, t.seed, t.number) == place), None)
+        earlier = next((t for t in known if self.is_in(t) and t.number == self.number), None)
         if earlier is not None:
             if (earlier.hash, earlier.steps) != (arch.hash, steps):
                 text = f"{self.file} holds another run of {place[0]} with seed {place[1]}"

@@ -1,13 +1,14 @@
 """Iso-budget: the widths of a network scaled until it costs just what a budget allows.
 
 Widths are the `dim` of every stage, and the stem's where it has one of its own. They grow and shrink by one
-common factor, each in the steps that its blocks accept: heads and groups keep their number, or follow where a
-block states their width instead. Then single steps of single widths bring the cost into the window. Depths,
-ratios and everything else stay as they are, so that candidates differ in structure and not in size.
+common factor, each in steps that its blocks accept and that are small beside it: heads and groups keep their
+number, or follow where a block states their width instead. Then single steps of single widths bring the cost into the
+window. Depths, ratios and everything else stay as they are, so that candidates differ in structure and not in size.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from blockforge.units import Budget
 
 SHARE = 0.97
 _STEPS = (8, 4, 2, 1)
-"""Widths are multiples of 8 where that hits the window, else of 4, of 2, then any."""
+"""The largest steps of widths: 8 where that hits the window, else 4, 2, then any; see `Widths.step`."""
 _SCALINGS = 10
 _CLOSE = 1.002
 """Factors between which nothing is left to try."""
@@ -78,11 +79,20 @@ class _Search:
             raise AssertionError("what was compiled compiles again")
         if self.fits(start):
             return self.widths.start
-        for step, tied in itertools.product(_STEPS, (False, True)):
-            for nearest in self.scale(step, tied):
-                if (dims := self.refine(nearest, step)) is not None:
+        for hold, most, tied in itertools.product((False, True), _STEPS, (False, True)):
+            held = self.fixed if hold else frozenset()
+            if hold and not held:
+                break
+            for nearest in self.scale(most, tied, held):
+                if (dims := self.refine(nearest, most)) is not None:
                     return dims
         raise self.impossible()
+
+    @functools.cached_property
+    def fixed(self) -> frozenset[int]:
+        """The groups that do not change alone: something in the network states their widths once more."""
+        start = self.widths.start
+        return frozenset(i for i in range(len(start)) if not self._gain(start, i, self.widths.step(i, start[i], 1)))
 
     def fits(self, cost: float | None) -> bool:
         return cost is not None and self.share <= cost <= 1
@@ -97,7 +107,7 @@ class _Search:
                 self.known[dims] = None
         return self.known[dims]
 
-    def scale(self, step: int, tied: bool) -> list[tuple[int, ...]]:
+    def scale(self, most: int, tied: bool, held: frozenset[int]) -> list[tuple[int, ...]]:
         """By one factor as near to the aim as it leads, from below and from above, the nearest first: a secant on
         logarithmic scales, between known bounds."""
         factor, power = 1.0, 2.0
@@ -105,7 +115,7 @@ class _Search:
         before: tuple[float, float] | None = None
         best: dict[bool, tuple[float, tuple[int, ...]]] = {}
         for _ in range(_SCALINGS):
-            dims = self.widths.scaled(factor, step, tied)
+            dims = self.widths.scaled(factor, most, tied, held)
             cost = self.cost(dims)
             if cost is None:
                 factor *= _PAST_MISFIT
@@ -125,17 +135,18 @@ class _Search:
                 break
         return [dims for _, dims in sorted(best.values())]
 
-    def refine(self, dims: tuple[int, ...], step: int) -> tuple[int, ...] | None:
+    def refine(self, dims: tuple[int, ...], most: int) -> tuple[int, ...] | None:
         """Single steps of single widths, the smallest change first, from what one step of each alone costs."""
         at = self.cost(dims)
         if at is None or self.fits(at):
             return dims if at is not None else None
-        gains = [self._gain(dims, i, step) for i in range(len(dims))]
+        steps = [self.widths.step(i, dim, most) for i, dim in enumerate(dims)]
+        gains = [self._gain(dims, i, step) for i, step in enumerate(steps)]
         free = sum(gain != 0 for gain in gains)
         reach = next(r for r in range(_REACH, 0, -1) if r == 1 or (2 * r + 1) ** free <= _MOST)
         ladders = [
             self.widths.ladder(i, dim, step, reach) if gain else [dim]
-            for i, (dim, gain) in enumerate(zip(dims, gains, strict=True))
+            for i, (dim, gain, step) in enumerate(zip(dims, gains, steps, strict=True))
         ]
         drift = math.log(at)
         for _ in range(_TRIES):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from blockforge.spec.relations.require import violations
 from blockforge.spec.sources import STEM
 
 _STEM = -1
+_STEPS_IN_A_WIDTH = 8
 _SCANNED = 1024
 """Widths that are looked at for the next one that a stage's blocks accept."""
 
@@ -68,18 +70,38 @@ class Widths:
         arch = compile_plan(plan, self.arch.source, report)
         return {name: cost_of(arch, name) for name in names}
 
-    def scaled(self, factor: float, step: int, tied: bool = False) -> tuple[int, ...]:
-        """All widths times a factor, each the nearest multiple of `step` that its blocks accept.
+    def scaled(
+        self, factor: float, most: int, tied: bool = False, held: frozenset[int] = frozenset()
+    ) -> tuple[int, ...]:
+        """All widths times a factor, each the nearest that its blocks accept, in steps of its own; see `step`.
 
         Args:
             tied: a width that is a multiple of the one before stays the same multiple of it.
+            held: groups that stay as they are.
         """
         dims: list[int] = []
         for i, dim in enumerate(self.start):
+            if i in held:
+                dims.append(dim)
+                continue
             times, rest = divmod(dim, self.start[i - 1]) if tied and dims else (0, 1)
             follows = rest == 0 and self.accepts(i, times * dims[-1])
+            step = self.step(i, dim * factor, most)
             dims.append(times * dims[-1] if follows else self.nearest(i, dim * factor, step))
         return tuple(dims)
+
+    def step(self, group: int, near: float, most: int) -> int:
+        """The step of a group's widths near one: a multiple of what heads, groups and patches ask for, and of as large
+        a power of two, `most` at most, as leaves it an eighth of the width: rounding then distorts no narrow one."""
+        unit = self._units[group]
+        steps = (math.lcm(unit, power) for power in (8, 4, 2) if power <= most)
+        return next((step for step in steps if step * _STEPS_IN_A_WIDTH <= near), unit)
+
+    @functools.cached_property
+    def _units(self) -> list[int]:
+        """What the widths of each group are multiples of, as far as the next width above tells."""
+        above = [next(self._next(group, dim, 1), dim) for group, dim in enumerate(self.start)]
+        return [math.gcd(dim, other) for dim, other in zip(self.start, above, strict=True)]
 
     def nearest(self, group: int, wanted: float, step: int) -> int:
         """The width closest to `wanted` that a group's blocks accept."""

@@ -118,7 +118,11 @@ def test_a_table_of_other_proposals_is_refused(trainings: Trainings, tmp_path: P
     strategies = parse_strategies("random", SETTING.steps)
     run_all(SETTING, strategies, 1, file)
     first = read_trials(file, SETTING)[0]
-    file.write_text(file.read_text().replace(first.hash, "0" * 16))
+    other = file.read_text().replace(first.hash, "0" * 16)
+    file.write_text(other)
+    run_all(SETTING, strategies, 1, file)
+    assert file.read_text() == other, "a whole run stays as it was measured"
+    file.write_text("".join(other.splitlines(keepends=True)[:-1]))
     with pytest.raises(TableError, match="holds another run of random with seed 0"):
         run_all(SETTING, strategies, 1, file)
 

@@ -57,7 +57,7 @@ def test_proportions_stay(name: str) -> None:
     before, after = ([s.dim for s in a.plan.stages] for a in (arch, found))
     factors = [b / a for a, b in zip(before, after, strict=True)]
     assert max(factors) / min(factors) < 2
-    assert all(dim % 4 == 0 for dim in after)
+    assert all(dim % 2 == 0 for dim in after)
 
 
 def test_a_network_in_the_window_stays_as_it_is() -> None:
@@ -118,3 +118,27 @@ def test_it_is_quick() -> None:
         fit(arch, budget)
         times.append(time.process_time() - started)
     assert statistics.median(times) < 0.1
+
+
+def test_narrow_widths_keep_their_proportions() -> None:
+    """16 x 0.7 is 11 or 12 and not 8: a step is small beside the width that takes it."""
+    widths = Widths(bf.compile({
+        "blockforge": 1, "name": "narrow", "input": {"size": 32}, "num_classes": 10, "stem": "conv_stem",
+        "downsample": "conv_downsample", "head": "classifier",
+        "blocks": {"dw": ["dwconv", {"op": "mlp", "mlp_ratio": 2}]},
+        "stages": [{"dim": 16, "depth": 2, "layers": "dw"}, {"dim": 40, "depth": 2, "layers": "dw"},
+                   {"dim": 96, "depth": 2, "layers": "dw"}],
+    }))  # fmt: skip
+    assert widths.scaled(0.7, 8) == (11, 28, 64)
+    for share_of_it in (0.5, 0.35):
+        found = fit(widths.arch, Budget(macs=int(widths.arch.macs * share_of_it)))
+        factors = [s.dim / dim for s, dim in zip(found.plan.stages, widths.start, strict=True) if s.dim]
+        assert max(factors) / min(factors) < 1.3
+
+
+def test_steps_follow_heads_rather_than_heads_times_eight() -> None:
+    widths = Widths(bf.compile("vssd_base"))  # 3, 6, 12 and 24 heads
+    assert [widths.step(i, dim, 8) for i, dim in enumerate(widths.start)] == [12, 24, 24, 24]
+    assert [widths.step(i, 60, 8) for i in range(4)] == [6, 6, 6, 24]
+    assert [widths.step(0, 200, most) for most in (8, 4, 2, 1)] == [24, 12, 6, 6]
+    assert [widths.step(1, near, 8) for near in (48, 47)] == [6, 3]
