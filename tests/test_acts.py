@@ -19,7 +19,8 @@ from blockforge.eject import eject
 from blockforge.search.space.locate import locate
 from blockforge.spec import fill
 from blockforge.testing import accepts, check_op, check_spec, example_places, randomise
-from blockforge.testing.checks import check_costs, check_overwrites, check_workspace
+from blockforge.testing.figures import check_costs, check_workspace
+from blockforge.testing.results import check_overwrites
 
 SPEC = Path(__file__).parent / "specs" / "act.yaml"
 PLUGIN = Path(__file__).parent / "data" / "plugin" / "learnt_swish.py"

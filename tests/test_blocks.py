@@ -30,8 +30,8 @@ from blockforge.testing import (
     peak_bytes_per_image,
     variants,
 )
-from blockforge.testing.checks import check_workspace
 from blockforge.testing.examples import field_values
+from blockforge.testing.figures import check_workspace
 from blockforge.testing.strategies import placed_ops, written
 
 SPECS = Path(__file__).parent / "specs"

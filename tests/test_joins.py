@@ -17,7 +17,7 @@ from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.joins.aggregated import make_join
 from blockforge.errors import OpError
 from blockforge.testing import CHECKS, example_inputs, randomise
-from blockforge.testing.checks import check_parameters
+from blockforge.testing.copies import check_parameters
 
 Shapes = tuple[Shape, ...]
 SAME = (Shape(7, 5, 24), Shape(7, 5, 24), Shape(7, 5, 24))

@@ -112,7 +112,8 @@ def test_what_is_opened_is_chosen_by_place_name_or_kind(repvit: Architecture) ->
     with pytest.raises(BlockforgeError, match=r"no block to open is called 'see'\n  hint: did you mean 'se'\?"):
         opened(repvit, ["see"])
     with pytest.raises(
-        BlockforgeError, match=r"no block to open is called 'sam'\n  hint: made of parts are: conv_stem"
+        BlockforgeError,
+        match=r"no block to open is called 'sam'\n  hint: made of parts are: conv_downsample, conv_stem",
     ):
         opened(bf.compile("smt_t"), ["sam"])
 

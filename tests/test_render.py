@@ -18,7 +18,7 @@ from blockforge.draw.layout import Box, lay_out
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.pieces import boxes_of, pieces_of, program_of
+from blockforge.draw.pieces import boxes_of, pieces_of
 from blockforge.draw.summary import CONVENTION, compact
 from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count
@@ -103,7 +103,7 @@ def test_layers_in_a_row_are_shortened(names: str, shown: str) -> None:
 def test_svg_shows_every_node_and_total(arch: Architecture) -> None:
     root = ET.fromstring(to_svg(arch))
     tips = [t.text or "" for t in root.iter(f"{SVG}title")]
-    parts = {s.path for n in arch.nodes.values() if (program := program_of(n)) is not None for s in program.steps}
+    parts = {s.path for n in arch.nodes.values() if (program := n.program) is not None for s in program.steps}
     assert set(arch.graph.nodes) <= {t.splitlines()[0] for t in tips} <= set(arch.graph.nodes) | parts
     words = " ".join(t.text or "" for t in root.iter(f"{SVG}text"))
     assert format_count(arch.macs) in words

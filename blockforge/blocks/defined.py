@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
-from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import FFN, AnyOp, Cost, Downsample, Mixer, Reducing, Shape, Stem
+from blockforge.blocks.base import FFN, AnyOp, Downsample, Mixer, Place, Reducing, Shape, Stem
 from blockforge.blocks.compose.expand import Builder
 from blockforge.blocks.compose.frame import Bound, Frame
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written import Map, freeze, parts_of
 from blockforge.blocks.fields import ActParam, Count, KernelSize, NormParam, OddKernel, Ratio, Width
@@ -74,54 +75,38 @@ class File(BaseModel):
     body: Any
 
 
-class Defined:
+class Defined(OfParts[*Place]):
     """What all such blocks do, beside the base class of their kind."""
 
-    token_rule = "own"  # its parts say what they do with tokens
     body: ClassVar[Any]
     """The op that it is made of, frozen."""
 
-    def program(self, shape: Shape, dim: int | None = None) -> Program:
-        """The parts on a map. Raises: OpError where it cannot stand."""
-        return _program(cast(Any, self), shape, dim)
-
-    def as_program(self, *place: Any) -> Program:
-        return self.program(*place)
-
-    def check(self, *place: Any) -> None:
-        self.program(*place)
-
-    def out_shape(self, *place: Any) -> Shape:
-        return self.program(*place).out_shape
-
-    def cost(self, *place: Any) -> Cost:
-        return self.program(*place).cost()
-
-    def workspace(self, *place: Any) -> int:
-        return self.program(*place).workspace()
+    def as_program(self, *place: *Place) -> Program:
+        return _program(self, *place)
 
     def total_stride(self, shape: Shape, dim: int) -> int:
-        """As any `Reducing` block's; parts are asked for once for all widths."""
-        if (known := _STRIDES.get(cast(Any, self))) is None:
-            known = _STRIDES[cast(Any, self)] = Reducing.total_stride(cast(Any, self), shape, dim)
-        return known
-
-    def num_parts(self, *place: Any) -> int:
-        return len(self.program(*place).steps)
-
-    def build(self, *place: Any) -> nn.Module:
-        from blockforge.blocks.compose.module import Composed
-
-        return Composed(self.program(*place))
+        """As any `Reducing` block's; no packaged one's depends on the widths, so that it is found once for all."""
+        return _stride(_Anywhere(cast(Any, self), shape, dim))
 
 
-_STRIDES: dict[Reducing, int] = {}
+@dataclass(frozen=True, slots=True)
+class _Anywhere:
+    """A block, and a place that does not matter to the answer."""
+
+    op: Reducing
+    shape: Shape = field(compare=False)
+    dim: int = field(compare=False)
 
 
 @functools.lru_cache(4096)
-def _program(op: AnyOp, shape: Shape, dim: int | None) -> Program:
-    """See `Defined.program`; equal blocks at equal places are written out once."""
-    body, names = cast(Any, op).body, tuple(_names(op))
+def _stride(at: _Anywhere) -> int:
+    return Reducing.total_stride(at.op, at.shape, at.dim)
+
+
+@functools.lru_cache(4096)
+def _program(op: Defined[*tuple[Any, ...]], shape: Shape, dim: int | None = None) -> Program:
+    """See `Defined.as_program`; equal blocks at equal places are written out once."""
+    body, names = op.body, tuple(_names(op))
     build = Builder(shape)
     try:
         build.finish(build.add(Bound(body, Frame(names).on(shape, dim)), 0, dim if dim is not None else shape.dim, ()))
@@ -132,9 +117,9 @@ def _program(op: AnyOp, shape: Shape, dim: int | None) -> Program:
     return Program(shape, tuple(build.steps))
 
 
-def _names(op: AnyOp) -> Iterator[tuple[str, Any]]:
+def _names(op: Defined[*tuple[Any, ...]]) -> Iterator[tuple[str, Any]]:
     """The parameters as names of the body; blocks among them as they are written."""
-    for name, value in {**dict.fromkeys(cast(Any, op).silent), **op.parameters_dict()}.items():
+    for name, value in {**dict.fromkeys(op.silent), **op.parameters_dict()}.items():
         yield name, Bound(freeze(value)) if isinstance(value, dict | list) else value
 
 

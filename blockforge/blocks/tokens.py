@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from blockforge.blocks.shapes import Shape
 from blockforge.errors import OpError
+from blockforge.spec.slots import Kind
 
 if TYPE_CHECKING:
     from blockforge.blocks.base import AnyOp
@@ -26,9 +27,15 @@ the positions.
 """
 
 
+def maps_at(kind: Kind, place: tuple[Any, ...]) -> tuple[Shape, ...]:
+    """The maps that stand in the place of a block of a kind, but for an aggregator's sources: of a join several."""
+    shapes: tuple[Shape, ...] = place[0] if kind == "join" else place[:1]
+    return shapes
+
+
 def told(op: AnyOp, place: tuple[Any, ...]) -> tuple[Any, ...]:
     """The place as a block's methods take it. Raises: OpError if it cannot stand beside tokens."""
-    shapes = _shapes(op, place)
+    shapes = maps_at(op.kind, place)
     if not any(shape.extra for shape in shapes):
         return place
     rule = op.tokens_are()
@@ -45,7 +52,7 @@ def told(op: AnyOp, place: tuple[Any, ...]) -> tuple[Any, ...]:
 def given(op: AnyOp, place: tuple[Any, ...], out: Shape) -> Shape:
     """What a block gives at a place where it says `out` of what it was told: with the tokens of what it reads, if these
     are there still. Of several maps those of the first, or where all are treated alike those that have some."""
-    shapes = _shapes(op, place)
+    shapes = maps_at(op.kind, place)
     rule = op.tokens_are() if any(shape.extra for shape in shapes) else "own"
     if rule in ("none", "own"):
         return out
@@ -61,12 +68,6 @@ def refusal(name: str, shape: Shape) -> OpError:
         f"of: [take_token, [drop_tokens, {name}]]}}"
     )
     return OpError(text, hint=hint, code="tokens")
-
-
-def _shapes(op: AnyOp, place: tuple[Any, ...]) -> tuple[Shape, ...]:
-    """The maps that stand in a block's place."""
-    shapes: tuple[Shape, ...] = place[0] if op.kind == "join" else place[:1]
-    return shapes
 
 
 def _check_alike(op: AnyOp, shapes: tuple[Shape, ...]) -> None:

@@ -85,16 +85,16 @@ class _Side:
 def _identity(node: Node) -> tuple[Any, ...]:
     """What makes it another node, wherever it stands; how often it is dropped does not."""
     form = node.site.residual.form() if isinstance(node.site, BranchSite) else []
-    return node.program or node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
+    return node.written_out or node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
 
 
 def _words(node: Node, peer: Node | None) -> str:
     """A node's block and what sets it apart from its defaults; of a composed block the parts that the other side's has
     not."""
-    if node.program is None:
+    if node.written_out is None:
         return _block(node.block) if node.block is not None else node.op
-    known = {step.path: step.placed for step in peer.program.steps} if peer is not None and peer.program else {}
-    parts = [_part(step) for step in node.program.steps if known.get(step.path) != step.placed] if known else []
+    known = {step.path: step.placed for step in peer.written_out.steps} if peer is not None and peer.written_out else {}
+    parts = [_part(step) for step in node.written_out.steps if known.get(step.path) != step.placed] if known else []
     more = [f"{len(parts) - _MOST_PARTS} more parts"] if len(parts) > _MOST_PARTS else []
     return f"{node.op}({', '.join(parts[:_MOST_PARTS] + more)})" if parts else node.op
 

@@ -8,7 +8,7 @@ from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.facts import facts
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
-from blockforge.draw.pieces import boxes_of, in_one_line, pieces_of, program_of
+from blockforge.draw.pieces import boxes_of, in_one_line, pieces_of
 from blockforge.units import format_count
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def part_tables(arch: Architecture) -> list[RenderableType]:
     """A line and a table for each composed block, of which those that are equal share one."""
     places: dict[tuple[str, Program], list[Node]] = {}
     for node in arch.nodes.values():
-        program = program_of(node)
+        program = node.program
         if program is not None and len(program.steps) > 1:
             places.setdefault((node.op, program), []).append(node)
     found: list[RenderableType] = []

@@ -77,13 +77,6 @@ class Box:
         return self.pieces[-1].gives
 
 
-def program_of(node: Node) -> Program | None:
-    """The parts of a node's block, in the order they run; None of a block that is not made of parts."""
-    placed = node.shapes.placed
-    made = getattr(placed.op, "program", None) if placed is not None else None
-    return made(*placed.place) if made is not None and placed is not None else None
-
-
 def is_list(node: Node) -> bool:
     """Whether a node runs a list of ops, which has no name."""
     written = getattr(node.block, "of", None)
@@ -98,7 +91,7 @@ def members_of(node: Node, most: int) -> str:
 
 def opens(node: Node) -> bool:
     """Whether a node's block is made of parts that can be shown."""
-    program = program_of(node)
+    program = node.program
     return program is not None and 1 < len(program.steps) <= MAX_PIECES
 
 
@@ -108,7 +101,7 @@ def pieces_of(node: Node, backend: str = DEFAULT) -> list[Piece]:
     residual = node.site.residual if isinstance(node.site, BranchSite) else None
     if node.norm is not None:
         found.append(Piece("norm", node.norm.op, "norm", (INPUT,), found[0].gives))
-    program = program_of(node)
+    program = node.program
     found += parts_of(program, found[-1].name, backend) if program is not None else [_whole(node, found)]
     if residual is None:
         return found
@@ -130,7 +123,7 @@ def pieces_of(node: Node, backend: str = DEFAULT) -> list[Piece]:
 
 def parts_alone(node: Node, backend: str = DEFAULT) -> list[Piece]:
     """The parts of a node's block, behind the map that they read."""
-    program = program_of(node)
+    program = node.program
     assert program is not None
     return [Piece(INPUT, INPUT, "input", (), str(program.shape)), *parts_of(program, INPUT, backend)]
 

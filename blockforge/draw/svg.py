@@ -26,7 +26,7 @@ from blockforge.draw.layout import (
 )
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, NOWHERE, Box, markers, path, rect, text, titled, way
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import boxes_of, in_one_line, opens, pieces_of, program_of
+from blockforge.draw.pieces import boxes_of, in_one_line, opens, pieces_of
 from blockforge.draw.streams import is_graph, lay_out_streams
 from blockforge.draw.summary import compact
 from blockforge.units import format_bytes, format_count
@@ -248,7 +248,7 @@ class _Drawing:
         return path(data + way("C", middle, y, middle, end.cy, end.x - 1, end.cy), "skip")
 
     def _chip(self, node: Node, box: Box) -> str:
-        values = ", ".join(f"{k}={v}" for k, v in node.parameters.items() if program_of(node) is None)
+        values = ", ".join(f"{k}={v}" for k, v in node.parameters.items() if node.written_out is None)
         about = (
             f"{node.name}\n{node.op}({values})\n{node.shapes.in_shape} -> {node.out_shape}\n"
             f"{format_count(node.params)} params, {format_count(node.macs)} MACs, "

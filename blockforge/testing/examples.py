@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from blockforge.blocks import registry
 from blockforge.blocks.base import Act, AnyOp, Kind, Op, Place, Placed, Shape
 from blockforge.blocks.maps import Maps
+from blockforge.blocks.tokens import maps_at
 from blockforge.errors import OpError
+from blockforge.testing.measure import randomise
 
 AnyPlace = tuple[Any, ...]
 """The arguments of a block's methods, as `blockforge.blocks.base` lists them for each kind."""
@@ -76,7 +78,7 @@ def build_on_maps(op: Op[*Place], *place: *Place) -> nn.Module:
 
 
 def example_inputs(
-    kind: Kind, *place: Any, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
+    kind: Kind, *place: *Place, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Any, ...]:
     """Noise for the module of a block at a place: `(x_BHWC,)`, for an aggregator `(x_BHWC, sources)`, for a join its
     maps."""
@@ -85,10 +87,30 @@ def example_inputs(
     def noise(shape: Shape) -> Tensor:
         return torch.randn(batch, *shape.row, generator=generator).to(dtype)
 
-    if kind == "join":
-        return tuple(noise(shape) for shape in place[0])
-    x = noise(place[0])
-    return (x, [noise(place[0]._replace(dim=dim)) for dim in place[1]]) if kind == "aggregator" else (x,)
+    shapes = maps_at(kind, place)
+    maps = tuple(noise(shape) for shape in shapes)
+    if kind != "aggregator":
+        return maps
+    _, sources, _ = cast(tuple[Shape, tuple[int, ...], int], place)
+    return (*maps, [noise(shapes[0]._replace(dim=dim)) for dim in sources])
+
+
+def example_module(op: Op[*Place], *place: *Place) -> nn.Module:
+    """The block's module on x_BHWC in evaluation mode, off its initial values."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return randomise(build_on_maps(op, *place)).eval()
+
+
+def expected_shape(op: Op[*Place], place: tuple[*Place], batch: int) -> tuple[int, ...]:
+    """Of the tensor that the block's module gives."""
+    shape = op.out_shape(*place)
+    return (batch, shape.dim) if op.kind == "head" else (batch, *shape.row)
+
+
+def flat(inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The tensors of example inputs, an aggregator's sources one by one."""
+    return tuple(t for given in inputs for t in (given if isinstance(given, list) else [given]))
 
 
 def variants(cls: type[AnyOp]) -> Iterator[AnyOp]:

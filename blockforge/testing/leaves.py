@@ -17,8 +17,7 @@ from torch.nn.utils import parametrize, prune
 
 from blockforge.blocks.base import Op, Place
 from blockforge.blocks.leaves import layout_of
-from blockforge.testing.examples import build_on_maps, example_inputs
-from blockforge.testing.measure import randomise
+from blockforge.testing.examples import example_inputs, example_module
 from blockforge.torch_private import BatchNorm, Conv, tree_map_only
 
 LEAVES = (nn.Linear, nn.LayerNorm, nn.GroupNorm, Conv, BatchNorm)
@@ -150,9 +149,7 @@ def _scaled(leaf: Any) -> nn.Module:
 
 
 def _module(op: Op[*Place], place: tuple[*Place]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module = randomise(build_on_maps(op, *place)).eval()
+    module = example_module(op, *place)
     own = isinstance(module, LEAVES)  # a block that is a leaf is called by who holds it
     return nn.Sequential(module) if own else module
 

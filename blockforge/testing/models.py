@@ -20,7 +20,7 @@ from blockforge.compiler.lowering.outputs import Outputs, by_name, loss_of
 from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike
-from blockforge.testing.checks import TOLERANCE
+from blockforge.testing.figures import TOLERANCE
 from blockforge.testing.measure import count_macs, peak_bytes_per_image, runnable_backends
 
 

@@ -19,7 +19,7 @@ from blockforge.compiler.costs.training import OPTIMIZERS
 from blockforge.kernels import backends, operators
 from blockforge.kernels.costs import CostError
 from blockforge.measure.memory import allocated_peak
-from blockforge.testing.checks import check_training_memory
+from blockforge.testing.figures import check_training_memory
 from blockforge.testing.measure import runnable_backends
 from blockforge.units import format_bytes
 

@@ -57,7 +57,7 @@ def test_drop_path_inside_a_layer_rises_with_the_layers() -> None:
         step.op.rate
         for node in arch.nodes.values()
         if node.layer is not None
-        for step in node.shapes.placed.op.program(*node.shapes.placed.place).steps
+        for step in node.program.steps
         if step.op.op == "drop_path"
     ]
     assert rates == pytest.approx([0.1 * 2 / 3, 0.1])  # the first rate is 0, the strided layer has no identity path

@@ -15,7 +15,7 @@ from blockforge.kernels import KernelError
 from blockforge.kernels import channel_attention as package
 from blockforge.kernels.channel_attention import bench, channel_attention, numba_kernels
 from blockforge.kernels.costs import costs_of
-from blockforge.testing.checks import check_workspace
+from blockforge.testing.figures import check_workspace
 from blockforge.testing.measure import peak_bytes, runnable_backends
 
 SIZES = [(1, 1, 1, 1), (2, 63, 3, 3), (63, 2, 5, 1), (197, 49, 12, 4), (25, 7, 66, 2), (50, 50, 130, 1)]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import ConfigDict, model_validator
-from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Cost, Kind, Mixer, Shape
+from blockforge.blocks.base import AnyOp, Kind, Mixer, Shape
 from blockforge.blocks.compose.frame import Bound, Frame, called, plain, plain_op
 from blockforge.blocks.compose.members import called_by, named, truth, width
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in
@@ -31,11 +31,10 @@ _OF_LAYER = (*EARLY, "drop_path", "out")
 _ABSENT = (None, "none")
 
 
-class Composite(Part):
+class Composite(OfParts[Shape, int | None], Part):
     """A part made of parts. Parameters of the type `Bound` are ops, placed where `expand` says."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    token_rule = "own"
 
     @classmethod
     def written(cls) -> frozenset[str]:
@@ -53,39 +52,16 @@ class Composite(Part):
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         """Add the parts to a program; they read the value `x`. Gives the value that is the result."""
 
-    def check(self, shape: Shape, dim: int | None) -> None:
-        program(self, shape, dim)
-
-    def program(self, shape: Shape, dim: int | None) -> Program:
-        build = Builder(shape)
-        build.finish(self.expand(build, 0, dim, ()))
-        return Program(shape, tuple(build.steps))
-
     def as_program(self, shape: Shape, dim: int | None) -> Program:
-        return program(self, shape, dim)
-
-    def out_shape(self, shape: Shape, dim: int | None) -> Shape:
-        return program(self, shape, dim).out_shape
-
-    def cost(self, shape: Shape, dim: int | None) -> Cost:
-        return program(self, shape, dim).cost()
-
-    def workspace(self, shape: Shape, dim: int | None) -> int:
-        return program(self, shape, dim).workspace()
-
-    def num_parts(self, shape: Shape, dim: int | None) -> int:
-        return len(program(self, shape, dim).steps)
-
-    def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        from blockforge.blocks.compose.module import Composed
-
-        return Composed(program(self, shape, dim))
+        return _program(self, shape, dim)
 
 
 @functools.lru_cache(16_384)
-def program(op: Composite, shape: Shape, dim: int | None) -> Program:
-    """See `Composite.program`; equal composites at equal places are written out once."""
-    return op.program(shape, dim)
+def _program(op: Composite, shape: Shape, dim: int | None) -> Program:
+    """See `Composite.as_program`; equal composites at equal places are written out once."""
+    build = Builder(shape)
+    build.finish(op.expand(build, 0, dim, ()))
+    return Program(shape, tuple(build.steps))
 
 
 class Builder(Steps):

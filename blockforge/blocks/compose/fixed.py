@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import ConfigDict, SkipValidation
 from torch import nn
 
-from blockforge.blocks.base import Cost, Head, Placed, Shape
+from blockforge.blocks.base import Head, Placed, Shape
 from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.head import ComposedHead
-from blockforge.blocks.compose.module import Composed
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.facts import parameters, resolved
 
@@ -19,6 +19,7 @@ class Fixed(Composite):
     """Parts in the order they run, on maps of one shape."""
 
     op = "deployed"
+    by_name = False
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     steps: SkipValidation[Program]
@@ -39,24 +40,19 @@ class Fixed(Composite):
     def parameters_dict(self) -> dict[str, Any]:
         return {"steps": listed(self.steps)}
 
-    def program(self, shape: Shape, dim: int | None) -> Program:
+    def as_program(self, shape: Shape, dim: int | None) -> Program:
         assert shape == self.steps.shape
         return self.steps
-
-    as_program = program
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         raise AssertionError("it is written out already")
 
-    def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return Composed(self.steps)
 
-
-class FixedHead(Head):
+class FixedHead(OfParts[Shape, int], Head):
     """The same as a head."""
 
     op = "deployed"
-    token_rule = "own"
+    by_name = False
 
     block: Fixed
     """Its parts."""
@@ -68,22 +64,8 @@ class FixedHead(Head):
     def parameters_dict(self) -> dict[str, Any]:
         return self.block.parameters_dict()
 
-    def program(self, shape: Shape, num_classes: int) -> Program:
-        return self.block.program(shape, None)
-
-    as_program = program
-
-    def out_shape(self, shape: Shape, num_classes: int) -> Shape:
-        return self.block.steps.out_shape
-
-    def cost(self, shape: Shape, num_classes: int) -> Cost:
-        return self.block.steps.cost()
-
-    def workspace(self, shape: Shape, num_classes: int) -> int:
-        return self.block.steps.workspace()
-
-    def num_parts(self, shape: Shape, num_classes: int) -> int:
-        return len(self.block.steps.steps)
+    def as_program(self, shape: Shape, num_classes: int) -> Program:
+        return self.block.as_program(shape, None)
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return ComposedHead(Placed(self, (shape, num_classes)))

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from blockforge.blocks.base import Cost, Head, Placed, Shape
-from blockforge.blocks.compose.expand import program
+from blockforge.blocks.base import Head, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.module import Composed, called
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written_op import Written
 from blockforge.errors import BlockforgeError, OpError
@@ -17,11 +17,11 @@ from blockforge.errors import BlockforgeError, OpError
 WITHOUT_LOGITS = "the head has no 'logits' that could give other classes"
 
 
-class WrittenHead(Head):
+class WrittenHead(OfParts[Shape, int], Head):
     """A head of any form: `logits` in it is what gives the classes. Ends it in a map, the map is the result."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    token_rule = "own"
+    by_name = False
 
     of: Bound
 
@@ -35,24 +35,9 @@ class WrittenHead(Head):
     def parameters_dict(self) -> dict[str, object]:
         return Written(of=self.of).parameters_dict()
 
-    def program(self, shape: Shape, num_classes: int) -> Program:
-        names = {**dict(self.of.frame.names), "classes": num_classes}
-        return program(Written(of=self.of).with_names(names), shape, None)
-
     def as_program(self, shape: Shape, num_classes: int) -> Program:
-        return self.program(shape, num_classes)
-
-    def out_shape(self, shape: Shape, num_classes: int) -> Shape:
-        return self.program(shape, num_classes).out_shape
-
-    def cost(self, shape: Shape, num_classes: int) -> Cost:
-        return self.program(shape, num_classes).cost()
-
-    def workspace(self, shape: Shape, num_classes: int) -> int:
-        return self.program(shape, num_classes).workspace()
-
-    def num_parts(self, shape: Shape, num_classes: int) -> int:
-        return len(self.program(shape, num_classes).steps)
+        names = {**dict(self.of.frame.names), "classes": num_classes}
+        return Written(of=self.of).with_names(names).as_program(shape, None)
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return ComposedHead(Placed(self, (shape, num_classes)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Kind, Shape
-from blockforge.blocks.compose.expand import Builder, Composite, program
+from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound, Definitions, Frame
 from blockforge.blocks.compose.members import called_by
 from blockforge.blocks.compose.written import Map, Seq, parts_of, thaw
@@ -20,6 +20,8 @@ _NOMINAL = (56, 56)
 
 class Written(Composite):
     """An op of any form: what `of` says, read on the map that it stands on."""
+
+    by_name = False
 
     of: Bound
     called: str = ""
@@ -52,7 +54,7 @@ class Written(Composite):
 @functools.lru_cache(4096)
 def _mixes(op: Written, dim: int | None) -> bool:
     try:
-        steps = program(op, Shape(*_NOMINAL, dim or 64), dim).steps
+        steps = op.as_program(Shape(*_NOMINAL, dim or 64), dim).steps
     except OpError:
         return True
     return any(getattr(step.op, "mixes", step.op.kind == "mixer") for step in steps)

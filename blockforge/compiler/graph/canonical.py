@@ -38,8 +38,8 @@ def _is_nothing(node: Node) -> bool:
     return (
         isinstance(node.site, ReducingSite | EdgeSite)
         and len(node.inputs) == 1
-        and node.program is not None
-        and not node.program.steps
+        and node.written_out is not None
+        and not node.written_out.steps
     )
 
 
@@ -60,7 +60,7 @@ def _row(node: Node, index: dict[str, int]) -> list[Any]:
 
 def _block(node: Node) -> tuple[str, str, Any]:
     """What a node runs: kind, name, parameters. Of a composite only the program counts, and one part alone is it."""
-    placed, program = node.shapes.placed, node.program
+    placed, program = node.shapes.placed, node.written_out
     if placed is None:
         return node.kind, node.op, node.parameters
     if program is None:

@@ -14,10 +14,8 @@ from typing import Any
 import networkx as nx
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape
-from blockforge.blocks.compose.fixed import Fixed, FixedHead
-from blockforge.blocks.compose.head import WrittenHead
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
-from blockforge.blocks.compose.written_op import Written
 from blockforge.blocks.facts import parameters
 from blockforge.compiler.graph.sites import AggregateSite, BlockSite, BranchSite, NormedSite, Role, Site, WindowSite
 from blockforge.compiler.maps import Rounding
@@ -103,10 +101,15 @@ class Node:
 
     @property
     def program(self) -> Program | None:
-        """The parts of a composed block, in the order they run; None of any other block."""
+        """The parts of its block, in the order they run; None of a block of one piece."""
         placed = self.shapes.placed
-        is_composed = placed is not None and isinstance(placed.op, Written | WrittenHead | Fixed | FixedHead)
-        return placed.op.as_program(*placed.told) if placed is not None and is_composed else None
+        return placed.op.as_program(*placed.told) if placed is not None else None
+
+    @property
+    def written_out(self) -> Program | None:
+        """The parts of a block that nothing but its parts says what it is; None of a block with a name of its own."""
+        block = self.block
+        return self.program if isinstance(block, OfParts) and not block.by_name else None
 
     @property
     def norm(self) -> Norm | None:
