@@ -209,6 +209,56 @@ def bench_compare(
     console().print(compare.summary(rows))
 
 
+@bench.command("fidelity")
+def bench_fidelity(
+    space: Annotated[str | None, typer.Option(help="A search space, to draw networks from; absent: tiny.")] = None,
+    data: Annotated[str | None, typer.Option(help="What to train on; absent: mnist5k.")] = None,
+    networks: Annotated[int, typer.Option(min=3, help="Networks to draw.")] = 48,
+    budget: Annotated[
+        str | None, typer.Option(metavar="LIMITS", help="What each network costs; absent: 1MMACs.")
+    ] = None,
+    fit: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Each network's least share of the budget; absent: 0.95.")
+    ] = None,
+    rungs: Annotated[str, typer.Option(metavar="N,...", help="Lengths of the trainings, in steps.")] = (
+        "20,40,80,160,320"
+    ),
+    repeats: Annotated[int, typer.Option(min=1, max=99, help="Trainings of each of the better third.")] = 3,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file; absent: micro.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.json", help="The record; the trainings lie beside it.")
+    ] = Path("fidelity.json"),
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and train nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train networks of equal cost at a ladder of budgets: what is a short training worth, and how many seeds?
+
+    Each training is kept in FILE.jsonl as soon as it has ended. The same command goes on, also after Ctrl-C or with
+    more networks; what is not given is as it was. Several may run at once, and share the work.
+
+    \b
+    Examples:
+      blockforge bench fidelity --data fashion --networks 48 --out runs/fidelity.json
+      blockforge bench fidelity --space my_space.yaml --budget 20MMACs --rungs 50,200,800 --dry-run
+    """
+    from blockforge.search.fidelity.command import Wanted, run
+
+    lengths = tuple(sorted(set(_counts(rungs, "steps", "--rungs 20,40,80"))))
+    wanted = Wanted(space, data, budget, fit, recipe, tuple(overrides or ()), networks, lengths, repeats)
+    findings, signal = run(wanted, out, dry_run)
+    if findings is not None:
+        from blockforge.search.fidelity.measured import summary, text_table
+
+        if json:
+            print_json(findings.fidelity.model_dump(mode="json"))
+        else:
+            console().print(text_table(findings))
+            console().print(summary(findings))
+    if signal is not None:
+        raise typer.Exit(128 + signal)
+
+
 def _counts(text: str, what: str, hint: str) -> list[int]:
     """Whole numbers above 0, separated by commas. Raises: BlockforgeError."""
     from blockforge.errors import BlockforgeError

@@ -21,7 +21,6 @@ import numpy as np
 import trained_networks as own
 import typer
 from published import TABLES, Point, read_points
-from ranking import Estimate, Rankings, estimate
 
 from blockforge.cli import script
 from blockforge.cli._output import JsonOption, console, print_json
@@ -33,6 +32,7 @@ from blockforge.files import append_text, write_text
 from blockforge.search.equal_cost.trainings import Run, read_runs
 from blockforge.search.objectives.correlation import BASELINES, baselines
 from blockforge.search.objectives.measure import as_measure
+from blockforge.search.objectives.ranking import Estimate, Rankings, estimate
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")

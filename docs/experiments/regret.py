@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from ranking import LEVEL, RESAMPLES, Estimate, estimate
 from strategies import BASELINE, Setting, Strategy, Trial, parse_strategies, read_trials, run_all
 
 from blockforge.cli import script
 from blockforge.cli._output import JsonOption, console, print_json
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.figures import format_of, new_figure, write_figure
+from blockforge.search.objectives.ranking import LEVEL, RESAMPLES, Estimate, estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

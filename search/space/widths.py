@@ -152,6 +152,13 @@ class Widths:
             raise SpecError([Diagnostic("require", f"{v.text} does not hold: {v.values}") for v in broken])
 
 
+def changed_widths(before: Architecture, after: Architecture) -> dict[str, Any]:
+    """The widths by path that make `after` of `before`, where nothing but widths differs."""
+    own = Widths(before)
+    old, new = own.overrides(own.start), own.overrides(Widths(after).start)
+    return {path: width for path, width in new.items() if old[path] != width}
+
+
 def _own_stem_dim(plan: Plan) -> int | None:
     dim: int | None = getattr(plan.stem.spec, "dim", None) if plan.stem is not None else None
     return dim

@@ -41,7 +41,7 @@ from blockforge.search.samplers.memory import ENOUGH
 from blockforge.search.samplers.registry import goes_through_all, make_pruner, make_sampler
 from blockforge.search.space.fit import fit
 from blockforge.search.space.parameters import scalar_of
-from blockforge.search.space.widths import Widths
+from blockforge.search.space.widths import changed_widths
 from blockforge.search.study.config import MAX_IDLE
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
@@ -231,8 +231,7 @@ class Session:
             return arch, {}
         own = compile_spec(fill(self.plan.space, draft.answers))
         fitted = fit(own, self.plan.budget, self.plan.fit)
-        before, after = Widths(own).overrides(Widths(own).start), Widths(own).overrides(Widths(fitted).start)
-        return fitted, {path: width for path, width in after.items() if before[path] != width}
+        return fitted, changed_widths(own, fitted)
 
     def _against(self, error: SpecError, draft: Draft) -> tuple[dict[str, float], dict[str, Any]]:
         """How far a candidate that does not compile breaks which relation, and what is told of it."""

@@ -13,7 +13,6 @@ import proxies
 import pytest
 import trained_networks
 from published import TABLES, read_points, spec_of
-from ranking import Rankings
 from trained_networks import TruthError, read_candidates
 
 import blockforge as bf
@@ -23,6 +22,7 @@ from blockforge.search.equal_cost import trainings
 from blockforge.search.equal_cost.kept_rows import TableError
 from blockforge.search.equal_cost.trainings import Run, read_runs, train_all
 from blockforge.search.objectives.correlation import kendall
+from blockforge.search.objectives.ranking import Rankings
 
 
 def tau_by_pairs(a: list[float], b: list[float]) -> float:

@@ -13,9 +13,9 @@ import torch
 import blockforge as bf
 from blockforge.errors import SearchError
 from blockforge.measure.profile import ProfileError
+from blockforge.search.objectives import steps as training_steps
 from blockforge.search.objectives.measure import as_measure
 from blockforge.search.objectives.registry import make
-from blockforge.search.objectives.scores import micro
 from blockforge.search.objectives.scores.micro import Micro
 from blockforge.search.objectives.scores.train import Train
 from blockforge.train import DataError
@@ -78,14 +78,14 @@ def test_micro_by_seconds_makes_the_steps_that_they_allow(
     arch: bf.Architecture, data: str, monkeypatch: pytest.MonkeyPatch, a_step: float, expected: int
 ) -> None:
     ticks = iter(np.arange(1000) * a_step)
-    monkeypatch.setattr(micro, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(training_steps, "perf_counter", lambda: float(next(ticks)))
     assert Micro(seconds=3.0, data=data)(arch)["steps"] == expected
-    assert next(ticks) == micro._PILOT * a_step  # the pilot's steps were looked at, and no others
+    assert next(ticks) == training_steps._PILOT * a_step  # the pilot's steps were looked at, and no others
 
 
 def test_one_epoch_of_steps_goes_through_the_data_again_and_again() -> None:
     split = TensorSplit(torch.arange(10)[:, None, None, None].to(torch.uint8), torch.arange(10))
-    steps = micro._Steps(split, 7, 4)
+    steps = training_steps._Steps(split, 7, 4)
     labels = [y for _, y in steps.batches(Want((1, 1), 1, 4, shuffle=True, seed=3))]
     assert len(labels) == 7
     assert len(steps) == 28

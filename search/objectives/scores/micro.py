@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
-from time import perf_counter
 from typing import ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
-from blockforge.search.objectives.network import open_cached, shrunk
-from blockforge.train import EpochRecord, fit, load_recipe
-from blockforge.train.data import Batch, Split, Want
-
-_WARM_UP = 0.2
-"""Share of the steps in which the learning rate rises."""
-_PILOT = 6
-"""Steps that say how long one takes; the first is slower and does not count."""
+from blockforge.search.objectives.network import shrunk
+from blockforge.search.objectives.steps import seconds_a_step, train_steps
 
 
 @dataclass(frozen=True)
@@ -62,79 +52,12 @@ class Micro:
         """Raises: DataError, SpecError; DivergedError if the loss is no number any more."""
         arch = shrunk(arch, self.size) if self.size is not None else arch
         steps = self.steps if self.steps is not None else self._affordable(arch)
-        last = self._train(arch, steps)
+        last = train_steps(arch, self.data, self.recipe, steps, self.seed)
         return {self.name: last.top1, "loss": last.val_loss, "steps": float(steps)}
-
-    def _train(self, arch: Architecture, steps: int, watch: _Pilot | None = None) -> EpochRecord:
-        data = open_cached(self.data)
-        batch = min(load_recipe(self.recipe).batch_size, len(data.train))
-        one_epoch = dataclasses.replace(data, train=_Steps(data.train, steps, batch))
-        changes = {"epochs": 1, "batch_size": batch, "warmup_epochs": _WARM_UP, "ema": "none"}
-        result = fit(
-            arch, one_epoch, self.recipe, seed=self.seed, recipe_overrides=changes,
-            overrides={"num_classes": len(data.classes)}, progress=watch or False,
-        )  # fmt: skip
-        return result.history[-1]
 
     def _affordable(self, arch: Architecture) -> int:
         """Steps that take the seconds."""
-        watch = _Pilot()
-        with contextlib.suppress(_EnoughError):
-            self._train(arch, _PILOT + 1, watch)
-        return max(1, int(self.seconds / watch.seconds_a_step()))
-
-
-class _EnoughError(Exception):
-    """Ends a pilot run."""
-
-
-class _Pilot:
-    """Ends a run after a few steps, and knows how long they took."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[int, float]] = []
-
-    def start(self, steps: int, done: int, history: list[EpochRecord]) -> None: ...
-
-    def step(self, done: int, loss: float, lr: float) -> None:
-        self.times.append((done, perf_counter()))
-        if done >= _PILOT:
-            raise _EnoughError
-
-    def epoch(self, record: EpochRecord) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def seconds_a_step(self) -> float:
-        (first, began), (last, ended) = self.times[0], self.times[-1]
-        return max(1e-6, (ended - began) / max(1, last - first))
-
-
-class _Steps:
-    """A split whose one epoch has a given number of steps: as many epochs of another split, or part of one."""
-
-    def __init__(self, split: Split, steps: int, batch_size: int) -> None:
-        self.split, self.steps, self.batch_size = split, steps, batch_size
-        self.crops = split.crops
-
-    def __len__(self) -> int:
-        return self.steps * self.batch_size
-
-    def statistics(self, channels: int | None = None) -> tuple[list[float], list[float]] | None:
-        return self.split.statistics(channels)
-
-    def digest(self) -> str:
-        return self.split.digest()
-
-    def batches(self, want: Want) -> Iterator[Batch]:
-        left, epoch = self.steps, 0
-        while left:
-            for batch in self.split.batches(dataclasses.replace(want, epoch=epoch)):
-                yield batch
-                left -= 1
-                if not left:
-                    return
-            epoch += 1
+        return max(1, int(self.seconds / seconds_a_step(arch, self.data, self.recipe, self.seed)))
 
 
 micro = Micro
