@@ -26,11 +26,14 @@ SPEC = Path(__file__).parent / "specs" / "act.yaml"
 PLUGIN = Path(__file__).parent / "data" / "plugin" / "learnt_swish.py"
 ACTS = registry.blocks("act")
 FORMULAS = {
+    "elu": lambda x: torch.where(x > 0, x, x.clamp(max=0).expm1()),
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "hard_sigmoid": lambda x: ((x + 3) / 6).clamp(0, 1),
     "hard_swish": lambda x: x * ((x + 3) / 6).clamp(0, 1),
     "identity": lambda x: x,
+    "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
+    "mish": lambda x: x * x.exp().log1p().tanh(),
     "prelu": lambda x: torch.where(x > 0, x, 0.25 * x),
     "relu": lambda x: x.clamp(min=0),
     "relu6": lambda x: x.clamp(0, 6),
@@ -107,7 +110,7 @@ def test_parameters_say_the_name_alone_where_that_is_all(act: Any, written: Any)
 @pytest.mark.parametrize("where", ["blocks.layer.1.act", "blocks.layer.1.post_act", "stem.act", "downsample.act"])
 def test_mistakes_say_where_and_what_would_do(where: str) -> None:
     for wrong, text in {
-        "hardswish": r"no act named 'hardswish' .*\n.*\n.*\n.*did you mean 'hard_swish'\? known acts: gelu, gelu_tanh",
+        "hardswish": r"no act named 'hardswish' .*\n.*\n.*\n.*did you mean 'hard_swish'\? known acts: elu, gelu",
         "mlp": "'mlp' is an ffn, not an act",
         "{op: prelu, slope: 1}": "'prelu' has no parameter 'slope'",
         "{op: prelu, init: steep}": "this should be a number, not the text 'steep'",
@@ -171,7 +174,7 @@ class _Untrue(Act):
     op, overwrites = "untrue", True
 
     def build(self, shape: Shape) -> nn.Module:
-        return nn.Mish()
+        return nn.Softplus()
 
 
 class _Other(_Untrue):

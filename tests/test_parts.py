@@ -181,6 +181,51 @@ def test_squares_lie_side_by_side_as_in_patch_merging() -> None:
     assert torch.equal(y.permute(0, 2, 3, 1), merging.merge(x.permute(0, 2, 3, 1)))
 
 
+def test_channels_become_squares_as_torch_has_it() -> None:
+    x, y, _ = ran(made("pixel_shuffle"))
+    assert torch.equal(y, F.pixel_shuffle(x, 2))
+    with pytest.raises(OpError, match=r"channels 12 is not divisible by block\^2 25"):
+        made("pixel_shuffle", block=5).check(MAP, None)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (4, 2), (3, 2), (5, 2), (3, 3), (3, 1), (1, 1), (6, 4)])
+def test_a_transposed_convolution_gives_so_many_times_the_sides(kernel: int, stride: int) -> None:
+    for groups, dim in ((1, 20), (4, None)):
+        x, y, module = ran(made("conv_transpose", kernel_size=kernel, stride=stride, groups=groups), dim=dim)
+        conv, beyond = module[0], kernel - stride
+        cut, left = (beyond + 1) // 2, beyond % 2
+        wanted = F.conv_transpose2d(x, conv.weight, conv.bias, stride, cut, left, groups)
+        assert wanted.shape[2:] == (11 * stride, 8 * stride)
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_transposed_convolution_leaves_no_holes() -> None:
+    for params, match, hint in (
+        ({"kernel_size": 2, "stride": 3}, "a kernel of 2 leaves holes at stride 3", "at least 3"),
+        ({"kernel_size": 4, "stride": 1}, "an even kernel, 4, does not keep the map's size", "5 does"),
+    ):
+        with pytest.raises(OpError, match=match) as caught:
+            made("conv_transpose", **params).check(MAP, None)
+        assert (caught.value.param, caught.value.hint) == ("kernel_size", hint)
+
+
+def test_weights_of_channels_positions_or_groups() -> None:
+    for params, axes in (({}, 1), ({"axis": "positions"}, (2, 3)), ({"axis": "groups", "groups": 3}, None)):
+        x, y, _ = ran(made("softmax", **params))
+        if axes is None:
+            x, y = x.unflatten(1, (3, 4)), y.unflatten(1, (3, 4))
+        up = x.exp()
+        torch.testing.assert_close(y, up / up.sum(axes or 1, keepdim=True))
+    assert made("softmax", axis="groups").resolved(MAP, None) == made("softmax", axis="groups", groups=2)
+    for params, match in (
+        ({"axis": "groups", "groups": 5}, "channels 12 is not divisible by groups 5"),
+        ({"groups": 2}, "there are no groups along channels"),
+    ):
+        with pytest.raises(OpError, match=match) as caught:
+            made("softmax", **params).check(MAP, None)
+        assert caught.value.param == "groups"
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 def test_other_sizes(mode: str) -> None:
     corners = None if mode == "nearest" else False
@@ -282,6 +327,9 @@ def test_sines_of_rows_and_columns() -> None:
         ("resize", {}),
         ("resize", {"scale": 1.5, "mode": "bilinear"}),
         ("space_to_depth", {}),
+        ("pixel_shuffle", {}),
+        ("conv_transpose", {}),
+        ("softmax", {"axis": "positions"}),
         ("shuffle", {}),
     ],
 )

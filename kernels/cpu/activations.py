@@ -25,6 +25,9 @@ _INPLACE: dict[type, Callable[[Any, Tensor], Tensor]] = {
     nn.Hardsigmoid: lambda act, x: F.hardsigmoid(x, inplace=True),
     nn.Sigmoid: lambda act, x: x.sigmoid_(),
     nn.Tanh: lambda act, x: x.tanh_(),
+    nn.LeakyReLU: lambda act, x: F.leaky_relu_(x, act.negative_slope),
+    nn.ELU: lambda act, x: F.elu_(x, act.alpha),
+    nn.Mish: lambda act, x: F.mish(x, inplace=True),
 }
 
 

@@ -163,6 +163,21 @@ def test_a_member_of_a_graph_may_be_an_op_and_is_read_by_somebody() -> None:
         bf.compile(graph(a={"from": "input", "op": "mlp"}, z={"from": "input", "op": "gelu"}))
 
 
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ({"from": "input", "op": "dwconv", "join": "sum"}, "a source has no key 'join'"),
+        ({"from": ["input", "input"]}, "a source is the name of a member"),
+        ({"from": {"from": "input"}}, "a source is the name of a member"),
+        ({"from": 3}, "a source is the name of a member"),
+        ([["input"]], "a source is the name of a member"),
+    ],
+)
+def test_a_source_of_a_member_is_a_name_or_an_op_on_one(source: Any, match: str) -> None:
+    with pytest.raises(bf.SpecError, match=match):
+        bf.compile(graph(a={"from": source, "op": "mlp"}))
+
+
 def test_a_join_gives_its_own_width_unless_it_is_asked_by_itself() -> None:
     """What is forgotten in a member's width is no hidden convolution."""
     members = ["identity", linear("$in")]

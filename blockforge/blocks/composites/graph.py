@@ -12,6 +12,7 @@ from blockforge.blocks.registry import part
 from blockforge.errors import OpError, Path, did_you_mean
 
 _KEYS = ("from", "join", "op", "when")
+_SOURCE_KEYS = ("from", "op")
 
 
 @part("graph")
@@ -67,9 +68,7 @@ class _Members:
 
     def _joined(self, member: Bound, name: tuple[str, ...]) -> int:
         value, frame = member.value, member.frame
-        if unknown := next((k for k, _ in value.items if k not in _KEYS), None):
-            hint = did_you_mean(unknown, _KEYS) + "; parameters of the op go into it: op: {op: ..., ...}"
-            raise OpError(f"a member has no key '{unknown}'", hint=hint, code="unknown-key").placed_at(member.place)
+        _check_keys(member, _KEYS, "a member")
         before, sources = self.last, value.get("from")
         joiner = Joiner(self.build, Bound(value.get("join", "sum"), frame, value.at), (*name[:-1], f"{name[-1]}_join"))
         for i, source in enumerate(sources.items if isinstance(sources, Seq) else (sources,)):
@@ -84,6 +83,7 @@ class _Members:
         value = source.value
         if not isinstance(value, Map):
             return self._find(value, source, before)
+        _check_keys(source, _SOURCE_KEYS, "a source")
         x = self._find(value.get("from"), source, before)
         return (
             x
@@ -96,9 +96,19 @@ class _Members:
         if found is None:
             self.unread.pop(self.newest, None)
             return before
+        at = place_in(source.value, source.at)
+        if not isinstance(found, str):
+            hint = "several are a list: from: [a, {from: b, op: ...}]"
+            raise OpError("a source is the name of a member", hint=hint, code="value").placed_at(at)
         if found not in self.known:
-            at = place_in(source.value, source.at)
-            hint = did_you_mean(str(found), self.known, what="before it stand")
+            hint = did_you_mean(found, self.known, what="before it stand")
             raise OpError(f"no member '{found}' stands before this one", hint=hint, code="unknown-name").placed_at(at)
         self.unread.pop(found, None)
         return self.known[found]
+
+
+def _check_keys(written: Bound, keys: tuple[str, ...], what: str) -> None:
+    """Raise `OpError` for a key that a mapping of a graph does not have."""
+    if unknown := next((key for key, _ in written.value.items if key not in keys), None):
+        hint = did_you_mean(unknown, keys) + "; parameters of the op go into it: op: {op: ..., ...}"
+        raise OpError(f"{what} has no key '{unknown}'", hint=hint, code="unknown-key").placed_at(written.place)
