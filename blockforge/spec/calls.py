@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.expressions.tree import names
 from blockforge.spec.forms import OP_KEYS
-from blockforge.spec.glossary import REQUIRED, Definition, Glossary
+from blockforge.spec.glossary import REQUIRED, Definition, Glossary, has_params
 from blockforge.spec.model import BranchSpec
 from blockforge.spec.reporting import NOWHERE, inside, report_at
-from blockforge.spec.values import EARLY, LATE, Expr, Hole, Ref, all_values
+from blockforge.spec.values import EARLY, LATE, Expr, Hole, Ref, all_values, names_in
 
 PLACE = (*LATE, *EARLY, "drop_path")
 """The names that every place gives to the definitions that stand there."""
@@ -121,7 +121,10 @@ def _hint(name: str, known: list[str], definition: Definition, lets: Collection[
         return "a default may name the parameters before it"
     if name in lets:
         return f"definitions do not see what let gives: make it a parameter, and call with {name}: ${name}"
-    return did_you_mean(name, (*known, *PLACE), what="names here")
+    near = did_you_mean(name, (*known, *PLACE), what="names here")
+    if has_params(definition.glossary.define[definition.name]):
+        return near
+    return f"{near}; one of its own is a parameter: {{params: {{{name}: required}}, body: ...}}"
 
 
 def _called(definition: Definition, report: Report) -> Iterator[Definition]:
@@ -138,7 +141,7 @@ def _called(definition: Definition, report: Report) -> Iterator[Definition]:
 def _check_call(call: Call, definition: Definition, more: Collection[str], report: Report) -> None:
     """Report what a call gives that the definition does not take, and the reverse. `more`: keys of the place."""
     for key in call.given:
-        if key not in definition.params and key not in (*OP_KEYS, *more):
+        if key not in definition.params and key not in (*OP_KEYS, *more, *_missing(definition)):
             text, known = f"definition '{call.name}' has no parameter '{key}'", (*definition.params, *OP_KEYS)
             hint = did_you_mean(str(key), known, what="known here")
             _report_once(report, "unknown-key", text, (*call.path, key), hint, on_key=True)
@@ -146,6 +149,12 @@ def _check_call(call: Call, definition: Definition, more: Collection[str], repor
         if default == REQUIRED and name not in call.given:
             hint = f"as in {{op: {call.name}, {name}: ...}}"
             _report_once(report, "missing-key", f"definition '{call.name}' needs '{name}'", call.path, hint)
+
+
+def _missing(definition: Definition) -> set[str]:
+    """The names that a definition reads and does not have: an error there, and none in calls that give them."""
+    read = {name for value in all_values(definition.body) for name in names_in(value)}
+    return read - {*definition.params, *PLACE}
 
 
 def _check_clashes(glossary: Glossary, report: Report) -> None:

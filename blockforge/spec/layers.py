@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from blockforge.errors import Path, Report, did_you_mean
-from blockforge.plugins import REGISTRIES
 from blockforge.spec import patterns
 from blockforge.spec.glossary import Glossary
 from blockforge.spec.model import StageSpec
 from blockforge.spec.patterns import Name, Pattern
 from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
 from blockforge.spec.scope import FailedError
+from blockforge.spec.shadows import is_registered
 from blockforge.spec.values import Hole
-
-_OPS = "blockforge.blocks"
 
 
 class Known:
@@ -27,15 +24,10 @@ class Known:
         self.blocks, self.glossary = blocks, glossary
 
     def __contains__(self, name: str) -> bool:
-        return name in self.blocks or self.glossary.find(name) is not None or _is_registered(name)
+        return name in self.blocks or self.glossary.find(name) is not None or is_registered(name)
 
     def suggestion(self, name: str) -> str:
         return did_you_mean(name, [*self.blocks, *self.glossary.names()], what="blocks")
-
-
-def _is_registered(name: str) -> bool:
-    importlib.import_module(f"{_OPS}.registry")  # only now: the language stands below the blocks
-    return REGISTRIES[_OPS].may_hold(name)
 
 
 def write_out(stage: StageSpec, path: Path, known: Known, origins: Origins, report: Report) -> tuple[Name, ...]:

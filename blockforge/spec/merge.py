@@ -9,6 +9,7 @@ from typing import Any
 
 from blockforge.errors import Diagnostic, Locs, Path, Report, SpecError, format_path
 from blockforge.spec.reporting import stop_if_many
+from blockforge.spec.shadows import check_shadows
 from blockforge.spec.yaml.loader import Document
 
 MAX_EXTENDS = 16
@@ -46,6 +47,8 @@ def extend(base: Base, find: Find, seen: tuple[str, ...] = ()) -> Document:
     if not isinstance(below.tree, dict):
         return below  # an error there, which validation will find
     merger = _Merger(below.locs, document.locs)
+    check_shadows(below.tree, patch, merger.report)
+    merger.report.close()
     merged = merger.merge(below.tree, patch, ())
     merger.report.close()
     return Document(merged, merger.locs)

@@ -268,3 +268,14 @@ def test_mutated_definitions_load_or_raise_spec_error(tiny: Tiny, seed: int) -> 
             resolve(spec, first)
             loaded += 1
     assert loaded > 25
+
+
+def test_a_name_without_a_parameter_is_told_once_and_how_it_becomes_one(tiny: Tiny) -> None:
+    """In the definition, and not once more in every call that gives it."""
+    text = f"{tiny()}define: {{f: {{op: dwconv, kernel_size: $k}}, g: [{{op: f, k: 3}}, {{op: f, k: 5}}]}}\n"
+    with pytest.raises(SpecError) as e:
+        from_text(text)
+    (only,) = e.value.diagnostics
+    assert only.message == "definition 'f' has no parameter $k"
+    assert only.hint is not None
+    assert only.hint.endswith("one of its own is a parameter: {params: {k: required}, body: ...}")

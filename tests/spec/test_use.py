@@ -187,3 +187,27 @@ def test_modules_of_ops_under_a_prefix_have_names(tmp_path: Path) -> None:
     names = bf.build(tmp_path / "net.yaml").state_dict()
     assert "stages.0.layers.0.m_wide.op.linear.weight" in names
     assert "head.m_wide.linear.weight" in names
+
+
+def test_a_used_file_does_not_change_what_a_base_means(tmp_path: Path) -> None:
+    """`mlp` of the base is the registered block; a file that gives the name to something else needs a prefix."""
+    (tmp_path / "lib.yaml").write_text("blockforge: 1\ndefine: {mlp: {op: linear, dim: $out}}", encoding="utf-8")
+    (tmp_path / "base.yaml").write_text(
+        "blockforge: 1\nname: base\nblocks: {b: [mlp]}\nstem: patch_embed\n"
+        "stages: [{dim: 8, depth: 1, layers: b}]\nhead: classifier\n",
+        encoding="utf-8",
+    )
+    net = tmp_path / "net.yaml"
+
+    def written(more: str) -> Path:
+        net.write_text(f"blockforge: 1\nname: net\nextends: base.yaml\n{more}\n", encoding="utf-8")
+        return net
+
+    with pytest.raises(SpecError, match=r"net.yaml:4:7: error\[use\]: 'mlp' of this file would stand in place") as e:
+        load(written("use: [lib.yaml]"))
+    assert e.value.diagnostics[0].hint == "use the file under a prefix, use: {s: ...}, and call {op: s.mlp}"
+    kept = load(written("use: {s: lib.yaml}"))
+    assert bf.compile(kept).params == bf.compile(tmp_path / "base.yaml").params
+    load(written("use: [lib.yaml]\ndefine: {mlp: {op: linear, dim: $out}}"))  # said by the spec itself: it is meant
+    with pytest.raises(SpecError, match="would stand in place of the block 'bottleneck'"):
+        from_text("blockforge: 1\nname: net\nextends: resnet50\nuse: [std]\n")

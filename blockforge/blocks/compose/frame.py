@@ -160,7 +160,8 @@ def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
     written = plain(bound)
     written = {"op": written} if isinstance(written, str) else written
     if not isinstance(written, dict) or not isinstance(name := written.get("op"), str):
-        raise OpError("here stands one block: a name or {op: name, ...}", code="value")
+        hint = "what several ops make stands in an op: op: [batch_norm, relu, ...], with norm: none"
+        raise OpError("here stands one block: a name or {op: name, ...}", hint=hint, code="value")
     return name, {k: v for k, v in written.items() if k != "op"}
 
 

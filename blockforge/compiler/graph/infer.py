@@ -270,13 +270,16 @@ class _Infer:
         report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
 
 
+_PROMISED = "dim: $out asks an op for the stage's width; a stage without dim is as wide as its layers make it"
+
+
 def _wrong_width(site: BranchSite, shape: Shape, out: Shape, placed: AnyPlaced) -> OpError | None:
     """What is wrong with the map that a branch gives: its identity path has another, or its stage promises another."""
     if site.residual.keys.skip and out != shape:
         hint = paths_differ(out.dim != shape.dim)
         return OpError(f"the op gives {out}, the identity path {shape}", hint=hint)
     if site.ends and site.dim is not None and out.dim != site.dim:
-        return _broken_promise(site, "the layer", out, placed, "dim: $out asks an op for the stage's width")
+        return _broken_promise(site, "the layer", out, placed, _PROMISED)
     return None
 
 
