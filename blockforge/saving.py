@@ -68,17 +68,31 @@ def save_weights(model: Backbone, file: Path) -> None:
 
 
 def load_model(folder: str | os.PathLike[str]) -> Backbone:
-    """The model that `save_model` wrote.
+    """The model that `save_model` wrote; or that of a spec with its weights beside it, `NAME.yaml` and
+    `NAME.safetensors`, by either of the two, with the classes of the weights.
 
-    Raises: SpecError or WeightsError if the folder does not hold one.
+    Raises: SpecError or WeightsError if there is none.
     """
     path = Path(folder)
+    if path.suffix in (".yaml", ".safetensors") and not path.is_dir():
+        return _load_pair(path)
     info = _read_versions(path / "versions.json")
     arch = compile_spec(path / "spec.yaml").in_form(info["form"])
     model = Backbone.from_architecture(arch, info["out_indices"], out_norm=info["out_norm"])
     if not info["pooled"]:
         model.reset_classifier(0, global_pool="")
     load_weights(model, path / "model.safetensors")
+    return model
+
+
+def _load_pair(path: Path) -> Backbone:
+    weights = path.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise WeightsError(f"there are no weights beside {shown_path(path)}: no {weights.name}")
+    classes = classes_in_header(weights)
+    changes = {"num_classes": len(classes)} if classes is not None else None
+    model = Backbone.from_architecture(compile_spec(path.with_suffix(".yaml"), changes))
+    load_weights(model, weights)
     return model
 
 

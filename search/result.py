@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockforge.search.confirm.result import Confirmation
 from blockforge.search.objectives.correlation import size_correlations
 from blockforge.search.objectives.costs import COSTS
-from blockforge.search.space.load import candidate
 from blockforge.search.study.plan import Plan
-from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, pareto_front, ranked
-from blockforge.spec import Spec, load
+from blockforge.search.study.records import EVALUATED, TrialRecord, Verdict, candidate_of, pareto_front, ranked
+from blockforge.spec import Spec
 from blockforge.units import Budget
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class SearchResult:
         stopped: why it ended before the target, if it did.
         signal: the signal that stopped it, if one did.
         folder: where its files are.
+        confirmed: what the best were worth when they were trained again; None: they were not.
     """
 
     plan: Plan
@@ -40,6 +41,7 @@ class SearchResult:
     stopped: str | None = None
     signal: int | None = None
     folder: Path | None = None
+    confirmed: Confirmation | None = None
 
     def __repr__(self) -> str:
         """A line, as a notebook shows it: the settings and the trials are pages of text."""
@@ -69,9 +71,9 @@ class SearchResult:
     @property
     def heading(self) -> str:
         """What the ranking is: by which objective, measured on what."""
-        if len(self.plan.directions) > 1:
-            return f"Candidates by {self.plan.about}, ranked together"
-        return f"Candidates by {self.plan.about}"
+        together = ", ranked together" if len(self.plan.directions) > 1 else ""
+        cost = f", each at {self.plan.fit:.0%} to 100% of {self.budget}" if self.plan.fit is not None else ""
+        return f"Candidates by {self.plan.about}{together}{cost}"
 
     @property
     def target(self) -> int:
@@ -123,8 +125,7 @@ class SearchResult:
         notes |= {k: v for k, v in trial.figures.items() if k not in notes and len(trial.figures) > 1}
         if known := str(self.budget):
             notes["budget"] = known
-        spec = candidate(self.space, trial.holes, f"{self.space.name}_{(trial.hash or '')[:8]}", notes)
-        return load(spec, trial.widths) if trial.widths else spec
+        return candidate_of(self.space, trial, notes)
 
     def dataframe(self) -> pandas.DataFrame:
         """All trials as a table, a column a figure and a hole. Needs the extra `notebook`."""

@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 
 from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
+from blockforge.search.confirm.result import read_confirmation
 from blockforge.search.objectives.measure import Measure
 from blockforge.search.result import SearchResult
 from blockforge.search.study.attributes import read_plan
@@ -34,6 +35,8 @@ def search(
     trials: int | None = None,
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+    fidelity: str | os.PathLike[str] | None = None,
     sampler: str | BaseSampler | None = None,
     pruner: str | BasePruner | None = None,
     overrides: Mapping[str, Any] | list[str] | None = None,
@@ -43,7 +46,11 @@ def search(
     rungs: Sequence[Objective] | None = None,
     eta: int | None = None,
     start: Sequence[SpecLike] | None = None,
-    fit: float | None = None,
+    fit: float | str | None = None,
+    confirm: float | str | None = None,
+    confirm_seeds: int | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    epochs: int | None = None,
     workers: int | None = None,
     storage: str | None = None,
     study: str | None = None,
@@ -63,6 +70,9 @@ def search(
     Args:
         space: a packaged space by name, or any spec with holes. Default: `hybrid`.
         budget: upper limits, `5GFLOPs,30Mparams,200MB,4GB:train,batch=64`; checked before anything is built.
+        data: images to rank candidates by, after some training, and to train the best again by: a source, as for
+            `blockforge train`. None: nothing is trained.
+        fidelity: a file of `blockforge bench fidelity`, which says how long to train. Default: 80, then 320 steps.
         trials: distinct candidates within the budget to evaluate. Refused and repeated ones come on top. Default: 64.
         seed: makes proposals and scores reproducible, with one worker. Default: 0.
         out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are
@@ -74,12 +84,16 @@ def search(
             `report(value, step)`.
         overrides: values of the space to replace by path, holes included.
         objective: what to maximise (or minimise, if it says so); see `blockforge.search.objectives.measure`. Default:
-            `expressivity`.
+            training on `data`, else `capacity`.
         objectives: several of them; without `weights` the search looks for their Pareto front.
         weights: of the objectives in a sum that is maximised; what is to be minimised counts as negative.
         rungs: cheap stand-ins for the first objective, the cheapest first; the best 1/`eta` of each go up.
         start: specs that lie in the space, evaluated first.
-        fit: scale the widths of each candidate so that it costs at least this share of the budget.
+        fit: scale the widths of each candidate so that it costs at least this share of the budget; "none": leave them
+            as they are. Default: 0.95 where no objective is named.
+        confirm: how many of the best are trained again on `data`, from scratch; "none": none. Default: 5.
+        confirm_seeds: trainings of each, with fresh seeds. Default: 5; at least 3.
+        recipe, epochs: of these trainings; the recipe is that of the ranking too. Default: `micro`, as it says.
         workers: processes on this machine, or Ray tasks. Default: 1.
         storage: a database by URL, in place of a journal in `out`; others can join with `blockforge worker`.
         study: the study's name there; default: the name of `out`.
@@ -103,17 +117,23 @@ def search(
         space={"source": space, "overrides": overrides or None, "start": _listed(start)},
         budget={"limits": budget if isinstance(budget, str | Budget) else _listed(budget), "fit": fit},
         goal={
-            "objectives": _listed(wanted), "weights": _listed(weights), "rungs": _listed(rungs), "eta": eta,
+            "objectives": _listed(wanted), "data": data, "fidelity": _path(fidelity), "eta": eta,
+            "weights": _listed(weights), "rungs": _listed(rungs),
             "trials": trials, "trial_timeout": trial_timeout,
         },
+        confirm={"top": confirm, "seeds": confirm_seeds, "recipe": _path(recipe), "epochs": epochs},
         proposals={"sampler": sampler, "pruner": pruner, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,
             "lease": lease, "max_idle": max_idle,
         },
-        study={"out": os.fspath(out) if out is not None else None, "storage": storage, "name": study},
+        study={"out": _path(out), "storage": storage, "name": study},
     )  # fmt: skip
     return run(own.over(read_config(config)), progress)
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return os.fspath(path) if path is not None else None
 
 
 def _listed(values: Any) -> Any:
@@ -139,4 +159,6 @@ def open_result(where: str | os.PathLike[str], study: str | None = None) -> Sear
         plan = read_plan(attrs, evaluating=False)
         history = History(join_study(storage, place.name), holes(plan.space), plan.signs, len(plan.levels))
         history.sync()
-    return SearchResult(plan, [r for _, r in sorted(history.records.items())], folder=place.folder)
+        trials = [r for _, r in sorted(history.records.items())]
+        confirmed = read_confirmation(plan, trials, storage, place.name)
+    return SearchResult(plan, trials, folder=place.folder, confirmed=confirmed)

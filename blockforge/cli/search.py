@@ -33,9 +33,36 @@ def search(
         str | None,
         typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs,30Mparams,200MB or 4GB:train,batch=64."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Rank by training on these images, and confirm the best; as in fashion."),
+    ] = None,
+    fidelity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="How long to train, as bench fidelity measured it.", show_default="80, 320 steps"
+        ),
+    ] = None,
     fit: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Scale widths so that each candidate costs this share of the budget."),
+        str | None,
+        typer.Option(
+            metavar="SHARE|none", help="Scale widths so that each candidate costs this share of the budget.",
+            show_default="0.95 without --objective",
+        ),
+    ] = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(metavar="K|none", help="Train the best K again on --data, from scratch.", show_default="5"),
+    ] = None,
+    confirm_seeds: Annotated[
+        int | None, typer.Option(min=3, metavar="N", help="Trainings of each, with fresh seeds.", show_default="5")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Of all trainings on --data.", show_default="micro")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of the trainings that confirm.", show_default="the recipe's"),
     ] = None,
     trials: Annotated[
         int | None,
@@ -48,7 +75,7 @@ def search(
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
             help="What to rank by; may be repeated: a Pareto front. Or module:function.",
-            show_default="expressivity",
+            show_default="training on --data, else capacity",
         ),
     ] = None,
     weights: Annotated[
@@ -120,6 +147,8 @@ def search(
 ) -> None:  # fmt: skip
     """Search a space for backbones within a budget.
 
+    Without --data candidates are ranked by a size, at equal cost; with it by training, and the best are then trained
+    again with fresh seeds beside what the search began with.
     Candidates over the budget are refused before anything is built, and equal networks are evaluated once.
     The folder gets report.html, trials.csv, best/*.yaml (for blockforge build), pareto.png and config.yaml (for
     --config). The same --out goes on where an earlier run ended, however it ended; settings that are not given are then
@@ -128,6 +157,7 @@ def search(
     \b
     Examples:
       blockforge search --budget 5GFLOPs
+      blockforge search tiny --budget 5MFLOPs --data fashion --workers 2
       blockforge search --budget 2GFLOPs,12Mparams --trials 200 --workers 4 --out runs/small
       blockforge search --budget 5GFLOPs,8GB:train,batch=128,sgd,checkpointing
       blockforge search --resume runs/small --trials 400
@@ -158,12 +188,14 @@ def search(
     below = read_config(config)
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
-        space, budget=budget, fit=fit, trials=trials, objectives=objective, weights=_weights(weights), rungs=rung,
-        eta=eta, sampler=sampler, pruner=pruner, start=start.split(",") if start else None, seed=seed,
-        out=resume or out or below.study.out or default_folder(space, budget, seed, below), workers=workers,
-        storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
-        gpus_per_worker=gpus_per_worker,
-        overrides=changes or None, trial_timeout=trial_timeout, lease=lease, config=below, progress=True,
+        space, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
+        confirm=_number(confirm, "--confirm"), confirm_seeds=confirm_seeds, recipe=recipe, epochs=epochs,
+        objectives=objective, weights=_weights(weights), rungs=rung, eta=eta, sampler=sampler, pruner=pruner,
+        start=start.split(",") if start else None, seed=seed,
+        out=resume or out or below.study.out or default_folder(space, budget, data, seed, below),
+        workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
+        gpus_per_worker=gpus_per_worker, overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
+        config=below, progress=True,
     )  # fmt: skip
     console().print(report(result))
     if result.signal is not None:
@@ -174,14 +206,27 @@ def search(
         raise SearchError(f"no candidate has a score: {why[0].lower()}{why[1:]}")
 
 
-def default_folder(space: str | None, budget: str | None, seed: int | None, config: SearchConfig) -> Path:
+def default_folder(
+    space: str | None, budget: str | None, data: str | None, seed: int | None, config: SearchConfig
+) -> Path:
     """The folder of a search that names none: the same command finds its study again."""
     source, limits = config.space.source, config.budget.limits
     named = source.get("name", "space") if isinstance(source, dict) else str(source)
     limited = ",".join(map(str, limits)) if isinstance(limits, list) else str(limits)
     number = seed if seed is not None else config.proposals.seed
-    parts = [Path(space or named).stem, budget or limited or "any", f"seed{number}"]
+    on = data or config.goal.data
+    parts = [Path(space or named).stem, budget or limited or "any", *([on] if on else []), f"seed{number}"]
     return RUNS / "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
+
+
+def _number(text: str | None, option: str) -> float | int | str | None:
+    """A number, or none; the settings tell which numbers are right."""
+    if text is None or text == "none":
+        return text
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is no number; or none", param_hint=option) from None
 
 
 def _weights(text: str | None) -> list[float] | None:

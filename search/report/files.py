@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blockforge.search.result import SearchResult
 
 TOP = 5
-OURS = re.compile(r"(rank|pareto)\d+_.*\.yaml")
+OURS = re.compile(r"(rank|pareto)\d+_.*\.(yaml|safetensors)")
 _BEFORE = ("number", "state")
 _AFTER = ("rung", *COSTS, "hash", "start", "duplicate_of", "retry_of", "promoted_from", "seconds", "worker", "reason")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.diff import changes
 from blockforge.errors import BlockforgeError
+from blockforge.search.report.confirmed import COLUMNS, heading, rows, verdicts
 from blockforge.search.report.files import best_files
 from blockforge.search.report.page import PAGE
 from blockforge.search.report.summary import dropped_starts
@@ -33,6 +34,7 @@ def page(result: SearchResult) -> str:
     parts = {
         "@TITLE@": html.escape(f"{result.space.name}: {len(result.ranked)} candidates"),
         "@SUMMARY@": _summary(result),
+        "@CONFIRMED@": _confirmed(result),
         "@HEADING@": html.escape(result.heading),
         "@TABLE@": _table(result),
         "@DIFFERENCES@": _differences(result),
@@ -42,6 +44,18 @@ def page(result: SearchResult) -> str:
     for mark, part in parts.items():
         text = text.replace(mark, part)
     return text
+
+
+def _confirmed(result: SearchResult) -> str:
+    """What the best were worth when they were trained again: the first table, where there is one."""
+    if (known := result.confirmed) is None:
+        return ""
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in verdicts(result, known))
+    if known.winner is None:
+        return f"<h2>Confirmed</h2>{lines}"
+    cells = [("th", COLUMNS), *(("td", row) for row in rows(known))]
+    body = "".join(f"<tr>{''.join(f'<{k}>{html.escape(c)}</{k}>' for c in row)}</tr>" for k, row in cells)
+    return f'<h2>{html.escape(heading(result, known))}</h2><table class="grid">{body}</table>{lines}'
 
 
 def importances(result: SearchResult) -> dict[str, float]:

@@ -13,6 +13,7 @@ select{font:inherit}
 </style></head><body>
 <h1>@TITLE@</h1>
 <table>@SUMMARY@</table>
+@CONFIRMED@
 <h2>Candidates</h2>
 <p>across <select id="ax"></select> up <select id="ay"></select>
 <span class="note">orange: Pareto front; red diamonds: seeds that the search started from; dashed: budget</span></p>

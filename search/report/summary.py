@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from blockforge.console.prose import Prose, copied
 from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import RANK_SUM
+from blockforge.search.report.confirmed import confirmed_parts
 from blockforge.search.report.files import TOP, best_files
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
@@ -40,7 +41,7 @@ def report(result: SearchResult) -> Group:
     if result.best is None:
         parts.append(Prose("No candidate has a score."))
     else:
-        parts += [_table(result), *_differences(result), _size_table(result)]
+        parts += [*confirmed_parts(result), _table(result), *_differences(result), _size_table(result)]
     parts += [Prose(line, "yellow") for line in dropped_starts(result)]
     if (failure := result.first_failure) is not None:
         parts.append(Prose(first_failure(result, failure), "red"))
@@ -140,6 +141,10 @@ def _where(result: SearchResult) -> list[str]:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
     more = result.target if result.evaluated < result.target else 2 * result.target
     lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
+    if result.plan.untrained:
+        lines.append(
+            "Next: the same command with --data, as in --data fashion, ranks by training and confirms the best"
+        )
     return lines
 
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 from pathlib import Path
 
 from blockforge.figures import write_figure
-from blockforge.files import make_folder, write_text
+from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.saving import spec_text
+from blockforge.search.confirm.session import weights_of
 from blockforge.search.report.files import OURS, best_files, failure_text, trials_csv
 from blockforge.search.result import SearchResult
 from blockforge.search.study.folder import BEST, FAILURES, PLOT, REPORT, TRIALS
 
 
+def _write_weights(result: SearchResult, folder: Path, names: dict[str | None, str]) -> list[str]:
+    """Put the weights of networks that were trained again beside their specs; the names of these files."""
+    if result.confirmed is None:
+        return []
+    written = []
+    for network, weights in weights_of(folder, result.plan, [hash for hash in names if hash is not None]).items():
+        file = Path(names[network]).with_suffix(".safetensors")
+        write_atomically(folder / BEST / file, functools.partial(shutil.copyfile, weights))
+        written.append(file.name)
+    return written
+
+
 def write_results(result: SearchResult, folder: Path) -> None:
-    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`; `failures.txt` where trials failed."""
+    """Write `trials.csv`, `best/*.yaml`, `pareto.png` and `report.html`; `failures.txt` where trials failed, and
+    `best/*.safetensors` of what was trained again."""
     from blockforge.search.report.html import page
     from blockforge.search.report.plot import plot
 
@@ -25,8 +41,9 @@ def write_results(result: SearchResult, folder: Path) -> None:
     by_number = {t.number: t for t in result.trials}
     for number, name in names.items():
         write_text(folder / BEST / name, spec_text(result.spec(by_number[number])))
+    kept = {*names.values(), *_write_weights(result, folder, {by_number[n].hash: name for n, name in names.items()})}
     for old in (folder / BEST).iterdir():
-        if OURS.fullmatch(old.name) and old.name not in names.values():
+        if OURS.fullmatch(old.name) and old.name not in kept:
             old.unlink()
     if result.best is not None:
         write_figure(folder / PLOT, plot(result))

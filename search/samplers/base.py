@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from blockforge.search.samplers.choose import Choose
+from blockforge.search.samplers.choose import Choose, is_uniform
 from blockforge.search.samplers.memory import Memory
 
 _KEPT = 128
@@ -58,6 +58,10 @@ class ProposalSampler(BaseSampler):
         Args:
             seeds: of this proposal alone.
         """
+
+    def is_random(self, trial: FrozenTrial) -> bool:
+        """Whether the proposal of a trial is a random one, as the first ones are."""
+        return is_uniform(self._proposals.get(trial.number))
 
     def memory(self, study: Study) -> Memory:
         """What is known of a study."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,27 @@ def fixed(params: Mapping[str, Any], otherwise: Choose) -> Choose:
     return choose
 
 
-def uniform(rng: np.random.Generator) -> Choose:
-    """Any value, all alike."""
+@dataclass(frozen=True)
+class _Uniform:
+    rng: np.random.Generator
 
-    def choose(name: str, distribution: BaseDistribution) -> Any:
+    def __call__(self, name: str, distribution: BaseDistribution) -> Any:
         if isinstance(distribution, CategoricalDistribution):
-            return distribution.choices[rng.integers(len(distribution.choices))]
+            return distribution.choices[self.rng.integers(len(distribution.choices))]
         if isinstance(distribution, IntDistribution):
-            return nth(distribution, int(rng.integers(count(distribution) or 1)))
+            return nth(distribution, int(self.rng.integers(count(distribution) or 1)))
         assert isinstance(distribution, FloatDistribution)
         low, high = distribution.low, distribution.high
-        return (
-            float(np.exp(rng.uniform(np.log(low), np.log(high)))) if distribution.log else float(rng.uniform(low, high))
-        )
+        if distribution.log:
+            return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
+        return float(self.rng.uniform(low, high))
 
-    return choose
+
+def uniform(rng: np.random.Generator) -> Choose:
+    """Any value, all alike."""
+    return _Uniform(rng)
+
+
+def is_uniform(choose: Choose | None) -> bool:
+    """Whether values are chosen so: at random, whatever is known of other candidates."""
+    return isinstance(choose, _Uniform)

@@ -108,8 +108,13 @@ class BudgetConfig(Model):
 class GoalConfig(Model):
     """What is wanted of candidates, and of how many."""
 
-    objectives: list[Named] = Field(default_factory=lambda: ["expressivity"], min_length=1)
-    """What candidates are ranked by: names, module:function, file.py:function, each with options."""
+    objectives: list[Named] = Field(default_factory=lambda: ["capacity"], min_length=1)
+    """What candidates are ranked by: names, module:function, file.py:function, each with options. Where none is given:
+    training, if there are data, else capacity; and candidates are then scaled to the budget."""
+    data: Annotated[str | None, OrNone] = None
+    """Images to rank and to confirm by, as for blockforge train; none: nothing is trained."""
+    fidelity: Annotated[str | None, OrNone] = None
+    """A file of blockforge bench fidelity, which says how long to train on each rung; none: 80 and 320 steps."""
     weights: list[float] = Field(default_factory=list)
     """Of the objectives in a sum that is maximised; none of them: a Pareto front."""
     rungs: list[Named] = Field(default_factory=list)
@@ -120,6 +125,25 @@ class GoalConfig(Model):
     """Distinct candidates within the budget to evaluate, in total."""
     trial_timeout: Annotated[Any, _is("a time, as in 5min", int, float, str, NoneType), OrNone] = None
     """What one evaluation may take, in seconds or as 90s, 5min, 2h; none: any time."""
+
+
+class ConfirmConfig(Model):
+    """How the best are trained again where there are data. In short: how many."""
+
+    top: Annotated[Annotated[int, Field(ge=1, le=100)] | None, OrNone] = 5
+    """How many of the best; none: no candidate is trained again."""
+    seeds: Annotated[int, Field(ge=3, le=100)] = 5
+    """Trainings of each network, with seeds that no score has seen."""
+    recipe: Annotated[str | None, OrNone] = None
+    """A packaged recipe or a file, for the trainings that rank as well; none: micro."""
+    epochs: Annotated[Annotated[int, Field(ge=1)] | None, OrNone] = None
+    """In place of the recipe's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        short = value == "none" or (isinstance(value, int) and not isinstance(value, bool))
+        return {"top": value} if short else value
 
 
 class ProposalConfig(Model):
@@ -184,7 +208,9 @@ class SearchConfig(Model):
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
     """What a candidate may cost: limits, fit."""
     goal: GoalConfig = Field(default_factory=GoalConfig)
-    """What is wanted: objectives, weights, rungs, eta, trials, trial_timeout."""
+    """What is wanted: objectives, data, weights, rungs, eta, trials, trial_timeout."""
+    confirm: ConfirmConfig = Field(default_factory=ConfirmConfig)
+    """How the best are trained again: top, seeds, recipe, epochs."""
     proposals: ProposalConfig = Field(default_factory=ProposalConfig)
     """Who proposes: sampler, pruner, seed."""
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
@@ -204,7 +230,10 @@ class SearchConfig(Model):
 
     def kept(self) -> dict[str, Any]:
         """What a study keeps, as JSON: all but where it is and who works in this run."""
-        return self.model_dump(exclude={"workers", "study"}, exclude_none=True)
+        kept = self.model_dump(exclude={"workers", "study"}, exclude_none=True)
+        if self.confirm.top is None:  # the only one that is something where nothing is said
+            kept["confirm"]["top"] = "none"
+        return kept
 
 
 def given(**parts: Mapping[str, Any]) -> SearchConfig:

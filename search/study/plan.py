@@ -19,6 +19,7 @@ from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.space.load import fingerprint, load_space
 from blockforge.search.space.starts import find_starts
 from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.defaults import settled
 from blockforge.spec import Spec
 from blockforge.units import Budget, parse_duration
 
@@ -76,6 +77,16 @@ class Plan:
     def weights(self) -> tuple[float, ...]:
         """Of the objectives in a sum; none: with several objectives the study looks for a Pareto front."""
         return tuple(float(weight) for weight in self.config.goal.weights)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether a size alone ranks, as where nothing else was asked for."""
+        return [m.text for m in self.objectives] == ["capacity"] and not self.rungs
+
+    @property
+    def data(self) -> str | None:
+        """What the best are trained again on; None: nothing."""
+        return self.config.goal.data if self.config.confirm.top is not None else None
 
     @property
     def eta(self) -> int:
@@ -192,6 +203,7 @@ def resolve(config: SearchConfig, earlier: Mapping[str, Mapping[str, Any]] | Non
     """
     space = load_space(config.space.source, config.space.overrides or None)
     budget, seed = as_budget(config.budget.limits), config.proposals.seed
+    config = settled(config, space, budget)
     begin = config.space.start
     starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
     measures = [tuple(as_measure(o, seed) for o in group) for group in (config.goal.objectives, config.goal.rungs)]

@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.costs import COSTS
+from blockforge.search.space.load import candidate
 from blockforge.search.space.parameters import label_of
 from blockforge.search.study import pareto
-from blockforge.spec import Hole
+from blockforge.spec import Hole, Spec, load
 from blockforge.units import TRAINING
 
 Verdict = Literal[
@@ -52,7 +53,8 @@ MAX_RETRIES = 2
 
 OUTCOME, REASON, WORKER, DEATH = "outcome", "reason", "worker", "death"
 _ARCH, _ARCH_0_1 = (*COSTS, "hash", TRAINING, "widths"), "arch"
-ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from")
+RANDOM = "random"
+ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from", RANDOM)
 """Attributes that say where a candidate comes from."""
 
 
@@ -67,6 +69,7 @@ class TrialRecord:
         training_bytes: where the budget limits it, and it was asked: of candidates that keep all other limits.
         widths: values by path that were scaled to fit the budget.
         rung: 0, or how often the candidate has gone up since.
+        random: its values were drawn, whatever was known of other candidates.
         start: the name of the spec it was, where the search was given one to start from.
     """
 
@@ -92,6 +95,7 @@ class TrialRecord:
     retries: int = 0
     rung: int = 0
     promoted_from: int | None = None
+    random: bool = False
     worker: str | None = None
 
     @property
@@ -146,6 +150,12 @@ def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
     answers = {name: label_of(holes[name], value) for name, value in trial.params.items() if name in holes}
     origin = {k: v for k, v in trial.user_attrs.items() if k in (*ORIGIN, WORKER)}
     return TrialRecord(trial.number, holes=answers, **known_of_arch(trial), **origin, **outcome)
+
+
+def candidate_of(space: Spec, trial: TrialRecord, notes: Mapping[str, Any] | None = None) -> Spec:
+    """The ordinary spec of a trial's candidate; `notes` go into its `about.search`."""
+    spec = candidate(space, trial.holes, f"{space.name}_{(trial.hash or '')[:8]}", notes or {})
+    return load(spec, trial.widths) if trial.widths else spec
 
 
 def final_state(outcome: Mapping[str, Any]) -> TrialState:

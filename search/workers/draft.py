@@ -19,11 +19,12 @@ class Draft:
 
     Attributes:
         choose: gives the values.
+        random: values are drawn, whatever is known of other candidates.
         params, distributions: what Optuna keeps of the candidate so far.
     """
 
     def __init__(self, choose: Choose | None = None) -> None:
-        self.choose = choose
+        self.choose, self.random = choose, False
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         self.answers: dict[str, Any] = {}

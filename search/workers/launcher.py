@@ -32,6 +32,7 @@ class WorkerSettings:
         storage: a URL, or the folder of the journal, as workers see it.
         logs: a folder for what workers print; None: one that goes away.
         plugins: files of blocks, which must be there where a worker is.
+        folder: of the search's files, for weights and checkpoints where a worker can see it.
     """
 
     storage: str
@@ -39,12 +40,14 @@ class WorkerSettings:
     workers: WorkersConfig
     logs: Path | None = None
     plugins: list[str] = field(default_factory=registry.plugins)
+    folder: Path | None = None
 
     def arguments(self, stream: int, worker: str, parent: int | None = None) -> dict[str, Any]:
         """Of `worker.work`."""
         return {
             "storage": self.storage, "study": self.study, "stream": stream, "worker": worker,
             "max_idle": self.workers.max_idle, "lease": self.workers.lease, "plugins": self.plugins, "parent": parent,
+            "folder": str(self.folder.resolve()) if self.folder is not None else None,
         }  # fmt: skip
 
 

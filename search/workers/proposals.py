@@ -13,7 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -146,6 +146,8 @@ class Proposals:
         with self._told():
             self.sampler.before_trial(self.view, pending)
             draft.choose = self._choose(proposal_of(self.sampler, self.view, pending))
+        own = isinstance(self.sampler, ProposalSampler) and self.sampler.is_random(pending)
+        draft.random = own or isinstance(self.sampler, RandomSampler)
 
     def _choose(self, chosen: Choose) -> Choose:
         def choose(name: str, distribution: BaseDistribution) -> Any:

@@ -14,6 +14,11 @@ from optuna.study import Study
 from blockforge.errors import SearchError
 from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import check_budget
+from blockforge.search.confirm.entrants import entrants
+from blockforge.search.confirm.progress import ConfirmProgress
+from blockforge.search.confirm.race import next_trainings
+from blockforge.search.confirm.result import read_confirmation
+from blockforge.search.confirm.session import open_confirmation, read_trainings
 from blockforge.search.objectives.measure import check_remakable, is_remakable
 from blockforge.search.report.write import write_results
 from blockforge.search.result import SearchResult
@@ -36,6 +41,7 @@ from blockforge.search.study.lease import Lease
 from blockforge.search.study.place import StudyPlace
 from blockforge.search.study.plan import Plan, announce, resolve
 from blockforge.search.study.storage import open_study, opened, quiet_optuna, shown_url
+from blockforge.search.workers.confirm import confirm
 from blockforge.search.workers.devices import check_share, dealt, visible_gpus
 from blockforge.search.workers.launcher import WorkerSettings
 from blockforge.search.workers.session import Session
@@ -78,7 +84,7 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         interrupts = stack.enter_context(EvaluationInterrupts())
         try:
             storage = stack.enter_context(opened(place.where, interrupts.stopped))
-            own = _Run(plan, place, storage, reporter(progress), interrupts)
+            own = _Run(plan, place, storage, reporter(progress), interrupts, progress is not False)
             return own.here() if alone else own.in_processes()
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
             where = shown_url(str(place.where))
@@ -91,7 +97,17 @@ def _resolve(config: SearchConfig, known: dict[str, Any] | None) -> Plan:
         return resolve(config)
     check_plugins(known)
     before = stored_config(known)
+    _check_same_data(config, before)
     return resolve(config.over(before), earlier=before.space.start)
+
+
+def _check_same_data(config: SearchConfig, before: SearchConfig) -> None:
+    """Raise SearchError where a study that goes on is told to rank by something else."""
+    for key, option in (("data", "--data"), ("fidelity", "--fidelity")):
+        now, had = getattr(config.goal, key), getattr(before.goal, key)
+        if key in config.goal.model_fields_set and now != had:
+            text = f"the study ranks with {option} {had}" if had is not None else f"the study ranks without {option}"
+            raise SearchError(f"{text}, this run has {now}\n  hint: another --out begins another study")
 
 
 def _is_alone(plan: Plan, place: StudyPlace) -> bool:
@@ -122,20 +138,24 @@ class _Run:
     storage: BaseStorage
     reporter: Reporter
     interrupts: EvaluationInterrupts
+    shows: bool = False
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
+        self.confirming, self._told = ConfirmProgress(self.shows), False
 
     def here(self) -> SearchResult:
         """In this process."""
         study = self._open()
         with Lease(study, self.plan.config.workers.lease) as lease:
-            session = Session(self.plan, study, lease, self.interrupts)
+            session = Session(self.plan, study, lease, self.interrupts, folder=self.place.folder)
             self.reporter.start(self.plan.target, session.records, self.plan.signs)
             try:
                 stopped = session.run(self.reporter, self.plan.config.workers.max_idle)
             finally:
                 self.reporter.stop()
+            with self.confirming:
+                stopped = confirm(session, self.confirming) or stopped
         return self._result(session.history, stopped)
 
     def in_processes(self) -> SearchResult:
@@ -145,12 +165,30 @@ class _Run:
         self.reporter.start(self.plan.target, history.sync(), self.plan.signs)
         where = self.place.storage or str(Path(self.place.where or "").resolve())
         logs = self.place.folder / LOGS if self.place.folder is not None else None
-        settings = WorkerSettings(where, self.place.name, self.plan.config.workers, logs)
+        settings = WorkerSettings(where, self.place.name, self.plan.config.workers, logs, folder=self.place.folder)
+        confirmation = open_confirmation(self.storage, self.place.name) if self.plan.data is not None else None
         try:
-            stopped = supervise(settings, study, history, self.reporter, self.interrupts)
+            with self.confirming:
+                stopped = supervise(
+                    settings, study, history, self.reporter, self.interrupts, confirmation,
+                    lambda: self._follow(history, confirmation),
+                )  # fmt: skip
         finally:
-            self.reporter.stop()
+            if not self._told:
+                self.reporter.stop()
         return self._result(history, stopped)
+
+    def _follow(self, history: History, confirmation: Study | None) -> bool:
+        """Show how far the trainings are that follow the search; whether one has ended since."""
+        if confirmation is None or not confirmation.get_trials(deepcopy=False):
+            return False
+        if not self._told:
+            self._told = True
+            self.reporter.stop()
+        known = read_trainings(confirmation, self.plan)
+        entered = entrants(self.plan, history.records.values())
+        _, most = next_trainings(entered, known, self.plan.config.confirm.seeds)
+        return self.confirming(len(known), most)
 
     def _open(self) -> Study:
         folder, plan = self.place.folder, self.plan
@@ -171,7 +209,8 @@ class _Run:
         trials = [r for _, r in sorted(history.records.items())]
         signal = self.interrupts.received if stopped else None
         seconds = time.monotonic() - self.started
-        result = SearchResult(self.plan, trials, seconds, stopped, signal, self.place.folder)
+        confirmed = read_confirmation(self.plan, trials, self.storage, self.place.name)
+        result = SearchResult(self.plan, trials, seconds, stopped, signal, self.place.folder, confirmed)
         if self.place.folder is not None:
             write_results(result, self.place.folder)
         return result

@@ -22,6 +22,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ from blockforge.search.study.records import (
     EVALUATED,
     LABELS,
     OUTCOME,
+    RANDOM,
     REASON,
     WORKER,
     TrialRecord,
@@ -92,6 +94,7 @@ class Session:
 
     Args:
         stream: tells workers of one seed apart; 0 is the only one, or the first.
+        folder: for what evaluations leave behind; None: nothing stays.
     """
 
     def __init__(
@@ -101,9 +104,10 @@ class Session:
         lease: Lease,
         interrupts: EvaluationInterrupts,
         stream: int = 0,
+        folder: Path | None = None,
     ) -> None:
         self.plan, self.study, self.lease = plan, study, lease
-        self.interrupts, self.stream = interrupts, stream
+        self.interrupts, self.stream, self.folder = interrupts, stream, folder
         self.holes = holes(plan.space)
         self.history = History(study, self.holes, plan.signs, len(plan.levels))
         self.watch = Watch(study, lease.seconds, lease.steady)
@@ -174,7 +178,7 @@ class Session:
 
     def _retry(self, number: int) -> Task:
         """To try an interrupted candidate again."""
-        trial, kept = self.history.retries[number], ("start", "rung", "promoted_from")
+        trial, kept = self.history.retries[number], ("start", "rung", "promoted_from", RANDOM)
         died = OUTCOME not in trial.user_attrs
         origin = {k: v for k, v in trial.user_attrs.items() if k in kept}
         return Task(trial.params, origin | {"retry_of": number, "retries": self.history.records[number].retries + died})
@@ -210,7 +214,7 @@ class Session:
             if self.history.records[waiting].key == key:  # proposed anew: that counts as the next attempt
                 task = self._retry(waiting)
                 break
-        own = {**attrs, WORKER: self.lease.id, **task.origin}
+        own = {**attrs, WORKER: self.lease.id, **task.origin, **({RANDOM: True} if draft.random else {})}
         notes = self.proposals.notes(shares, TrialState.RUNNING, None)
         trial = draft.trial(TrialState.RUNNING, user_attrs=own, system_attrs=notes, constraints=shares)
         number = make_trial(self.study, trial)
@@ -328,12 +332,13 @@ class Session:
         log = self.history.log
         seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
         stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
+        draft.random = False
         if task.params is not None:
             draft.choose = fixed(task.params, uniform(np.random.default_rng(seeds)))
         elif not self.goes_through_all and self._scarce(log[-_SCARCE:]):
             draft.choose = self._near_the_smallest(seeds)
         elif not self.goes_through_all and stuck:
-            draft.choose = uniform(np.random.default_rng(seeds))
+            draft.choose, draft.random = uniform(np.random.default_rng(seeds)), True
         else:
             self.proposals.begin(draft, seeds, len(self.history.records) + len(self.history.running))
 

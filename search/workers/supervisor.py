@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna.study import Study
@@ -34,15 +35,25 @@ class _Slot:
 
 
 def supervise(
-    settings: WorkerSettings, study: Study, history: History, reporter: Reporter, interrupts: EvaluationInterrupts
+    settings: WorkerSettings,
+    study: Study,
+    history: History,
+    reporter: Reporter,
+    interrupts: EvaluationInterrupts,
+    confirmation: Study | None = None,
+    progress: Callable[[], bool] = lambda: False,
 ) -> str | None:
     """Start workers, start those again that die, and follow the study until all have ended.
 
+    Args:
+        confirmation: the study of trainings that follow the search.
+        progress: shows how far these are, and says whether one has ended since.
     Returns: why the search ended before its target, if it did.
     Raises: SearchError if a worker cannot work.
     """
     clock = Clock(_UNSTEADY)
     watch = Watch(study, settings.workers.lease, lambda: clock.steady)
+    studies = [study, *([confirmation] if confirmation is not None else [])]
     with starter(settings) as start:
         slots, deaths = [_Slot(i, start(i, _name())) for i in range(settings.workers.number)], 0
         looked = time.monotonic()
@@ -54,10 +65,10 @@ def supervise(
                 if time.monotonic() - looked > _LOOK:
                     looked = time.monotonic()
                     _end_silent(slots, watch)
-                died = sum(_look_after(slot, study, start, interrupts) for slot in slots)
+                died = sum(_look_after(slot, studies, start, interrupts) for slot in slots)
                 for record in (ended := history.sync()):
                     reporter.update(record)
-                deaths = deaths + died if not ended else 0
+                deaths = deaths + died if not (progress() or ended) else 0
                 if deaths >= _HOPELESS * settings.workers.number:
                     raise SearchError(f"workers die before they finish a trial\n{slots[0].handle.trace()}")
                 time.sleep(_EVERY)
@@ -70,7 +81,7 @@ def supervise(
     return _reason(study, slots)
 
 
-def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: EvaluationInterrupts) -> bool:
+def _look_after(slot: _Slot, studies: list[Study], start: Starter, interrupts: EvaluationInterrupts) -> bool:
     """Free the trial of a worker that died and start another in its place; whether one died."""
     if slot.over or (how := slot.handle.ended()) is None:
         return False
@@ -79,7 +90,8 @@ def _look_after(slot: _Slot, study: Study, start: Starter, interrupts: Evaluatio
     if how:
         worker = slot.handle.worker
         how = slot.why or how
-        recover(study, lambda workers: workers & {worker}, {"reason": how, "trace": slot.handle.trace()})
+        for study in studies:
+            recover(study, lambda workers: workers & {worker}, {"reason": how, "trace": slot.handle.trace()})
     if not how or interrupts.received is not None:
         slot.over = True
         return False

@@ -14,6 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from blockforge.blocks import registry
@@ -25,6 +26,7 @@ from blockforge.search.study.config import LEASE, MAX_IDLE
 from blockforge.search.study.lease import Lease
 from blockforge.search.study.plan import announce
 from blockforge.search.study.storage import STUDY, join_study, opened, quiet_optuna, shown_url
+from blockforge.search.workers.confirm import confirm
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.watchdog import Watchdog
@@ -41,6 +43,7 @@ def work(
     lease: float = LEASE,
     plugins: Sequence[str] = (),
     parent: int | None = None,
+    folder: str | None = None,
 ) -> tuple[str | None, int | None]:
     """Work on a study until it is done.
 
@@ -50,6 +53,7 @@ def work(
         worker: the name that the study knows this worker by, if a launcher gave it one; by default it is drawn.
         lease: seconds without a sign of life after which others take a worker for dead.
         plugins: files of blocks to load first.
+        folder: for weights and checkpoints; None: that of the journal, or nothing stays.
         parent: the process that started this one for itself: when that is gone, the worker ends.
     Returns: why it ended before the study's target was reached, and the signal that ended it.
     Raises: SearchError if there is no such study, or it cannot be worked on. PluginError.
@@ -65,7 +69,7 @@ def work(
                 if reporter is not None:
                     announce(plan)
                 own = stack.enter_context(Lease(joined, lease, worker))
-                session = Session(plan, joined, own, interrupts, drawn)
+                session = Session(plan, joined, own, interrupts, drawn, _folder(folder, storage))
                 watchdog.overtime = session.overtime
                 reason = _run(session, own, reporter or TrialProgress(Display()), max_idle)
         except OSError as e:  # what an objective raises is kept with its trial: this is the journal
@@ -73,10 +77,17 @@ def work(
         return reason, interrupts.received
 
 
+def _folder(folder: str | None, storage: str) -> Path | None:
+    if folder is not None or "://" in storage:
+        return Path(folder) if folder is not None else None
+    return Path(storage).parent if storage.endswith(".journal") else Path(storage)
+
+
 def _run(session: Session, lease: Lease, reporter: Reporter, max_idle: int) -> str | None:
     reporter.start(session.plan.target, session.records, session.plan.signs)
     try:
         reason = session.run(reporter, max_idle)
+        reason = confirm(session) or reason
     except BlockforgeError as e:
         lease.end(str(e))
         raise

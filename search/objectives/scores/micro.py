@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ class Micro:
     networks see less, and values differ a little from run to run. Both give `steps` and `loss` as figures beside.
 
     Attributes:
+        repeats: trainings, with seeds one after the other, whose mean is the value.
         seconds: of training, evaluation apart.
         steps: of the optimiser, in place of seconds.
         data: a source, as for `blockforge train`. Networks of other input channels get grey repeated, or colour
@@ -37,23 +39,28 @@ class Micro:
     size: int | None = None
     recipe: str = "micro"
     seed: int = 0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or (self.steps is not None and self.steps < 1):
             raise SearchError("micro trains for no time\n  hint: micro:seconds=10 or micro:steps=200")
+        if self.repeats < 1:
+            raise SearchError(f"micro cannot train {self.repeats} times\n  hint: micro:steps=200,repeats=2")
 
     @property
     def about(self) -> str:
         """What a ranking by it is."""
         length = f"{self.steps} steps" if self.steps is not None else f"{self.seconds:g} s"
-        return f"top-1 on {self.data} after {length} of training"
+        seeds = f", the mean of {self.repeats} seeds" if self.repeats > 1 else ""
+        return f"top-1 on {self.data} after {length} of training{seeds}"
 
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Raises: DataError, SpecError; DivergedError if the loss is no number any more."""
         arch = shrunk(arch, self.size) if self.size is not None else arch
         steps = self.steps if self.steps is not None else self._affordable(arch)
-        last = train_steps(arch, self.data, self.recipe, steps, self.seed)
-        return {self.name: last.top1, "loss": last.val_loss, "steps": float(steps)}
+        ends = [train_steps(arch, self.data, self.recipe, steps, self.seed + i) for i in range(self.repeats)]
+        top1, loss = (statistics.fmean(values) for values in ([e.top1 for e in ends], [e.val_loss for e in ends]))
+        return {self.name: top1, "loss": loss, "steps": float(steps)}
 
     def _affordable(self, arch: Architecture) -> int:
         """Steps that take the seconds."""

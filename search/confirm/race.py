@@ -1,0 +1,137 @@
+"""Which training of a confirmation comes next, from those that there are.
+
+The finalists race: all of them are trained with a few seeds, then those that are not behind the leader by more than
+the interval of the difference with one more each, until one is left or no seed is. The highest mean wins. What the
+winner is worth is then measured with seeds that took no part in choosing it, and so are the baselines: whoever wins a
+race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever one has ended.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from blockforge.search.confirm.entrants import Entrants
+from blockforge.search.confirm.statistics import difference, rounding
+
+FIRST = 3
+"""Seeds that every finalist is trained with."""
+RACE, FINAL = 10_000, 20_000
+"""The first seed of each part; searches count theirs from 0."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network trained again with a seed. `top1` and `test` in percent.
+
+    Attributes:
+        top1: on the images to choose by; None: it failed, as `reason` says.
+        test: on the test images; None where they were not looked at.
+        images: how many the last figure rests on: of the test images, or those to choose by.
+    """
+
+    hash: str
+    seed: int
+    top1: float | None = None
+    test: float | None = None
+    images: float = 0.0
+    seconds: float | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.hash, self.seed
+
+    @property
+    def final(self) -> bool:
+        """Whether it measures; else it chooses."""
+        return self.seed >= FINAL
+
+
+Key = tuple[str, int]
+
+
+@dataclass
+class Race:
+    """Where the race stands.
+
+    Attributes:
+        alive: finalists that may still win, by their hash.
+        dropped: the others: after how many seeds, and why.
+        missing: trainings that it needs next.
+    """
+
+    alive: list[str]
+    dropped: dict[str, str] = field(default_factory=dict)
+    missing: list[Key] = field(default_factory=list)
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    @property
+    def winner(self) -> str | None:
+        """The hash of the winner, once there is one."""
+        return None if self.missing or not self.alive else max(self.alive, key=self.mean)
+
+    def mean(self, network: str) -> float:
+        """Of the seeds that it was trained with."""
+        return statistics.fmean(self.values[network].values())
+
+
+def run_race(finalists: Sequence[str], trainings: Mapping[Key, Training], seeds: int) -> Race:
+    """The race as far as trainings tell it.
+
+    Args:
+        finalists: hashes, the best of the search first; of equal means the earlier one wins.
+        seeds: that each is trained with at most.
+    """
+    race = Race(list(dict.fromkeys(finalists)))
+    for count in range(min(FIRST, seeds), seeds + 1):
+        wanted = [(network, RACE + i) for i in range(count) for network in race.alive]
+        race.missing = [key for key in wanted if key not in trainings]
+        _drop_failed(race, trainings, wanted)
+        if race.missing or len(race.alive) < 2:
+            break
+        _drop_behind(race, count, trainings)
+        if len(race.alive) < 2:
+            break
+    return race
+
+
+def _drop_failed(race: Race, trainings: Mapping[Key, Training], wanted: Sequence[Key]) -> None:
+    for network, seed in wanted:
+        known = trainings.get((network, seed))
+        if known is None:
+            continue
+        if known.top1 is None:
+            race.dropped[network] = f"seed {seed} failed: {known.reason}"
+        else:
+            race.values.setdefault(network, {})[seed] = known.top1
+    race.alive = [network for network in race.alive if network not in race.dropped]
+    race.missing = [key for key in race.missing if key[0] in race.alive]
+
+
+def _drop_behind(race: Race, count: int, trainings: Mapping[Key, Training]) -> None:
+    leader = max(race.alive, key=race.mean)
+    for network in race.alive:
+        floor = rounding(trainings[network, RACE].images)
+        lead = difference(race.values[leader], race.values[network], least_sd=floor)
+        if network != leader and lead.better:
+            race.dropped[network] = f"behind by {lead.estimate:.2f} after {count} seeds"
+    race.alive = [network for network in race.alive if network not in race.dropped]
+
+
+def next_trainings(entered: Entrants, trainings: Mapping[Key, Training], seeds: int) -> tuple[list[Key], int]:
+    """What is to be trained next, the most wanted first; and how many trainings there may be, all told.
+
+    While the race waits for its round to end, others may measure the baselines.
+    """
+    race = run_race([e.hash for e in entered.finalists], trainings, seeds)
+    if not race.alive:
+        return [], len(trainings)  # every finalist failed, or there is none: there is nothing to compare
+    winner = [race.winner] if race.winner is not None else []
+    measured = list(dict.fromkeys([*winner, *(e.hash for e in entered.baselines)]))
+    final = [
+        key for i in range(seeds) for key in ((network, FINAL + i) for network in measured) if key not in trainings
+    ]
+    left = 0 if winner else sum(seeds - len(race.values.get(n, ())) for n in race.alive) + seeds
+    return [*race.missing, *final], len(trainings) + len(final) + left

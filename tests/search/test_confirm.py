@@ -1,0 +1,150 @@
+"""The best of a search, trained again: real trainings of tiny networks, stopped and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+import blockforge as bf
+from blockforge.cli import main
+from blockforge.errors import SearchError
+from blockforge.search.confirm import session as confirming
+from blockforge.search.confirm.race import FINAL, RACE
+from blockforge.search.result import SearchResult
+from blockforge.spec import to_yaml
+
+SPACE: dict[str, Any] = {
+    "blockforge": 1,
+    "name": "small",
+    "input": {"channels": 1, "size": 8},
+    "num_classes": 10,
+    "defaults": {"norm": "layer_norm"},
+    "blocks": {"dw": [{"op": "dwconv", "kernel_size": 3}, {"op": "mlp", "mlp_ratio": 1}]},
+    "stem": {"op": "patch_embed", "patch": 2},
+    "stages": [{"dim": {"$int": [4, 32]}, "depth": 1, "layers": "dw"}],
+    "head": {"op": "classifier", "pool": "avg", "norm": "layer_norm"},
+}
+START = {**SPACE, "name": "seven", "stages": [{"dim": 7, "depth": 1, "layers": "dw"}]}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    labels = np.arange(90) % 3
+    images = np.random.default_rng(0).integers(0, 100, (90, 8, 8), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 3] += 120
+    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
+    return f"npz:{tmp_path / 'stripes.npz'}"
+
+
+def width(arch: bf.Architecture) -> float:
+    return float(arch.plan.stages[0].dim or 0)
+
+
+def search(data: str | None, folder: Path | None, **more: Any) -> SearchResult:
+    settings = {"objective": width, "trials": 3, "confirm": 2, "confirm_seeds": 3, "epochs": 1, "sampler": "random"}
+    return bf.search(SPACE, data=data, out=folder, start=[START], **{**settings, **more})
+
+
+def test_the_best_are_trained_again_and_keep_their_weights(data: str, tmp_path: Path) -> None:
+    result = search(data, tmp_path / "run")
+    known = result.confirmed
+    assert known is not None
+    assert known.winner is not None
+    assert (known.left, known.seeds, known.tested) == (0, 3, True)
+    finalists = {e.hash for e in known.entered.finalists}
+    assert finalists == {t.hash for t in result.ranked[:2]}
+    assert {seed for network, seed in known.trainings if network in finalists} >= {RACE, RACE + 1, RACE + 2}
+    assert [b.entrant.label for b in known.baselines][:1] == ["start seven"]
+    assert all(b.lead is not None and b.lead.values == 3 for b in known.baselines)
+    best = next((tmp_path / "run" / "best").glob("rank1_*.safetensors"))
+    model = bf.load_model(best)
+    assert model.num_classes == 3
+    assert bf.load_model(best.with_suffix(".yaml")).arch.hash == model.arch.hash
+    assert not list((tmp_path / "run" / "confirm").rglob("checkpoint.safetensors"))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.index("Confirmed") < page.index("Candidates by")
+    again = bf.search.open_result(tmp_path / "run").confirmed  # type: ignore[attr-defined]
+    assert again is not None
+    assert again.trainings == known.trainings
+
+
+def test_what_was_trained_is_not_trained_again(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle of the third training; the next run makes the others."""
+    made: list[tuple[str, int]] = []
+
+    def figures(self: confirming.ConfirmSession, network: str, seed: int, folder: Path) -> dict[str, float]:
+        if len(made) == 2 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        made.append((network, seed))
+        return {"top1": 90.0 + seed % 7, "images": 100.0, **({"test": 89.0 + seed % 5} if seed >= FINAL else {})}
+
+    monkeypatch.setattr(confirming.ConfirmSession, "_figures", figures)
+    stopped = search(data, tmp_path / "run")
+    assert stopped.signal == signal.SIGINT
+    assert stopped.confirmed is not None
+    assert stopped.confirmed.winner is None
+    assert len(made) == 2
+    whole = search(data, tmp_path / "run")
+    assert whole.confirmed is not None
+    assert whole.confirmed.left == 0
+    assert len(made) == len(set(made)) == len(whole.confirmed.trainings)
+    assert search(data, tmp_path / "run").confirmed == whole.confirmed
+    assert len(made) == len(whole.confirmed.trainings)
+
+
+def test_a_training_that_fails_is_told(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def figures(self: confirming.ConfirmSession, network: str, seed: int, folder: Path) -> dict[str, float]:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(confirming.ConfirmSession, "_figures", figures)
+    known = search(data, None).confirmed
+    assert known is not None
+    assert known.winner is None
+    assert all(reason == f"seed {RACE} failed: MemoryError: no room" for reason in known.race.dropped.values())
+
+
+def test_trainings_are_a_study_of_optunas_beside_the_search(data: str, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    search(data, None, storage=storage, study="a", confirm=1)
+    beside = optuna.load_study(storage=storage, study_name="a-confirm")
+    assert {t.state for t in beside.trials} == {optuna.trial.TrialState.COMPLETE}
+    assert all(t.user_attrs["seed"] >= RACE and t.values for t in beside.trials)
+
+
+def test_none_of_it_where_it_is_not_wanted(data: str) -> None:
+    assert search(data, None, confirm="none").confirmed is None
+    assert search(None, None).confirmed is None
+
+
+def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.yaml").write_text(to_yaml(bf.load(SPACE)))
+    arguments = ["search", str(tmp_path / "space.yaml"), "--data", data, "--objective", "params", "--trials", "2"]
+    more = ["--confirm", "1", "--confirm-seeds", "3", "--epochs", "1", "--workers", "2", "--out", str(tmp_path / "run")]
+    assert main([*arguments, *more]) == 0
+    shown = capsys.readouterr()
+    out = " ".join(shown.out.split())
+    assert "Confirmed: trained again from scratch by 1 epochs of the recipe micro on npz:" in out
+    assert out.index("Confirmed") < out.index("Candidates by")
+    assert "The test images were looked at once" in out
+    assert "of at most" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"confirm_seeds": 2}, r"confirm\.seeds"),
+        ({"confirm": 0}, r"confirm\.top"),
+        ({"fidelity": "nothing.json", "objective": None}, "cannot read nothing.json"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(data: str, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises((SearchError, bf.SpecError), match=message):
+        search(data, None, **wrong)
