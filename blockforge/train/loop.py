@@ -18,6 +18,7 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.outputs import by_name
 from blockforge.errors import DataError
 from blockforge.interrupts import Interrupts
+from blockforge.notes import note
 from blockforge.train import checkpoint
 from blockforge.train.augment import Augment, Normalize
 from blockforge.train.batches import Batches
@@ -39,6 +40,12 @@ LOOK_EVERY = 20
 
 class NotFiniteError(ArithmeticError):
     """A loss that is no number; `fit` says it to the user."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device, or this machine, has no memory left."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 class Trainer:
@@ -71,7 +78,7 @@ class Trainer:
         self.writes = folder is not None and accelerator.is_main_process
         self.device = accelerator.device
         self.want = dataclasses.replace(want, batch_size=batches.size)
-        self.steps_per_epoch, self.pieces = batches.steps, batches.pieces
+        self.steps_per_epoch, self.pieces, self.halved = batches.steps, batches.pieces, False
         self.total = recipe.epochs * self.steps_per_epoch
         self.augment = Augment(recipe, normalize, want.size, data.train.crops, len(data.classes))
         self.network: nn.Module = accelerator.prepare_model(model.train())
@@ -150,6 +157,37 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         """An optimiser step on a batch of this process. Gives its mean loss."""
         x, targets = self.augment(images, labels)
+        total = self._gradients(x, targets)
+        if self.recipe.clip_grad is not None:
+            clip_gradients(self.parameters, self.recipe.clip_grad)
+        self.parts.optimizer.step()
+        self.parts.scheduler.step()
+        self._no_gradients()
+        if self.parts.average is not None:
+            self.parts.average.update_parameters(self.parts.model)
+        return total
+
+    def _gradients(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Leave the gradients of a batch. Gives its mean loss.
+
+        Where memory is short, it goes through in twice as many parts from then on; that is tried once. Several
+        processes wait for one another in the middle of a step, so one of them cannot begin it again.
+        """
+        try:
+            return self._accumulated(x, targets)
+        except (RuntimeError, MemoryError) as e:
+            if self.halved or self.want.world > 1 or len(x) < 2 * self.pieces or not is_out_of_memory(e):
+                raise
+        self.halved = True
+        self._no_gradients()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        at_once = -(-len(x) // self.pieces)
+        self.pieces *= 2
+        note(f"out of memory with {at_once} images at once: a batch goes through in {self.pieces} parts from here on")
+        return self._accumulated(x, targets)
+
+    def _accumulated(self, x: Tensor, targets: Tensor) -> Tensor:
         pieces = list(zip(x.tensor_split(self.pieces), targets.tensor_split(self.pieces), strict=True))
         total = torch.zeros((), device=self.device)
         for number, (piece, target) in enumerate(pieces, 1):
@@ -161,15 +199,11 @@ class Trainer:
                 loss = sum(losses[1:], losses[0]) * (len(piece) / len(x))
                 self.accelerator.backward(loss)
             total += loss.detach()
-        if self.recipe.clip_grad is not None:
-            clip_gradients(self.parameters, self.recipe.clip_grad)
-        self.parts.optimizer.step()
-        self.parts.scheduler.step()
+        return total
+
+    def _no_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
-        if self.parts.average is not None:
-            self.parts.average.update_parameters(self.parts.model)
-        return total
 
     def _seed(self, seed: int) -> None:
         """Set torch's generators: each step has a seed of its own, so a run goes on as if it had never stopped."""
