@@ -8,9 +8,9 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.blocks.base import Shape
-from blockforge.blocks.ffns.grn_mlp import GRN
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.mixers.strip_mixing import CGSMM, Order, StripConv
+from blockforge.blocks.parts.grn import GRN
 from blockforge.errors import OpError, SpecError
 from blockforge.testing.measure import randomise
 

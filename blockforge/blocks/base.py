@@ -110,6 +110,12 @@ class Op(BaseModel, Generic[*Place]):
     """What it does with extra tokens beside the map that it reads, see `blocks.tokens`."""
     silent: ClassVar[frozenset[str]] = frozenset()
     """Parameters that came later than the block: where they are absent they leave no trace, and hashes stay."""
+    inline: ClassVar[str | None] = None
+    """Python for what its module would do inside a block, where it has none, see `blocks.part.Join`."""
+    overwrites: ClassVar[bool] = False
+    """Whether in inference its result takes the memory of a map that nobody else reads."""
+    classifies: ClassVar[bool] = False
+    """Whether it gives the classes of a head, see `blocks.part.Part`."""
     kind: ClassVar[Kind]
 
     def __class_getitem__(cls, place: Any) -> type:
@@ -150,6 +156,10 @@ class Op(BaseModel, Generic[*Place]):
     def workspace(self, *place: *Place) -> int:
         """Most elements alive at once inside the block's forward pass in inference, its output included,
         its inputs (which live until it returns) not."""
+
+    def once(self, *place: *Place) -> int:
+        """Multiply-adds that a call makes once for all tiles of an image, see `joins.attend`."""
+        return 0
 
     def num_parts(self, *place: *Place) -> int:
         """How many parts the block is made of."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+from blockforge.blocks import tokens
 from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
 from blockforge.errors import OpError
 from blockforge.kernels.costs import DEFAULT, costs_of
@@ -28,7 +29,7 @@ def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
 def _facts(placed: AnyPlaced, backend: str) -> Facts:
     op, place = placed.op, placed.told
     op.check(*place)
-    out = placed.out_shape()
+    out = tokens.given(op, placed.place, op.out_shape(*place))
     if min(out[:3]) < 1:
         hint = "a larger input.size, or fewer stages and downsamples"
         raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")

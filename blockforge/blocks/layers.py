@@ -27,19 +27,32 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Linear(nn.Linear):
-    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0."""
+    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0.
 
+    Otherwise weights start as a 1x1 convolution's, a normal of variance 2 / fan_out (`fan_out`), or as torch starts
+    them (`uniform`).
+    """
+
+    init: ConvInit = "trunc_normal"
     as_torch = False
     """Start as torch does, see `default_init`."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit | None = None) -> None:
+        if init is not None:
+            self.init = init
+        super().__init__(in_features, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
-        if self.as_torch:
+        if self.init == "uniform" or self.as_torch:
             super().reset_parameters()
             return
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        if self.init == "fan_out":
+            nn.init.normal_(self.weight, std=math.sqrt(2.0 / self.out_features))
+        else:
+            nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -21,8 +21,6 @@ class Part(Op[Shape, int | None]):
     classifies: ClassVar[bool] = False
     """Whether it gives the classes of a head: its module has `reset(num_classes)`, and what it reads are the features
     that `pre_logits` asks for."""
-    overwrites: ClassVar[bool] = False
-    """Whether in inference its result takes the memory of a map that nobody else reads."""
 
     def before_norm(self) -> Part:
         """What stands in its place right before a norm that needs no bias there. The default: itself."""

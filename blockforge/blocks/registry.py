@@ -92,16 +92,19 @@ def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     Raises: OpError if there is none, or if it is of another kind than those asked for.
     """
     cls = BLOCKS.get(name)
-    cls = next((TWINS[kind, name] for kind in kinds if (kind, name) in TWINS), cls)
+    for kind in kinds:
+        if (found := TWINS.get((kind, name))) is not None:
+            cls = found
+            break
+    if cls is not None and (not kinds or cls.kind in kinds):
+        return cls
     wanted = " or ".join(kinds) or "block"
     if cls is None:
         hint = did_you_mean(name, blocks(*kinds), what=f"known {'s, '.join(kinds) or 'block'}s")
         raise OpError(f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0]}")
-    if kinds and cls.kind not in kinds:
-        hint = f"known: {', '.join(blocks(*kinds))}"
-        text = f"'{name}' is {_article(cls.kind)} {cls.kind}, not {_article(kinds[0])} {wanted}"
-        raise OpError(text, hint=hint, param="op", code="wrong-kind")
-    return cls
+    hint = f"known: {', '.join(blocks(*kinds))}"
+    text = f"'{name}' is {_article(cls.kind)} {cls.kind}, not {_article(kinds[0])} {wanted}"
+    raise OpError(text, hint=hint, param="op", code="wrong-kind")
 
 
 def _article(kind: base.Kind) -> str:
@@ -124,7 +127,8 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.AnyOp:
 
     Raises: OpError for an unknown name, ParamsError for parameters that are unknown or do not validate.
     """
-    key: Any = (name, kinds, *_frozen(params))
+    flat = [(k, v.__class__, v if v.__class__ in _SCALARS else _frozen(v)) for k, v in params.items()]
+    key: Any = (name, kinds, *flat)
     if (made := _MADE.get(key)) is not None:
         return made
     cls = get(name, *kinds)
@@ -136,6 +140,9 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.AnyOp:
         _MADE.clear()
     _MADE[key] = op
     return op
+
+
+_SCALARS = (int, str, bool, float, type(None))
 
 
 def _frozen(value: Any) -> Any:

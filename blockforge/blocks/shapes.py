@@ -21,7 +21,7 @@ class Shape(tuple[int, int, int]):
     @property
     def extra(self) -> int:
         """Tokens beside the map."""
-        return sum(self[3:])
+        return sum(self[3:]) if len(self) > 3 else 0
 
     @property
     def positions(self) -> int:

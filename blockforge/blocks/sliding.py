@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -101,6 +102,7 @@ class Window:
         return given - 1 if (given - 1) * stride >= side + before else given  # the last one may begin in the padding
 
 
+@functools.lru_cache(4096)
 def window(
     kernel_size: int | Pair,
     stride: int | Pair,

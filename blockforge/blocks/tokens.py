@@ -36,7 +36,7 @@ def maps_at(kind: Kind, place: tuple[Any, ...]) -> tuple[Shape, ...]:
 def told(op: AnyOp, place: tuple[Any, ...]) -> tuple[Any, ...]:
     """The place as a block's methods take it. Raises: OpError if it cannot stand beside tokens."""
     shapes = maps_at(op.kind, place)
-    if not any(shape.extra for shape in shapes):
+    if not _have_tokens(shapes):
         return place
     rule = op.tokens_are()
     if rule == "own":
@@ -53,7 +53,7 @@ def given(op: AnyOp, place: tuple[Any, ...], out: Shape) -> Shape:
     """What a block gives at a place where it says `out` of what it was told: with the tokens of what it reads, if these
     are there still. Of several maps those of the first, or where all are treated alike those that have some."""
     shapes = maps_at(op.kind, place)
-    rule = op.tokens_are() if any(shape.extra for shape in shapes) else "own"
+    rule = op.tokens_are() if _have_tokens(shapes) else "own"
     if rule in ("none", "own"):
         return out
     like = next(shape for shape in shapes if shape.extra) if rule == "each" else shapes[0]
@@ -68,6 +68,10 @@ def refusal(name: str, shape: Shape) -> OpError:
         f"of: [take_token, [drop_tokens, {name}]]}}"
     )
     return OpError(text, hint=hint, code="tokens")
+
+
+def _have_tokens(shapes: tuple[Shape, ...]) -> bool:
+    return max([len(shape) for shape in shapes]) > 3  # asked of every part: no generator
 
 
 def _check_alike(op: AnyOp, shapes: tuple[Shape, ...]) -> None:

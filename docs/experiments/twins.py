@@ -64,7 +64,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 ZOO = {
-    "conv_block": "mambavision_t", "conv_mlp": "smt_t", "conv_pool_stem": "resnet50", "conv_stem": "smt_t",
+    "bottleneck": "resnet50", "bottleneck_downsample": "resnet50", "conv_block": "mambavision_t",
+    "conv_mlp": "smt_t", "conv_pool_stem": "resnet50", "conv_stem": "smt_t",
     "convnext": "convnext_t", "grn_mlp": "strip_mlp_t", "inverted_downsample": "vssd_tiny", "mlp": "swin_tiny",
     "overlap_embed": "poolformer_s12", "patch_downsample": "convnext_t", "patch_embed": "swin_tiny",
     "patch_merging": "swin_tiny", "pooling": "poolformer_s12", "residual_stem": "vssd_tiny",

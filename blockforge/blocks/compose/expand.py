@@ -37,6 +37,7 @@ class Composite(OfParts[Shape, int | None], Part):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @classmethod
+    @functools.cache
     def written(cls) -> frozenset[str]:
         """The parameters that are ops, or may be."""
         return frozenset(n for n, f in cls.model_fields.items() if Bound in (f.annotation, *get_args(f.annotation)))
@@ -62,6 +63,20 @@ def _program(op: Composite, shape: Shape, dim: int | None) -> Program:
     build = Builder(shape)
     build.finish(op.expand(build, 0, dim, ()))
     return Program(shape, tuple(build.steps))
+
+
+@functools.lru_cache(4096)
+def _read_by(cls: type[AnyOp]) -> tuple[frozenset[str], Mapping[str, str]]:
+    """The parameters of a class that are ops, and those that take what a name of the place stands for."""
+    ops = cls.written() if issubclass(cls, Composite) else frozenset()
+    return ops, cls.of_place if issubclass(cls, Part) else {}
+
+
+@functools.lru_cache(4096)
+def _standing(made: AnyOp, before_norm: bool) -> AnyOp:
+    """What an op is as a part of a block, perhaps right before a norm."""
+    made = (made.as_part() or made) if isinstance(made, Mixer) else made
+    return made.before_norm() if before_norm and isinstance(made, Part) else made
 
 
 class Builder(Steps):
@@ -179,12 +194,12 @@ class Builder(Steps):
             hint = did_you_mean(op, [n for n in known if n not in defined], what="known here", first=defined)
             raise OpError(f"there is no op named '{op}'", hint=hint, code="unknown-op")
         cls = registry.get(op, *INSIDE)
-        ops = cls.written() if issubclass(cls, Composite) else frozenset()
+        ops, of_place = _read_by(cls)
         given: dict[str, Any] = {
             key: Bound(value, frame, (*at, key)) if key in ops else plain(frame.value(value))
             for key, value in params.items()
         }
-        for key, place_name in getattr(cls, "of_place", {}).items():
+        for key, place_name in of_place.items():
             if key not in given and (found := dict(frame.names).get(place_name)) is not None:
                 given[key] = found
         try:
@@ -192,8 +207,7 @@ class Builder(Steps):
         except registry.ParamsError as errors:
             where, error = errors.errors[0]
             raise error.placed_at((*at, *where)) from None
-        made = (made.as_part() or made) if isinstance(made, Mixer) else made
-        return made.before_norm() if before_norm and isinstance(made, Part) else made
+        return _standing(made, before_norm)
 
     def inner(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame) -> int:
         """The op of a wrapper: a list's members, or the one op under its name, read in a scope of the wrapper's."""

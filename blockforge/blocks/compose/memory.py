@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from blockforge.blocks.base import Scratch
-from blockforge.blocks.facts import facts
+from blockforge.blocks.facts import Facts, facts
 from blockforge.kernels.costs import costed
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Inside:
 
 def inside(program: Program, scratch: Scratch, beside: int, step: Step) -> Scratch:
     """A step's scratch as its composite's; `beside`: elements that live while the step runs and are not its own."""
-    own = scratch.alive * step.runs if scratch.alive is not None else _taken(program, step)
+    own = (
+        scratch.alive * step.runs if scratch.alive is not None else _taken(program, step, facts(step.placed, costed()))
+    )
     return Inside(scratch, step.runs, beside + own)
 
 
@@ -50,7 +52,7 @@ def sweep(program: Program) -> tuple[list[int], int]:
 
 
 def _swept(program: Program) -> tuple[list[int], int]:
-    memory = _owners(program)
+    memory, said = _owners(program), program.facts(costed())
     last: dict[int, int] = {}
     for number, step in enumerate(program.steps, 1):
         for value in (*step.inputs, number):
@@ -60,7 +62,7 @@ def _swept(program: Program) -> tuple[list[int], int]:
     held: dict[int, int] = {}
     found = []
     for number, step in enumerate(program.steps, 1):
-        taken = 0 if memory[number] != number else _taken(program, step)
+        taken = 0 if memory[number] != number else _taken(program, step, said[number - 1])
         found.append(alive)
         if memory[number] == number:
             held[number] = step.shape.elements * step.tiles
@@ -73,26 +75,25 @@ def _swept(program: Program) -> tuple[list[int], int]:
 
 def in_place(program: Program) -> frozenset[int]:
     """The steps that put their result where their input is, though they would make a map of their own elsewhere."""
-    memory = _owners(program)
-    taking = [n for n, step in enumerate(program.steps, 1) if memory[n] != n and _takes(step)]
-    return frozenset(taking)
+    memory, said = _owners(program), program.facts(costed())
+    return frozenset(n for n, own in enumerate(said, 1) if memory[n] != n and own.workspace)
 
 
 def _owners(program: Program) -> list[int]:
     """For each value the step whose memory it is in; 0: the caller's."""
     memory, last = [0], {0: 0}  # last: the step that reads the memory of each owner last
-    for number, step in enumerate(program.steps, 1):
+    for number, (step, own) in enumerate(zip(program.steps, program.facts(costed()), strict=True), 1):
         source = memory[step.inputs[0]]
-        shares = not _takes(step) or (source != 0 and last[source] <= number and _may_overwrite(program, step))
+        shares = own.workspace == 0 or (source != 0 and last[source] <= number and _may_overwrite(program, step))
         owner = source if shares else number
         memory.append(owner)
-        last[owner] = max(last.get(owner, 0), *program.readers[number], 0)
+        last[owner] = max(last.get(owner, 0), *program.readers[number][-1:], 0)
     return memory
 
 
-def _taken(program: Program, step: Step) -> int:
+def _taken(program: Program, step: Step, said: Facts) -> int:
     """Most elements that a step takes for an image. One that is told of rolled tiles makes a mask of them besides."""
-    own = facts(step.placed, costed()).workspace
+    own = said.workspace
     if step.op.kind == "join" and step.sized_by is not None:
         cut = program.steps[step.sized_by - 1]
         op, cut_op = cast(Any, step.op), cast(Any, cut.op)
@@ -100,10 +101,6 @@ def _taken(program: Program, step: Step) -> int:
     return own * step.runs
 
 
-def _takes(step: Step) -> bool:
-    return facts(step.placed, costed()).workspace > 0
-
-
 def _may_overwrite(program: Program, step: Step) -> bool:
     """Whether a step's result may take the memory of what it reads."""
-    return getattr(step.op, "overwrites", False) and step.shape == program.shape_of(step.inputs[0])
+    return step.op.overwrites and step.shape == program.shape_of(step.inputs[0])

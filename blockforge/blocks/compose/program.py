@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 
-from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
+from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Scratch, Shape
 from blockforge.blocks.compose import memory
-from blockforge.blocks.facts import facts
+from blockforge.blocks.facts import Facts, facts
 from blockforge.errors import Path
 from blockforge.kernels.costs import costed
 
@@ -44,7 +44,7 @@ class Step:
     @property
     def inline(self) -> str | None:
         """Python in place of a call, see `blocks.part.Join`."""
-        return getattr(self.op, "inline", None)
+        return self.op.inline
 
     @property
     def has_module(self) -> bool:
@@ -53,13 +53,12 @@ class Step:
     @property
     def once(self) -> int:
         """Multiply-adds that a call makes once for all tiles, see `joins.attend`."""
-        once = getattr(self.op, "once", None)
-        return once(*self.placed.told) if once is not None else 0
+        return self.op.once(*self.placed.told)
 
     @property
     def classifies(self) -> bool:
         """Whether it gives the classes, which `pre_logits` leaves out."""
-        return getattr(self.op, "classifies", False)
+        return self.op.classifies
 
     @property
     def path(self) -> str:
@@ -80,6 +79,16 @@ class Program:
     @functools.cached_property
     def swept(self) -> dict[str, tuple[list[int], int]]:
         """What `memory.sweep` found, by backend."""
+        return {}
+
+    def facts(self, backend: str) -> tuple[Facts, ...]:
+        """Of each step, on a backend."""
+        if (known := self._facts.get(backend)) is None:
+            known = self._facts[backend] = tuple(facts(step.placed, backend) for step in self.steps)
+        return known
+
+    @functools.cached_property
+    def _facts(self) -> dict[str, tuple[Facts, ...]]:
         return {}
 
     @functools.cached_property
@@ -107,14 +116,15 @@ class Program:
 
     def cost(self) -> Cost:
         """The sum of the parts' costs, on the backend that costs are of."""
-        total = Cost()
-        alive, _ = memory.sweep(self)
-        for step, beside in zip(self.steps, alive, strict=True):
-            params, macs, scan, scratch = facts(step.placed, costed()).cost
-            held = frozenset(memory.inside(self, s, beside, step) for s in scratch)
-            macs = (macs - step.once) * step.runs + step.once
-            total += Cost(0 if step.is_shared else params, macs, scan * step.runs, held)
-        return total
+        params = macs = scan = 0
+        held: set[Scratch] = set()
+        for step, found, beside in zip(self.steps, self.facts(costed()), memory.sweep(self)[0], strict=True):
+            cost, once = found.cost, step.once if step.runs > 1 else 0
+            params += 0 if step.is_shared else cost.params
+            macs += (cost.macs - once) * step.runs + once
+            scan += cost.scan * step.runs
+            held |= {memory.inside(self, s, beside, step) for s in cost.scratch}
+        return Cost(params, macs, scan, frozenset(held))
 
     def workspace(self) -> int:
         """Most elements alive at once, the result included, what it reads not."""

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Aggregator, AnyOp, Kind, MapOp, Norm, Placed, Reducing, Shape
+from blockforge.blocks.base import AnyOp, Kind, Norm, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.program import Step
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.facts import facts
-from blockforge.blocks.part import Join, Part
+from blockforge.blocks.part import Join
 from blockforge.errors import OpError, Path
 
 MAX_STEPS = 2000
@@ -43,7 +43,7 @@ class Steps:
         tiles = max(self.tiles[i] for i in inputs)
         name = tuple(map(module_name, name))
         own = name if self.is_shared else self._unique(name)
-        cut = self.shifted_by if isinstance(op, Join) and op.masked else None
+        cut = self.shifted_by if self.shifted_by is not None and isinstance(op, Join) and op.masked else None
         if cut is not None and isinstance(op, Join):
             op.check_masked()
             if with_tokens := next((self.shapes[i] for i in inputs if self.shapes[i].extra), None):
@@ -98,16 +98,16 @@ _TAKEN = {*dir(nn.Module()), *nn.Module.__annotations__}
 
 def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*tuple[Any, ...]]:
     """An op on these maps. Raises: OpError for a kind of op that stands nowhere inside a block."""
-    shape = shapes[0]
-    if isinstance(op, Join):
+    shape, kind = shapes[0], op.kind
+    if kind == "join":
         return Placed(op, (shapes, dim))
-    if isinstance(op, Part):
+    if kind == "part":
         return Placed(op, (shape, dim))
-    if isinstance(op, MapOp):
+    if kind in ("mixer", "ffn", "norm", "act"):
         return Placed(op, (shape,))
-    if isinstance(op, Reducing):
+    if kind in ("stem", "downsample"):
         return Placed(op, (shape, dim if dim is not None else shape.dim))
-    if isinstance(op, Aggregator):
+    if kind == "aggregator":
         raise OpError(f"'{op.op}' joins maps", hint="as in {op: parallel, join: " + op.op + ", of: [...]}", param="op")
     raise OpError(f"a {op.kind} such as '{op.op}' does not stand inside a block", param="op", code="wrong-kind")
 

@@ -18,10 +18,13 @@ class Map:
     at: Path = field(default=(), compare=False)
 
     def __contains__(self, key: str) -> bool:
-        return any(k == key for k, _ in self.items)
+        return key in [known for known, _ in self.items]  # asked of every op: no generator
 
     def get(self, key: str, default: Any = None) -> Any:
-        return next((v for k, v in self.items if k == key), default)
+        for known, value in self.items:
+            if known == key:
+                return value
+        return default
 
     def without(self, *keys: str) -> dict[str, Any]:
         return {k: v for k, v in self.items if k not in keys}

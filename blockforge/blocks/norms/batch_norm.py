@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge import torch_private
@@ -23,9 +26,15 @@ class BatchNorm(Norm):
     """
 
     token_rule = "each"
+    silent = frozenset({"init"})
 
     eps: Eps = 1e-5
     """Added to the variance."""
+    init: Annotated[float, Field(ge=-1e4, le=1e4)] | None = None
+    """What all factors start at; absent: 1. At 0 the branch that ends in it gives nothing at first."""
+
+    def resolved(self, shape: Shape) -> BatchNorm:
+        return self.model_copy(update={"init": None}) if self.init == 1 else self
 
     @property
     def layout(self) -> Layout:
@@ -51,4 +60,7 @@ class BatchNorm(Norm):
         return shape.elements
 
     def build(self, shape: Shape) -> nn.Module:
-        return nn.BatchNorm2d(shape.dim, eps=self.eps)
+        made = nn.BatchNorm2d(shape.dim, eps=self.eps)
+        if self.init is not None:
+            nn.init.constant_(made.weight, self.init)
+        return made

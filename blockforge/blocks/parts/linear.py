@@ -7,7 +7,7 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Op, Shape
 from blockforge.blocks.filters import Filter
-from blockforge.blocks.layers import Linear
+from blockforge.blocks.layers import ConvInit, Linear
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 
@@ -21,15 +21,19 @@ class LinearPart(Part):
     """
 
     token_rule = "each"
+    silent = frozenset({"init"})
 
     bias: bool | None = None
     """Whether there is a bias; absent: yes, but directly before a norm that needs none."""
+    init: ConvInit | None = None
+    """How the weights start: a normal of variance 2 / fan_out, one of deviation 0.02, or as torch does; absent: the
+    second."""
 
     def before_norm(self) -> LinearPart:
         return self.model_copy(update={"bias": False}) if self.bias is None else self
 
     def resolved(self, shape: Shape, dim: int | None) -> Op[Shape, int | None]:
-        return LinearPart(bias=self.bias is not False)
+        return LinearPart(bias=self.bias is not False, init=None if self.init == "trunc_normal" else self.init)
 
     def as_filter(self, shape: Shape, dim: int | None) -> Filter:
         return Filter(shape.dim, dim or shape.dim, bias=self.bias is not False)
@@ -47,4 +51,4 @@ class LinearPart(Part):
         return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return Linear(shape.dim, dim or shape.dim, bias=self.bias is not False)
+        return Linear(shape.dim, dim or shape.dim, bias=self.bias is not False, init=self.init)
