@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from blockforge.errors import BlockforgeError, BudgetError, SpecError, WeightsError
     from blockforge.integrations.hub import from_pretrained, push_to_hub, save_pretrained
     from blockforge.saving import load_model, load_weights, save_model
+    from blockforge.search.fidelity.benchmark import benchmark
     from blockforge.search.run import search
     from blockforge.spec import Spec, list_specs, load
     from blockforge.spec.expanded import expand
@@ -53,6 +54,7 @@ _HOMES = {
     "push_to_hub": "integrations.hub",
     "save_pretrained": "integrations.hub",
     "deploy": "compiler.deploy.model",
+    "benchmark": "search.fidelity.benchmark",
     "summary": "draw.summary",
     "to_dot": "draw.dot_mermaid",
     "to_mermaid": "draw.dot_mermaid",
@@ -76,6 +78,7 @@ __all__ = [
     "Weights",
     "WeightsError",
     "__version__",
+    "benchmark",
     "build",
     "compile",
     "deploy",

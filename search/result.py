@@ -115,7 +115,7 @@ class SearchResult:
         """Kendall's tau of the first value with each size baseline, on the lowest rung."""
         first = [t for t in self.trials if t.state == "scored" and t.rung == 0 and t.values]
         costs = {cost: [getattr(t, cost) for t in first] for cost in COSTS}
-        return size_correlations([t.values[0] for t in first if t.values], costs)
+        return size_correlations([t.values[0] for t in first if t.values], costs, [t.capacity for t in first])
 
     def spec(self, trial: TrialRecord) -> Spec:
         """The ordinary spec of a trial's candidate."""

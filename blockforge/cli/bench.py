@@ -226,8 +226,15 @@ def bench_fidelity(
     repeats: Annotated[int, typer.Option(min=1, max=99, help="Trainings of each of the better third.")] = 3,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file; absent: micro.")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE.json", help="The record; the trainings lie beside it.")
-    ] = Path("fidelity.json"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE.json", help="The record, and beside it the trainings; absent: fidelity.json."
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.jsonl", help="Train nothing: the figures of a packaged table, or of a file."),
+    ] = None,
     overrides: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and train nothing.")] = False,
     json: JsonOption = False,
@@ -241,12 +248,16 @@ def bench_fidelity(
     Examples:
       blockforge bench fidelity --data fashion --networks 48 --out runs/fidelity.json
       blockforge bench fidelity --space my_space.yaml --budget 20MMACs --rungs 50,200,800 --dry-run
+      blockforge bench fidelity --table tiny-fashion
     """
-    from blockforge.search.fidelity.command import Wanted, run
+    from blockforge.search.fidelity.command import Wanted, reread, run
 
     lengths = tuple(sorted(set(_counts(rungs, "steps", "--rungs 20,40,80"))))
     wanted = Wanted(space, data, budget, fit, recipe, tuple(overrides or ()), networks, lengths, repeats)
-    findings, signal = run(wanted, out, dry_run)
+    if table is not None:
+        findings, signal = reread(table, out), None
+    else:
+        findings, signal = run(wanted, out or Path("fidelity.json"), dry_run)
     if findings is not None:
         from blockforge.search.fidelity.measured import summary, text_table
 

@@ -30,9 +30,10 @@ from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.files import append_text, write_text
 from blockforge.search.equal_cost.trainings import Run, read_runs
-from blockforge.search.objectives.correlation import BASELINES, baselines
+from blockforge.search.objectives.correlation import BASELINES, CAPACITY, baselines
 from blockforge.search.objectives.measure import as_measure
 from blockforge.search.objectives.ranking import Estimate, Rankings, estimate
+from blockforge.search.objectives.scores.capacity import Capacity
 
 PUBLISHED = tuple(f"{name}:size=112,images=8" for name in ("naswot", "expressivity", "zico"))
 OWN = (*(f"{name}:data=mnist5k" for name in ("naswot", "expressivity", "zico")), "micro:steps=20,seed=100")
@@ -64,7 +65,8 @@ class Truth:
 
 @dataclass(frozen=True)
 class Row:
-    """A score against a task. `gain`: lead over the strongest baseline. Intervals hold 95% of the resamples."""
+    """A score against a task. `gain`: lead over the strongest baseline; `lead`: over the sum of log(dim). Intervals
+    hold 95% of the resamples."""
 
     truth: str
     task: str
@@ -79,6 +81,9 @@ class Row:
     gain: float
     gain_low: float
     gain_high: float
+    lead: float
+    lead_low: float
+    lead_high: float
     predicts: bool
 
 
@@ -144,7 +149,8 @@ def score(truth: Truth, objective: str, known: Known, report: Callable[[str, str
 
 def compare(truth: Truth, scores: Mapping[str, Sequence[float]]) -> Iterator[Row]:
     """Every baseline and every score against every task."""
-    size = baselines(*([getattr(a, name) for a in truth.networks] for name in ("macs", "params", "depth")))
+    sizes = ([getattr(a, name) for a in truth.networks] for name in ("macs", "params", "depth"))
+    size = baselines(*sizes, [Capacity()(a) for a in truth.networks])
     rankings = Rankings({**size, **scores, **{f"task {t}": v for t, v in truth.tasks.items()}})
     for task in truth.tasks:
         target = f"task {task}"
@@ -154,7 +160,8 @@ def compare(truth: Truth, scores: Mapping[str, Sequence[float]]) -> Iterator[Row
             leads = all(rankings.gain(name, b, target).low > 0 for b in BASELINES)
             predicts = name in scores and tau.low > 0 and leads
             partial = rankings.partial(name, target, SIZE) if name != SIZE else Estimate(*[math.nan] * 3)
-            yield Row(truth.name, task, name, len(truth.networks), *tau, *partial, *gain, predicts)
+            lead = rankings.gain(name, CAPACITY, target)
+            yield Row(truth.name, task, name, len(truth.networks), *tau, *partial, *gain, *lead, predicts)
 
 
 def truths(
@@ -201,10 +208,22 @@ def report(truth: Truth, rows: Sequence[Row]) -> Iterator[TextTable | str]:
         seeds, networks, (value, low, high) = truth.ceiling
         text = f"Ceiling: tau of the top-1 of two training seeds is {value:+.2f} ({low:+.2f} {high:+.2f})"
         yield f"{text}, {seeds} seeds, {networks} networks."
+    yield behind(rows)
     predicting = sorted({f"{row.score.partition(':')[0]} predicts {row.task}" for row in rows if row.predicts})
     yield (
         ", ".join(predicting) if predicting else f"No score predicts anything on {truth.name} that size does not."
     ) + "\n"
+
+
+def behind(rows: Sequence[Row]) -> str:
+    """Which scores lose to the sum of log(dim), and which lead, with their whole interval."""
+    tasks = len({row.task for row in rows})
+    said = []
+    for name in dict.fromkeys(row.score for row in rows if row.score not in BASELINES):
+        own = [row for row in rows if row.score == name]
+        losing, leading = sum(row.lead_high < 0 for row in own), sum(row.lead_low > 0 for row in own)
+        said.append(f"{name.partition(':')[0]} loses on {losing} and leads on {leading}")
+    return f"Beside {CAPACITY}, of {tasks} tasks, with the whole interval: {'; '.join(said)}."
 
 
 def read_scores(file: Path | None) -> Known:

@@ -11,6 +11,7 @@ from blockforge.console.progress import Display, display
 from blockforge.errors import SearchError
 from blockforge.files import make_folder
 from blockforge.interrupts import EvaluationInterrupts
+from blockforge.search.fidelity.benchmark import benchmark
 from blockforge.search.fidelity.collect import Work, collect, expected_seconds, open_store, setting_of
 from blockforge.search.fidelity.measured import Findings, measure
 from blockforge.search.fidelity.record import write_fidelity
@@ -91,6 +92,14 @@ def run(wanted: Wanted, out: Path, dry_run: bool = False) -> tuple[Findings | No
     findings = measure(table, wanted.rungs)
     write_fidelity(findings.fidelity, out)
     return findings, None
+
+
+def reread(table: str, out: Path | None = None) -> Findings:
+    """The figures of a table that is there. Raises: SearchError, OutputError."""
+    findings = measure(benchmark(table).table)
+    if out is not None:
+        write_fidelity(findings.fidelity, out)
+    return findings
 
 
 class _Progress:

@@ -14,7 +14,9 @@ import numpy as np
 from blockforge.search.objectives.costs import COSTS
 
 RANK_SUM = "rank sum"
-BASELINES = ("log MACs", "log params", "depth", RANK_SUM)
+CAPACITY = "sum log dim"
+"""What the objective `capacity` gives."""
+BASELINES = ("log MACs", "log params", "depth", RANK_SUM, CAPACITY)
 """What size alone says, to be shown beside every score."""
 
 
@@ -30,11 +32,14 @@ def signs(values: Sequence[float]) -> np.ndarray:
     return np.sign(np.subtract.outer(v := np.asarray(values, float), v))
 
 
-def baselines(macs: Sequence[int], params: Sequence[int], depth: Sequence[int]) -> dict[str, list[float]]:
+def baselines(
+    macs: Sequence[int], params: Sequence[int], depth: Sequence[int], capacity: Sequence[float]
+) -> dict[str, list[float]]:
     """The scores of `BASELINES` for candidates of known size. The rank sum adds the ranks by params and by depth."""
     ranks = rank(params) + rank(depth)
     logs = ([math.log(max(1, v)) for v in values] for values in (macs, params))
-    return dict(zip(BASELINES, (*logs, [float(d) for d in depth], ranks.tolist()), strict=True))
+    columns = (*logs, [float(d) for d in depth], ranks.tolist(), list(capacity))
+    return dict(zip(BASELINES, columns, strict=True))
 
 
 def rank(values: Sequence[float]) -> np.ndarray:
@@ -43,8 +48,16 @@ def rank(values: Sequence[float]) -> np.ndarray:
     return (v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2
 
 
-def size_correlations(scores: Sequence[float], costs: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-    """Kendall's tau of scores with each of `COSTS` of the same candidates, and with their rank sum."""
+def size_correlations(
+    scores: Sequence[float], costs: Mapping[str, Sequence[int]], capacity: Sequence[float | None]
+) -> dict[str, float | None]:
+    """Kendall's tau of scores with each of `COSTS` of the same candidates, with their rank sum and with their capacity.
+
+    Args:
+        capacity: of each; None where a study of an earlier version did not keep it, and then there is no tau.
+    """
+    known = [c for c in capacity if c is not None]
     sizes: dict[str, Sequence[float]] = {cost: costs[cost] for cost in COSTS}
-    sizes[RANK_SUM] = baselines(costs["macs"], costs["params"], costs["depth"])[RANK_SUM]
-    return {name: kendall(scores, size) for name, size in sizes.items()}
+    sizes[RANK_SUM] = baselines(costs["macs"], costs["params"], costs["depth"], [0.0] * len(scores))[RANK_SUM]
+    taus = {name: kendall(scores, size) for name, size in sizes.items()}
+    return {**taus, CAPACITY: kendall(scores, known) if len(known) == len(scores) else None}

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from blockforge.console.prose import Prose, copied
 from blockforge.console.text_table import File, Label, Number, TextTable, Words
-from blockforge.search.objectives.correlation import RANK_SUM
+from blockforge.search.objectives.correlation import CAPACITY, RANK_SUM
 from blockforge.search.report.confirmed import confirmed_parts
 from blockforge.search.report.files import TOP, best_files
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
@@ -30,6 +30,7 @@ _COST_NAMES = {
     "activation_bytes": "activations",
     "depth": "depth",
     RANK_SUM: RANK_SUM,
+    CAPACITY: CAPACITY,
 }
 
 

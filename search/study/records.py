@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.costs import COSTS
+from blockforge.search.objectives.scores.capacity import Capacity
 from blockforge.search.space.load import candidate
 from blockforge.search.space.parameters import label_of
 from blockforge.search.study import pareto
@@ -52,7 +53,7 @@ MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
 
 OUTCOME, REASON, WORKER, DEATH = "outcome", "reason", "worker", "death"
-_ARCH, _ARCH_0_1 = (*COSTS, "hash", TRAINING, "widths"), "arch"
+_ARCH, _ARCH_0_1 = (*COSTS, "capacity", "hash", TRAINING, "widths"), "arch"
 RANDOM = "random"
 ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from", RANDOM)
 """Attributes that say where a candidate comes from."""
@@ -66,6 +67,7 @@ class TrialRecord:
         score: the value that ranks the candidate; None where there are several.
         values: all values that the study ranks by, in order.
         figures: everything that objectives reported, by name.
+        capacity: the sum of log(dim) over layers; None in studies that did not keep it.
         training_bytes: where the budget limits it, and it was asked: of candidates that keep all other limits.
         widths: values by path that were scaled to fit the budget.
         rung: 0, or how often the candidate has gone up since.
@@ -83,6 +85,7 @@ class TrialRecord:
     params: int | None = None
     activation_bytes: int | None = None
     depth: int | None = None
+    capacity: float | None = None
     hash: str | None = None
     training_bytes: int | None = None
     widths: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +109,7 @@ class TrialRecord:
 
 def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None) -> dict[str, Any]:
     """What is kept of a candidate before its evaluation."""
-    attrs = {**{name: getattr(arch, name) for name in COSTS}, "hash": arch.hash}
+    attrs = {**{name: getattr(arch, name) for name in COSTS}, "capacity": Capacity()(arch), "hash": arch.hash}
     if training_bytes is not None:
         attrs[TRAINING] = training_bytes
     return {**attrs, "widths": dict(widths)} if widths else attrs

@@ -37,21 +37,25 @@ def test_kendall_on_known_rankings() -> None:
 
 def test_size_baselines() -> None:
     assert rank([30, 10, 20, 10]).tolist() == [3, 0.5, 2, 0.5]
-    found = baselines([100, 10, 1000], [5, 5, 7], [3, 1, 2])
+    found = baselines([100, 10, 1000], [5, 5, 7], [3, 1, 2], [9.5, 2.0, 7.5])
     assert tuple(found) == BASELINES
     assert found["log MACs"] == pytest.approx([math.log(100), math.log(10), math.log(1000)])
     assert found["depth"] == [3.0, 1.0, 2.0]
     assert found["rank sum"] == [0.5 + 2, 0.5 + 0, 2 + 1]
+    assert found["sum log dim"] == [9.5, 2.0, 7.5]
 
 
 def test_a_score_that_is_a_rank_sum_is_seen() -> None:
     sizes = [(1, 7, 9, 2), (2, 9, 5, 1), (5, 8, 1, 5), (4, 5, 3, 3)]  # params and depth disagree
     macs, params, depth, scores = map(list, zip(*sizes, strict=True))
-    found = size_correlations(scores, {"macs": macs, "params": params, "activation_bytes": [1] * 4, "depth": depth})
+    sizes_of = {"macs": macs, "params": params, "activation_bytes": [1] * 4, "depth": depth}
+    found = size_correlations(scores, sizes_of, [-score for score in scores])
+    assert found["sum log dim"] == -1.0
+    assert size_correlations(scores, sizes_of, [1.0, None, 2.0, 3.0])["sum log dim"] is None  # an older study
     assert found["rank sum"] == kendall(scores, [4, 5, 2, 1])
     assert found["macs"] == pytest.approx(4 / 6)
     assert found["activation_bytes"] is None
-    assert set(size_correlations([], {cost: [] for cost in COSTS}).values()) == {None}
+    assert set(size_correlations([], {cost: [] for cost in COSTS}, []).values()) == {None}
 
 
 def test_ranking_and_front() -> None:

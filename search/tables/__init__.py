@@ -1,0 +1,1 @@
+"""Packaged tables of trainings, see `blockforge.search.fidelity.benchmark`."""
