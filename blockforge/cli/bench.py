@@ -255,7 +255,7 @@ def bench_fidelity(
     lengths = tuple(sorted(set(_counts(rungs, "steps", "--rungs 20,40,80"))))
     wanted = Wanted(space, data, budget, fit, recipe, tuple(overrides or ()), networks, lengths, repeats)
     if table is not None:
-        findings, signal = reread(table, out), None
+        findings, signal = reread(table, out)
     else:
         findings, signal = run(wanted, out or Path("fidelity.json"), dry_run)
     if findings is not None:

@@ -208,14 +208,14 @@ def report(truth: Truth, rows: Sequence[Row]) -> Iterator[TextTable | str]:
         seeds, networks, (value, low, high) = truth.ceiling
         text = f"Ceiling: tau of the top-1 of two training seeds is {value:+.2f} ({low:+.2f} {high:+.2f})"
         yield f"{text}, {seeds} seeds, {networks} networks."
-    yield behind(rows)
+    yield from behind(rows)
     predicting = sorted({f"{row.score.partition(':')[0]} predicts {row.task}" for row in rows if row.predicts})
     yield (
         ", ".join(predicting) if predicting else f"No score predicts anything on {truth.name} that size does not."
     ) + "\n"
 
 
-def behind(rows: Sequence[Row]) -> str:
+def behind(rows: Sequence[Row]) -> Iterator[str]:
     """Which scores lose to the sum of log(dim), and which lead, with their whole interval."""
     tasks = len({row.task for row in rows})
     said = []
@@ -223,7 +223,8 @@ def behind(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row.score == name]
         losing, leading = sum(row.lead_high < 0 for row in own), sum(row.lead_low > 0 for row in own)
         said.append(f"{name.partition(':')[0]} loses on {losing} and leads on {leading}")
-    return f"Beside {CAPACITY}, of {tasks} tasks, with the whole interval: {'; '.join(said)}."
+    if said:
+        yield f"Beside {CAPACITY}, of {tasks} tasks, with the whole interval: {'; '.join(said)}."
 
 
 def read_scores(file: Path | None) -> Known:

@@ -94,12 +94,12 @@ def run(wanted: Wanted, out: Path, dry_run: bool = False) -> tuple[Findings | No
     return findings, None
 
 
-def reread(table: str, out: Path | None = None) -> Findings:
-    """The figures of a table that is there. Raises: SearchError, OutputError."""
+def reread(table: str, out: Path | None = None) -> tuple[Findings | None, int | None]:
+    """The figures of a table that is there, as `run` gives them. Raises: SearchError, OutputError."""
     findings = measure(benchmark(table).table)
     if out is not None:
         write_fidelity(findings.fidelity, out)
-    return findings
+    return findings, None
 
 
 class _Progress:

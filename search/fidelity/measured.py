@@ -18,7 +18,7 @@ from blockforge.search.objectives.ranking import Estimate, Rankings
 CLAIMS = (0.25, 0.5, 1.0)
 """Differences of accuracy, in points."""
 _FEWEST = 3
-"""Networks that have a ranking."""
+"""Networks that have a ranking, and a noise that is not one network's own."""
 _SURE = 1.96 + 0.84
 """Deviations between 0 and a difference whose 95% interval lies above 0 in 80 of 100 comparisons."""
 
@@ -94,11 +94,11 @@ def _later(table: Table, network: int, steps: int) -> list[float]:
 
 
 def _noise(table: Table, networks: Sequence[int], steps: int) -> float | None:
-    """Pooled over networks. The first training chose which are trained again, so it counts only where there is one
-    other."""
+    """Pooled over networks; None for too few. The first training chose which are trained again, so it counts only
+    where there is one other."""
     samples = [later if len(later) > 1 else [*later, _top1(table, n, steps, 0)]
                for n in networks if (later := _later(table, n, steps))]  # fmt: skip
-    if not samples:
+    if len(samples) < _FEWEST:
         return None
     squares = sum(statistics.variance(sample) * (len(sample) - 1) for sample in samples)
     return round(math.sqrt(squares / sum(len(sample) - 1 for sample in samples)), 4)
@@ -153,7 +153,7 @@ def summary(findings: Findings) -> str:
         )
     noise = record.seed_noise[-1]
     if noise is None:
-        lines.append("Seeds for a claim: not known, nothing was trained twice (--repeats 3).")
+        lines.append(f"Seeds for a claim: not known, fewer than {_FEWEST} networks were trained again (--repeats 3).")
     elif noise == 0:
         lines.append("Seeds made no difference.")
     else:

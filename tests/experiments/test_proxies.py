@@ -211,6 +211,10 @@ def test_only_what_leads_the_size_predicts() -> None:
     assert rows["size"].gain_low <= 0
     assert rows["oracle"].tau > 0.8
     assert math.isnan(rows["log params"].partial)
+    told = "oracle loses on 0 and leads on 1; noise loses on 0 and leads on 0; size loses on 0 and leads on 0"
+    assert list(proxies.behind(list(rows.values()))) == [
+        f"Beside sum log dim, of 1 tasks, with the whole interval: {told}."
+    ]
 
 
 def test_a_copy_of_a_size_that_tells_the_truth_does_not_predict() -> None:
@@ -276,7 +280,7 @@ def test_from_training_to_the_verdict(
     assert "Ceiling: tau of the top-1 of two training seeds is +1.00 (+1.00 +1.00), 2 seeds, 4 networks." in printed
     assert len(Path(scores).read_text().splitlines()) == 1 + 4
     rows = Path(out).read_text().splitlines()
-    assert len(rows) == 1 + 2 * 5  # two tasks; four baselines and a score
+    assert len(rows) == 1 + 2 * 6  # two tasks; five baselines and a score
     assert script(proxies.compare_proxies, [*compare, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["truth"] == "own"
     assert len(Path(scores).read_text().splitlines()) == 1 + 4
