@@ -22,7 +22,9 @@ from blockforge.search.equal_cost import trainings
 from blockforge.search.equal_cost.kept_rows import TableError
 from blockforge.search.equal_cost.trainings import Run, read_runs, train_all
 from blockforge.search.objectives.correlation import kendall
+from blockforge.search.objectives.measure import as_measure
 from blockforge.search.objectives.ranking import Rankings
+from blockforge.search.study.config import SearchConfig
 
 
 def tau_by_pairs(a: list[float], b: list[float]) -> float:
@@ -291,3 +293,16 @@ def test_a_table_without_a_whole_seed(tmp_path: Path, networks: list[bf.Architec
     nets.write_text(json.dumps([a.spec.tree for a in networks]))
     with pytest.raises(TruthError, match="holds no seed that all 3 candidates were trained with"):
         proxies.own_truth(nets, runs)
+
+
+@pytest.mark.parametrize("name", ["autoformer_ti", "pit", "own"])
+def test_no_default_score_loses_to_widths_alone(name: str) -> None:
+    """By the scores that are kept with the experiment; what costs nothing is computed."""
+    truth = next(truth for truth in proxies.truths("own" if name == "own" else "published") if truth.name == name)
+    texts = {text.partition(":")[0]: text for text in truth.objectives}
+    defaults = [texts.get(name, name) for name in SearchConfig().goal.objectives]
+    known = proxies.read_scores(None)
+    assert all(as_measure(text).cost == 0 or (truth.networks[0].hash, text) in known for text in defaults)
+    scores = {text: proxies.score(truth, text, known, lambda *new: None) for text in defaults}
+    losing = [row.task for row in proxies.compare(truth, scores) if row.score in scores and row.lead_high < 0]
+    assert not losing
