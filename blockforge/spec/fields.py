@@ -20,6 +20,9 @@ from blockforge.spec.values import Expr, Hole, Ref
 
 MAX_DIM, MAX_DEPTH, MAX_STAGES, MAX_SIZE, MAX_CLASSES = 65_536, 1000, 256, 16_384, 1_000_000
 
+InitialScale = Annotated[float, Field(ge=-10_000, le=10_000)]
+"""What a learnt factor starts at, on a branch and as a part."""
+
 _KNOWN = frozenset(get_args(ErrorType))
 
 

@@ -19,6 +19,7 @@ from blockforge.spec.fields import (
     Both,
     Depth,
     Dim,
+    InitialScale,
     LetName,
     Name,
     Open,
@@ -52,9 +53,9 @@ _ABSENT: Any = None
 class ScaleSpec(Model):
     """A learnt scale a channel: on the branch (LayerScale), or scale and bias on the identity path."""
 
-    branch: float | None = None
+    branch: InitialScale | None = None
     """Initial value of the scale on the branch; absent: no such scale."""
-    skip: float | None = None
+    skip: InitialScale | None = None
     """Initial value of the scale on the identity path (its bias starts at 0); absent: plain identity."""
 
     @model_validator(mode="before")

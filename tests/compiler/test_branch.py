@@ -123,3 +123,23 @@ def test_stem_of_another_width() -> None:
 
 def test_reduction_of_a_row_of_tokens() -> None:
     assert bf.build("deit_s", {"stages.0.depth": 1}, img_size=64).feature_info.reduction() == [16]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"op": "mlp", "scale": 1e300},
+        {"op": "mlp", "scale": {"skip": -1e5}},
+        {"op": {"op": "residual", "of": "mlp", "scale": "$(in * 1e9)"}},
+        {"op": [{"op": "scale", "init": 1e300}]},
+    ],
+    ids=str,
+)
+def test_where_a_scale_starts_has_one_bound_wherever_it_is_said(what: Any) -> None:
+    """The deployed form writes a branch's scale as the part: what that refuses, the branch must."""
+    spec = {
+        "blockforge": 1, "name": "net", "input": {"size": 32}, "blocks": {"b": [what]}, "stem": "patch_embed",
+        "stages": [{"dim": 8, "depth": 1, "layers": "b"}], "head": "classifier",
+    }  # fmt: skip
+    with pytest.raises(bf.SpecError, match=r"this should be at (most|least) -?10000\.0"):
+        bf.compile(spec)

@@ -9,7 +9,7 @@ from blockforge.blocks.parts.drop_path import DropPathPart
 from blockforge.blocks.parts.scale import Scale
 from blockforge.blocks.registry import part
 from blockforge.errors import OpError, paths_differ
-from blockforge.spec.fields import Rate
+from blockforge.spec.fields import InitialScale, Rate
 
 
 @part("residual")
@@ -27,7 +27,7 @@ class Residual(Composite):
     """The op."""
     norm: Bound = Bound("none")
     """Before the op; none: none."""
-    scale: float | None = None
+    scale: InitialScale | None = None
     """Initial value of a learnt scale a channel behind the op (LayerScale), or none."""
     drop_path: bool = True
     """false: this branch is never dropped."""

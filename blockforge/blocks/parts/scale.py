@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
@@ -13,6 +10,7 @@ from blockforge.blocks.filters import Filter, affine
 from blockforge.blocks.layers import channel_affine
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
+from blockforge.spec.fields import InitialScale
 
 
 @part("scale")
@@ -26,7 +24,7 @@ class Scale(Part):
 
     token_rule = "each"
 
-    init: Annotated[float, Field(ge=-1e4, le=1e4)] = 1.0
+    init: InitialScale = 1.0
     """What all factors start at."""
     bias: bool = False
     """Whether there is a term, which starts at 0."""
