@@ -12,11 +12,12 @@ from blockforge.kernels.costs import DEFAULT, costs_of
 
 
 class Facts(NamedTuple):
-    """Shape, cost and workspace of a block at one place."""
+    """Shape, cost, workspace and number of parts of a block at one place."""
 
     out_shape: Shape
     cost: Cost
     workspace: int
+    num_parts: int
 
 
 def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
@@ -34,7 +35,7 @@ def _facts(placed: AnyPlaced, backend: str) -> Facts:
         hint = "a larger input.size, or fewer stages and downsamples"
         raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")
     with costs_of(backend):
-        return Facts(out, op.cost(*place), op.workspace(*place))
+        return Facts(out, op.cost(*place), op.workspace(*place), op.num_parts(*place))
 
 
 @functools.lru_cache(4096)

@@ -29,8 +29,9 @@ def late_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Expr]]:
     if isinstance(value, Expr):
         yield path, value
     elif isinstance(value, BaseModel):
+        by_ops = _read_by_ops(value) if isinstance(value, OpSpec) else ()
         for name, field in type(value).model_fields.items():
-            if not _is_read_by_ops(value, name):
+            if name not in by_ops:
                 yield from late_values(getattr(value, name), (*path, field.alias or name))
         for name, item in (value.model_extra or {}).items() if not isinstance(value, OpSpec) else ():
             yield from late_values(item, (*path, name))
@@ -39,8 +40,6 @@ def late_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Expr]]:
             yield from late_values(item, (*path, key))
 
 
-def _is_read_by_ops(part: BaseModel, name: str) -> bool:
-    """Whether a key is read where an op stands: what it is made of, and the keys of every op."""
-    return isinstance(part, OpSpec) and (
-        name in part.params or name in part.read_late or (name == "op" and isinstance(part.op, list | dict))
-    )
+def _read_by_ops(part: OpSpec) -> set[str]:
+    """The keys that are read where an op stands: what it is made of, and the keys of every op."""
+    return {*part.params, *part.read_late, *(("op",) if isinstance(part.op, list | dict) else ())}

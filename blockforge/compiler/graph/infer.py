@@ -207,11 +207,11 @@ class _Infer:
 
     def _ask(self, site: BlockSite, planned: PlannedOp, placed: AnyPlaced) -> Shape | None:
         try:
-            shape = facts(placed).out_shape
-            self.parts += placed.op.num_parts(*placed.told)
+            found = facts(placed)
+            self.parts += found.num_parts
             if self.parts > MAX_PARTS and not self.is_too_much:
                 raise OpError(f"the network has more than {MAX_PARTS} parts", hint="fewer layers", code="limit")
-            return shape
+            return found.out_shape
         except OpError as e:
             self.is_too_much = self.is_too_much or e.code == "limit"
             self._complain(site, planned, placed.place[0], e)

@@ -11,7 +11,7 @@ from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source
 from blockforge.spec.yaml import events
 from blockforge.spec.yaml.events import Mark, mark_at
 from blockforge.spec.yaml.scalars import Scalar, ScalarError, resolve, shorten
-from blockforge.spec.yaml.syntax_errors import cut_expression, explain, question_mark, quoted, span, special_start, tag
+from blockforge.spec.yaml.syntax_errors import cut_expression, explain, question_mark, quoted, special_start, tag
 from blockforge.spec.yaml.tree import Anchor, Frame, Key, Tree, stop
 
 MAX_SCALAR = 10_000
@@ -80,7 +80,7 @@ class TreeBuilder:
 
     def _document(self, event: Any) -> None:
         self.documents += 1
-        loc = span(self.source, event.start_mark, event.end_mark)
+        loc = self._span(event.start_mark, event.end_mark)
         if self.documents > 1:
             self._stop("yaml", "a second document starts here", (), loc, "keep one document in a file")
         if self.inline and event.explicit:
@@ -98,14 +98,14 @@ class TreeBuilder:
             hint = f"quote text that starts with '&': '&{event.anchor}'"
             self.report.error("alias", f"the anchor '&{event.anchor}' has no value", path, loc=loc, hint=hint)
         anchor = self._anchor(event, path, value, loc)
-        self.tree.add(value, loc)
+        self.tree.add(path, value, loc)
         if anchor:
             anchor.size = 1
 
     def _key(self, event: Any, frame: Frame) -> None:
         loc, path = self._loc(event), (*frame.path, shorten(event.value))
         if event.anchor:
-            whole, hint = span(self.source, event.start_mark, event.end_mark), f"remove &{event.anchor}"
+            whole, hint = self._span(event.start_mark, event.end_mark), f"remove &{event.anchor}"
             self.report.error("alias", "a key cannot have an anchor", path, loc=whole, hint=hint)
         key = self._key_value(event, path, loc)
         if (first := frame.keys.setdefault(key, loc)) is not loc:
@@ -132,7 +132,7 @@ class TreeBuilder:
     def _open(self, event: Any) -> None:
         """A mapping or a list begins. How long it is on its line, its end will tell."""
         start = self._start(event)
-        loc = span(self.source, start, start)
+        loc = self._span(start, start)
         frames = self.tree.frames
         if frames and frames[-1].wants_key:
             message = "a key must be text or an integer, not a mapping or a list"
@@ -146,7 +146,7 @@ class TreeBuilder:
             self.report.found.append(tag(loc, path))
         self.tree.check_depth(path, loc)
         anchor = self._anchor(event, path, node, loc)
-        self.tree.add(node, loc)
+        self.tree.add(path, node, loc)
         frames.append(Frame(node, path, start, event.flow_style, anchor, isinstance(node, dict)))
 
     def _close(self, event: Any) -> None:
@@ -154,7 +154,7 @@ class TreeBuilder:
         frame, self.end = self.tree.frames.pop(), event.end_mark.index
         key_loc, loc = self.tree.table[frame.path]
         if frame.flow:
-            loc = span(self.source, frame.start, event.end_mark)
+            loc = self._span(frame.start, event.end_mark)
             self.tree.table[frame.path] = (key_loc, loc)
         if frame.anchor:
             frame.anchor.loc, frame.anchor.size = loc, self.tree.nodes - frame.anchor.before
@@ -167,7 +167,7 @@ class TreeBuilder:
             self._stop("alias", "an alias cannot be a key", frames[-1].path, loc, hint)
         path, anchor = self.tree.next_path(), self.anchors.get(name)
         if anchor and anchor.size:
-            return self.tree.add_copy(anchor, loc)
+            return self.tree.add_copy(path, anchor, loc)
         if anchor:
             message, related = (
                 f"the alias '*{name}' stands inside its own anchor",
@@ -177,7 +177,7 @@ class TreeBuilder:
         else:
             hint = f"quote text that starts with '*': '*{name}'"
             self.report.error("alias", f"no anchor '&{name}' above this alias", path, loc=loc, hint=hint)
-        self.tree.add(None, loc)
+        self.tree.add(path, None, loc)
 
     def _anchor(self, event: Any, path: Path, value: Any, loc: Loc) -> Anchor | None:
         if event.anchor is None:
@@ -228,7 +228,7 @@ class TreeBuilder:
                 self._no_value(str(frame.key), (*frame.path, shorten(str(frame.key))), frame.key_loc)
             else:  # not where libyaml puts it: in front of whatever comes next
                 mark = mark_at(self.text, colon + 1, frame.key_end)
-        return span(self.source, mark, mark)
+        return self._span(mark, mark)
 
     def _no_value(self, key: str, path: Path, loc: Loc) -> None:
         if cut := cut_expression(self.source, loc.line - 1, loc.column - 1, path[:-1]):
@@ -246,7 +246,12 @@ class TreeBuilder:
         return start
 
     def _loc(self, event: Any) -> Loc:
-        return span(self.source, self._start(event), event.end_mark)
+        return self._span(self._start(event), event.end_mark)
+
+    def _span(self, start: Mark, end: Mark) -> Loc:
+        """From `start` to `end`, or to the end of the line where it ends on a later one."""
+        stop = end.column if end.line == start.line else len(self.source.lines[start.line].rstrip())
+        return Loc(self.source, start.line + 1, start.column + 1, max(1, stop - start.column))
 
     def _empty(self) -> NoReturn:
         what = "value" if self.inline else "document"

@@ -18,12 +18,6 @@ from blockforge.spec.yaml.events import Mark
 from blockforge.spec.yaml.scalars import shorten
 
 
-def span(source: Source, start: Mark, end: Mark) -> Loc:
-    """From `start` to `end`, or to the end of the line where it ends on a later one."""
-    stop = end.column if end.line == start.line else len(source.lines[start.line].rstrip())
-    return Loc(source, start.line + 1, start.column + 1, max(1, stop - start.column))
-
-
 def quoted(text: str) -> str:
     """`text` as YAML in single quotes."""
     return "'" + shorten(text).replace("'", "''") + "'"

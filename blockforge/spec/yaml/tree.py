@@ -64,9 +64,9 @@ class Tree:
         """Whether the next value stands inside brackets."""
         return bool(self.frames) and self.frames[-1].flow
 
-    def add(self, value: Any, loc: Loc, *, nodes: int = 1) -> None:
-        """Put a value at `next_path()`."""
-        path, key_loc = self.next_path(), None
+    def add(self, path: Path, value: Any, loc: Loc, *, nodes: int = 1) -> None:
+        """Put a value at `path`, which is `next_path()`."""
+        key_loc = None
         self.count(nodes, path, loc)
         if not self.frames:
             self.root = value
@@ -77,14 +77,13 @@ class Tree:
             frame.key, frame.wants_key = None, True
         self.table[path] = (key_loc, loc)
 
-    def add_copy(self, anchor: Anchor, loc: Loc) -> None:
-        """Copy an anchor's value at `next_path()`, with the anchor's positions. The alias is at `loc`."""
-        path = self.next_path()
+    def add_copy(self, path: Path, anchor: Anchor, loc: Loc) -> None:
+        """Copy an anchor's value at `path`, with the anchor's positions. The alias is at `loc`."""
         self.count(anchor.size, path, loc)
         if not isinstance(anchor.value, dict | list):
-            return self.add(anchor.value, anchor.loc, nodes=0)
+            return self.add(path, anchor.value, anchor.loc, nodes=0)
         top = anchor.value.copy()
-        self.add(top, anchor.loc, nodes=0)
+        self.add(path, top, anchor.loc, nodes=0)
         todo = [(top, anchor.path, path)]
         while todo:
             node, source, target = todo.pop()
