@@ -2,8 +2,7 @@
 
 Each kind of thing that can be added (a block, a rule of `connect`, a weight layout, a data source, a recipe, a spec of
 the zoo, a search space, ...) has one `Registry`, whose group of entry points is called `blockforge.KIND`. A `--plugin`
-file serves all of them. What is saved says where a thing comes from, by which the error names it where it is missing.
-Reading a spec never loads a plugin.
+file serves all of them. Reading a spec never loads a plugin.
 """
 
 from __future__ import annotations
@@ -14,28 +13,25 @@ import importlib.metadata
 import importlib.util
 import os
 import pkgutil
-import re
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from blockforge.errors import BlockforgeError, Locs, Path, PluginError, shown_path
+from blockforge.errors import BlockforgeError, PluginError, shown_path
 
 T = TypeVar("T")
 REGISTRIES: dict[str, Registry[Any]] = {}
 """By group; one that nobody has imported yet is not among them."""
-_PREFIX = "blockforge_plugin_"
-_GIVEN = "__blockforge_given__"
-_COMMENT = re.compile(r"# needs (--plugin|package|module) ([^\n]{1,200}) for ([\w, -]{1,2000})")
-_HOW = {
-    "--plugin": "blockforge ... --plugin {}, or in Python blockforge.blocks.registry.load_plugin",
-    "package": "pip install {}",
-    "module": "import {} first",
-}
+PREFIX = "blockforge_plugin_"
+GIVEN = "__blockforge_given__"
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module, by its name, is one of this package."""
+    return module.partition(".")[0] == "blockforge"
 
 
 @functools.cache
@@ -65,7 +61,7 @@ class Registry(Mapping[str, T]):
 
     def add(self, name: str, thing: T, module: str) -> None:
         """Register a thing that a module defines. Raises: PluginError if there is another one of that name."""
-        if not _is_ours(module):
+        if not is_ours(module):
             self.load()  # so that ours were here first
         if (known := self.things.get(name)) is not None and known is not thing:
             raise PluginError(f"two {self.what}s are named '{name}': {self._modules.get(name)} and {module}")
@@ -107,10 +103,6 @@ class Registry(Mapping[str, T]):
     def modules(self) -> dict[str, str]:
         """Where each thing is defined that is registered so far: nothing is imported."""
         return {name: self._modules[name] for name in self.things}
-
-    def source(self, name: str) -> Source | None:
-        """Where a thing comes from; None: it is ours."""
-        return _source(self._modules[name]) if name in self else None
 
     def __getitem__(self, name: str) -> T:
         self.load()
@@ -156,7 +148,7 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
     path = os.fspath(file)
     if not os.path.isfile(path):
         raise PluginError(f"plugin file not found: {shown_path(path)}")
-    name = _PREFIX + os.path.splitext(os.path.basename(path))[0]
+    name = PREFIX + os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"not a Python file: {shown_path(path)}")
@@ -164,7 +156,7 @@ def load_plugin(file: str | os.PathLike[str]) -> None:
     if other is not None and not _same_file(other, path):
         raise PluginError(f"two plugin files are named {os.path.basename(path)}\n  hint: rename one of them")
     module = importlib.util.module_from_spec(spec)
-    setattr(module, _GIVEN, path)
+    setattr(module, GIVEN, path)
     sys.modules[name] = module  # so that models with its blocks can be pickled
     try:
         spec.loader.exec_module(module)
@@ -181,7 +173,7 @@ def _same_file(a: str, b: str) -> bool:
 def plugins() -> list[str]:
     """The plugin files of which something is registered, by which other processes load them too."""
     names = (name for registry in REGISTRIES.values() for name in registry.modules().values())
-    modules = (sys.modules.get(name) for name in names if name.startswith(_PREFIX))
+    modules = (sys.modules.get(name) for name in names if name.startswith(PREFIX))
     files = (m.__file__ for m in modules if m is not None)
     return list(dict.fromkeys(os.path.abspath(file) for file in files if file is not None))
 
@@ -191,83 +183,3 @@ def load_plugins(files: Iterable[str]) -> None:
     for file in files:
         if os.path.abspath(file) not in plugins():
             load_plugin(file)
-
-
-# --- where things come from
-
-
-class Source(NamedTuple):
-    """Where a thing comes from: `--plugin` and a file as it was given, a `package`, or a `module` that was imported."""
-
-    kind: str
-    name: str
-
-    def how(self) -> str:
-        """How to get it."""
-        return _HOW[self.kind].format(shlex.quote(self.name) if self.kind == "--plugin" else self.name)
-
-    def where(self) -> str:
-        """For other machines, where a plugin's file may lie elsewhere: its name, `package NAME` or `module NAME`."""
-        return os.path.basename(self.name) if self.kind == "--plugin" else f"{self.kind} {self.name}"
-
-    @classmethod
-    def at(cls, where: str) -> Source:
-        """What `where` stands for."""
-        kind, _, name = where.partition(" ")
-        return cls(kind, name) if kind in ("package", "module") and name else cls("--plugin", where)
-
-
-def needed(tree: Any) -> dict[Source, list[str]]:
-    """Where those things come from that a spec's plain tree names and that are not blockforge's own."""
-    texts, names = set(_texts(tree)), dict[Source, list[str]]()
-    for registry in REGISTRIES.values():
-        for name, module in sorted(registry.modules().items() if registry.in_specs else ()):
-            if name in texts and (source := _source(module)) is not None:
-                names.setdefault(source, []).append(name)
-    return {source: sorted(found) for source, found in names.items()}
-
-
-def sources() -> set[Source]:
-    """Where everything comes from that is not ours."""
-    for registry in REGISTRIES.values():
-        registry.load()
-    modules = {module for registry in REGISTRIES.values() for module in registry.modules().values()}
-    return {source for module in modules if (source := _source(module)) is not None}
-
-
-def comments(tree: Any) -> str:
-    """`# needs --plugin average.py for average_pool`, a line for each plugin of a spec's tree."""
-    return "".join(f"# needs {s.kind} {shown_path(s.name)} for {', '.join(b)}\n" for s, b in needed(tree).items())
-
-
-def hint_in_comment(message: str, locs: Locs, path: Path) -> str | None:
-    """The hint for a name that is not known, where the file that has it says where it is from."""
-    place = locs.value(path)
-    for line in place.source.lines[:20] if place is not None else ():
-        if (match := _COMMENT.fullmatch(line)) and any(f"'{name}'" in message for name in match[3].split(", ")):
-            return f"the file says where it is from: {Source(match[1], match[2]).how()}"
-    return None
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(child)
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == "blockforge"
-
-
-def _source(module: str) -> Source | None:
-    if _is_ours(module):
-        return None
-    if module.startswith(_PREFIX):
-        return Source("--plugin", getattr(sys.modules.get(module), _GIVEN, f"{module.removeprefix(_PREFIX)}.py"))
-    top = module.partition(".")[0]
-    for group in REGISTRIES:
-        for entry in importlib.metadata.entry_points(group=group):
-            if entry.module.partition(".")[0] == top and entry.dist is not None:
-                return Source("package", entry.dist.name)
-    return Source("module", module)

@@ -16,7 +16,7 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.out_norms import out_norm_values
 from blockforge.errors import WeightsError, shown_path
 from blockforge.files import make_folder, write_text
-from blockforge.plugins import comments, needed
+from blockforge.provenance import comments, needed
 from blockforge.spec import Spec, to_yaml
 from blockforge.weights.differences import allowed_differences
 from blockforge.weights.files import Weights

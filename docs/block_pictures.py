@@ -17,8 +17,9 @@ from torch import nn
 import blockforge as bf
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp
+from blockforge.draw.one_line import in_one_line
 from blockforge.draw.panel import alone
-from blockforge.draw.pieces import Box, boxes_of, in_one_line, parts_alone
+from blockforge.draw.pieces import Group, groups_of, parts_alone
 from blockforge.spec.load import DEFINITIONS
 from blockforge.spec.yaml.loader import load_text
 from blockforge.testing.examples import build_on_maps, example_places
@@ -105,18 +106,18 @@ def picture(name: str, op: Any) -> str:
     return f"![{in_one_line(boxes(op), 200)}]({FOLDER}/{name}.svg)"
 
 
-def boxes(op: Any) -> list[Box]:
+def boxes(op: Any) -> list[Group]:
     """An op of ops on a map of DIM x SIDE x SIDE, opened."""
     return _boxes(json.dumps(op))
 
 
 @functools.cache
-def _boxes(written: str) -> list[Box]:
+def _boxes(written: str) -> list[Group]:
     op = json.loads(written)
     is_stem = isinstance(op, dict) and op["op"] in registry.blocks("stem")
     frame = {**_frame("identity"), "stem": op} if is_stem else _frame(op)
     nodes = bf.compile(frame).nodes.values()
-    return boxes_of(parts_alone(next(node for node in nodes if (node.name == "stem" if is_stem else node.layer == 0))))
+    return groups_of(parts_alone(next(node for node in nodes if (node.name == "stem" if is_stem else node.layer == 0))))
 
 
 def _frame(op: Any) -> dict[str, Any]:

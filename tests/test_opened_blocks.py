@@ -12,10 +12,11 @@ import pytest
 import blockforge as bf
 from blockforge.compiler import Architecture
 from blockforge.draw.layered import place
+from blockforge.draw.one_line import in_one_line
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.pieces import INPUT, boxes_of, in_one_line, opens, pieces_of
+from blockforge.draw.pieces import INPUT, groups_of, opens, pieces_of
 from blockforge.errors import BlockforgeError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,11 +39,11 @@ def repvit() -> Architecture:
 
 @pytest.mark.parametrize(("spec", "node"), LINES)
 def test_a_closed_block_says_what_is_in_it(spec: str, node: str) -> None:
-    assert in_one_line(boxes_of(pieces_of(bf.compile(spec).nodes[node]))) == LINES[spec, node]
+    assert in_one_line(groups_of(pieces_of(bf.compile(spec).nodes[node]))) == LINES[spec, node]
 
 
 def test_where_ways_cross_parts_are_counted() -> None:
-    boxes = boxes_of(pieces_of(bf.compile(CROSSING[0]).nodes[CROSSING[1]]))
+    boxes = groups_of(pieces_of(bf.compile(CROSSING[0]).nodes[CROSSING[1]]))
     assert "; 3x conv 3x3, batch_norm, relu; " in in_one_line(boxes, 300)
     short = in_one_line(boxes, 40)
     assert len(short) <= 40
@@ -60,7 +61,7 @@ def test_blocks_whose_ways_all_cross_are_told_and_drawn_at_once() -> None:
     }  # fmt: skip
     arch = bf.compile(tree)
     (node,) = (node for node in arch.nodes.values() if node.layer == 0)
-    assert in_one_line(boxes_of(pieces_of(node))).startswith("20x dwconv 3x3; ")
+    assert in_one_line(groups_of(pieces_of(node))).startswith("20x dwconv 3x3; ")
     assert opens(node)
     assert arch.to_svg((node.name,)).count(">dwconv 3x3<") == 20
 
@@ -162,7 +163,7 @@ def test_layers_of_any_graph_keep_boxes_and_ways_apart(seed: int) -> None:
 
 def test_equal_blocks_have_equal_panels(repvit: Architecture) -> None:
     names = [f"stages.{place}.ffn" for place in ("0.layers.0", "0.layers.1", "1.layers.0")]
-    first, second, other = (Panel(boxes_of(pieces_of(repvit.nodes[name]))) for name in names)
+    first, second, other = (Panel(groups_of(pieces_of(repvit.nodes[name]))) for name in names)
     assert first == second
     assert hash(first) == hash(second)
     assert first != other

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 
 from blockforge.errors import PluginError, SearchError
 from blockforge.plugins import REGISTRIES, Registry, YamlFiles, load_plugin
-from blockforge.search.samplers.registry import PLUGGED, make_sampler
+from blockforge.search.samplers.registry import FACTORIES, make_sampler
 
 DATA = Path(__file__).parent / "data" / "plugin"
 ENTRIES = {
@@ -39,7 +39,8 @@ from blockforge.saving import spec_text
 from blockforge.search import list_spaces, load_space
 from blockforge.train import list_recipes, load_recipe, open_data
 from blockforge.train.identity import identity
-from blockforge.weights.official import FAMILIES, convert, family_of
+from blockforge.weights.official import convert
+from blockforge.weights.families import FAMILIES, family_of
 
 network = bf.build("extra_net", {"stages.1.connect": %(rule)r}, num_classes=2)
 data, recipe = open_data("halves"), load_recipe("extra_recipe")
@@ -125,7 +126,7 @@ def not_today() -> BaseSampler:
 
 def test_what_a_plugin_makes_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, factory in {"three": lambda: 3, "leaving": sys.exit, "breaking": not_today}.items():
-        monkeypatch.setitem(PLUGGED.things, name, factory)
+        monkeypatch.setitem(FACTORIES.things, name, factory)
     with pytest.raises(SearchError, match="three gives int, and no BaseSampler of Optuna's"):
         make_sampler("three", 0)
     with pytest.raises(SearchError, match="'leaving' cannot be made: SystemExit"):

@@ -11,10 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 import blockforge as bf
-from blockforge import plugins
 from blockforge.blocks import registry
 from blockforge.errors import PluginError
-from blockforge.plugins import Source
+from blockforge.provenance import Source, needed
 from blockforge.saving import spec_text
 
 DATA = Path(__file__).parent / "data" / "plugin"
@@ -55,7 +54,7 @@ def test_reading_never_loads(saved: Path) -> None:
 
 def test_our_own_blocks_need_nothing(tmp_path: Path) -> None:
     spec = bf.load("smt_t")
-    assert plugins.needed(spec.tree) == {}
+    assert needed(spec.tree) == {}
     assert spec_text(spec) == spec.to_yaml(header=False)
 
 
@@ -68,7 +67,7 @@ def test_a_package_is_named_by_what_installs_it(tmp_path: Path, monkeypatch: pyt
     __import__("pooling_blocks")
     monkeypatch.delitem(sys.modules, "pooling_blocks")
     spec = bf.load(DATA / "pool_mixer.yaml")
-    assert plugins.needed(spec.tree) == {Source("package", "bf-pooling"): ["pool_mixer"]}
+    assert needed(spec.tree) == {Source("package", "bf-pooling"): ["pool_mixer"]}
     text = spec_text(spec)
     assert text.startswith("# needs package bf-pooling for pool_mixer\n")
     registry.BLOCKS.things.pop("pool_mixer")

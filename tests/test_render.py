@@ -18,7 +18,7 @@ from blockforge.draw.layout import Box, lay_out
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.pieces import boxes_of, pieces_of
+from blockforge.draw.pieces import groups_of, pieces_of
 from blockforge.draw.summary import CONVENTION, compact
 from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count
@@ -143,7 +143,7 @@ def test_nothing_overlaps(arch: Architecture) -> None:
 
 
 def check_layout(arch: Architecture, names: Sequence[str]) -> None:
-    panels = {name: Panel(boxes_of(pieces_of(arch.nodes[name]))) for name in names}
+    panels = {name: Panel(groups_of(pieces_of(arch.nodes[name]))) for name in names}
     layout = lay_out(arch, {s.index: ("", "", "") for s in arch.plan.stages}, panels)
     chips = list(layout.chips.items())
     for i, (name, box) in enumerate(chips):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.official import FAMILIES
+from blockforge.weights.families import FAMILIES
 
 NAMES = {
     "convnext_t": "convnext_tiny",

@@ -15,7 +15,7 @@ from blockforge.compiler.graph.sites import ImageSite
 from blockforge.compiler.graph.units import Layer, Stage
 from blockforge.draw.layout import label
 from blockforge.draw.marks import COLOURS, EDGES
-from blockforge.draw.pieces import Box, boxes_of, opens, pieces_of
+from blockforge.draw.pieces import Group, groups_of, opens, pieces_of
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
@@ -72,7 +72,7 @@ class _Text:
         self.arch = arch
         self.ids = {name: f"n{i}_{re.sub(r'[^A-Za-z0-9]', '_', name)}" for i, name in enumerate(arch.nodes)}
         known = ((name, arch.nodes[name]) for name in opened)
-        self.boxes = {name: boxes_of(pieces_of(node, arch.backend)) for name, node in known if opens(node)}
+        self.boxes = {name: groups_of(pieces_of(node, arch.backend)) for name, node in known if opens(node)}
 
     def node(self, node: Node, box: Draw, frame: Frame) -> list[str]:
         """A line, or an opened block's frame and what is in it."""
@@ -101,7 +101,7 @@ class _Text:
         return f"{self.ids[node]}_{number}"
 
 
-def _said(box: Box) -> str:
+def _said(box: Group) -> str:
     return f"{', '.join(box.lines)} {box.gives}"
 
 

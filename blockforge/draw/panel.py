@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from blockforge.draw.layered import Placed, Point, place
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, Box, markers, path, rect, text, titled, way
-from blockforge.draw.pieces import INPUT
-from blockforge.draw.pieces import Box as Pieces
+from blockforge.draw.pieces import INPUT, Group
 
 _LINE, _PAD, _PORT = 14.0, 5.0, 7.0
 _END = "output"
@@ -18,7 +17,7 @@ _LABEL = f'{GREY} font-size="9.5" paint-order="stroke" stroke="#fff" stroke-widt
 class Panel:
     """The pieces of a block, laid out. `width`, `height`: of the picture, which `draw` puts anywhere."""
 
-    def __init__(self, boxes: Sequence[Pieces]) -> None:
+    def __init__(self, boxes: Sequence[Group]) -> None:
         last = boxes[-1]
         self.boxes = {box.name: box for box in boxes}
         self.edges = [(source, box.name) for box in boxes for source in dict.fromkeys(box.inputs)]
@@ -78,7 +77,7 @@ class Panel:
         return path(curve(points), "main")
 
 
-def alone(boxes: Sequence[Pieces]) -> str:
+def alone(boxes: Sequence[Group]) -> str:
     """A file with nothing but an opened block."""
     panel = Panel(boxes)
     page = Box(0, 0, round(panel.width + 4 * _PAD), round(panel.height + 4 * _PAD))

@@ -8,7 +8,8 @@ from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.facts import facts
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
-from blockforge.draw.pieces import boxes_of, in_one_line, pieces_of
+from blockforge.draw.one_line import in_one_line
+from blockforge.draw.pieces import groups_of, pieces_of
 from blockforge.units import format_count
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def part_tables(arch: Architecture) -> list[RenderableType]:
     for (_, program), nodes in places.items():
         others = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
         found.append(Prose(f"{nodes[0].name}{others}, on {program.shape}", "bold"))
-        found.append(Prose(in_one_line(boxes_of(pieces_of(nodes[0], arch.backend)), _LINE)))
+        found.append(Prose(in_one_line(groups_of(pieces_of(nodes[0], arch.backend)), _LINE)))
         found.append(_table(program, arch.backend))
     return found
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
-
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Shape
-from blockforge.blocks.compose.members import called_by, named
 from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.compose.written import Seq
 from blockforge.blocks.facts import facts, parameters
@@ -51,7 +47,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class Group:
     """Pieces that are drawn as one, a line each: an op, and the norms and activations that follow it alone."""
 
     pieces: tuple[Piece, ...]
@@ -81,12 +77,6 @@ def is_list(node: Node) -> bool:
     """Whether a node runs a list of ops, which has no name."""
     written = getattr(node.block, "of", None)
     return isinstance(getattr(written, "value", None), Seq)
-
-
-def members_of(node: Node, most: int) -> str:
-    """The ops of a list by their names, as far as there is room."""
-    written: Any = node.block
-    return _cut([called_by(member) for _, member in named(written.of)], " > ", most)
 
 
 def opens(node: Node) -> bool:
@@ -155,7 +145,7 @@ def _goes_on(program: Program, step: Step, first: Piece) -> bool:
     return first.kind == "join" and alone and before.op == step.op and getattr(step.op, "pairwise", False)
 
 
-def boxes_of(pieces: Sequence[Piece]) -> list[Box]:
+def groups_of(pieces: Sequence[Piece]) -> list[Group]:
     """The pieces, with norms and activations in the box of what they follow, if nobody else reads it."""
     readers: dict[str, int] = {}
     for piece in pieces:
@@ -167,66 +157,7 @@ def boxes_of(pieces: Sequence[Piece]) -> list[Box]:
         joins = piece.kind in _FOLLOWS and before in found and readers[before] == 1
         joins = joins and found[before][0].kind not in (INPUT, "norm")
         found[piece.name] = [*(found.pop(before) if joins else ()), piece]
-    return [Box(tuple(group)) for group in found.values()]
-
-
-def in_one_line(boxes: Sequence[Box], most: int = _LINE) -> str:
-    """`dwconv 7x7 > layer_norm > linear 384, gelu > linear 96`; ops side by side as `(a | b) > sum`.
-
-    Where ways cross, so that this cannot be said, the ops are only counted.
-    """
-    said = {box.name: ", ".join(box.lines) for box in boxes}
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    graph.add_nodes_from(said)
-    graph.add_edges_from((source, box.name) for box in boxes for source in box.inputs)
-    try:
-        words = _Words(graph, said, boxes[-1].name).between(boxes[0].name) if len(boxes) <= MAX_PIECES else None
-    except _CrossingError:
-        words = None
-    if words is None:
-        counted = Counter(said[box.name] for box in boxes[1:])
-        return _cut([f"{n}x {text}" if n > 1 else text for text, n in counted.items()], "; ", most)
-    return _cut([*words, said[boxes[-1].name]] if len(boxes) > 1 else ["identity"], " > ", most)
-
-
-class _CrossingError(Exception):
-    """Ways cross: a box is met twice."""
-
-
-class _Words:
-    """Says each box once, those side by side in parentheses."""
-
-    def __init__(self, graph: nx.DiGraph[str], said: Mapping[str, str], last: str) -> None:
-        self.graph, self.said, self.last = graph, said, last
-        self.meets = nx.immediate_dominators(graph.reverse(), last)  # where all ways behind a box come together
-        self.seen: set[str] = set()
-
-    def between(self, at: str, end: str | None = None) -> list[str]:
-        """What lies behind a box and before another. Raises: _CrossingError."""
-        end, words = self.last if end is None else end, []
-        while at != end:
-            following, after = list(self.graph.successors(at)), self.meets[at]
-            if len(following) > 1:
-                sides = (self._side(first, after) for first in sorted(following, key=lambda n: n == after))
-                words.append(f"({' | '.join(sides)})")
-            if after != end:
-                words.append(self._say(after))
-            at = after
-        return words
-
-    def _side(self, first: str, end: str) -> str:
-        return "identity" if first == end else " > ".join([self._say(first), *self.between(first, end)])
-
-    def _say(self, name: str) -> str:
-        if name in self.seen:
-            raise _CrossingError
-        self.seen.add(name)
-        return self.said[name]
-
-
-def _cut(words: list[str], between: str, most: int) -> str:
-    text = between.join(words)
-    return text if len(text) <= most else text[: most - 4].rsplit(" ", 1)[0] + " ..."
+    return [Group(tuple(group)) for group in found.values()]
 
 
 def _whole(node: Node, before: Sequence[Piece]) -> Piece:

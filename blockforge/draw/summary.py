@@ -10,8 +10,9 @@ from blockforge.compiler.graph.sites import ImageSite
 from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
+from blockforge.draw.one_line import in_one_line
 from blockforge.draw.parts import part_tables
-from blockforge.draw.pieces import boxes_of, in_one_line, is_list, parts_alone
+from blockforge.draw.pieces import groups_of, is_list, parts_alone
 from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 
@@ -150,7 +151,7 @@ def _add_stage(table: TextTable, arch: Architecture, name: str, pattern: str, un
 
 def said(node: Node) -> str:
     """A node's op; of a list what is in it, as far as there is room."""
-    return in_one_line(boxes_of(parts_alone(node)), _ROOM) if is_list(node) else node.op
+    return in_one_line(groups_of(parts_alone(node)), _ROOM) if is_list(node) else node.op
 
 
 def _peak(arch: Architecture, units: Sequence[Unit]) -> int:

@@ -25,8 +25,9 @@ from blockforge.draw.layout import (
     received,
 )
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, NOWHERE, Box, markers, path, rect, text, titled, way
+from blockforge.draw.one_line import in_one_line
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import boxes_of, in_one_line, opens, pieces_of
+from blockforge.draw.pieces import groups_of, opens, pieces_of
 from blockforge.draw.streams import is_graph, lay_out_streams
 from blockforge.draw.summary import compact
 from blockforge.units import format_bytes, format_count
@@ -64,7 +65,7 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None, opened: 
         opened: nodes whose blocks are drawn as their parts; what nothing is known to be inside of stays as it is.
     """
     nodes = [node for node in arch.nodes.values() if opens(node)]
-    panels = {node.name: Panel(boxes_of(pieces_of(node, arch.backend))) for node in nodes}
+    panels = {node.name: Panel(groups_of(pieces_of(node, arch.backend))) for node in nodes}
     shown = {name: panel for name, panel in panels.items() if name in opened}
     titles = {stage.index: _titles(stage, arch.plan.stages[stage.index]) for stage in arch.stages}
     layout = (lay_out_streams if is_graph(arch) else lay_out)(arch, titles, shown)
@@ -255,7 +256,7 @@ class _Drawing:
             f"{format_bytes(node.costs.activation_bytes)} output"
         )
         if opens(node):
-            about += f"\n{in_one_line(boxes_of(pieces_of(node, self.arch.backend)))}"
+            about += f"\n{in_one_line(groups_of(pieces_of(node, self.arch.backend)))}"
         fill = COLOURS[node.kind]
         if self.heat is not None:
             share = self.heat.get(node.name, 0.0)  # the image has none

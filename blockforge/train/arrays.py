@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from blockforge.errors import DataError
-from blockforge.train.data import Batch, Opened, Problem, TensorSplit, Want, wrong_channels
+from blockforge.train.data import Batch, Opened, Problem, Want
 from blockforge.train.labels import MOST_CLASSES, wrong_labels
 from blockforge.train.pixels import in_unit, with_channels
+from blockforge.train.tensor_split import TensorSplit, wrong_channels
 
 FEW = 4
 """As many channels a picture has at most; an axis that is longer is a side, or a spectrum."""

@@ -16,9 +16,10 @@ from blockforge.console.progress import counting
 from blockforge.errors import DataError
 from blockforge.notes import warn
 from blockforge.train.arrays import ArraySplit
-from blockforge.train.data import Data, Problem, Split, TensorSplit, Want, digest_of
+from blockforge.train.data import Data, Problem, Split, Want, digest_of
 from blockforge.train.images import ImageSplit, Reader, StreamSplit
 from blockforge.train.opening import FIRST, look
+from blockforge.train.tensor_split import TensorSplit
 
 TINY, HUGE = 8, 50_000_000
 """A side of fewer pixels, and an image of more, are told."""

@@ -20,12 +20,13 @@ from PIL import Image
 
 from blockforge.console.progress import counting
 from blockforge.errors import DataError
-from blockforge.train.data import Opened, Problem, Split, TensorSplit, digest_of
+from blockforge.train.data import Opened, Problem, Split, digest_of
 from blockforge.train.images import ImageSplit
 from blockforge.train.labels import MOST_CLASSES, wrong_labels
 from blockforge.train.npz import class_names, read_npz
 from blockforge.train.opening import Options, source
 from blockforge.train.pixels import as_meant, first_line
+from blockforge.train.tensor_split import TensorSplit
 
 _CIFAR10 = "cifar10_jpeg.npz"
 _FOLDERS = ("data", "../data", "../shared/data")

@@ -14,9 +14,11 @@ from torch import Tensor
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import SpecError, WeightsError, did_you_mean
+from blockforge.provenance import source_in
 from blockforge.spec import SpecLike, list_specs
+from blockforge.weights.families import FAMILIES, Family, family_of
 from blockforge.weights.mismatch import MismatchError, looks_ours
-from blockforge.weights.official import FAMILIES, Family, convert, family_of
+from blockforge.weights.official import convert
 from blockforge.weights.tensor_files import about, save_tensors, unwrap_file
 
 _TRIED = 6
@@ -53,7 +55,7 @@ def convert_file(
     except WeightsError as e:
         raise WeightsError(f"{checkpoint}: {e}") from None
     header = {**about(arch), "family": layout.name}
-    if (source := FAMILIES.source(layout.name)) is not None:
+    if (source := source_in(FAMILIES, layout.name)) is not None:
         header["family_from"] = source.where()
     save_tensors(tensors, Path(output), header)
     return arch

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +10,9 @@ from torch import Tensor
 
 from blockforge.errors import WeightsError
 from blockforge.notes import note
-from blockforge.plugins import Registry
 from blockforge.weights import wrappers
 from blockforge.weights.differences import NONE, AllowedDifferences, allowed_differences
+from blockforge.weights.families import FAMILIES, Family, family_of
 from blockforge.weights.mismatch import MismatchError, OtherShape, check, check_ours, looks_ours, some
 from blockforge.weights.resize import Resize, resized_in_words, resized_to, resizers
 from blockforge.weights.values import check_kinds, check_value
@@ -24,71 +22,6 @@ if TYPE_CHECKING:
 
 _COMPUTED = ("num_batches_tracked",)
 """Buffers that count for nothing in evaluation; a checkpoint may lack them."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """The official layout of a family.
-
-    Attributes:
-        name: the family.
-        matches: whether a set of official keys is of this family.
-        sources: our key -> the official keys it is made of, in order (several are stacked along the first
-            axis); None: the key is not of this layout.
-        prepare: official tensors in another arrangement under other keys, where stacking is not enough
-            (a fused tensor split, an axis moved).
-        computed: official buffers that a constructor computes and ours do without.
-        out_norm: what its dense backbones have behind each map, as a value of the option `out_norm`.
-        counts_through: whether it counts layers through all stages: `sources` is then asked as if all layers of a
-            network stood in stage 0.
-    """
-
-    name: str
-    matches: Callable[[set[str]], bool]
-    sources: Callable[[str], tuple[str, ...] | None]
-    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
-    computed: Callable[[str], bool] = lambda key: False
-    out_norm: str | Mapping[str, Any] = "layer_norm"
-    counts_through: bool = False
-
-    def sources_in(self, ours: Iterable[str]) -> Callable[[str], tuple[str, ...] | None]:
-        """`sources` for the keys of one network, all of which are `ours`."""
-        if not self.counts_through:
-            return self.sources
-        layers = sorted({(int(m[1]), int(m[2])) for key in ours if (m := _LAYER.match(key))})
-        places = {f"stages.{stage}.layers.{layer}.": i for i, (stage, layer) in enumerate(layers)}
-
-        def sources(key: str) -> tuple[str, ...] | None:
-            found = _LAYER.match(key)
-            place = places.get(found[0]) if found else None
-            return self.sources(f"stages.0.layers.{place}.{key[found.end() :]}" if found and place is not None else key)
-
-        return sources
-
-
-_LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)\.")
-
-FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "blockforge.weights.layouts")
-"""Every layout that is known; ours are one file each in `layouts`."""
-
-
-def register(family: Family) -> Family:
-    """Add a family's layout."""
-    FAMILIES.add(family.name, family, family.matches.__module__)
-    return family
-
-
-def family_of(state: Mapping[str, Any]) -> Family:
-    """The family whose layout these official keys are. Raises: WeightsError if there is none."""
-    family = next((f for f in FAMILIES.values() if f.matches(set(state))), None)
-    if family is not None:
-        return family
-    begin = some(dict.fromkeys(f"{key.partition('.')[0]}." for key in state), 6)
-    raise WeightsError(
-        f"no known layout has these {len(state)} names: {some(state)}; they begin with {begin}\n"
-        f"  hint: --prefix P takes the part of a larger model whose names begin with P, --key K what stands at a key. "
-        f"Known families: {', '.join(FAMILIES)}"
-    )
 
 
 def load_official(

@@ -15,44 +15,41 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from blockforge.compiler import Architecture
-from blockforge.errors import PluginError, SearchError, did_you_mean
-from blockforge.plugins import Registry, Source
+from blockforge.errors import SearchError, did_you_mean
+from blockforge.provenance import Source
 from blockforge.search.objectives import scores
 from blockforge.search.objectives.costs import COSTS, Cost
 from blockforge.search.registry import user_code
+from blockforge.search.registry.factories import Factories, Factory, name_in
 from blockforge.search.registry.options import call_with_options, read_options
 
-OBJECTIVES: Registry[Callable[..., Any]] = Registry("blockforge.objectives", "objective")
-"""Those of plugins; ours are one file each in `scores` and are imported when they are wanted."""
-T = TypeVar("T", bound=Callable[..., Any])
+
+def _ours() -> dict[str, Callable[[], Factory]]:
+    """Those of this package, in `scores` one file each: nothing is imported before it is wanted."""
+    known: dict[str, Callable[[], Factory]] = {c: functools.partial(functools.partial, Cost, c) for c in COSTS}
+    for module in pkgutil.iter_modules(scores.__path__):
+        known[module.name] = functools.partial(_factory, module.name)
+    return known
 
 
-def objective(name: str) -> Callable[[T], T]:
-    """Register what makes an objective."""
-
-    def register(factory: T) -> T:
-        if name in _packaged():
-            raise PluginError(f"two objectives are named '{name}': blockforge's own and {factory.__module__}")
-        OBJECTIVES.add(name, factory, factory.__module__)
-        return factory
-
-    return register
+FACTORIES = Factories("blockforge.objectives", "objective", _ours)
+objective = FACTORIES.register
+"""Registers what makes an objective, with the options of its text as parameters: `@objective("name")`."""
 
 
 def make(text: str, seed: int = 0) -> Callable[[Architecture], Any]:
     """The objective that a text names. Raises: SearchError if there is none, or an option is wrong."""
-    name, _, rest = text.strip().partition(":")
-    known = names()
-    if name in known:
-        factory = known[name]()
+    if (name := FACTORIES.named_in(text)) is not None:
+        factory, rest = FACTORIES.factory(name), text.strip().partition(":")[2]
         return call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
     if (ref := user_code.reference(text)) is not None:
         return _of_user(ref)
-    hint = did_you_mean(name, known, "objectives") + "; or your own, as module:function or file.py:function"
-    raise SearchError(f"no objective named '{name}'\n  hint: {hint}")
+    known = did_you_mean(name_in(text), FACTORIES.names(), "objectives")
+    hint = f"{known}; or your own, as module:function or file.py:function"
+    raise SearchError(f"no objective named '{name_in(text)}'\n  hint: {hint}")
 
 
 def check_name(objective: Any) -> None:
@@ -63,27 +60,12 @@ def check_name(objective: Any) -> None:
 
 def is_packaged(text: str) -> bool:
     """Whether a text names an objective of this package or of a plugin, and no code of a user's."""
-    return text.strip().partition(":")[0] in names()
-
-
-def names() -> dict[str, Callable[[], Callable[..., Any]]]:
-    """Name of each objective -> a function that gives its factory."""
-    return {**_packaged(), **{name: functools.partial(OBJECTIVES.__getitem__, name) for name in OBJECTIVES}}
-
-
-def _packaged() -> dict[str, Callable[[], Callable[..., Any]]]:
-    """Those of this package: nothing is imported before it is wanted."""
-    known: dict[str, Callable[[], Callable[..., Any]]] = {
-        c: functools.partial(functools.partial, Cost, c) for c in COSTS
-    }
-    for module in pkgutil.iter_modules(scores.__path__):
-        known[module.name] = functools.partial(_factory, module.name)
-    return known
+    return FACTORIES.named_in(text) is not None
 
 
 def source_of(text: str) -> Source | None:
     """The plugin that a text's objective comes from, if it is of one."""
-    return OBJECTIVES.source(text.strip().partition(":")[0])
+    return FACTORIES.source(text)
 
 
 def _factory(name: str) -> Callable[..., Any]:

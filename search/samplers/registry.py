@@ -3,18 +3,19 @@ will do."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
 
-from blockforge.errors import PluginError, SearchError, did_you_mean
-from blockforge.plugins import Registry, Source
+from blockforge.errors import SearchError, did_you_mean
+from blockforge.provenance import Source
 from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
+from blockforge.search.registry.factories import Factories
 from blockforge.search.registry.options import call_with_options, read_options
 from blockforge.search.samplers.base import ProposalSampler
 
@@ -25,24 +26,20 @@ SAMPLERS = {
     "evolution": "evolution:RegularizedEvolution",
     "brute": "brute:Enumeration",
 }
-PLUGGED: Registry[Callable[..., BaseSampler]] = Registry("blockforge.samplers", "sampler")
-"""Those of plugins: what makes a sampler, with the options of its text as parameters."""
+"""Ours: the module of this package, and the class in it."""
 _KINDS: dict[str, type[Any]] = {"sampler": BaseSampler, "pruner": BasePruner}
 
 
-T = TypeVar("T", bound=Callable[..., BaseSampler])
+def _class(place: str) -> type[ProposalSampler]:
+    module, _, cls = place.partition(":")
+    found: type[ProposalSampler] = getattr(importlib.import_module(f"blockforge.search.samplers.{module}"), cls)
+    return found
 
 
-def sampler(name: str) -> Callable[[T], T]:
-    """Register what makes a sampler."""
-
-    def register(factory: T) -> T:
-        if name in SAMPLERS:
-            raise PluginError(f"two samplers are named '{name}': blockforge's own and {factory.__module__}")
-        PLUGGED.add(name, factory, factory.__module__)
-        return factory
-
-    return register
+_OURS = {name: functools.partial(_class, place) for name, place in SAMPLERS.items()}
+FACTORIES = Factories("blockforge.samplers", "sampler", lambda: _OURS)
+sampler = FACTORIES.register
+"""Registers what makes a sampler, with the options of its text as parameters: `@sampler("name")`."""
 
 
 def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
@@ -55,16 +52,16 @@ def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
     check_sampler(sampler)
     if isinstance(sampler, BaseSampler):
         return sampler
-    name, _, rest = sampler.strip().partition(":")
-    if (cls := _packaged(name)) is not None:
-        taken = {key: p for key, p in inspect.signature(cls).parameters.items() if key != "stream"}
-        made: ProposalSampler = call_with_options(name, cls, taken, rest, seed)
+    if (name := FACTORIES.named_in(sampler)) is None:
+        return _of_user(sampler, "sampler", seed)
+    factory, rest = FACTORIES.factory(name), sampler.strip().partition(":")[2]
+    is_ours = name in SAMPLERS
+    parameters = inspect.signature(factory).parameters
+    taken = {key: p for key, p in parameters.items() if not (is_ours and key == "stream")}
+    made = _checked_kind(call_with_options(name, factory, taken, rest, seed), name, "sampler")
+    if is_ours:
         made.stream = stream
-        return made
-    if (factory := PLUGGED.get(name)) is not None:
-        plugged = call_with_options(name, factory, inspect.signature(factory).parameters, rest, seed)
-        return _checked_kind(plugged, name, "sampler")
-    return _of_user(sampler, "sampler", seed)
+    return made
 
 
 def make_pruner(pruner: Any) -> BasePruner | None:
@@ -75,15 +72,14 @@ def make_pruner(pruner: Any) -> BasePruner | None:
 
 def check_sampler(sampler: Any) -> None:
     """Raise SearchError for a sampler that does not exist, as far as that can be said before its code is run."""
-    known = [*SAMPLERS, *PLUGGED]
-    if isinstance(sampler, str) and sampler.strip().partition(":")[0] in known:
+    if isinstance(sampler, str) and FACTORIES.named_in(sampler) is not None:
         return
-    _check(sampler, "sampler", did_you_mean(str(sampler), known, "samplers"))
+    _check(sampler, "sampler", did_you_mean(str(sampler), FACTORIES.names(), "samplers"))
 
 
 def source_of(sampler: Any) -> Source | None:
     """The plugin that a sampler's text names, if it is of one."""
-    return PLUGGED.source(sampler.strip().partition(":")[0]) if isinstance(sampler, str) else None
+    return FACTORIES.source(sampler) if isinstance(sampler, str) else None
 
 
 def check_pruner(pruner: Any) -> None:
@@ -112,13 +108,6 @@ def goes_through_all(sampler: BaseSampler) -> bool:
     from blockforge.search.samplers.brute import Enumeration
 
     return isinstance(sampler, Enumeration | BruteForceSampler | GridSampler)
-
-
-def _packaged(name: str) -> type[ProposalSampler] | None:
-    if name not in SAMPLERS:
-        return None
-    module, _, cls = SAMPLERS[name].partition(":")
-    return getattr(importlib.import_module(f"blockforge.search.samplers.{module}"), cls)
 
 
 def _check(thing: Any, kind: str, hint: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from blockforge.errors import SearchError
-from blockforge.plugins import Source, needed, sources
+from blockforge.provenance import Source, needed, sources
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives import registry as objectives
 from blockforge.search.objectives.measure import Measure, as_measure, as_read

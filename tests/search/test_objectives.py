@@ -19,7 +19,7 @@ from blockforge.blocks.base import Shape
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import ScoreError
 from blockforge.search.objectives.network import shrunk
-from blockforge.search.objectives.registry import make, names
+from blockforge.search.objectives.registry import FACTORIES, make
 from blockforge.search.objectives.scores.expressivity import Expressivity, expressivity_of, feature_entropy
 from blockforge.search.objectives.scores.naswot import agreement, log_determinant
 from blockforge.search.objectives.scores.zico import steadiness, zico_of
@@ -225,7 +225,7 @@ def test_layer_scale_counts_as_one_and_drop_path_is_off(score: str) -> None:
 
 
 def test_every_score_can_be_named() -> None:
-    assert {*SCORES, "micro", "train", "latency"} <= set(names())
+    assert {*SCORES, "micro", "train", "latency"} <= set(FACTORIES.names())
 
 
 def test_zico_needs_two_batches(small: bf.Architecture) -> None:

@@ -19,7 +19,8 @@ from blockforge.search.objectives.registry import make
 from blockforge.search.objectives.scores.micro import Micro
 from blockforge.search.objectives.scores.train import Train
 from blockforge.train import DataError
-from blockforge.train.data import TensorSplit, Want
+from blockforge.train.data import Want
+from blockforge.train.tensor_split import TensorSplit
 
 NET: dict[str, Any] = {
     "blockforge": 1,

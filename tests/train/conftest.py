@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blockforge.train.data import Data, TensorSplit
+from blockforge.train.data import Data
+from blockforge.train.tensor_split import TensorSplit
 
 NET: dict[str, Any] = {
     "blockforge": 1,

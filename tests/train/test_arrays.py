@@ -18,8 +18,9 @@ import blockforge as bf
 from blockforge.cli import main
 from blockforge.train import DataError, check_data, evaluate, fit, open_data
 from blockforge.train.arrays import channel_axis
-from blockforge.train.data import TensorSplit, Want
+from blockforge.train.data import Want
 from blockforge.train.images import decode
+from blockforge.train.tensor_split import TensorSplit
 
 LABELS = np.arange(20) % 2
 RAMP = np.linspace(0, 1, 20 * 6 * 5).reshape(20, 6, 5)

@@ -18,8 +18,9 @@ from PIL import Image
 
 from blockforge.train import Data, DataError, check_data, evaluate, fit, open_data
 from blockforge.train.cutting import MOST, Cuts, cut, with_parts
-from blockforge.train.data import Batch, Opened, TensorSplit, Want
+from blockforge.train.data import Batch, Opened, Want
 from blockforge.train.images import ImageSplit
+from blockforge.train.tensor_split import TensorSplit
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.floats(0.01, 0.6), st.integers(0, 5))

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from blockforge.train import DataError, fit, open_data
-from blockforge.train.data import TensorSplit, Want
+from blockforge.train.data import Want
 from blockforge.train.images import ImageSplit
+from blockforge.train.tensor_split import TensorSplit
 
 WANT = Want((16, 12), 3, 4)
 

@@ -21,11 +21,11 @@ from blockforge.cli import main
 from blockforge.locks import KernelLock
 from blockforge.train import Data, RunError, fit, loop
 from blockforge.train.checkpoint import CHECKPOINT
-from blockforge.train.data import TensorSplit
 from blockforge.train.epoch_progress import EpochProgress
 from blockforge.train.logs import LOCK, RUN
 from blockforge.train.optim import lr_factor
 from blockforge.train.recipe import load_recipe
+from blockforge.train.tensor_split import TensorSplit
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from blockforge.blocks.layers import Conv2d, Linear, default_init
 from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_size
 from blockforge.blocks.registry import downsample
-from blockforge.blocks.rows import apart, beside
+from blockforge.blocks.token_rows import apart, beside
 from blockforge.blocks.tokens import refusal
 from blockforge.errors import OpError
 

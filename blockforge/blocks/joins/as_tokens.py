@@ -9,7 +9,7 @@ from blockforge.blocks.joins.meeting import listed
 from blockforge.blocks.layers import same_size
 from blockforge.blocks.part import Join
 from blockforge.blocks.registry import join
-from blockforge.blocks.rows import beside
+from blockforge.blocks.token_rows import beside
 from blockforge.errors import OpError
 
 

@@ -12,7 +12,7 @@ from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import same_size
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
-from blockforge.blocks.rows import apart, beside
+from blockforge.blocks.token_rows import apart, beside
 
 
 @part("add_tokens")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
-from blockforge.blocks.rows import apart
+from blockforge.blocks.token_rows import apart
 from blockforge.errors import OpError
 
 

@@ -13,7 +13,7 @@ from blockforge.blocks.leaves import on_nchw
 from blockforge.blocks.primitives import conv_shape
 from blockforge.blocks.registry import stem
 from blockforge.blocks.resize import bicubic, square_grid
-from blockforge.blocks.rows import beside
+from blockforge.blocks.token_rows import beside
 
 
 @stem("vit_stem")

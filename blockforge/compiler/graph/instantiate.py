@@ -21,7 +21,7 @@ from blockforge.blocks.joins.aggregated import as_join
 from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
-from blockforge.plugins import hint_in_comment
+from blockforge.provenance import hint_in_comment
 from blockforge.spec import late
 from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Head, Plan, PlannedOp, Reads, Stage

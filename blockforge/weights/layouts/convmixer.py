@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import by_table, conv_bn, in_layers
-from blockforge.weights.official import Family, register
 
 _LAYER = {
     "mix.op.dwconv": "0.fn.0",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table
-from blockforge.weights.official import Family, register
 
 _CROSS = {
     "norm": "norm1",

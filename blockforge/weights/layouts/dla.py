@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers, numbered
-from blockforge.weights.official import Family, register
 
 
 def _tree(ours: str, official: str = "") -> dict[str, Names]:

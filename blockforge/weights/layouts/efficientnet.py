@@ -10,8 +10,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, dwconv_bn, in_layers
-from blockforge.weights.official import Family, register
 
 _SE = {"se.chain.linear": "se.conv_reduce", "se.chain.linear_2": "se.conv_expand"}
 _NARROW: dict[str, Names] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.rep_blocks import rep
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers
-from blockforge.weights.official import Family, register
 
 _LAYER: dict[str, Names] = {
     "rep_mixer.scale": "token_mixer.layer_scale.gamma",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _LAYER = {
     "gated.norm": "norm",

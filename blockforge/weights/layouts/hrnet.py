@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn
-from blockforge.weights.official import Family, register
 
 _MODULES = {2: (1, (1, 2), (3, 4)), 3: (2, (5, 6, 7), (8, 9, 10)), 4: (3, (11, 12, 13, 14), (15, 16, 17, 18))}
 """timm's stage -> the transition before it, and of its streams our stages before and behind the exchange."""

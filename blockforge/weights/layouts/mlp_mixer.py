@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import by_table
-from blockforge.weights.official import Family, register
 
 _ROWS = {
     "stem.0": "stem.proj",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _ROWS = {
     "stem.conv": "patch_embed.conv",

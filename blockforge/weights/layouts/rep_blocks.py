@@ -6,8 +6,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers
-from blockforge.weights.official import Family, register
 
 
 def rep(ours: str, official: str, kernel: str = "conv_kxk.0", point: str = "conv_scale") -> dict[str, Names]:

@@ -7,8 +7,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _ROWS = {
     "stem.0": "to_patch_embedding.0.0",

@@ -6,9 +6,9 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts import vmamba
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _LAYER = {
     **vmamba.SS2D,

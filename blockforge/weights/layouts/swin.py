@@ -6,8 +6,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _LAYER = {**VIT_LAYER, "attention.op.rel_pos.table": "attn.relative_position_bias_table"}
 _ROWS = {

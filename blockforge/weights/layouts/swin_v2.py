@@ -6,8 +6,8 @@ import re
 
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _ATTENTION = "windows.op.tiles.attention_v2"
 _LAYER = {

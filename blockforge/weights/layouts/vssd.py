@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blockforge.weights.families import Family, register
 from blockforge.weights.layouts.mlla import AROUND_LAYERS
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
-from blockforge.weights.official import Family, register
 
 _MIXER = {
     "op.gate": "attn.gate",

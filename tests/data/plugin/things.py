@@ -10,9 +10,10 @@ from blockforge.compiler.graph.connect import Feeds, Rule, rule
 from blockforge.search.objectives.registry import objective
 from blockforge.search.samplers.independent import Uniform
 from blockforge.search.samplers.registry import sampler
-from blockforge.train.data import Opened, TensorSplit
+from blockforge.train.data import Opened
 from blockforge.train.opening import Options, source
-from blockforge.weights.official import Family, register
+from blockforge.train.tensor_split import TensorSplit
+from blockforge.weights.families import Family, register
 
 
 @rule("first")
