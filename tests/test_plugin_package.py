@@ -35,12 +35,13 @@ from pathlib import Path
 
 import blockforge as bf
 from blockforge.compiler.graph.connect import RULES
+from blockforge.provenance import source_in
 from blockforge.saving import spec_text
 from blockforge.search import list_spaces, load_space
 from blockforge.train import list_recipes, load_recipe, open_data
 from blockforge.train.identity import identity
-from blockforge.weights.official import convert
 from blockforge.weights.families import FAMILIES, family_of
+from blockforge.weights.official import convert
 
 network = bf.build("extra_net", {"stages.1.connect": %(rule)r}, num_classes=2)
 data, recipe = open_data("halves"), load_recipe("extra_recipe")
@@ -53,7 +54,7 @@ print(json.dumps({
     "space": "extra_space" in list_spaces() and load_space("extra_space").name,
     "recipe": "extra_recipe" in list_recipes() and recipe.epochs,
     "data": len(data.train),
-    "family": FAMILIES.source(family_of(state).name).where(),
+    "family": source_in(FAMILIES, family_of(state).name).where(),
     "tensors": len(converted) == len(state),
     "run": sorted(known["plugins"]),
     "score": bf.search(

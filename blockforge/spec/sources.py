@@ -67,11 +67,12 @@ class HeadSpec(OpSpec):
     def _reads_or_is(cls, value: Any) -> Any:
         if isinstance(value, dict) and "op" not in value and "from" not in value:
             refuse(iter([InitErrorDetails(type="missing", loc=("op",), input=value)]))
-        if isinstance(value, dict) and value.keys() & {"from", "join"}:
-            if "from" not in value:
-                text = "join is for what from names; an op with a join of its own stands in a list"
-                wrong = PydanticCustomError("join", text)
-                refuse(iter([InitErrorDetails(type=wrong, loc=("join",), input=value)]))
+        if isinstance(value, dict) and "join" in value and "from" not in value:
+            if isinstance(value["op"], str):
+                return {"op": value}  # the op's own: {op: parallel, join: mul, of: [...]}
+            wrong = PydanticCustomError("join", "join is for what from names, and there is no from")
+            refuse(iter([InitErrorDetails(type=wrong, loc=("join",), input=value)]))
+        if isinstance(value, dict) and "from" in value:
             others = value.keys() - {"from", "join", "op"}
             refuse(InitErrorDetails(type="extra_forbidden", loc=(key,), input=value[key]) for key in others)
         return value

@@ -107,7 +107,8 @@ def test_pooling_of_a_head_that_reads() -> None:
         ("{from: [0, 1], op: logits}", "the head: maps of .* do not meet"),
         ("{from: [0, 1], join: nosuch, op: logits}", "nosuch"),
         ("{from: 1, op: classifier, pool: max}", "there is no key 'pool' here"),
-        ("{join: sum, op: logits}", "join is for what from names; an op with a join of its own stands in a list"),
+        ("{join: sum, op: logits}", "'logits' has no parameter 'join'|there is no key 'join' here"),
+        ("{join: sum, op: [logits]}", "join is for what from names, and there is no from"),
         ("{norm: none}", "the key 'op' is missing"),
         ("{from: [], op: logits}", "at least 1 item"),
         ("{from: {from: 1, op: nosuch}, op: logits}", "nosuch"),
@@ -128,3 +129,10 @@ def test_holes_in_what_heads_read() -> None:
     assert len(found.plan.answers) == 2
     assert locate(space, fill(space, found.plan.answers)) == dict(found.plan.answers)
     assert count(space).combinations == 3
+
+
+def test_a_join_without_from_is_the_ops_own() -> None:
+    op = "{op: parallel, join: sum, of: [[global_pool, logits], [max_pool, global_pool, logits]]}"
+    alone, listed = (bf.compile(from_text(f"{BASE}head: {head}\n")) for head in (op, f"[{op}]"))
+    assert alone.hash == listed.hash
+    assert bf.compile(from_text(bf.load(from_text(f"{BASE}head: {op}\n")).to_yaml())).hash == alone.hash

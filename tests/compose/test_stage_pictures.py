@@ -15,7 +15,7 @@ from blockforge.draw.layout import Layout
 from blockforge.draw.marks import Box
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import boxes_of, pieces_of
+from blockforge.draw.pieces import groups_of, pieces_of
 from blockforge.draw.streams import is_graph, lay_out_streams
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -24,7 +24,7 @@ Point = tuple[float, float]
 
 def layout(arch: bf.Architecture, parts: bool) -> Layout:
     names = opened(arch, parts=True) if parts else ()
-    panels = {name: Panel(boxes_of(pieces_of(arch.nodes[name]))) for name in names}
+    panels = {name: Panel(groups_of(pieces_of(arch.nodes[name]))) for name in names}
     return lay_out_streams(arch, {stage.index: ("stage", "", "") for stage in arch.stages}, panels)
 
 
