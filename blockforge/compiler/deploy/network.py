@@ -68,6 +68,8 @@ def _of(node: Node) -> Rewritten | None:
     site, placed = node.site, node.shapes.placed
     assert placed is not None
     if isinstance(site, BranchSite):
+        if not site.residual.options().keys() <= _REWRITTEN:
+            return None  # with a key that `_branch` knows nothing of it stays as it is
         if len(site.inputs) == 1:
             return _branch(placed, site.norm, site.residual, node.shapes.in_shape)
         return _block(placed, "op.")
@@ -88,6 +90,8 @@ def _as_site(node: Node, found: Rewritten) -> tuple[Site, AnyPlaced]:
     return replace(site, block=block), Placed(block, (found.program.shape, None))
 
 
+_REWRITTEN = {"scale", "skip", "post_act"}
+"""The keys of a branch that become parts."""
 _NOTHING_AROUND = Residual.of(BranchKeys(skip=False), 0.0, None)
 
 

@@ -35,9 +35,10 @@ def as_residual(branch: Branch, definitions: Definitions) -> Written:
         "norm": freeze(branch.norm.spec.written(), branch.norm.path) if branch.norm is not None else "none",
         "skip": skip,
         "post_act": freeze(act.spec.written(), act.path) if act is not None else "none",
-        "drop_path": keys.drop_path,
         "scale": scale.branch if scale is not None and scale.branch is not None else "none",
     }
+    more = {name: value for name, value in keys if name not in items}
+    items |= {name: value for name, value in more.items() if value != BranchKeys.model_fields[name].default}
     called = Written(of=Bound(op)).title
     return Written(of=Bound(Map(tuple(items.items()), path), Frame((), definitions), path), called=called)
 
