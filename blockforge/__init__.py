@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from blockforge.search.run import search
     from blockforge.spec import Spec, list_specs, load
     from blockforge.spec.expanded import expand
+    from blockforge.swapping.run import swap
     from blockforge.weights.files import Weights
 
 _HOMES = {
@@ -66,6 +67,7 @@ _HOMES = {
     "save_model": "saving",
     "Spec": "spec",
     "expand": "spec.expanded",
+    "swap": "swapping.run",
     "list_specs": "spec",
     "load": "spec",
 }
@@ -93,6 +95,7 @@ __all__ = [
     "save_model",
     "save_pretrained",
     "search",
+    "swap",
 ]
 
 

@@ -211,6 +211,7 @@ LEVELS = (
     ("integrations", "train"),
     ("analyze", "measure", "timm"),
     ("search",),
+    ("swapping",),
     ("cli", "testing"),
 )
 """The folders and files of `blockforge`, from the ground up. Each imports only those below it, wherever the import

@@ -76,7 +76,7 @@ class _Expansion:
         scope = Scope(written.get("let", {}), (*stage.path, "let"), self.scope).with_place(place)
         tree = {k: self.read(v, scope) for k, v in written.items() if k not in ("let", "layers", "downsample")}
         if stage.layers:
-            layers = _pattern([self.block(name, branches) for name, branches in stage.layers])
+            layers = pattern_of([self.block(name, branches) for name, branches in stage.layers])
             tree |= {"depth": len(stage.layers), "layers": layers}
         return tree
 
@@ -135,7 +135,8 @@ def _definitions(glossary: Glossary, lifted: Mapping[str, Any], network: dict[st
     return {k: kept[k] for k in both if k in kept}
 
 
-def _pattern(names: Sequence[str]) -> str:
+def pattern_of(names: Sequence[str]) -> str:
+    """The layers of a stage as a spec writes them."""
     runs = [(name, len(list(run))) for name, run in groupby(names)]
     if len(runs) == 1:
         return names[0]

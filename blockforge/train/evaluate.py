@@ -63,23 +63,33 @@ def evaluate(
         os.fspath(weights) if weights is not None else "the network",
     )
     labels = labels_by_name(known, opened, network.num_classes, who)
-    image = network.arch.plan.input
-    run = run_beside(weights) if weights is not None and recipe is None else {}
-    settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
-    normalize = normalization(settled, opened, image.channels)
-    if {"mean", "std"} <= run.keys() and len(run["mean"]) == image.channels:
-        normalize = Normalize(run["mean"], run["std"])
-    want = Want(
-        (image.size[0], image.size[1]), image.channels, batch_size,
-        rank=accelerator.process_index, world=accelerator.num_processes,
-        crop_pct=run.get("crop_pct", settled.crop_pct), workers=workers_for(settled, opened),
-    )  # fmt: skip
+    want, normalize = reading(network, opened, weights, recipe, batch_size)
+    want = dataclasses.replace(want, rank=accelerator.process_index, world=accelerator.num_processes)
     total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)
     evaluation = measure(network, images, want, normalize, network.num_classes, labels=labels, total=total)
     names = {label: name for name, label in zip(opened.classes, labels, strict=True)}
     return dataclasses.replace(
         evaluation, classes=known or tuple(names.get(i, str(i)) for i in range(network.num_classes))
     )
+
+
+def reading(
+    network: Backbone,
+    data: Data,
+    weights: str | os.PathLike[str] | None,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None,
+    batch_size: int,
+) -> tuple[Want, Normalize]:
+    """How images are read for a network that is not trained: what the recipe says, or the run that wrote `weights`."""
+    image = network.arch.plan.input
+    run = run_beside(weights) if weights is not None and recipe is None else {}
+    settled = load_recipe(recipe or {"epochs": 1, "batch_size": 1, "lr": 1.0, "crop_pct": 0.875})
+    normalize = normalization(settled, data, image.channels)
+    if {"mean", "std"} <= run.keys() and len(run["mean"]) == image.channels:
+        normalize = Normalize(run["mean"], run["std"])
+    crop_pct, workers = run.get("crop_pct", settled.crop_pct), workers_for(settled, data)
+    size = image.size[0], image.size[1]
+    return Want(size, image.channels, batch_size, crop_pct=crop_pct, workers=workers), normalize
 
 
 def measure(

@@ -1,0 +1,89 @@
+"""`blockforge swap`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockforge.cli._output import (
+    DataOption,
+    JsonOption,
+    KeyOption,
+    PrefixOption,
+    SetOption,
+    SpecArgument,
+    chosen,
+    console,
+    print_json,
+)
+
+
+def swap(
+    spec: SpecArgument,
+    data: DataOption,
+    weights: Annotated[Path, typer.Option(metavar="FILE", help="Weights of the trained network.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(metavar="BUDGET", help="3GFLOPs,20Mparams; 60% of its MACs; 100%..30% for a family. Repeatable."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the scores and the networks are written.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=2, metavar="N", help="Validation images to score by.")] = 512,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which images.")] = 0,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a trained network to budgets: thinner branches and fewer of them, with its weights.
+
+    Each thinner form of a branch, and nothing in its place, is scored alone by how far the network's answers move. The
+    best combination for a budget is found exactly, and is an ordinary spec with a file of weights. A run that was
+    stopped goes on with the same command.
+
+    \b
+    Examples:
+      blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 60% --out runs/b
+      blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 100%..30% --out runs/b
+      blockforge swap net.yaml --weights net.safetensors --data imagefolder:DIR --budget 3GFLOPs,20ms@cpu --out runs/b
+    """
+    from blockforge.swapping.run import swap as run
+
+    result = run(
+        spec,
+        data,
+        budget,
+        weights=chosen(weights, key, prefix),
+        overrides=overrides,
+        images=images,
+        seed=seed,
+        out=out,
+        progress=not json,
+    )
+    if json:
+        print_json({"top1": result.own.top1, "networks": result.rows()})
+        return
+    from blockforge.console.text_table import Label, Number, TextTable
+    from blockforge.units import format_count
+
+    columns = (Number("MACs"), Number("of them", 4), Number("params", 3), Number("thinner", 1), Number("left out", 2))
+    table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"))
+    for row in result.rows():
+        parts = (format_count(row["macs"]), f"{row['share']:.1f}%", format_count(row["params"]))
+        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", f"{row['top1']:.1f}")
+        table.add_row(row["budget"], *parts, str(row["thinner"]), str(row["left_out"]), *figures)
+    screen = console()
+    parent, number = result.parent.arch, len(result.alternatives)
+    macs = format_count(parent.macs)
+    screen.print(f"{parent.name}, {macs} MACs: {number} alternatives, top-1 {result.own.top1:.1f}")
+    screen.print(table)
+    if out is not None:
+        last = out / result.answers[-1].folder
+        screen.print(
+            f"written to {out}; train one further: blockforge train {last / 'spec.yaml'} --data {data} "
+            f"--weights {last / 'model.safetensors'}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,1 @@
+"""From a trained network to any budget: thinner layers and fewer of them, with its weights."""

@@ -1,0 +1,75 @@
+"""A spec with other branches in some layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from blockforge.spec import Spec, SpecLike, from_text, load, resolve
+from blockforge.spec.expanded import expand, pattern_of
+
+if TYPE_CHECKING:
+    from blockforge.swapping.slots import Alternative
+
+
+def written_out(source: SpecLike) -> Spec:
+    """A spec whose layers are named one by one and whose blocks say all their values."""
+    return from_text(expand(source))
+
+
+def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
+    """A spec that is written out, with alternatives in its slots. Layers of which nothing is left are left out.
+
+    Blocks that change get names of their own, after what is changed: `msa_thin`, and with a number where there are
+    several of a name.
+    """
+    chosen: dict[tuple[int, int], dict[int, Alternative]] = {}
+    for alternative in alternatives:
+        slot = alternative.slot
+        chosen.setdefault((slot.stage, slot.layer), {})[slot.branch] = alternative
+    tree = copy.deepcopy(dict(spec.tree))
+    blocks: dict[str, list[Any]] = {}
+    for stage in resolve(spec).stages:
+        if not stage.layers:
+            continue
+        names = []
+        for number, (name, _) in enumerate(stage.layers):
+            branches = _branches(tree["blocks"][name], chosen.get((stage.index, number), {}))
+            if branches:
+                names.append(_named(blocks, tree["blocks"], name, branches))
+        said = tree["stages"][stage.index]
+        said["depth"] = len(names)
+        if names:
+            said["layers"] = pattern_of(names)
+        else:
+            said.pop("layers")
+    tree["blocks"] = blocks
+    return load(tree)
+
+
+def _branches(branches: list[Any], changes: Mapping[int, Alternative]) -> list[Any]:
+    """A block's branches with some of them changed or gone."""
+    kept = []
+    for number, branch in enumerate(branches):
+        change = changes.get(number)
+        if change is None:
+            kept.append(branch)
+        elif change.params is not None:
+            kept.append({**(branch if isinstance(branch, dict) else {"op": branch}), **change.params})
+    return kept
+
+
+def _named(blocks: dict[str, list[Any]], before: Mapping[str, Any], name: str, branches: list[Any]) -> str:
+    """The name under which `blocks` has these branches; put there if they are new."""
+    if branches == before[name]:
+        blocks[name] = branches
+        return name
+    stem = f"{name}_{'part' if len(branches) < len(before[name]) else 'thin'}"
+    number = 1
+    while True:
+        free = stem if number == 1 else f"{stem}_{number}"
+        if blocks.get(free, before.get(free, branches)) == branches:
+            blocks[free] = branches
+            return free
+        number += 1

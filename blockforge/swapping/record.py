@@ -1,0 +1,76 @@
+"""Scores in a file that grows as they are found, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.console.progress import counting
+from blockforge.errors import RunError
+from blockforge.files import append_text, make_folder
+from blockforge.swapping.scores import Score
+from blockforge.swapping.slots import Alternative
+
+SCORES = "scores.jsonl"
+
+
+def recorded(
+    alternatives: Sequence[Alternative],
+    score: Callable[[Alternative], Score],
+    folder: Path | None,
+    run: Mapping[str, Any],
+    progress: bool = False,
+) -> list[Score]:
+    """The score of each alternative: from the folder's file where it is there, else computed and put there.
+
+    Args:
+        run: what the scores depend on.
+    Raises: RunError if the file is of another run; OutputError.
+    """
+    known = _known(folder, run) if folder is not None else {}
+    with counting("alternatives scored", len(alternatives), progress) as advance:
+        for alternative in alternatives:
+            if (key := _key(alternative)) not in known:
+                known[key] = score(alternative)
+                if folder is not None:
+                    append_text(folder / SCORES, json.dumps([key, asdict(known[key])]) + "\n")
+            advance()
+    return [known[_key(alternative)] for alternative in alternatives]
+
+
+def digest_of(model: Backbone) -> str:
+    """What tells a network with its weights from others."""
+    digest = hashlib.sha256(model.arch.hash.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _known(folder: Path, run: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores in a folder, which is begun if it has none. Raises: RunError."""
+    file = folder / SCORES
+    if not file.exists():
+        make_folder(folder)
+        append_text(file, json.dumps(run) + "\n")
+        return {}
+    first, *rows = file.read_text(encoding="utf-8").split("\n")
+    try:
+        before = json.loads(first)
+        known = {key: Score(**values) for key, values in map(json.loads, filter(None, rows[:-1]))}
+    except (ValueError, TypeError) as e:
+        raise RunError(f"{file} holds no scores: {e}\n  hint: another --out") from None
+    if before != run:
+        other = ", ".join(sorted(k for k in run if before.get(k) != run[k]))
+        raise RunError(
+            f"{folder} holds the scores of another run: other {other}\n  hint: another --out, or remove {file}"
+        )
+    return known
+
+
+def _key(alternative: Alternative) -> str:
+    return f"{alternative.slot.name}: {alternative.label}"

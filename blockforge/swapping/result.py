@@ -1,0 +1,106 @@
+"""What `swap` gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.console.csv_text import to_csv
+from blockforge.files import make_folder, write_text
+from blockforge.saving import save_model
+from blockforge.swapping.scores import Score
+from blockforge.swapping.slots import Alternative
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The network for a budget.
+
+    Attributes:
+        budget: as it was written.
+        model: with the parent's weights; its spec is `model.spec`.
+        chosen: what changed.
+        expected: sum of the scores (KL) of what changed, each alone.
+        score: measured, of all together.
+    """
+
+    budget: str
+    model: Backbone
+    chosen: tuple[Alternative, ...]
+    expected: float
+    score: Score
+
+    @property
+    def folder(self) -> str:
+        """Where it is saved, in the folder of the run."""
+        return (
+            self.budget.replace("%", "pct").replace(",", "_").replace("=", "_").replace(":", "_").replace("@", "_at_")
+        )
+
+    def row(self, parent: Backbone) -> dict[str, Any]:
+        arch = self.model.arch
+        return {
+            "budget": self.budget,
+            "macs": arch.macs,
+            "share": round(100 * arch.macs / parent.arch.macs, 1),
+            "params": arch.params,
+            "thinner": sum(not a.is_skip for a in self.chosen),
+            "left_out": sum(a.is_skip for a in self.chosen),
+            "expected_kl": round(self.expected, 5),
+            "kl": round(self.score.kl, 5),
+            "agreement": round(self.score.agreement, 2),
+            "top1": round(self.score.top1, 2),
+            "folder": self.folder,
+        }
+
+
+@dataclass(frozen=True)
+class SwapResult:
+    """A network brought to budgets.
+
+    Attributes:
+        parent: the network, and `own`, its accuracy on the same images.
+        alternatives, scores: what may stand in its slots, and what each costs alone.
+        answers: a network a budget.
+    """
+
+    parent: Backbone
+    own: Score
+    alternatives: tuple[Alternative, ...]
+    scores: tuple[Score, ...]
+    answers: tuple[Answer, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a budget."""
+        return [answer.row(self.parent) for answer in self.answers]
+
+    def scored(self) -> list[dict[str, Any]]:
+        """A row an alternative."""
+        return [
+            {
+                "slot": a.slot.name,
+                "op": a.slot.op,
+                "instead": a.label,
+                "macs_saved": a.saved["macs"],
+                "params_saved": a.saved["params"],
+                "kl": s.kl,
+                "kl_error": s.error,
+                "agreement": s.agreement,
+                "top1": s.top1,
+            }
+            for a, s in zip(self.alternatives, self.scores, strict=True)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write a folder a budget, as `save_model` does, and the tables `answers.csv` and `alternatives.csv`.
+
+        Raises: OutputError.
+        """
+        make_folder(folder)
+        for answer in self.answers:
+            answer.model.classes = self.parent.classes
+            save_model(answer.model, folder / answer.folder)
+        write_text(folder / "answers.csv", to_csv(self.rows()))
+        write_text(folder / "alternatives.csv", to_csv(self.scored()))

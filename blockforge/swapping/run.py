@@ -1,0 +1,159 @@
+"""`swap`: a trained network brought to budgets, with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.errors import BudgetError, DataError
+from blockforge.extras import need
+from blockforge.search.budget import excess, over
+from blockforge.spec import SpecLike
+from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.importance import importances
+from blockforge.swapping.record import digest_of, recorded
+from blockforge.swapping.result import Answer, SwapResult
+from blockforge.swapping.scores import Score, answers, compare, score
+from blockforge.swapping.slots import Alternative, alternatives_of
+from blockforge.swapping.solve import best, most_saved
+from blockforge.swapping.targets import targets
+from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.train.data import Batch, Data
+from blockforge.train.evaluate import reading
+from blockforge.train.open_data import open_data
+from blockforge.train.prepare import Overrides, make_evaluated
+from blockforge.units import Budget
+
+BATCH = 64
+
+
+def swap(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    budget: str | Sequence[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    overrides: Overrides = None,
+    images: int = 512,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> SwapResult:
+    """Bring a trained network to budgets by thinner branches and fewer of them, with its weights.
+
+    Every residual branch is a slot. Thinner forms of its block take the units (channels, heads, states) that matter
+    most from the network's own weights; each of them, and nothing in its place, is scored alone in the network by how
+    far its answers move; and for each budget the combination with the smallest sum of scores is found exactly.
+
+    Args:
+        model, data, weights, overrides: as for `bf.train.evaluate`. Labels serve only to tell accuracies.
+        budget: `3GFLOPs,20Mparams`, `60%` of the network's multiply-adds, `100%..30%` for a family; or several.
+        images: of the validation images, on which alternatives are scored.
+        seed: which images.
+        out: folder of the scores, which go on where they were stopped, and of the networks; None: nothing is written.
+        progress: show it on standard error.
+    Raises: SpecError, WeightsError, DataError; BudgetError for a budget that no combination reaches, with the smallest;
+        RunError if `out` holds the scores of another network or other images.
+    """
+    need("train", "scipy")
+    opened = open_data(data)
+    network = make_evaluated(model, opened, overrides=overrides, weights=weights).eval()
+    network = _written_out(network)
+    wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
+    batches = _batches(network, opened, weights, images, seed)
+    found = list(alternatives_of(network.arch, network.arch.source))
+    if not found:
+        raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
+    kept = most_important(importances(network, found, batches))
+    teacher, labels = answers(network, batches), torch.cat([y for _, y in batches])
+    run = {"network": digest_of(network), "data": opened.part("val").digest(), "images": len(labels), "seed": seed}
+    scores = recorded(
+        found, lambda a: score(network, a, kept, teacher, batches, labels), Path(out) if out else None, run, progress
+    )
+    own = compare(teacher, teacher, labels)
+    given = []
+    for name, limits in wanted:
+        chosen = _chosen(network.arch, found, scores, name, limits)
+        other = with_alternatives(network, network.arch.source, [found[i] for i in chosen], kept).eval()
+        joint = compare(teacher, answers(other, batches), labels)
+        given.append(Answer(name, other, tuple(found[i] for i in chosen), sum(scores[i].kl for i in chosen), joint))
+    result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
+    if out is not None:
+        result.save(Path(out))
+    return result
+
+
+def _written_out(network: Backbone) -> Backbone:
+    """The network of the same spec with every layer by itself, whose tensors have the same names."""
+    spec = written_out(network.arch.spec)
+    same = Backbone.from_architecture(compile_spec(spec))
+    same.load_state_dict(network.state_dict())
+    same.classes = network.classes
+    return same.eval()
+
+
+def _batches(
+    network: Backbone, data: Data, weights: str | os.PathLike[str] | None, images: int, seed: int
+) -> list[Batch]:
+    """Validation images as the network sees them, some of them drawn by `seed`. Raises: DataError if there are none."""
+    held = data.part("val")
+    size = min(BATCH, images, len(held))
+    want, normalize = reading(network, data, weights, None, size)
+    want = dataclasses.replace(want, shuffle=True, seed=seed)
+    batches: list[Batch] = []
+    for number, (x, labels) in enumerate(held.batches(want)):
+        if number * size >= images:
+            break
+        batches.append((normalize(x), labels))
+    if not batches:
+        raise DataError(f"{data.name} has no validation images to score by")
+    return batches
+
+
+def _chosen(
+    arch: Architecture, found: Sequence[Alternative], scores: Sequence[Score], name: str, budget: Budget
+) -> list[int]:
+    """The alternatives for a budget. What is no sum over slots (memory, latency) is asked of the whole: as long as it
+    exceeds its limit, more multiply-adds must go. Raises: BudgetError."""
+    costs, linked = [s.kl for s in scores], _not_all(arch, found)
+    least = {
+        cost: max(0, getattr(arch, cost) - limit)
+        for cost in ("macs", "params")
+        if (limit := getattr(budget, cost)) is not None
+    }
+    while (chosen := best(found, costs, least, linked)) is not None:
+        other = compile_spec(edited(arch.source, [found[i] for i in chosen]))
+        if all(share <= 0 for share in excess(other, budget).values()):
+            return chosen
+        least["macs"] = arch.macs - other.macs + math.ceil(arch.macs / 100)
+    raise BudgetError(_unreached(arch, found, name, budget, linked))
+
+
+def _unreached(
+    arch: Architecture, found: Sequence[Alternative], name: str, budget: Budget, linked: Sequence[Sequence[int]]
+) -> str:
+    smallest = compile_spec(edited(arch.source, [found[i] for i in most_saved(found, "macs", linked)]))
+    text = f"no combination of thinner and fewer branches reaches {name}"
+    return f"{text}: the smallest network has {over(smallest, budget) or smallest.totals}"
+
+
+def _not_all(arch: Architecture, found: Sequence[Alternative]) -> list[list[int]]:
+    """Alternatives of which one must stay out: a layer that others read through `connect` stays, and one of a stage
+    without a downsample."""
+    skips = {a.slot.name: i for i, a in enumerate(found) if a.is_skip}
+    groups = []
+    for stage in arch.stages:
+        plan = arch.plan.stages[stage.index]
+        layers = [[node.name for node in layer.branches.values()] for layer in stage.layers]
+        if plan.connect is not None:
+            groups += layers
+        elif plan.downsample is None:
+            groups.append([name for names in layers for name in names])
+    return [[skips[name] for name in names] for names in groups if names and all(name in skips for name in names)]

@@ -1,0 +1,56 @@
+"""What an alternative costs in accuracy: how far the network's answers move when it alone stands in its slot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.outputs import main_output
+from blockforge.swapping.slots import Alternative
+from blockforge.swapping.weights import Kept, standing_in
+from blockforge.train.data import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a network's answers differ from those of the network that it comes from.
+
+    Attributes:
+        kl: mean Kullback-Leibler divergence of the classes' probabilities over the images, in nats.
+        error: its standard error.
+        agreement: per cent of the images with the same most likely class.
+        top1: per cent of the images with the right one.
+    """
+
+    kl: float
+    error: float
+    agreement: float
+    top1: float
+
+
+@torch.inference_mode()
+def answers(model: Backbone, batches: Sequence[Batch]) -> Tensor:
+    """Log-probabilities of the classes, a row an image."""
+    return torch.cat([F.log_softmax(main_output(model(images)).float(), 1) for images, _ in batches])
+
+
+def compare(teacher: Tensor, student: Tensor, labels: Tensor) -> Score:
+    """The answers of a network beside those that it should give, as `answers` gives them."""
+    kl = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1).double()
+    error = float(kl.std()) / math.sqrt(len(kl)) if len(kl) > 1 else math.inf
+    same, right = (100 * float((student.argmax(1) == other).double().mean()) for other in (teacher.argmax(1), labels))
+    return Score(float(kl.mean()), error, same, right)
+
+
+def score(
+    model: Backbone, alternative: Alternative, kept: Kept, teacher: Tensor, batches: Sequence[Batch], labels: Tensor
+) -> Score:
+    """The score of an alternative alone in `model`, whose own answers are `teacher`."""
+    with standing_in(model, alternative, kept):
+        return compare(teacher, answers(model, batches), labels)

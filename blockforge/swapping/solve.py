@@ -1,0 +1,58 @@
+"""The best combination of alternatives under limits: an integer programme, solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from blockforge.swapping.slots import Alternative
+
+Row = npt.NDArray[np.float64]
+
+
+def best(
+    alternatives: Sequence[Alternative],
+    scores: Sequence[float],
+    least: Mapping[str, float],
+    together: Sequence[Sequence[int]] = (),
+) -> list[int] | None:
+    """The numbers of the alternatives whose scores have the smallest sum, at most one a slot.
+
+    Args:
+        scores: what each costs in accuracy; leaving a slot as it is costs nothing.
+        least: what must be saved of each cost.
+        together: alternatives of which not all may be chosen.
+    Returns: None if no combination saves so much.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    number = len(alternatives)
+    rows: list[Row] = []
+    upper: list[float] = []
+    for name, saved in least.items():
+        rows.append(-np.array([a.saved[name] for a in alternatives], dtype=float))
+        upper.append(-saved)
+    for _, members in groupby(range(number), key=lambda i: alternatives[i].slot):
+        rows.append(_row(number, list(members)))
+        upper.append(1.0)
+    for group in together:
+        rows.append(_row(number, group))
+        upper.append(len(group) - 1.0)
+    scales = np.array([max(1.0, float(np.abs(row).max())) for row in rows])
+    limits = LinearConstraint(np.array(rows) / scales[:, None], -np.inf, np.array(upper) / scales)
+    solved = milp(np.array(scores), constraints=limits, integrality=np.ones(number), bounds=Bounds(0, 1))
+    return [i for i in range(number) if solved.x[i] > 0.5] if solved.x is not None else None
+
+
+def most_saved(alternatives: Sequence[Alternative], cost: str, together: Sequence[Sequence[int]] = ()) -> list[int]:
+    """The numbers of the alternatives that together save most of a cost."""
+    return best(alternatives, [-float(a.saved[cost]) for a in alternatives], {}, together) or []
+
+
+def _row(number: int, members: Sequence[int]) -> Row:
+    row = np.zeros(number)
+    row[list(members)] = 1.0
+    return row

@@ -1,0 +1,197 @@
+"""Which channels, heads or states of a block go together, found from its tensors.
+
+A block at two widths has the same tensors, some of them smaller. Along an axis that shrinks lie *units*: hidden
+channels of an MLP, heads, states of a scan. Nothing here knows a block: how the units lie is guessed from the sizes,
+and a guess is tried. Units are a symmetry of the block: its outputs stay when units change places in all tensors at
+once. And where the entries of some units are zero, the narrower block without them gives the same. Where a norm over
+the units stands between, that cannot be, and the symmetry alone decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from blockforge.blocks.base import AnyPlaced
+
+Sizes = Mapping[str, tuple[int, ...]]
+
+MOST_GUESSES = 24
+"""Arrangements that are tried before a block counts as one without units."""
+TOLERANCE = 1e-9
+"""Of outputs in float64, relative to the largest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How units lie along an axis of a tensor: `before` entries of no unit, `outer` runs of all units with `inner`
+    entries each, `after` entries of no unit."""
+
+    tensor: str
+    axis: int
+    before: int
+    outer: int
+    inner: int
+    after: int
+
+    def entries(self, units: Sequence[int], number: int) -> Tensor:
+        """The entries of so many units, in their order, of `number` units that there are; with those of no unit."""
+        grid = torch.arange(self.outer * number * self.inner).view(self.outer, number, self.inner) + self.before
+        end = self.before + grid.numel()
+        return torch.cat(
+            [torch.arange(self.before), grid[:, list(units)].flatten(), torch.arange(end, end + self.after)]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The units of a block that a narrower one has fewer of.
+
+    Attributes:
+        number: how many the block has.
+        kept: how many the narrower one has.
+        axes: where they lie.
+    """
+
+    number: int
+    kept: int
+    axes: tuple[Axis, ...]
+
+    def of(self, tensors: Mapping[str, Tensor], units: Sequence[int]) -> dict[str, Tensor]:
+        """The tensors with these units alone, in this order."""
+        chosen = dict(tensors)
+        for axis in self.axes:
+            at = axis.entries(units, self.number).to(chosen[axis.tensor].device)
+            chosen[axis.tensor] = chosen[axis.tensor].index_select(axis.axis, at)
+        return chosen
+
+    def alone(self, tensors: Mapping[str, Tensor], units: Sequence[int]) -> dict[str, Tensor]:
+        """The tensors with zeros in place of all other units, norms' statistics aside."""
+        zeroed = dict(tensors)
+        others = [unit for unit in range(self.number) if unit not in set(units)]
+        for axis in self.axes:
+            at = axis.entries(others, self.number)[axis.before : -axis.after or None]
+            if "running_" not in axis.tensor:
+                zeroed[axis.tensor] = zeroed[axis.tensor].index_fill(axis.axis, at, 0.0)
+        return zeroed
+
+    def summed(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Numbers of the tensors' entries, summed over each unit: (number,). Absent tensors count nothing."""
+        total = torch.zeros(self.number, dtype=torch.float64)
+        for axis in (a for a in self.axes if a.tensor in values):
+            tensor = values[axis.tensor].double()
+            along = tensor.movedim(axis.axis, 0).flatten(1).sum(1) if tensor.ndim > 1 else tensor
+            inside = along[axis.before : len(along) - axis.after]
+            total += inside.view(axis.outer, self.number, axis.inner).sum((0, 2)).cpu()
+        return total
+
+
+def units_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Units | None:
+    """The units of a block that the same block with other parameters, at the same place, has fewer of.
+
+    Args:
+        likely: how many units it may have, a number of heads say.
+    Returns: None if the two differ in another way, or if what shrinks are no units: nobody can say then which to keep.
+    """
+    with torch.device("meta"):
+        before, after = sizes_of(wide.build()), sizes_of(narrow.build())
+    if before.keys() != after.keys() or any(len(before[n]) != len(after[n]) for n in before):
+        return None
+    shrinks = [(n, i) for n in before for i, (a, b) in enumerate(zip(before[n], after[n], strict=True)) if a != b]
+    if not shrinks or any(before[n][i] < after[n][i] for n, i in shrinks):
+        return None
+    guesses = list(itertools.islice(_guesses(shrinks, before, after), MOST_GUESSES))
+    trial = _Trial(wide, narrow)
+    symmetric = [guess for guess in sorted(guesses, key=lambda g: g.number != likely) if trial.is_symmetric(guess)]
+    return next(filter(trial.is_separable, symmetric), symmetric[0] if symmetric else None)
+
+
+def sizes_of(module: nn.Module) -> Sizes:
+    """The shapes of a module's tensors, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _guesses(shrinks: Sequence[tuple[str, int]], before: Sizes, after: Sizes) -> Iterator[Units]:
+    """Ways in which units may lie along the axes, the finest units first."""
+    pairs = [(before[n][i], after[n][i]) for n, i in shrinks]
+    for wide, narrow in _counts(pairs):
+        entries = [(size - less) // (wide - narrow) for size, less in pairs]
+        for inside in _inner_widths(entries):
+            for is_last in (False, True):
+                axes = [
+                    _axis(*place, size, each, math.gcd(each, inside), wide, is_last)
+                    for place, (size, _), each in zip(shrinks, pairs, entries, strict=True)
+                ]
+                if all(axis.before >= 0 and axis.after >= 0 for axis in axes):
+                    yield Units(wide, narrow, tuple(axes))
+                if not any(axis.before + axis.after for axis in axes):
+                    break  # nothing stands apart: the last guess is the first
+
+
+def _counts(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Numbers of units before and after that the sizes of all axes allow, the most units first."""
+    wide, narrow = min(pairs)
+    lost = math.gcd(*(size - less for size, less in pairs))
+    for size in range(1, lost + 1):
+        if lost % size == wide % size == narrow % size == 0:
+            yield wide // size, narrow // size
+
+
+def _inner_widths(entries: Sequence[int]) -> list[int]:
+    """How many entries of a unit may lie beside each other, where axes have so many of it: as many as on the axis with
+    the fewest, or all."""
+    fewest = min((each for each in entries if each > 1), default=1)
+    return list(dict.fromkeys((fewest, max(entries), 1)))
+
+
+def _axis(tensor: str, axis: int, size: int, each: int, inner: int, units: int, is_last: bool) -> Axis:
+    """An axis of `size` with `each` entries a unit, `inner` of them beside each other; what is left stands first or
+    last."""
+    apart = size - each * units
+    return Axis(tensor, axis, 0 if is_last else apart, each // inner, inner, apart if is_last else 0)
+
+
+class _Trial:
+    """A block with random tensors in float64, and the narrower one."""
+
+    def __init__(self, wide: AnyPlaced, narrow: AnyPlaced) -> None:
+        self.draw = torch.Generator().manual_seed(0)
+        self.wide, self.narrow = wide.build().double().eval(), narrow.build().double().eval()
+        self.tensors = {name: self._values(name, t) for name, t in self.wide.state_dict().items()}
+        self.x = torch.randn(1, *wide.place[0], generator=self.draw, dtype=torch.float64)
+        self.y = self._run(self.wide, self.tensors)
+
+    def is_symmetric(self, units: Units) -> bool:
+        """Whether the output stays when the units change places."""
+        order = torch.randperm(units.number, generator=self.draw).tolist()
+        order = order if order != sorted(order) else order[::-1]
+        return _same(self._run(self.wide, units.of(self.tensors, order)), self.y)
+
+    def is_separable(self, units: Units) -> bool:
+        """Whether the narrower block gives what the wide one gives where all entries of the other units are zero."""
+        kept = sorted(torch.randperm(units.number, generator=self.draw)[: units.kept].tolist())
+        narrow = self._run(self.narrow, units.of(self.tensors, kept))
+        return _same(self._run(self.wide, units.alone(self.tensors, kept)), narrow)
+
+    @torch.inference_mode()
+    def _run(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
+        module.load_state_dict(tensors)
+        y: Tensor = module(self.x)
+        return y
+
+    def _values(self, name: str, tensor: Tensor) -> Tensor:
+        """Values that no two entries share, and that a norm's statistics may have."""
+        if not tensor.is_floating_point():
+            return tensor
+        noise = torch.randn(tensor.shape, generator=self.draw, dtype=torch.float64)
+        spread = 0.5 / max(1, tensor[0].numel() if tensor.ndim > 1 else 1) ** 0.5
+        return noise.abs() * 0.1 + 0.5 if "running_var" in name else tensor + noise * spread
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= TOLERANCE * other.abs().max())

@@ -1,0 +1,181 @@
+"""A trained network brought to budgets: which units there are, what is chosen, and spec and weights together."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import blockforge as bf
+from blockforge.blocks.base import Placed, Shape
+from blockforge.blocks.registry import make
+from blockforge.cli import main
+from blockforge.errors import BlockforgeError, BudgetError, RunError
+from blockforge.swapping import run as swapping
+from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.slots import Alternative, Slot, alternatives_of
+from blockforge.swapping.solve import best
+from blockforge.swapping.symmetry import units_between
+from blockforge.swapping.targets import targets
+from blockforge.swapping.weights import standing_in, with_alternatives
+
+NET: dict[str, Any] = {
+    "blockforge": 1,
+    "name": "small",
+    "input": {"channels": 1, "size": 16},
+    "num_classes": 10,
+    "defaults": {"norm": "layer_norm"},
+    "blocks": {
+        "attn": [{"op": "attention", "num_heads": 2}, {"op": "mlp", "mlp_ratio": 2}],
+        "conv": [{"op": "dwconv"}, {"op": "conv_mlp", "mlp_ratio": 2}],
+    },
+    "stem": {"op": "patch_embed", "patch": 4},
+    "downsample": {"op": "patch_merging"},
+    "stages": [{"dim": 16, "depth": 2, "layers": "conv"}, {"dim": 24, "depth": 3, "layers": "attn conv attn"}],
+    "head": {"op": "classifier", "pool": "avg"},
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> bf.Architecture:
+    return bf.compile(written_out(NET))
+
+
+@pytest.fixture(scope="module")
+def alternatives(network: bf.Architecture) -> list[Alternative]:
+    return list(alternatives_of(network, network.source))
+
+
+@pytest.mark.parametrize(
+    ("op", "change", "number", "kept"),
+    [
+        ({"op": "mlp", "mlp_ratio": 2}, {"mlp_ratio": 1}, 48, 24),
+        ({"op": "conv_mlp", "mlp_ratio": 2}, {"mlp_ratio": 0.5}, 48, 12),
+        ({"op": "gated_mlp", "mlp_ratio": 2}, {"mlp_ratio": 1}, 48, 24),
+        ({"op": "attention", "num_heads": 4}, {"num_heads": 3, "head_dim": 6}, 4, 3),
+        ({"op": "attention", "num_heads": 3, "local_conv": 3}, {"num_heads": 1, "head_dim": 8}, 3, 1),
+        ({"op": "ss2d", "expand": 2}, {"expand": 1}, 48, 24),
+        ({"op": "mbconv", "expand": 4}, {"expand": 2}, 96, 48),
+    ],
+)
+def test_units_are_found_and_kept_whole(op: dict[str, Any], change: dict[str, Any], number: int, kept: int) -> None:
+    """Where the entries of other units are zero, the narrower block computes the same."""
+    place = (Shape(6, 6, 24),)
+    wide, narrow = (Placed(_made({**op, **more}), place) for more in ({}, change))
+    units = units_between(wide, narrow, op.get("num_heads"))
+    assert units is not None
+    assert (units.number, units.kept) == (number, kept)
+
+
+def test_what_is_no_unit_is_not_taken_for_one() -> None:
+    """Places of a kernel differ: none of them may stand for another."""
+    place = (Shape(8, 8, 8),)
+    wide, narrow = (Placed(_made({"op": "dwconv", "kernel_size": k}), place) for k in (5, 3))
+    assert units_between(wide, narrow) is None
+
+
+def test_a_network_with_alternatives_computes_what_they_do_in_place(
+    network: bf.Architecture, alternatives: list[Alternative]
+) -> None:
+    """Thinner, left out, and a layer gone whole: names of tensors move, outputs are the same."""
+    model = bf.build(network, seed=0).double().eval()
+    kept = {a: list(range(a.units.kept)) for a in alternatives if a.units is not None}
+    picked = {
+        ("stages.0.layers.0.dwconv", "nothing"),
+        ("stages.0.layers.0.conv_mlp", "nothing"),
+        ("stages.0.layers.1.conv_mlp", "mlp_ratio 1"),
+        ("stages.1.layers.0.attention", "num_heads 1, head_dim 12"),
+        ("stages.1.layers.2.attention", "nothing"),
+    }
+    chosen = [a for a in alternatives if (a.slot.name, a.label) in picked]
+    assert len(chosen) == len(picked)
+    x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    other = with_alternatives(model, network.source, chosen, kept).double().eval()
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        alone = other(x)
+        for alternative in chosen:
+            stack.enter_context(standing_in(model, alternative, kept))
+        torch.testing.assert_close(alone, model(x), rtol=1e-12, atol=1e-12)
+    for cost in ("macs", "params"):
+        assert getattr(network, cost) - getattr(other.arch, cost) == sum(a.saved[cost] for a in chosen)
+    assert [len(stage.layers) for stage in other.arch.stages] == [1, 3]
+
+
+def test_a_layer_that_others_read_stays() -> None:
+    connected = {**NET["stages"][1], "connect": {"rule": "dense", "aggregate": "concat"}}
+    arch = bf.compile(written_out({**NET, "stages": [NET["stages"][0], connected]}))
+    found = list(alternatives_of(arch, arch.source))
+    linked = swapping._not_all(arch, found)
+    chosen = best(found, [-float(a.saved["macs"]) for a in found], {}, linked)
+    assert chosen is not None
+    smallest = bf.compile(edited(arch.source, [found[i] for i in chosen]))
+    assert [len(stage.layers) for stage in smallest.stages] == [1, 3]
+
+
+def test_the_solver_finds_the_best_combination() -> None:
+    generator = torch.Generator().manual_seed(0)
+    slots = [Slot(0, i, 0, f"stages.0.layers.{i}.mlp", "mlp") for i in range(5)]
+    draws = torch.rand(15, 2, generator=generator).tolist()
+    saved, costs = [int(1000 * share) for share, _ in draws], [cost for _, cost in draws]
+    found = [Alternative(slots[i // 3], str(i), None, saved={"macs": macs}) for i, macs in enumerate(saved)]
+    choices = itertools.product(*[[None, *range(3 * s, 3 * s + 3)] for s in range(5)])
+    all_picks = [[i for i in choice if i is not None] for choice in choices]
+    for least in (500, 1500, 2500):
+        able = [sum(costs[i] for i in picks) for picks in all_picks if sum(saved[i] for i in picks) >= least]
+        chosen = best(found, costs, {"macs": least})
+        assert (chosen is None) == (not able)
+        if chosen is not None:
+            assert sum(found[i].saved["macs"] for i in chosen) >= least
+            assert sum(costs[i] for i in chosen) == pytest.approx(min(able))
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Networks within their budgets that load again; a second run scores nothing anew; other images are refused."""
+    model = bf.build(NET, seed=0)
+    bf.save_model(model, tmp_path / "parent")
+    run = ["swap", str(tmp_path / "parent/spec.yaml"), "--weights", str(tmp_path / "parent/model.safetensors")]
+    run += ["--data", "digits", "--images", "32", "--out", str(tmp_path / "out"), "--budget", "70%", "--budget"]
+    assert main([*run, "40%"]) == 0
+    assert "left out" in capsys.readouterr().out
+    for share in (70, 40):
+        small = bf.load_model(tmp_path / f"out/{share}pct")
+        assert small.arch.macs <= model.arch.macs * share / 100
+        assert small(torch.zeros(1, 1, 16, 16)).shape == (1, 10)
+    monkeypatch.setattr(swapping, "score", None)
+    assert main([*run, "50%,"]) == 1
+    assert "is no share" in capsys.readouterr().err
+    assert main([*run, "50%", "--json"]) == 0
+    assert '"share"' in capsys.readouterr().out
+    assert main([*run, "1%"]) == 1
+    assert (
+        "no combination of thinner and fewer branches reaches 1%: the smallest network has" in capsys.readouterr().err
+    )
+    assert main([*run, "50%", "--images", "16"]) == 1
+    assert "holds the scores of another run: other images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0%", "101%", "abc%", "50%..", "..", ""])
+def test_targets_that_are_none(network: bf.Architecture, text: str) -> None:
+    with pytest.raises(BudgetError):
+        targets([text], network)
+
+
+def test_a_family_of_budgets(network: bf.Architecture) -> None:
+    family = targets(["100%..30%"], network)
+    assert [name for name, _ in family] == ["100%", "90%", "80%", "70%", "60%", "50%", "40%", "30%"]
+    assert family[-1][1].macs == int(network.macs * 0.3)
+
+
+def test_broken_scores_are_told(tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text('{"images": 1}\nno json\n', encoding="utf-8")
+    with pytest.raises(RunError, match="holds no scores"):
+        bf.swap(bf.build(NET, seed=0), "digits", "50%", images=16, out=tmp_path)
+    assert issubclass(RunError, BlockforgeError)
+
+
+def _made(op: dict[str, Any]) -> Any:
+    return make(op["op"], {k: v for k, v in op.items() if k != "op"})
