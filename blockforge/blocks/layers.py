@@ -33,13 +33,13 @@ class Linear(nn.Linear):
     them (`uniform`).
     """
 
-    init: ConvInit = "trunc_normal"
     as_torch = False
     """Start as torch does, see `default_init`."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit | None = None) -> None:
-        if init is not None:
-            self.init = init
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit = "trunc_normal"
+    ) -> None:
+        self.init = init
         super().__init__(in_features, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,10 +31,23 @@ class OpError(ValueError):
 
 
 class Linear(nn.Linear):
-    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0."""
+    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, or as `init` says,
+    biases at 0."""
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit = "trunc_normal"
+    ) -> None:
+        self.init = init
+        super().__init__(in_features, out_features, bias)
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        if self.init == "uniform":
+            super().reset_parameters()
+            return
+        if self.init == "fan_out":
+            nn.init.normal_(self.weight, std=math.sqrt(2.0 / self.out_features))
+        else:
+            nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -51,4 +51,5 @@ class LinearPart(Part):
         return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return Linear(shape.dim, dim or shape.dim, bias=self.bias is not False, init=self.init)
+        out, has_bias = dim or shape.dim, self.bias is not False
+        return Linear(shape.dim, out, bias=has_bias, init=self.init or "trunc_normal")
