@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import tokens
+from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.errors import OpError
@@ -152,10 +153,11 @@ class Op(BaseModel, Generic[*Place]):
     def cost(self, *place: *Place) -> Cost:
         """Exact parameters and multiply-adds of the block for one image, from `primitives`."""
 
-    @abstractmethod
     def workspace(self, *place: *Place) -> int:
         """Most elements alive at once inside the block's forward pass in inference, its output included,
-        its inputs (which live until it returns) not."""
+        its inputs (which live until it returns) not. The default measures the module, once a place, on the meta device,
+        in milliseconds; who says it is asked in microseconds. Raises: OpError if it cannot be measured."""
+        return measured_workspace(self, place)
 
     def once(self, *place: *Place) -> int:
         """Multiply-adds that a call makes once for all tiles of an image, see `joins.attend`."""

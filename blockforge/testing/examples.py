@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blockforge.blocks import registry
 from blockforge.blocks.base import Act, AnyOp, Kind, Op, Place, Placed, Shape
 from blockforge.blocks.maps import Maps
-from blockforge.blocks.tokens import maps_at
+from blockforge.blocks.measured import example_maps
 from blockforge.errors import OpError
 from blockforge.testing.measure import randomise
 
@@ -87,19 +87,14 @@ def example_inputs(
     def noise(shape: Shape) -> Tensor:
         return torch.randn(batch, *shape.row, generator=generator).to(dtype)
 
-    shapes = maps_at(kind, place)
-    maps = tuple(noise(shape) for shape in shapes)
-    if kind != "aggregator":
-        return maps
-    _, sources, _ = cast(tuple[Shape, tuple[int, ...], int], place)
-    return (*maps, [noise(shapes[0]._replace(dim=dim)) for dim in sources])
+    return example_maps(kind, place, noise)
 
 
-def example_module(op: Op[*Place], *place: *Place) -> nn.Module:
+def example_module(op: Op[*Place], *place: *Place, seed: int = 0) -> nn.Module:
     """The block's module on x_BHWC in evaluation mode, off its initial values."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return randomise(build_on_maps(op, *place)).eval()
+        torch.manual_seed(seed)
+        return randomise(build_on_maps(op, *place), seed).eval()
 
 
 def expected_shape(op: Op[*Place], place: tuple[*Place], batch: int) -> tuple[int, ...]:

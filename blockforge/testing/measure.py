@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from blockforge.compiler.costs.live_storages import LiveStorages
+from blockforge.blocks.live_storages import BATCHES, LiveStorages, growth, per_image
 from blockforge.kernels.costs import COSTED
 
 _PACKAGES = ("numba",)
@@ -46,31 +46,30 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 
 
 def peak_bytes_per_image(module: Callable[..., Any], inputs: Callable[[int], tuple[Any, ...]]) -> int:
-    """What each image adds to the peak of `module(*inputs(batch))` in large batches; the inputs do not count.
-
-    That is the most that any moment grows by. The peak of a few images may grow by less: it is where a table is made,
-    once a call, and not where most is held for each image. Only where the operators depend on the batch is there no
-    telling which moments are the same ones; there it is the peak that grows.
-    """
-    _course(partial(module, *inputs(1)))  # the first call may look up what later ones know
-    few, many = (_course(partial(module, *inputs(batch))) for batch in _BATCHES)
-    if len(few) != len(many):
-        few, many = [max(few)], [max(many)]
-    return _slope(max((b - a for a, b in zip(few, many, strict=True)), default=0))
+    """What each image adds to the peak of `module(*inputs(batch))` in large batches, see `live_storages.growth`; the
+    inputs do not count."""
+    return growth(lambda batch: _course(partial(module, *inputs(batch))))[0]
 
 
-def per_image(held: Callable[[int], int]) -> int:
-    """The slope of what is held between two batches, in which what a module makes of its weights, once a call, does not
-    count."""
-    few, many = (held(batch) for batch in _BATCHES)
-    return _slope(many - few)
+def alive_at_peak(module: Callable[..., Any], inputs: Callable[[int], tuple[Any, ...]], most: int = 12) -> str:
+    """A line for each tensor that lives where `peak_bytes_per_image` is found, the largest first: its bytes, shape and
+    type, the operator that made it and the line of code that called that. Of a batch of `BATCHES[1]` images."""
+    _, moment = growth(lambda batch: _course(partial(module, *inputs(batch))))
+    given = inputs(BATCHES[1])
+    if moment is None:
+        course = _course(partial(module, *given))
+        moment = course.index(max(course))
+    with torch.no_grad(), LiveStorages(list_after=moment) as live:
+        module(*given)
+    more = [f"    and {len(live.listed) - most} smaller ones"] if len(live.listed) > most else []
+    lines = [f"    {made}" for made in live.listed[:most]]
+    return "\n".join([f"alive there, of {BATCHES[1]} images:", *lines, *more])
 
 
-_BATCHES = (4, 8)
-
-
-def _slope(more: int) -> int:
-    return more // (_BATCHES[1] - _BATCHES[0])
+def slope(held: Callable[[int], int]) -> int:
+    """What each image adds to what is held: what a module makes of its weights, once a call, does not count."""
+    few, many = (held(batch) for batch in BATCHES)
+    return per_image(many - few)
 
 
 def _course(run: Callable[[], Any]) -> list[int]:

@@ -21,7 +21,7 @@ from blockforge.errors import OpError
 from blockforge.kernels import backend
 from blockforge.spec import SpecLike
 from blockforge.testing.figures import TOLERANCE
-from blockforge.testing.measure import count_macs, peak_bytes_per_image, runnable_backends
+from blockforge.testing.measure import alive_at_peak, count_macs, peak_bytes_per_image, runnable_backends
 
 
 def check_spec(source: SpecLike | Architecture, overrides: Mapping[str, Any] | None = None) -> Backbone:
@@ -122,14 +122,18 @@ def check_memory(model: Backbone) -> None:
 
 
 def _check_memory(model: Backbone, name: str) -> None:
-    with backend(name):
-        measured = peak_bytes_per_image(model.eval(), lambda batch: (_image(model, batch),))
+    def inputs(batch: int) -> tuple[Tensor]:
+        return (_image(model, batch),)
+
     predicted = model.arch.on(name).activation_bytes
     # A scan chooses its way by the batch, and windows are a batch: there the prediction is an upper bound.
     bound = any(node.costs.scan and node.shapes.windows > 1 for node in model.arch.nodes.values())
-    close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
+    with backend(name):
+        measured = peak_bytes_per_image(model.eval(), inputs)
+        close = measured <= (1 + TOLERANCE) * predicted and (bound or predicted <= (1 + TOLERANCE) * measured)
+        there = "" if close else alive_at_peak(model, inputs)
     at = f"{name}, at {model.arch.on(name).peak_node}"
-    assert close, f"predicted a peak of {predicted} bytes (on {at}), {measured} were alive"
+    assert close, f"predicted a peak of {predicted} bytes (on {at}), {measured} were alive\n  {there}"
 
 
 def check_deployed(model: Backbone) -> Backbone:

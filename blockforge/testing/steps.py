@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Op, Place
-from blockforge.compiler.costs.live_storages import LiveStorages
+from blockforge.blocks.live_storages import LiveStorages
 from blockforge.kernels import backend
 from blockforge.kernels.costs import rehearsal
 from blockforge.measure.memory import held

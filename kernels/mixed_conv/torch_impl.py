@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blockforge.kernels.costs import rehearsing
 from blockforge.kernels.cpu.convolutions import dilation_of_1x1
 
 
@@ -27,7 +28,8 @@ def mixed_conv(
 
 def _interleaved(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     """The convolved heads of x_BCHW, channel c of every head side by side."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    on_cpu = x.device.type == "cpu" or (x.is_meta and rehearsing())
+    if not on_cpu or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return torch.stack(_convolved(x, weights, biases), dim=2).flatten(1, 2)
     # torch has a loop for this on channels-last maps on the CPU; a stack takes three times as long (see README.md).
     return torch.channel_shuffle(torch.cat(_convolved(x, weights, biases), dim=1), len(weights))

@@ -79,8 +79,7 @@ def costs_no_more(arch: bf.Architecture) -> None:
         assert node.params <= before.params
         assert node.macs <= before.macs
         assert node.out_shape == before.out_shape
-    # a block in Python may leave out vectors of one value a channel that its parts count, as MBConv's its gate
-    assert deployed.activation_bytes <= 1.01 * arch.activation_bytes
+    assert deployed.activation_bytes <= arch.activation_bytes
 
 
 @pytest.mark.parametrize("file", SMALL, ids=lambda file: file.stem)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from blockforge.compiler.costs.live_storages import LiveStorages
+from blockforge.blocks.live_storages import LiveStorages
 from blockforge.compiler.lowering.outputs import loss_of
 from blockforge.errors import did_you_mean
 from blockforge.kernels.costs import CostError, rehearsal
