@@ -10,7 +10,6 @@ from blockforge.blocks.base import Op, Place
 from blockforge.testing.examples import build_on_maps, example_inputs, example_module, expected_shape, flat
 from blockforge.torch_private import tree_map_only
 
-
 _TRIES = 8
 """Draws of weights after which a gradient that was always zero is no accident."""
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blockforge as bf
+from blockforge.blocks import registry
 from blockforge.blocks.base import Shape
 from blockforge.blocks.mixers.dwconv import DepthwiseConv
 from blockforge.cli import main
@@ -19,8 +20,10 @@ from blockforge.compiler.costs.training import OPTIMIZERS
 from blockforge.kernels import backends, operators
 from blockforge.kernels.costs import CostError
 from blockforge.measure.memory import allocated_peak
+from blockforge.testing.examples import build_on_maps
 from blockforge.testing.figures import check_training_memory
-from blockforge.testing.measure import runnable_backends
+from blockforge.testing.measure import peak_bytes_per_image, runnable_backends, slope
+from blockforge.testing.steps import saved_on_cpu, saved_on_meta
 from blockforge.units import format_bytes
 
 NARROW = sorted((Path(__file__).parents[2] / "specs" / "narrow").glob("*.yaml"))
@@ -151,3 +154,16 @@ def test_build_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{shown}({format_bytes(checkpointed.total)} with checkpointing)" in capsys.readouterr().out
     assert main(["build", "deit_s", *given, "--optimizer", "adamv"]) == 1
     assert "hint: did you mean 'adamw'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dim", [8, 96])
+@pytest.mark.parametrize("name", registry.blocks("norm"))
+def test_norms_keep_their_statistics(name: str, dim: int) -> None:
+    """To the byte, in training and in inference: two numbers a position are an eighth of a map of 8 channels."""
+    op, place = registry.make(name, {}, "norm"), (Shape(7, 5, dim),)
+    predicted, kept = (
+        slope(lambda batch, of=of: of(op, place, batch, "numba")) for of in (saved_on_meta, saved_on_cpu)
+    )
+    assert predicted == kept
+    module = build_on_maps(op, *place).eval()
+    assert 4 * op.workspace(*place) == peak_bytes_per_image(module, lambda batch: (torch.randn(batch, *place[0]),))

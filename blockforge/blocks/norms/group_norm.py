@@ -91,7 +91,7 @@ class GroupNorm(Norm):
         return primitives.norm(shape.dim) if self.bias is not False else Cost(shape.dim)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.elements
+        return shape.elements + 2 * self.num_groups  # the mean and the deviation
 
     def build(self, shape: Shape) -> nn.Module:
         return GroupNorm2d(self.num_groups, shape.dim, self.eps, self.bias is not False)

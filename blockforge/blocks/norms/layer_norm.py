@@ -35,7 +35,7 @@ class LayerNorm(Norm):
         return primitives.norm(shape.dim) if self.bias is not False else Cost(shape.dim)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.elements
+        return shape.elements + 2 * shape.positions  # the mean and the deviation
 
     def build(self, shape: Shape) -> nn.Module:
         return nn.LayerNorm(shape.dim, eps=self.eps, bias=self.bias is not False)

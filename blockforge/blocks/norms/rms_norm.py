@@ -32,7 +32,7 @@ class RMSNorm(Norm):
         return Cost(shape.dim)
 
     def workspace(self, shape: Shape) -> int:
-        return shape.elements + 2 * shape.positions
+        return shape.elements + shape.positions
 
     def build(self, shape: Shape) -> nn.Module:
         return RMSNormModule(shape.dim, eps=self.eps)
