@@ -129,18 +129,28 @@ class Architecture:
 
     @functools.cached_property
     def params(self) -> int:
-        """Learnt parameters."""
-        return sum(n.params for n in self.nodes.values())
+        """Learnt parameters of what leads to an output."""
+        return sum(n.params for n in self.computed.values())
+
+    @functools.cached_property
+    def computed(self) -> dict[str, Node]:
+        """The nodes that `forward(x)` runs, in execution order: those that lead to an output. A stage that only
+        `features` name leads to none; `build` leaves it out, unless its maps are asked for."""
+        wanted = {unit.last.name for unit in self.heads.values()}
+        for node in reversed(self.nodes.values()):  # what a node reads stands before it
+            if node.name in wanted:
+                wanted.update(node.inputs)
+        return {name: node for name, node in self.nodes.items() if name in wanted}
 
     @functools.cached_property
     def macs(self) -> int:
-        """Multiply-adds for one image, scans included: what vision papers call FLOPs."""
-        return sum(n.macs for n in self.nodes.values())
+        """Multiply-adds of `forward(x)` for one image, scans included: what vision papers call FLOPs."""
+        return sum(n.macs for n in self.computed.values())
 
     @functools.cached_property
     def scan_macs(self) -> int:
         """The part of `macs` that is the closed form of scans, which operator counters do not see."""
-        return sum(n.costs.scan for n in self.nodes.values())
+        return sum(n.costs.scan for n in self.computed.values())
 
     @functools.cached_property
     def depth(self) -> int:
@@ -199,7 +209,7 @@ class Architecture:
         """Peak bytes that inference allocates for a batch: live activations and, in float32, what an operation on the
         CPU holds beside them, such as copies of its weights."""
         if dtype == "float32":
-            return peak_bytes(list(self.nodes.values()), self.live_bytes, batch)
+            return peak_bytes(list(self.computed.values()), self.live_bytes, batch)
         return self.activation_bytes // 4 * _BYTES[dtype] * batch
 
     def training_memory(self, batch: int = 64, optimizer: str = "adamw", checkpointing: bool = False) -> TrainingMemory:
@@ -220,8 +230,8 @@ class Architecture:
 
     @functools.cached_property
     def live_bytes(self) -> dict[str, int]:
-        """Node -> most bytes alive at once while it runs, for one float32 image."""
-        return live_bytes(list(self.nodes.values()))
+        """Node -> most bytes alive at once while it runs, for one float32 image; 0 where `forward(x)` leaves it out."""
+        return dict.fromkeys(self.nodes, 0) | live_bytes(list(self.computed.values()))
 
     @functools.cached_property
     def _peak(self) -> tuple[int, str]:

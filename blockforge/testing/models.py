@@ -80,7 +80,7 @@ def check_shapes(model: Backbone, batch: int = 2) -> None:
         assert read == (batch * main.windows, *wanted.row), f"{name} reads {read}, the graph says {wanted}"
         out = _head_gives(node.out_shape) if isinstance(node.site, HeadSite) else node.out_shape.row
         assert written == (batch * node.shapes.windows, *out), f"{name} gives {written}, the graph says {out}"
-    missing = {n for n, node in nodes.items() if node.site.has_module} - set(seen)
+    missing = {n for n, node in model.arch.computed.items() if node.site.has_module} - set(seen)
     assert not missing, f"these nodes never ran: {sorted(missing)}"
 
 
@@ -97,7 +97,7 @@ def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:
         sizes: heights and widths of images; by default an odd one, larger than the spec's and flatter.
     """
     height, width = model.arch.plan.input.size
-    maps = range(len(model.arch.plan.stages))
+    maps = [i for i, stage in enumerate(model.arch.stages) if stage.end.last.name in model.arch.computed]
     for size in sizes or ((height - height // 4 + 1, 2 * width - 3),):
         x = torch.randn(2, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -106,7 +106,7 @@ def check_sizes(model: Backbone, *sizes: tuple[int, int]) -> None:
             except OpError:
                 continue
             arch = compile_spec(model.arch.spec, {"input.size": list(size)})
-            shapes = [(2, s.dim, s.height, s.width) for s in arch.stage_maps()]
+            shapes = [(2, s.dim, s.height, s.width) for s in map(arch.stage_maps().__getitem__, maps)]
             actual = [tuple(m.shape) for m in feature_maps]
             assert actual == shapes, f"at {size} it gives {actual}"
             other, state = build(arch).eval(), model.state_dict()
@@ -169,8 +169,8 @@ def check_training_step(model: Backbone) -> None:
 
 
 def _modules(model: Backbone) -> dict[str, nn.Module]:
-    """The module of every node that has one: a node's name is its module's path."""
-    return {n: model.get_submodule(n) for n, node in model.arch.nodes.items() if node.site.has_module}
+    """The module of every node that runs and has one: a node's name is its module's path."""
+    return {n: model.get_submodule(n) for n, node in model.arch.computed.items() if node.site.has_module}
 
 
 def _image(model: Backbone, batch: int = 1) -> Tensor:

@@ -199,3 +199,14 @@ def test_only_convolutions_and_linear_layers_lose_a_bias_to_a_norm(op: str) -> N
     behind, alone = (bf.build(network({"op": [op, norm]})).state_dict() for norm in ("batch_norm", "layer_norm"))
     kept = {name for name in alone if f".op.{op}." in name}
     assert kept == {name for name in behind if f".op.{op}." in name}
+
+
+@pytest.mark.parametrize("name", ["program", "code", "run", "made", "become", "half", "forward", "parameters"])
+def test_a_part_may_be_called_as_a_module_calls_its_own(name: str) -> None:
+    """Names of torch's modules, and of what holds the modules of the parts."""
+    members = {"op": "parallel", "of": {name: "linear", "other": "linear"}}
+    model = bf.build(network({"op": members}), seed=0)
+    assert any(key.endswith(f".{name}_op.weight") for key, _ in model.named_parameters())
+    x = torch.randn(1, model.in_chans, *model.arch.plan.input.size)
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(model.eval()))(x), model(x))

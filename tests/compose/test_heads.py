@@ -27,7 +27,7 @@ from blockforge.measure.forward import prove
 from blockforge.measure.memory import allocated_peak
 from blockforge.spec import from_text
 from blockforge.testing import check_spec
-from blockforge.testing.measure import randomise
+from blockforge.testing.measure import count_macs, randomise
 from blockforge.testing.models import check_deployed
 from blockforge.train.data import DataError
 from blockforge.train.prepare import make_model
@@ -54,6 +54,40 @@ def test_what_they_give() -> None:
 @pytest.mark.parametrize("classes", [5, 0])
 def test_the_network_is_what_its_graph_says(text: str, classes: int) -> None:
     check_spec(from_text(text), {"num_classes": classes})
+
+
+ASIDE = """
+blockforge: 1
+name: aside
+input: {size: 32}
+num_classes: 5
+defaults: {norm: layer_norm}
+blocks: {b: [mlp]}
+stem: conv_stem
+downsample: conv_downsample
+stages:
+  - {name: first, dim: 8, depth: 1, layers: b}
+  - {name: second, dim: 16, depth: 1, layers: b}
+  - {name: aside, from: first, dim: 8, depth: 2, layers: b}
+head: {from: second, op: [global_pool, layer_norm, logits]}
+features: [first, aside]
+"""
+
+
+def test_what_only_features_name_is_no_part_of_a_classifier() -> None:
+    model = check_spec(from_text(ASIDE))
+    arch, image = model.arch, torch.randn(1, 3, 32, 32)
+    aside = [n for name, n in arch.nodes.items() if name not in arch.computed]
+    assert [n.name for n in aside] == ["stages.2.layers.0.mlp", "stages.2.layers.1.mlp"]
+    assert (
+        arch.macs
+        == count_macs(lambda: model.eval()(image))
+        == sum(n.macs for n in arch.nodes.values()) - sum(n.macs for n in aside)
+    )
+    assert arch.params == sum(p.numel() for p in model.parameters())
+    maps = bf.build(from_text(ASIDE), features_only=True).eval()
+    needed = [n.macs for n in arch.nodes.values() if n.name.startswith(("stem", "stages.0", "stages.2"))]
+    assert count_macs(lambda: maps(image)) == sum(needed)
 
 
 def test_deployed(text: str) -> None:

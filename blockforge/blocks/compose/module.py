@@ -29,8 +29,11 @@ class Composed(Parts):
         program: what it was made of; the modules of its parts are below it, under the names of the steps.
         code: what it runs, as Python.
         run: the function that this makes.
+        made: the classes of the modules of the steps, as they were built.
     """
 
+    program: Program
+    made: tuple[type[nn.Module], ...]
     run: Run
 
     def __init__(self, program: Program) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Norm, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Step
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.facts import facts
@@ -42,6 +43,8 @@ class Steps:
         shape = facts(placed).out_shape
         tiles = max(self.tiles[i] for i in inputs)
         name = tuple(map(module_name, name))
+        if name and name[0] in _OF_COMPOSED:
+            name = (f"{name[0]}_op", *name[1:])
         own = name if self.is_shared else self._unique(name)
         cut = self.shifted_by if self.shifted_by is not None and isinstance(op, Join) and op.masked else None
         if cut is not None and isinstance(op, Join):
@@ -94,6 +97,8 @@ def module_name(name: str) -> str:
 
 
 _TAKEN = {*dir(nn.Module()), *nn.Module.__annotations__}
+_OF_COMPOSED = {*dir(Composed), *Composed.__annotations__} - _TAKEN
+"""What the module that holds those of the parts has itself."""
 
 
 def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*tuple[Any, ...]]:

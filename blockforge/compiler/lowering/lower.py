@@ -41,8 +41,10 @@ def build_modules(arch: Architecture, maps: Sequence[int] | None = None) -> dict
 
 
 def needed_units(arch: Architecture, maps: Sequence[int] | None) -> Sequence[Unit]:
-    """What the maps of these stages need; without any, all that there is."""
-    return arch.units if maps is None else _leading_to(arch, [arch.stages[i].end for i in maps])
+    """What the maps of these stages need; without any, what the outputs need."""
+    if maps is None:
+        return [unit for unit in arch.units if unit.last.name in arch.computed]
+    return _leading_to(arch, [arch.stages[i].end for i in maps])
 
 
 def emit(
