@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from blockforge.blocks.mixers.pooling import Pooling
 from blockforge.cli import main
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.eject import EjectError, check, eject
-from blockforge.eject.expressions import WIDTH, Call, Items, Leaf, layout
+from blockforge.eject.layout import WIDTH, layout
 from blockforge.eject.recorded import recorded
+from blockforge.eject.rewriting import rewritten
 from blockforge.kernels import backend
 from blockforge.testing.strategies import specs
 
@@ -209,12 +211,30 @@ def test_reading_the_network_leaves_it_as_it_was() -> None:
 
 
 def test_long_expressions_break_as_ruff_breaks_them() -> None:
-    call = Call("f", (("", Leaf("a" * 60)), ("", Leaf("b" * 60))))
-    assert layout(call, 4, "x = ") == ["    x = f(", f"        {'a' * 60},", f"        {'b' * 60},", "    )"]
-    short = Call("f", (("", Leaf("a" * 55)), ("", Leaf("b" * 55))))
-    assert layout(short, 4, "x = ") == ["    x = f(", f"        {'a' * 55}, {'b' * 55}", "    )"]
-    assert layout(Items("[", (Leaf("1"),), "]"), 0) == ["[1]"]
-    assert layout(Items("(", (Leaf("1"),), ")"), 0) == ["(1,)"]
+    a, b = "a" * 60, "b" * 60
+    assert layout(f"    x = f({a}, {b})") == ["    x = f(", f"        {a},", f"        {b},", "    )"]
+    assert layout(f"    x = f({a[5:]}, {b[5:]})") == ["    x = f(", f"        {a[5:]}, {b[5:]}", "    )"]
+    assert layout(f"x = [{a}, {b}]") == ["x = [", f"    {a},", f"    {b},", "]"]
+    assert layout(f"f([({a}, 1), {b}])") == ["f(", "    [", f"        ({a}, 1),", f"        {b},", "    ]", ")"]
+
+
+@pytest.mark.parametrize(
+    ("written", "rewritten_as"),
+    [
+        ("y = activate(self.act, f(x), untouched(self.fc, Linear))", "y = self.act(f(x))"),
+        ("y = a if untouched(x) else b[0]", "y = b[0]"),
+        ("y = x.add_(self.eps or 0.0)", "y = x.add_(self.eps or 0.0)"),
+        ("y = f(not torch.jit.is_tracing() and (a or is_symbolic(x)) and b)", "y = f(a and b)"),
+        ("y = (a or untouched(x)) and (b or c)", "y = a and (b or c)"),
+        ("if all(untouched(c) for c in cs) or a:\n    return 1", "if a:\n    return 1"),
+        ("if untouched(x):\n    return 1  # fast\nelse:\n    # plain\n    y = 2", "y = 2"),
+        ("own = untouched(x)\ny = g(x, own)", "y = g(x, False)"),
+        ("own = untouched(x)\nif a:\n    own = a", "own = False\nif a:\n    own = a"),
+    ],
+)
+def test_questions_about_speed_are_answered(written: str, rewritten_as: str) -> None:
+    head = "    def f(self, x):\n"
+    assert rewritten(head + textwrap.indent(written, " " * 8)) == head + textwrap.indent(rewritten_as, " " * 8)
 
 
 # --- the command

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks.leaves import on_nchw
 from blockforge.errors import OpError
-from blockforge.kernels.cpu import add_dwconv, conv2d, untouched
+from blockforge.kernels.cpu import add_dwconv, conv2d, faster, untouched
 from blockforge.kernels.dwconv import dwconv
 from blockforge.kernels.linear import linear
 
@@ -27,14 +27,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Linear(nn.Linear):
-    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, biases at 0.
-
-    Otherwise weights start as a 1x1 convolution's, a normal of variance 2 / fan_out (`fan_out`), or as torch starts
-    them (`uniform`).
-    """
-
-    as_torch = False
-    """Start as torch does, see `default_init`."""
+    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, or as `init` says."""
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit = "trunc_normal"
@@ -42,30 +35,24 @@ class Linear(nn.Linear):
         self.init = init
         super().__init__(in_features, out_features, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
     def reset_parameters(self) -> None:
-        if self.init == "uniform" or self.as_torch:
+        if self.init == "uniform":
             super().reset_parameters()
             return
-        if self.init == "fan_out":
+        if self.init == "fan_out":  # as a 1x1 convolution's
             nn.init.normal_(self.weight, std=math.sqrt(2.0 / self.out_features))
         else:
             nn.init.trunc_normal_(self.weight, std=0.02)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @faster
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
 
 class Conv2d(nn.Conv2d):
-    """A 2D convolution of x_BCHW. `padding` defaults to half the kernel.
-
-    Weights start as a normal of variance 2 / fan_out (`fan_out`) or of deviation 0.02 (`trunc_normal`), or as
-    torch starts them (`uniform`).
-    """
-
-    as_torch = False
-    """Start as torch does, see `default_init`."""
+    """A 2D convolution of x_BCHW. `padding` defaults to half the kernel."""
 
     def __init__(
         self,
@@ -86,7 +73,7 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_chs, out_chs, kernel, stride, pad, dilation, groups, bias)
 
     def reset_parameters(self) -> None:
-        if self.init == "uniform" or self.as_torch:
+        if self.init == "uniform":
             super().reset_parameters()
             return
         if self.init == "fan_out":
@@ -97,6 +84,7 @@ class Conv2d(nn.Conv2d):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @faster
     def forward(self, x: Tensor) -> Tensor:
         if self.dilation != (1, 1) and self.kernel_size != (1, 1):
             y = super().forward(x)
@@ -112,6 +100,7 @@ class DWConv(Conv2d):
     ) -> None:
         super().__init__(dim, dim, kernel_size, groups=dim, bias=bias, init=init)
 
+    @faster
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel_size == (1, 1):
             return super().forward(x)
@@ -123,8 +112,8 @@ class DWConv(Conv2d):
 
 
 def residual_dwconv(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
-    """`x + conv(x)` as y_BHWC, in one pass where the convolution may be computed around."""
-    if untouched(conv, DWConv):
+    """`x + conv(x)` as y_BHWC."""
+    if untouched(conv, DWConv):  # in one pass
         return on_nchw(conv.residual, x_BHWC)  # type: ignore[arg-type]
     return x_BHWC + on_nchw(conv, x_BHWC)
 
@@ -149,9 +138,8 @@ class DropPath(nn.Module):
 
 def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
     """Raise `OpError` if a map is of another size than the one that parameters were made for."""
-    height, width = x.shape[1:3]
-    if (height, width) != tuple(size):
-        text = f"{what} was built for maps of {size[0]}x{size[1]}, not {height}x{width}"
+    if tuple(x.shape[1:3]) != tuple(size):
+        text = f"{what} was built for maps of {size[0]}x{size[1]}, not {x.shape[1]}x{x.shape[2]}"
         hint = "its parameters depend on the size: build the model for this one with input.size"
         raise OpError(text, hint=hint)
 
@@ -160,7 +148,7 @@ def default_init(module: M) -> M:
     """`module`, all linear layers and convolutions in it started as torch does, for code that leaves it at that."""
     for layer in module.modules():
         if isinstance(layer, Linear | Conv2d):
-            layer.as_torch = True
+            layer.init = "uniform"
             layer.reset_parameters()
     return module
 

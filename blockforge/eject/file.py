@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import re
 import sys
 import textwrap
 from collections.abc import Iterable
 
 from blockforge.compiler.architecture import Architecture
+from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.eject.collect import Definitions
-from blockforge.eject.composed import Classes
-from blockforge.eject.expressions import WIDTH, Definition, Expr, Func, Leaf, calls, replaced
-from blockforge.eject.layers import kinds
-from blockforge.eject.network import NetworkText, stage_graph
-from blockforge.eject.recorded import recorded
-from blockforge.eject.source import PLAIN, External, is_ours, source
+from blockforge.eject.classes import composed_classes, layer_classes
+from blockforge.eject.layout import WIDTH, layout
+from blockforge.eject.network import CLASS, Network, last_rate
+from blockforge.eject.recorded import DEFINITION, VALUE, recorded
+from blockforge.eject.source import PLAIN, Definition, External, Reached, is_ours, read_names, source
 from blockforge.units import format_count
 
-LICENSE = """\
-# Copyright The BlockForge authors.
-# SPDX-License-Identifier: Apache-2.0
-#
-# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except in compliance
-# with the License. You may obtain a copy of the License at http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software distributed under the License is distributed
-# on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for
-# the specific language governing permissions and limitations under the License.
+LICENSE = "# Copyright The BlockForge authors.\n# SPDX-License-Identifier: Apache-2.0\n"
+OWN = {External("torch", "", "torch"), External("torch", "Tensor", "Tensor"), External("torch", "nn", "nn")}
+MAIN = """\
+if __name__ == "__main__":
+    model = Backbone().eval()
+    image = torch.randn(1, {size.channels}, {size.size[0]}, {size.size[1]})
+    with torch.inference_mode():
+        logits = model(image)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{{count:,}} parameters, {{tuple(image.shape)}} -> {shapes}")
 """
-OWN = {External("torch", None, "torch"), External("torch", "Tensor", "Tensor"), External("torch", "nn", "nn")}
-CLASS = "Backbone"
-_WRITTEN_OUT = ("Layer",)
-"""Modules that a class of the file stands for."""
 
 
 def eject(model: Backbone) -> str:
@@ -45,112 +39,82 @@ def eject(model: Backbone) -> str:
     """
     for read in (source, is_ours):
         read.cache_clear()  # a plugin may have been loaded since
-    arch, made = model.arch, recorded(model.arch)
-    composed = Classes(made, {CLASS, "Stage", "Parts"})
-    made = composed.made
-    classes = Leaf(str(arch.plan.num_classes), "num_classes")
+    arch = model.arch
+    modules, made = recorded(arch)
+    composed, composed_names = composed_classes(modules, {CLASS, "Stage", "Parts"})
+    made = {i: re.sub(r"@composed\.(\d+)", lambda m: composed_names.get(m[1], ""), text) for i, text in made.items()}
+    layers = [unit for unit in arch.units if isinstance(unit, Layer)]
+    rates = [repr(rate) for rate in arch.plan.drop_path] if last_rate(arch.plan.drop_path) else []
+    kinds, calls = layer_classes(layers, modules, made, rates)
+    built = {path: calls.get(path) or made[id(module)] for path, module in modules.items()}
     for head in arch.heads.values():
-        made[head.name] = replaced(made[head.name], lambda v: Leaf(v.name) if v == classes else v, lambda f: f)
-    functions = {n.target for n in stage_graph(arch).nodes if n.op == "call_function" and n.target is not operator.add}
-    used = [c for expr in made.values() for c in _definitions(expr)]
-    used += [Definition(f.__module__, f.__name__) for f in functions]
-    taken = {CLASS, *composed.names.values(), *(kind.name for kind in kinds(arch, made)[0])}
-    ours = {d: _found(d) for d in used if is_ours(d.module)}
-    definitions = Definitions([*ours.values(), Definition(PLAIN, "Stage")], taken, composed.attributes())
-    definitions.externals |= {External(d.module, d.name, d.name) for d in used if d not in ours}
-    names: dict[Func, str] = {d: definitions.names[ours[d]] if d in ours else d.name for d in used}
-    made = {path: replaced(expr, lambda v: v, lambda f: names.get(f, f)) for path, expr in made.items()}
-    layers, where = kinds(arch, made)
-    needs = sorted({e.module.partition(".")[0] for e in definitions.externals | OWN} - sys.stdlib_module_names)[::-1]
-    parts = [
-        f"{LICENSE}{_docstring(arch, needs)}\n\n{_imports(definitions.externals | OWN)}",
-        *definitions.texts(),
-        *composed.texts(),
-        *("\n".join(kind.lines()) for kind in layers),
-        "\n".join(NetworkText(arch, made, where).lines()),
-        _main(arch),
-    ]
+        built[head.name] = built[head.name].replace(f"«num_classes:{arch.plan.num_classes}»", "num_classes")
+    network = Network(arch, {path: VALUE.sub(r"\2", text) for path, text in built.items()})
+    texts = ["\n".join(kind.lines()) for kind in kinds] + [network.text()]
+    used = [Definition(PLAIN, "Stage"), *(Definition(f.__module__, f.__name__) for f in network.functions())]
+    used += [Definition(*found) for found in DEFINITION.findall(" ".join(texts))]
+    targets = {d: _target(d) for d in used}
+    asked = set().union(*(read_names(text)[1] for text in composed))
+    reached = Reached([t for t in targets.values() if isinstance(t, Definition)], asked)
+    externals = OWN | reached.externals | {t for t in targets.values() if isinstance(t, External)}
+    taken = {CLASS, *composed_names.values(), *(kind.name for kind in kinds), *(e.alias for e in externals)}
+    names = reached.named(taken)
+    called = {d: names[t] if isinstance(t, Definition) else t.alias for d, t in targets.items()}
+    lines = DEFINITION.sub(lambda found: called[Definition(*found.groups())], "\n\n\n".join(texts)).split("\n")
+    needs = sorted({e.module.partition(".")[0] for e in externals} - sys.stdlib_module_names)[::-1]
+    network_text = "\n".join(broken for line in lines for broken in layout(line))
+    parts = [f"{LICENSE}{_docstring(arch, needs)}\n\n{_imports(externals)}"]
+    parts += [*reached.texts.values(), *composed, network_text, _main(arch)]
     return "".join(_spaced(before, part) for before, part in itertools.pairwise(["", *parts])) + "\n"
+
+
+def _target(d: Definition) -> Definition | External:
+    found = source(d.module).resolve(d.name) if is_ours(d.module) else None
+    return found or External(d.module, d.name, d.name)
 
 
 def _spaced(before: str, part: str) -> str:
     """A part behind another: two lines lie between, one where both are short assignments or imports."""
     is_block = any(re.search(r"^(class|def|if|@)", text, re.MULTILINE) for text in (before, part))
-    return ("\n\n\n" if is_block else "\n\n") * bool(before) + part
-
-
-def _definitions(expr: Expr) -> list[Definition]:
-    return [c.func for c in calls(expr) if isinstance(c.func, Definition) and c.func.name not in _WRITTEN_OUT]
-
-
-def _found(d: Definition) -> Definition:
-    found = source(d.module).resolve(d.name)
-    assert isinstance(found, Definition), d
-    return found
+    return ("\n\n\n" if is_block else "\n\n") * bool(before) + part.rstrip("\n")
 
 
 def _docstring(arch: Architecture, needs: list[str]) -> str:
     size = arch.plan.input
-    lines = textwrap.wrap(
-        f"{arch.title}, {_sort(arch)} in plain PyTorch: {format_count(arch.params)} parameters, "
-        f"{format_count(arch.macs)} multiply-adds for an image of {size.channels}x{size.size[0]}x{size.size[1]}.",
-        WIDTH - 8,
+    is_dense = any(head.last.out_shape.positions > 1 for head in arch.heads.values())
+    about = (
+        f"{arch.title}, {'a network for dense prediction' if is_dense else 'an image classifier'} in plain PyTorch: "
+        f"{format_count(arch.params)} parameters, {format_count(arch.macs)} multiply-adds for an image of "
+        f"{size.channels}x{size.size[0]}x{size.size[1]}.",
+        f"Written by `blockforge eject {arch.name}{' --deploy' if arch.trained is not None else ''}`; it needs "
+        f"{' and '.join(needs)} alone. Weights that blockforge saved for this network load with `load_state_dict`.",
+        "Maps inside the network are channels-last. Letters of shapes: B batch, H height, W width, C channels.",
     )
-    command = f"blockforge eject {arch.name}{' --deploy' if arch.trained is not None else ''}"
-    note = textwrap.wrap(
-        f"Written by `{command}`; it needs {' and '.join(needs)} alone. Weights that "
-        "blockforge saved for this network load with `load_state_dict`.",
-        WIDTH - 8,
-    )
-    shapes = ["Maps inside the network are channels-last. Letters of shapes: B batch, H height, W width, C channels."]
-    return '"""' + "\n".join([*lines, "", *note, "", *shapes]) + '\n"""'
-
-
-def _sort(arch: Architecture) -> str:
-    maps = any(head.last.out_shape.positions > 1 for head in arch.heads.values())
-    return "a network for dense prediction" if maps else "an image classifier"
+    return '"""' + textwrap.fill(" ".join(about), WIDTH - 8) + '\n"""'
 
 
 def _imports(externals: Iterable[External]) -> str:
     """Import statements, Python's own modules first."""
-    plain: dict[str, set[str]] = {}
-    taken: dict[str, set[str]] = {}
-    for e in externals:
-        module, what = e.statement()
-        (plain if e.name is None else taken).setdefault(module, set()).add(what)
-    taken.pop("__future__", None)
     blocks = ["from __future__ import annotations"]
     for standard in (True, False):
-        lines = [
-            " ".join(("import", module, alias)).strip()
-            for module in sorted(plain)
-            if (module.split(".")[0] in sys.stdlib_module_names) == standard
-            for alias in sorted(plain[module])
-        ]
-        lines += [
-            f"from {module} import {', '.join(sorted(taken[module], key=_import_order))}"
-            for module in sorted(taken)
-            if (module.split(".")[0] in sys.stdlib_module_names) == standard
-        ]
-        if lines:
-            blocks.append("\n".join(lines))
+        here = [e for e in externals if (e.module.partition(".")[0] in sys.stdlib_module_names) == standard]
+        plain = {f"import {e.module}{'' if e.alias == e.module else f' as {e.alias}'}" for e in here if not e.name}
+        named: dict[str, set[str]] = {}
+        for e in here:
+            if e.name and e.module != "__future__":
+                named.setdefault(e.module, set()).add(e.name if e.alias == e.name else f"{e.name} as {e.alias}")
+        lines = sorted(plain)
+        lines += [f"from {module} import {', '.join(sorted(named[module], key=_order))}" for module in sorted(named)]
+        blocks += ["\n".join(lines)] * bool(lines)
     return "\n\n".join(blocks)
 
 
-def _import_order(name: str) -> tuple[int, str]:
+def _order(name: str) -> tuple[int, str]:
     """Constants, classes, functions, as linters sort them."""
     return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2), name
 
 
 def _main(arch: Architecture) -> str:
-    size = arch.plan.input
     is_named = arch.plan.names_outputs
     shapes = "{ {name: tuple(y.shape) for name, y in logits.items()} }" if is_named else "{tuple(logits.shape)}"
-    return f"""\
-if __name__ == "__main__":
-    model = {CLASS}().eval()
-    image = torch.randn(1, {size.channels}, {size.size[0]}, {size.size[1]})
-    with torch.inference_mode():
-        logits = model(image)
-    count = sum(p.numel() for p in model.parameters())
-    print(f"{{count:,}} parameters, {{tuple(image.shape)}} -> {shapes}")"""
+    return MAIN.format(size=arch.plan.input, shapes=shapes)

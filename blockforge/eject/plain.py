@@ -6,19 +6,13 @@ are x_BHWC throughout; a convolution, as torch has it, takes and gives x_BCHW.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal, TypeVar
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.layers import DropPath
+from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.kernels.ssd import ssd
 
-M = TypeVar("M", bound=nn.Module)
-ConvInit = Literal["fan_out", "trunc_normal", "uniform"]
-"""How a convolution starts: normal of variance 2 / fan_out, truncated normal of deviation 0.02, or as torch does."""
 TAKE_NCHW = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Classes of torch that take channels in the second axis."""
 
@@ -30,103 +24,6 @@ class OpError(ValueError):
         super().__init__(message)
 
 
-class Linear(nn.Linear):
-    """A linear layer on the last axis; weights start as a normal of deviation 0.02 cut at 2, or as `init` says,
-    biases at 0."""
-
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, init: ConvInit = "trunc_normal"
-    ) -> None:
-        self.init = init
-        super().__init__(in_features, out_features, bias)
-
-    def reset_parameters(self) -> None:
-        if self.init == "uniform":
-            super().reset_parameters()
-            return
-        if self.init == "fan_out":
-            nn.init.normal_(self.weight, std=math.sqrt(2.0 / self.out_features))
-        else:
-            nn.init.trunc_normal_(self.weight, std=0.02)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-class Conv2d(nn.Conv2d):
-    """A 2D convolution of x_BCHW. `padding` defaults to half the kernel."""
-
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int | tuple[int, int],
-        *,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | None = None,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        init: ConvInit = "fan_out",
-    ) -> None:
-        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        pad = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
-        self.init = init
-        super().__init__(in_chs, out_chs, kernel, stride, pad, dilation, groups, bias)
-
-    def reset_parameters(self) -> None:
-        if self.init == "uniform":
-            super().reset_parameters()
-            return
-        if self.init == "fan_out":
-            fan_out = self.weight[0, 0].numel() * self.out_channels // self.groups
-            nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_out))
-        else:
-            nn.init.trunc_normal_(self.weight, std=0.02)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-class DWConv(Conv2d):
-    """A depth-wise convolution of x_BCHW: one filter a channel, same size."""
-
-    def __init__(
-        self, dim: int, kernel_size: int | tuple[int, int], *, bias: bool = True, init: ConvInit = "fan_out"
-    ) -> None:
-        super().__init__(dim, dim, kernel_size, groups=dim, bias=bias, init=init)
-
-
-class GroupNorm2d(nn.GroupNorm):
-    """torch's GroupNorm of x_BCHW, with or without a bias."""
-
-    def __init__(self, num_groups: int, dim: int, eps: float, bias: bool) -> None:
-        super().__init__(num_groups, dim, eps=eps)
-        if not bias:
-            self.register_parameter("bias", None)
-
-
-def default_init(module: M) -> M:
-    """`module`, all linear layers and convolutions in it started as torch does."""
-    for layer in module.modules():
-        if isinstance(layer, Linear | Conv2d):
-            (nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d).reset_parameters(layer)  # type: ignore[arg-type]
-    return module
-
-
-def layout_of(leaf: nn.Module) -> str:
-    """Whether a module takes channels in the second axis or the last one."""
-    return "NCHW" if isinstance(leaf, TAKE_NCHW) else "NHWC"
-
-
-def on_nchw(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor) -> Tensor:
-    """What a leaf on x_BCHW makes of a map, as y_BHWC."""
-    return leaf(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-def on_map(leaf: Callable[[Tensor], Tensor], x_BHWC: Tensor, layout: str) -> Tensor:
-    """What a leaf that takes this layout makes of a map, as y_BHWC."""
-    return on_nchw(leaf, x_BHWC) if layout == "NCHW" else leaf(x_BHWC)
-
-
 class Maps(nn.Sequential):
     """Modules in a row on x_BHWC: each gets the map in the layout that it takes."""
 
@@ -136,65 +33,20 @@ class Maps(nn.Sequential):
         return x
 
 
-def residual_dwconv(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
-    """`x + conv(x)` as y_BHWC."""
-    return x_BHWC + on_nchw(conv, x_BHWC)
-
-
 def channel_affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """`x * scale + bias` of every channel."""
     return x * scale + bias
 
 
-def bias_of(linear: nn.Linear, x: Tensor) -> Tensor:
-    """The bias of a linear layer."""
-    return linear.bias
-
-
-def attention(
-    q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """Softmax attention; `mask` is added to the logits, or says which may be seen. `scale`: of the products; None: as
-    usual."""
-    return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, attn_mask=mask, scale=scale)
-
-
-def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
-    """Raise `OpError` if a map is of another size than the one that parameters were made for."""
-    if tuple(x.shape[1:3]) != tuple(size):
-        raise OpError(f"{what} was built for maps of {size[0]}x{size[1]}, not {x.shape[1]}x{x.shape[2]}")
-
-
 class Computed(nn.Module):
     """A module with buffers that follow from its options, which no file of weights holds."""
 
-    def computed(self, device: torch.device | None) -> dict[str, Tensor]:
-        """Each buffer by its name."""
-        raise NotImplementedError
-
     def hold_computed(self) -> None:
-        """Register the buffers."""
-        for name, value in self.computed(None).items():
+        for name, value in self.computed(None).items():  # type: ignore[operator]
             self.register_buffer(name, value, persistent=False)
 
     def held(self, name: str, like: Tensor) -> Tensor:
-        """The buffer `name`."""
         return self.get_buffer(name)
-
-
-class DropPath(nn.Module):
-    """Drops the whole branch of an image with probability `rate` in training (stochastic depth)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * mask.div_(keep)
 
 
 class Branch(nn.Module):

@@ -12,6 +12,7 @@ from blockforge.blocks.base import Cost, Layout, Norm, Shape, divisible
 from blockforge.blocks.fields import Count, Eps
 from blockforge.blocks.registry import norm
 from blockforge.kernels.costs import rehearsing
+from blockforge.kernels.cpu import faster
 from blockforge.kernels.observers import is_transformed
 
 
@@ -28,6 +29,7 @@ class GroupNorm2d(nn.GroupNorm):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @faster
     def forward(self, x: Tensor) -> Tensor:
         if (torch.is_grad_enabled() and not x.requires_grad) or is_transformed():
             # Behind frozen layers torch's channels-last backward crashes on a CPU (torch 2.13), and forward mode over

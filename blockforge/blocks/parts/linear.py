@@ -51,5 +51,4 @@ class LinearPart(Part):
         return self.out_shape(shape, dim).elements
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        out, has_bias = dim or shape.dim, self.bias is not False
-        return Linear(shape.dim, out, bias=has_bias, init=self.init or "trunc_normal")
+        return Linear(shape.dim, dim or shape.dim, bias=self.bias is not False, init=self.init or "trunc_normal")
