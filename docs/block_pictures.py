@@ -17,6 +17,7 @@ from torch import nn
 import blockforge as bf
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.draw.one_line import in_one_line
 from blockforge.draw.panel import alone
 from blockforge.draw.pieces import Group, groups_of, parts_alone
@@ -55,7 +56,7 @@ def line_of(name: str) -> str:
 
 def runs(cls: type[AnyOp]) -> str:
     """The modules of a block in Python, in the order they run; nothing for one that is a single module, or of parts."""
-    if cls.kind in ("aggregator", "join") or hasattr(cls, "program"):
+    if cls.kind in ("aggregator", "join") or issubclass(cls, OfParts):
         return ""
     for place in reversed(example_places(cls.kind)):
         try:
@@ -94,7 +95,7 @@ def pictures() -> dict[str, str]:
     """The files of FOLDER: a picture of each op of ops, of each block that is made of parts, and of each definition."""
     found = {name: alone(boxes(op)) for name, op in COMPOSED.items()}
     for name, cls in registry.BLOCKS.items():
-        if hasattr(cls, "program") and name not in COMPOSED and cls.__module__.startswith("blockforge."):
+        if issubclass(cls, OfParts) and name not in COMPOSED and cls.__module__.startswith("blockforge."):
             found[name] = alone(boxes({"op": name}))
     for name in definitions():
         found[f"std_{name}"] = alone(boxes(call(name)))

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from blockforge.blocks import registry
 from blockforge.blocks.base import Act, Kind, Norm, Op
 from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
@@ -88,7 +89,7 @@ def _inside(name: str, cls: type[BaseModel]) -> list[str]:
     """A picture of a block that is made of parts, in words what runs in another."""
     if not issubclass(cls, Op):
         return []
-    if name in block_pictures.COMPOSED or hasattr(cls, "program"):
+    if name in block_pictures.COMPOSED or issubclass(cls, OfParts):
         return [block_pictures.picture(name, block_pictures.COMPOSED.get(name, {"op": name})), ""]
     runs = block_pictures.runs(cls)
     return [f"Runs: {runs}.", ""] if runs else []

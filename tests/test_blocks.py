@@ -336,3 +336,9 @@ def test_a_1x1_convolution_reads_what_torchs_does(stride: int, padding: int) -> 
     for height, width in ((1, 3), (5, 8), (24, 9)):
         x = torch.randn(2, height, width, 3).permute(0, 3, 1, 2)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, stride, padding))
+
+
+def test_a_name_that_is_no_blocks_is_told_for_any_kind() -> None:
+    with pytest.raises(OpError, match="no block named 'silu_too'") as found:
+        registry.make("silu_too", {})
+    assert found.value.code == "unknown-block"

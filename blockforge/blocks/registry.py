@@ -101,7 +101,9 @@ def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     wanted = " or ".join(kinds) or "block"
     if cls is None:
         hint = did_you_mean(name, blocks(*kinds), what=f"known {'s, '.join(kinds) or 'block'}s")
-        raise OpError(f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0]}")
+        raise OpError(
+            f"no {wanted} named '{name}'", hint=hint, param="op", code=f"unknown-{kinds[0] if kinds else 'block'}"
+        )
     hint = f"known: {', '.join(blocks(*kinds))}"
     text = f"'{name}' is {_article(cls.kind)} {cls.kind}, not {_article(kinds[0])} {wanted}"
     raise OpError(text, hint=hint, param="op", code="wrong-kind")
