@@ -30,19 +30,19 @@ def compiled(tree: dict[str, Any]) -> Architecture:
         raise
 
 
-@settings(max_examples=35)
+@settings(max_examples=25)
 @given(specs())
 def test_costs_shapes_memory_and_training(tree: dict[str, Any]) -> None:
     check_spec(compiled(tree))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(specs(without_identity=True))
 def test_branches_without_their_identity_path(tree: dict[str, Any]) -> None:
     check_spec(compiled(tree))
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(stage_graphs())
 def test_stages_that_form_a_graph(tree: dict[str, Any]) -> None:
     arch = compiled(tree)
@@ -85,7 +85,7 @@ def test_json_round_trip(tree: dict[str, Any]) -> None:
     assert (again.hash, again.to_json()) == (arch.hash, arch.to_json())
 
 
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(specs())
 def test_equal_seeds_give_equal_models(tree: dict[str, Any]) -> None:
     arch = compiled(tree)
