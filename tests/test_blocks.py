@@ -20,6 +20,7 @@ from blockforge.blocks import primitives, registry
 from blockforge.blocks.base import AnyOp, Cost, Mixer, Op, Shape
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.mixers.attention import Attention
+from blockforge.errors import OpError
 from blockforge.testing import (
     accepts,
     check_op,
