@@ -61,6 +61,8 @@ def search(
     max_idle: int | None = None,
     lease: float | None = None,
     trial_timeout: float | str | None = None,
+    time: float | str | None = None,
+    gpu_hours: float | None = None,
     config: ConfigLike | None = None,
 ) -> SearchResult:
     """Fill the holes of a space, within a budget, so that the score is high.
@@ -105,6 +107,8 @@ def search(
         lease: seconds without a sign of life after which a worker counts as dead, on whatever machine. Default: 60.
         trial_timeout: what one evaluation may take, in seconds or as `90s`, `5min`, `2h`; one that takes longer is
             kept as failed. One that cannot be cut short (it hangs in C) is ended with its worker.
+        time: after which no candidate is begun in this run, as `8h`; `trials` then has no end where it is not given.
+        gpu_hours: the same for hours of evaluation, of all runs and workers, times `gpus_per_worker`, or 1.
         config: these settings as a file, a mapping, or a `SearchConfig`.
     Raises:
         SpecError, BudgetError: if the space or a setting is wrong, or no candidate fits in the budget.
@@ -119,7 +123,7 @@ def search(
         goal={
             "objectives": _listed(wanted), "data": data, "fidelity": _path(fidelity), "eta": eta,
             "weights": _listed(weights), "rungs": _listed(rungs),
-            "trials": trials, "trial_timeout": trial_timeout,
+            "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },
         confirm={"top": confirm, "seeds": confirm_seeds, "recipe": _path(recipe), "epochs": epochs},
         proposals={"sampler": sampler, "pruner": pruner, "seed": seed},

@@ -134,6 +134,14 @@ def search(
         str | None,
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Begin no candidate after it, as in 8h; for --trials, or beside."),
+    ] = None,
+    gpu_hours: Annotated[
+        float | None,
+        typer.Option(metavar="HOURS", help="The same for hours of evaluation, times the GPUs of a worker (or 1)."),
+    ] = None,
     lease: LeaseOption = None,
     config: Annotated[
         Path | None,
@@ -162,7 +170,7 @@ def search(
       blockforge search --budget 5GFLOPs,8GB:train,batch=128,sgd,checkpointing
       blockforge search --resume runs/small --trials 400
       blockforge search --objective expressivity --objective params --sampler nsga2
-      blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min
+      blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min --time 8h
       blockforge search --objective train:data=cifar10,epochs=20 --workers 16 --gpus-per-worker 0.5 --out runs/gpus
       blockforge search --sampler optuna.samplers:GPSampler --objective train:data=mnist5k,epochs=5
       blockforge search my_space.yaml --set stages.2.depth=12
@@ -195,6 +203,7 @@ def search(
         out=resume or out or below.study.out or default_folder(space, budget, data, seed, below),
         workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
         gpus_per_worker=gpus_per_worker, overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
+        time=time, gpu_hours=gpu_hours,
         config=below, progress=True,
     )  # fmt: skip
     console().print(report(result))

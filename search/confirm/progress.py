@@ -27,8 +27,8 @@ class ConfirmProgress:
             self.shown = display("confirm", self.show, seconds=5.0, to_the_end=True)
             self.shown.start(most, done, self.line, resumed=done > 0)
         elif ended:
-            self.shown.update(done, f"of at most {most} trainings", self.line)
+            self.shown.update(done, "trainings at most", self.line)
         return ended
 
     def line(self) -> str:
-        return f"confirm: {self.done} of at most {self.most} trainings"
+        return f"confirm: {self.done} of {self.most} trainings at most"

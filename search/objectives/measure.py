@@ -20,8 +20,9 @@ written as text and made again by each worker:
 
 Values of options are numbers, true, false or text.
 
-An objective with a parameter `report` may call it on its way, `report(value, step)`; where the search has a pruner,
-that call raises `optuna.TrialPruned` once the candidate does not look good enough to go on.
+An objective with a parameter `trial` is given the trial, see `objectives.trial`: its seed, device and folder, and
+`trial.report(step, value)`, after which `trial.should_stop()` says whether a pruner has seen enough. One with a
+parameter `report` may call `report(value, step)`, which raises `optuna.TrialPruned` then.
 
 A study has one value a trial (one objective; or several with weights, whose signed sum is maximised) or one a
 direction (several without weights: a Pareto front). With rungs, cheap stand-ins take the place of the first
@@ -40,12 +41,14 @@ from typing import Any, Literal, Protocol, cast, get_args
 from blockforge.compiler import Architecture
 from blockforge.errors import ScoreError, SearchError
 from blockforge.search.objectives import registry
+from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
 
 Direction = Literal["maximize", "minimize"]
 Report = Callable[[float, int], None]
 """Takes a value on the way and its step."""
+_OF_TRIALS = {"trial", "report"}
 
 
 class Objective(Protocol):
@@ -89,19 +92,20 @@ class Measure:
     def reports(self) -> bool:
         """Whether it can tell values on its way, which a pruner goes by."""
         try:
-            return "report" in inspect.signature(self.call).parameters
+            return bool(_OF_TRIALS & inspect.signature(self.call).parameters.keys())
         except (TypeError, ValueError):  # of some built-in callables nothing is known
             return False
 
-    def __call__(self, arch: Architecture, report: Report | None = None) -> tuple[float, dict[str, float]]:
+    def __call__(self, arch: Architecture, trial: ObjectiveTrial | None = None) -> tuple[float, dict[str, float]]:
         """The value, and all figures by name.
 
-        Args:
-            report: takes values on the way, and raises where that is the end.
-        Raises: ScoreError if the value is not finite.
+        Raises: ScoreError if the value is not finite, TrialPruned if the trial was told to stop and did.
         """
-        more = {"report": report} if report is not None and self.reports else {}
-        answer = self.call(arch, **more)
+        with (trial or ObjectiveTrial()).measured() as own:
+            given = {"trial": own, "report": own.legacy_report} if self.reports else {}
+            taken = inspect.signature(self.call).parameters if given else {}
+            answer = self.call(arch, **{name: value for name, value in given.items() if name in taken})
+            own.check()
         figures = dict(answer) if isinstance(answer, Mapping) else {self.name: answer}
         if self.name not in figures:
             raise ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")

@@ -83,7 +83,7 @@ def _of_user(ref: user_code.Reference) -> Callable[..., Any]:
         if not callable(objective):
             raise SearchError(f"a {ref.text} cannot be called\n  hint: give it __call__(self, arch)")
         return objective
-    user_code.check_options(ref, code, options, leading=1)
+    user_code.check_options(ref, code, options, leading=1, apart=("trial", "report"))
     return _with(code, options) if options else code
 
 
@@ -91,7 +91,7 @@ def _with(function: Callable[..., Any], options: dict[str, Any]) -> Callable[...
     """The function with options filled in; what it says of itself (its name, direction, cost) stays."""
 
     @functools.wraps(function)
-    def measured(arch: Any) -> Any:
-        return function(arch, **options)
+    def measured(arch: Any, **of_trial: Any) -> Any:
+        return function(arch, **options, **of_trial)
 
     return measured

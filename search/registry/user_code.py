@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -98,17 +98,24 @@ def _look_in(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def check_options(ref: Reference, code: Callable[..., Any], options: Mapping[str, Any], leading: int = 0) -> None:
+def check_options(
+    ref: Reference,
+    code: Callable[..., Any],
+    options: Mapping[str, Any],
+    leading: int = 0,
+    apart: Sequence[str] = (),
+) -> None:
     """Raise SearchError where a callable does not take the options, or needs others.
 
     Args:
         leading: how many of its first parameters are no options.
+        apart: names of others that are none.
     """
     try:
         taken = dict(inspect.signature(code).parameters)
     except (TypeError, ValueError):  # of some built-in callables nothing is known
         return
-    for name in list(taken)[:leading]:
+    for name in {*list(taken)[:leading], *(taken.keys() & set(apart))}:
         del taken[name]
     named = {n: p for n, p in taken.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     anything = any(p.kind == p.VAR_KEYWORD for p in taken.values())

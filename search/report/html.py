@@ -13,6 +13,7 @@ from blockforge.search.report.confirmed import COLUMNS, heading, rows, verdicts
 from blockforge.search.report.files import best_files
 from blockforge.search.report.page import PAGE
 from blockforge.search.report.summary import dropped_starts
+from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST
 from blockforge.search.study.records import LABELS, TrialRecord
 from blockforge.spec import holes
@@ -133,7 +134,8 @@ def _summary(result: SearchResult) -> str:
         "objectives": result.objective,
         "budget": str(result.budget) or "none",
         "sampler": f"{result.plan.sampler}, seed {result.plan.seed}",
-        "trials": f"{result.evaluated} of {result.target} evaluated" + (f"; {counts}" if counts else ""),
+        "trials": f"{result.evaluated}{f' of {result.target}' if result.target < UNBOUNDED else ''} evaluated"
+        + (f"; {counts}" if counts else ""),
     }
     if result.plan.rungs:
         rows["rungs"] = ", ".join(m.text for m in result.plan.rungs) + f"; the best 1/{result.plan.eta} go up"

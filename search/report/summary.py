@@ -13,6 +13,7 @@ from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import CAPACITY, RANK_SUM
 from blockforge.search.report.confirmed import confirmed_parts
 from blockforge.search.report.files import TOP, best_files
+from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
 from blockforge.spec import holes
@@ -67,7 +68,8 @@ def _headline(result: SearchResult) -> str:
     counts = result.counts
     listed = "".join(f", {counts[s]} {label}" for s, label in _TOLD.items() if counts[s])
     budget = f" within {known}" if (known := str(result.budget)) else ""
-    done = f"{result.space.name}: {result.evaluated} of {result.target} candidates evaluated{budget}"
+    most = f" of {result.target}" if result.target < UNBOUNDED else ""
+    done = f"{result.space.name}: {result.evaluated}{most} candidates evaluated{budget}"
     return f"{done}{listed}; {result.seconds:.0f} s"
 
 
@@ -140,7 +142,7 @@ def _where(result: SearchResult) -> list[str]:
     lines = [f"Files: {folder}/{REPORT}, {folder}/{TRIALS}, {folder}/{BEST}/"]
     if result.best is not None:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
-    more = result.target if result.evaluated < result.target else 2 * result.target
+    more = result.target if result.evaluated < result.target < UNBOUNDED else 2 * result.evaluated
     lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
     if result.plan.untrained:
         lines.append(

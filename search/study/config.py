@@ -123,6 +123,10 @@ class GoalConfig(Model):
     """The best 1/eta of a rung go up."""
     trials: int = 64
     """Distinct candidates within the budget to evaluate, in total."""
+    time: Annotated[Any, _is("a time, as in 8h", int, float, str, NoneType), OrNone] = None
+    """What ends the search beside trials: after this time of a run no candidate is begun; none: nothing."""
+    gpu_hours: Annotated[Annotated[float, Field(gt=0)] | None, OrNone] = None
+    """The same for hours of evaluation, of all runs and workers, times the GPUs that each worker sees (or 1)."""
     trial_timeout: Annotated[Any, _is("a time, as in 5min", int, float, str, NoneType), OrNone] = None
     """What one evaluation may take, in seconds or as 90s, 5min, 2h; none: any time."""
 

@@ -65,8 +65,9 @@ def _check_names(config: SearchConfig, report: Report) -> None:
     for key in ("objectives", "rungs"):
         names = enumerate(getattr(config.goal, key))
         checks += [(("goal", key, i), objectives.check_name, name) for i, name in names]
-    if config.goal.trial_timeout is not None:
-        checks.append((("goal", "trial_timeout"), parse_duration, config.goal.trial_timeout))
+    for key in ("trial_timeout", "time"):
+        if (duration := getattr(config.goal, key)) is not None:
+            checks.append((("goal", key), parse_duration, duration))
     for path, check, value in checks:
         try:
             check(value)

@@ -125,6 +125,11 @@ class Plan:
         return None if timeout is None else parse_duration(timeout)
 
     @property
+    def time(self) -> float | None:
+        """Seconds of a run after which no candidate is begun; None: any."""
+        return None if self.config.goal.time is None else parse_duration(self.config.goal.time)
+
+    @property
     def starts(self) -> Mapping[str, Mapping[str, Any]]:
         """Candidates to begin with, the answers of each by its name."""
         return dict(self.config.space.start)

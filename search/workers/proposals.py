@@ -185,10 +185,9 @@ class Proposals:
                 self.sampler.after_trial(self.view, trial, state, values)
 
     def prunes(self, trial: FrozenTrial, value: float, step: int) -> bool:
-        """Note a value on the way, and ask the pruner whether that is the end."""
-        assert self.pruner is not None
+        """Note a value on the way, and ask the pruner, if there is one, whether that is the end."""
         self.storage.set_trial_intermediate_value(trial_id(trial), step, value)
-        return self.pruner.prune(self.view, self.storage.get_trial(trial_id(trial)))
+        return self.pruner is not None and self.pruner.prune(self.view, self.storage.get_trial(trial_id(trial)))
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -44,6 +44,7 @@ from blockforge.search.study.storage import open_study, opened, quiet_optuna, sh
 from blockforge.search.workers.confirm import confirm
 from blockforge.search.workers.devices import check_share, dealt, visible_gpus
 from blockforge.search.workers.launcher import WorkerSettings
+from blockforge.search.workers.limits import begin
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
 from blockforge.search.workers.trial_progress import Reporter, reporter
@@ -198,6 +199,7 @@ class _Run:
             self.storage, attributes(plan), differs, name=self.place.name, directions=plan.directions,
             metric_names=plan.metric_names,
         )  # fmt: skip
+        begin(study, plan)
         if folder is not None:
             write_space(folder, plan.space)
             write_config(folder, plan.config)

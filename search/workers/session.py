@@ -15,8 +15,6 @@ See `objective` for what is measured, `plan` for the settings, `lease` for who i
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 import traceback
 from collections import Counter
@@ -36,7 +34,8 @@ from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.interrupts import EvaluationInterrupts, Overtime, Stopped
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
-from blockforge.search.objectives.measure import Measure, Report
+from blockforge.search.objectives.measure import Measure
+from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.samplers.choose import Choose, fixed, uniform
 from blockforge.search.samplers.memory import ENOUGH
 from blockforge.search.samplers.registry import goes_through_all, make_pruner, make_sampler
@@ -44,6 +43,7 @@ from blockforge.search.space.fit import fit
 from blockforge.search.space.parameters import scalar_of
 from blockforge.search.space.widths import changed_widths
 from blockforge.search.study.config import MAX_IDLE
+from blockforge.search.study.folder import TRIAL_FOLDERS
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.study.plan import Plan
@@ -60,9 +60,11 @@ from blockforge.search.study.records import (
 )
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
 from blockforge.search.workers.draft import Draft
+from blockforge.search.workers.limits import Limits
 from blockforge.search.workers.proposals import Proposals
 from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
+from blockforge.search.workers.watchdog import stacks
 from blockforge.spec import fill, holes
 from blockforge.spec.relations.require import violations
 from blockforge.units import DEPLOYED, TRAINING
@@ -137,7 +139,15 @@ class Session:
         Raises: BudgetError or SearchError if not a single candidate could be evaluated.
         """
         idle: list[TrialRecord] = []
+        limits = Limits(self.study, self.plan)
         while self.interrupts.received is None:
+            self.history.sync()
+            if (why := limits.reached(self.history.records.values())) is not None:
+                if not self.history.running:
+                    return why
+                self.recover()
+                time.sleep(_WAIT)  # what others evaluate counts as well
+                continue
             task = self._next()
             if task is None:
                 if not self.history.running:
@@ -258,32 +268,33 @@ class Session:
         try:
             with self.interrupts.evaluation(self.plan.trial_timeout):
                 for measure in sorted(measures, key=lambda m: m.cost):
-                    measured[measure.name], more = measure(arch, self._report(number))
+                    measured[measure.name], more = measure(arch, self._trial(arch, number, measure))
                     figures |= more
         except Stopped:
             return {"state": "interrupted", "reason": "it was stopped"}
         except Overtime:
-            return self._late() | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
+            return self._late() | {"seconds": self.plan.trial_timeout, "trace": traceback.format_exc()[-_MAX_TRACE:]}
         except TrialPruned as e:
-            return {"state": "pruned", "reason": str(e)}
+            return {"state": "pruned", "reason": str(e), "seconds": round(time.perf_counter() - started, 3)}
         except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
-            outcome = {"state": "failed", "reason": _told(e)[:300]}
+            seconds = round(time.perf_counter() - started, 3)
+            outcome = {"state": "failed", "reason": _told(e)[:300], "seconds": seconds}
             return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
         values = self.plan.values([measured[m.name] for m in measures])
         seconds = round(time.perf_counter() - started, 3)
         return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
 
-    def _report(self, number: int) -> Report | None:
-        """What an objective tells its values on the way, where a pruner wants to know; it ends with TrialPruned."""
-        if self.proposals.pruner is None:
-            return None
+    def _trial(self, arch: Architecture, number: int, measure: Measure) -> ObjectiveTrial:
+        """What an objective is given of its trial. Values on the way are those of the only objective."""
         trial = self.study.get_trials(deepcopy=False)[number]
+        alone = len(self.plan.objectives) == 1
+        rung = trial.user_attrs.get("rung", 0)
+        folder = self.folder / TRIAL_FOLDERS / f"{arch.hash}-{rung}" / measure.name if self.folder else None
 
-        def report(value: float, step: int) -> None:
-            if self.proposals.prunes(trial, float(value), int(step)):
-                raise TrialPruned(f"pruned at step {step}: {float(value):.4g}")
+        def told(value: float, step: int) -> bool:
+            return alone and self.proposals.prunes(trial, value, step)
 
-        return report
+        return ObjectiveTrial(self.plan.seed, folder, told)
 
     def _late(self) -> dict[str, Any]:
         return {"state": "failed", "reason": f"it took longer than --trial-timeout {self.plan.trial_timeout:g}s"}
@@ -291,7 +302,7 @@ class Session:
     def overtime(self) -> None:
         """Keep the trial under way as failed: its evaluation does not end, and this process will."""
         if self._under_way is not None:
-            trace = "".join(f"{line}\n" for line in _stacks())
+            trace = "".join(f"{line}\n" for line in stacks())
             close_trial(self.study, self._under_way, self._late() | {"trace": trace[-_MAX_TRACE:]})
 
     def _make(
@@ -382,9 +393,3 @@ def _told(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception as e:
         return f"{type(error).__name__}, whose text raises {type(e).__name__}"
-
-
-def _stacks() -> list[str]:
-    """Where the main thread is."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return [line.rstrip() for line in traceback.format_stack(frame)] if frame is not None else []

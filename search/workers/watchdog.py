@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from blockforge.interrupts import EvaluationInterrupts
@@ -59,3 +61,9 @@ class Watchdog:
             os.kill(os.getpid(), signal.SIGTERM)
         elif time.monotonic() - self._orphan_since > _GRACE:
             os._exit(128 + signal.SIGTERM)
+
+
+def stacks() -> list[str]:
+    """Where the main thread is."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return [line.rstrip() for line in traceback.format_stack(frame)] if frame is not None else []

@@ -134,7 +134,7 @@ def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Confirmed: trained again from scratch by 1 epochs of the recipe micro on npz:" in out
     assert out.index("Confirmed") < out.index("Candidates by")
     assert "The test images were looked at once" in out
-    assert "of at most" in shown.err
+    assert "trainings at most" in shown.err
 
 
 @pytest.mark.parametrize(

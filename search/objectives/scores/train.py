@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,7 +13,7 @@ from blockforge.train import EpochRecord, fit
 from blockforge.train.epoch_progress import EpochProgress
 
 if TYPE_CHECKING:
-    from blockforge.search.objectives.measure import Report
+    from blockforge.search.objectives.trial import ObjectiveTrial
 
 
 @dataclass(frozen=True)
@@ -41,29 +42,38 @@ class Train:
         length = f"{self.epochs} epochs of " if self.epochs is not None else ""
         return f"top-1 on {self.data} after {length}the recipe {self.recipe}"
 
-    def __call__(self, arch: Architecture, report: Report | None = None) -> dict[str, float]:
-        """The accuracy; `report` is told that of each epoch.
+    def __call__(self, arch: Architecture, trial: ObjectiveTrial | None = None) -> dict[str, float]:
+        """The accuracy; the trial is told that of each epoch. Without `out` a run that was cut off goes on in the
+        trial's folder, and leaves nothing there once it has ended.
 
         Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more.
         """
         folder = Path(self.out) / f"{arch.hash}-{self.seed}" if self.out is not None else None
+        if folder is None and trial is not None and trial.kept:
+            folder = trial.folder / "run"
         result = fit(
             arch, open_cached(self.data), self.recipe, epochs=self.epochs, seed=self.seed, out=folder,
             overrides={"num_classes": len(open_cached(self.data).classes)},
-            progress=_Reporting(report) if report is not None else False,
+            progress=_Reporting(trial) if trial is not None else False,
         )  # fmt: skip
+        if result.signal is not None:
+            signal.raise_signal(result.signal)  # the run is saved; who waits for its value is to be stopped as well
+        if self.out is None and trial is not None:
+            trial.done()
         return {self.name: result.final, "loss": result.history[-1].val_loss, "train_seconds": result.seconds}
 
 
 class _Reporting(EpochProgress):
-    """Tells the accuracy of each epoch; what that raises ends the run."""
+    """Tells the accuracy of each epoch, and ends the run where that is not enough."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, trial: ObjectiveTrial) -> None:
         super().__init__()
-        self.report = report
+        self.trial = trial
 
     def epoch(self, record: EpochRecord) -> None:
-        self.report(record.top1, record.epoch)
+        self.trial.report(record.epoch, record.top1)
+        if self.trial.should_stop():
+            self.trial.check()
 
 
 train = Train
