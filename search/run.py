@@ -9,11 +9,13 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from blockforge.compiler import Architecture
+from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError
 from blockforge.search.confirm.result import read_confirmation
 from blockforge.search.objectives.measure import Measure
 from blockforge.search.result import SearchResult
+from blockforge.search.space.around import around as neighbourhood
+from blockforge.search.space.fit import SHARE
 from blockforge.search.study.attributes import read_plan
 from blockforge.search.study.config import Launcher, given
 from blockforge.search.study.config_files import ConfigLike, read_config
@@ -22,7 +24,7 @@ from blockforge.search.study.place import StudyPlace
 from blockforge.search.study.storage import join_study, opened, quiet_optuna, shown_url
 from blockforge.search.workers.run import run
 from blockforge.search.workers.trial_progress import Reporter
-from blockforge.spec import SpecLike, holes
+from blockforge.spec import SpecLike, holes, load
 from blockforge.units import Budget
 
 Objective = str | Callable[[Architecture], Any] | Measure
@@ -31,6 +33,7 @@ Objective = str | Callable[[Architecture], Any] | Measure
 def search(
     space: SpecLike | None = None,
     *,
+    around: SpecLike | None = None,
     budget: Budget | str | Sequence[str] | None = None,
     trials: int | None = None,
     seed: int | None = None,
@@ -71,6 +74,8 @@ def search(
 
     Args:
         space: a packaged space by name, or any spec with holes. Default: `hybrid`.
+        around: a spec without holes, in place of `space`: its neighbourhood is searched, the spec first. Default of
+            `budget` are then its multiply-adds, and of `fit` 0.97: what is found costs the same.
         budget: upper limits, `5GFLOPs,30Mparams,200MB,4GB:train,batch=64`; checked before anything is built.
         data: images to rank candidates by, after some training, and to train the best again by: a source, as for
             `blockforge train`. None: nothing is trained.
@@ -117,6 +122,16 @@ def search(
     if objective is not None and objectives is not None:
         raise SearchError("objective and objectives exclude one another")
     wanted = [objective] if objective is not None else objectives
+    if around is not None:
+        if space is not None:
+            raise SearchError("space and around exclude one another: the neighbourhood of a spec is the space")
+        found = load(around, overrides)
+        space, overrides, start = neighbourhood(found), None, [found, *(start or ())]
+        below = read_config(config)
+        if budget is None and not below.budget.limits:
+            budget = f"{compile_spec(found).macs}MACs"
+        if fit is None and "fit" not in below.budget.model_fields_set:
+            fit = SHARE
     own = given(
         space={"source": space, "overrides": overrides or None, "start": _listed(start)},
         budget={"limits": budget if isinstance(budget, str | Budget) else _listed(budget), "fit": fit},

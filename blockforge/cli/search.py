@@ -29,6 +29,10 @@ def search(
         str | None,
         typer.Argument(metavar="SPACE", help=SPACE_HELP, show_default="hybrid"),
     ] = None,
+    around: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Search the neighbourhood of a spec at its cost, beginning with it."),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs,30Mparams,200MB or 4GB:train,batch=64."),
@@ -173,6 +177,7 @@ def search(
       blockforge search --objective mine.py:score:steps=100 --workers 4 --trial-timeout 10min --time 8h
       blockforge search --objective train:data=cifar10,epochs=20 --workers 16 --gpus-per-worker 0.5 --out runs/gpus
       blockforge search --sampler optuna.samplers:GPSampler --objective train:data=mnist5k,epochs=5
+      blockforge search --around smt_t --out runs/around_smt_t
       blockforge search my_space.yaml --set stages.2.depth=12
       blockforge search --config runs/small/config.yaml --seed 1
     """
@@ -194,13 +199,14 @@ def search(
         except SearchError as e:
             raise typer.BadParameter(str(e), param_hint=name) from None
     below = read_config(config)
+    named = space or (f"around {around}" if around else None)
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
-        space, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
+        space, around=around, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
         confirm=_number(confirm, "--confirm"), confirm_seeds=confirm_seeds, recipe=recipe, epochs=epochs,
         objectives=objective, weights=_weights(weights), rungs=rung, eta=eta, sampler=sampler, pruner=pruner,
         start=start.split(",") if start else None, seed=seed,
-        out=resume or out or below.study.out or default_folder(space, budget, data, seed, below),
+        out=resume or out or below.study.out or default_folder(named, budget, data, seed, below),
         workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
         gpus_per_worker=gpus_per_worker, overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
         time=time, gpu_hours=gpu_hours,

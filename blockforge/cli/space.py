@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def space(
-    source: Annotated[str, typer.Argument(metavar="SPACE", help=SPACE_HELP)] = "hybrid",
+    source: Annotated[str | None, typer.Argument(metavar="SPACE", help=SPACE_HELP, show_default="hybrid")] = None,
+    around: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Print the neighbourhood of a spec without holes as a space, to edit."),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(metavar="LIMITS", help="Upper limits, as in 5GFLOPs or 30Mparams; may be repeated."),
@@ -52,14 +56,22 @@ def space(
       blockforge space tiny --budget 5MFLOPs -o tiny.png
       blockforge space tiny --sample 48 --budget 5MFLOPs --fit 0.97 -o specs/
       blockforge space my_space.yaml --enumerate
+      blockforge space --around smt_t > around_smt_t.yaml
     """
     from blockforge.search.budget import as_budget
     from blockforge.search.report.space import as_json, describe_space, plot_histograms
-    from blockforge.search.space.load import load_space
+    from blockforge.search.space.load import DEFAULT_SPACE, load_space
     from blockforge.search.space.size import count
     from blockforge.search.space.statistics import distinct_networks, draw_specs, sample_costs
 
-    loaded, limits = load_space(source, overrides), as_budget(budget)
+    if around is not None:
+        from blockforge.search.space.around import around as neighbourhood
+
+        if source is not None:
+            raise typer.BadParameter("give a space or --around SPEC", param_hint="--around")
+        typer.echo(neighbourhood(around, overrides).to_yaml(), nl=False)
+        return
+    loaded, limits = load_space(source or DEFAULT_SPACE, overrides), as_budget(budget)
     if fit is not None and (sample is None or budget is None):
         raise typer.BadParameter("it fits specs that --sample writes to a --budget", param_hint="--fit")
     if sample is not None:

@@ -33,6 +33,14 @@ def _reads_as_text(value: str) -> bool:
         return False
 
 
+def _mapping(dumper: yaml.SafeDumper, value: dict[Any, Any]) -> yaml.MappingNode:
+    """A hole of plain values stands on one line, as it is written by hand."""
+    node = dumper.represent_mapping("tag:yaml.org,2002:map", value)
+    if len(value) == 1 and str(next(iter(value))).startswith("$"):
+        node.flow_style = node.flow_style or getattr(node.value[0][1], "flow_style", False)
+    return node
+
+
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     text = repr(value)
     mantissa, _, exponent = text.partition("e")
@@ -43,6 +51,7 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(float, _float)
+_Dumper.add_representer(dict, _mapping)
 
 
 def to_yaml(spec: Spec, header: bool = True) -> str:

@@ -85,8 +85,10 @@ def match(value: Any, target: Any, lets: Lets, known: Bindings) -> Iterator[Bind
         return
     for option, bindings in options(value, lets, known):
         if isinstance(option, Hole):
-            if target in option and bindings.get(option.name, target) == target:
-                yield {**bindings, option.name: target}
+            is_whole = option.kind == "int" and isinstance(target, float) and target.is_integer()
+            wanted = int(target) if is_whole else target  # a ratio of 4.0 may be written 4
+            if wanted in option and bindings.get(option.name, wanted) == wanted:
+                yield {**bindings, option.name: wanted}
         elif isinstance(target, dict) and "op" in target:
             yield from _op(option, target, lets, bindings, frozenset())
         elif isinstance(option, dict) and isinstance(target, str) and target in registry.blocks("act"):

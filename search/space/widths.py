@@ -28,7 +28,7 @@ from blockforge.compiler.graph.sites import (
     SkipSite,
 )
 from blockforge.compiler.pipeline import compile_plan
-from blockforge.errors import Diagnostic, OpError, Report, SpecError
+from blockforge.errors import Diagnostic, OpError, Path, Report, SpecError
 from blockforge.search.budget import cost_of
 from blockforge.spec.fields import MAX_DIM
 from blockforge.spec.plan import Plan
@@ -51,16 +51,15 @@ class Widths:
         self.places = [list(dict.fromkeys(_places(arch, group))) for group in self.groups]
         self._accepted: dict[tuple[int, int], bool] = {}
 
+    def paths(self, group: int) -> list[Path]:
+        """Where the spec says a group's width."""
+        members = (m for m in self.groups[group] if m != _STEM or _own_stem_dim(self.arch.plan) is not None)
+        return [("stem", "dim") if member == _STEM else ("stages", member, "dim") for member in members]
+
     def overrides(self, dims: tuple[int, ...]) -> dict[str, Any]:
         """The values by path that make these the widths of the spec."""
-        widths: dict[str, Any] = {}
-        for group, dim in zip(self.groups, dims, strict=True):
-            for member in group:
-                if member != _STEM:
-                    widths[f"stages.{member}.dim"] = dim
-                elif _own_stem_dim(self.arch.plan) is not None:
-                    widths["stem.dim"] = dim
-        return widths
+        pairs = enumerate(dims)
+        return {".".join(map(str, path)): dim for group, dim in pairs for path in self.paths(group)}
 
     def costs(self, dims: tuple[int, ...], names: Mapping[str, Any]) -> dict[str, int]:
         """MACs, params or memory with these widths. Raises: SpecError if such a network does not compile, or breaks a
