@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from blockforge.spec.expanded import expand
     from blockforge.swapping.run import swap
     from blockforge.weights.files import Weights
+    from blockforge.weights.transplant import transplant
 
 _HOMES = {
     "build": "api",
@@ -65,6 +66,7 @@ _HOMES = {
     "load_weights": "saving",
     "Weights": "weights.files",
     "save_model": "saving",
+    "transplant": "weights.transplant",
     "Spec": "spec",
     "expand": "spec.expanded",
     "swap": "swapping.run",
@@ -96,6 +98,7 @@ __all__ = [
     "save_pretrained",
     "search",
     "swap",
+    "transplant",
 ]
 
 

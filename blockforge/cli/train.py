@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from blockforge.cli._output import (
     console,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from blockforge.compiler.lowering.backbone import Backbone
 
 RUNS = Path("runs")
 
@@ -46,6 +49,10 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these weights; the classifier may differ.")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Start from the model in a folder, as far as its layers are alike."),
+    ] = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
@@ -63,18 +70,27 @@ def train(
       blockforge train my_net.yaml --data digits
       blockforge train smt_t --data imagefolder:imagenet --recipe imagenet-300e --out runs/smt_t
       blockforge train smt_t --data hf:beans --recipe finetune --weights smt_tiny.pth
+      blockforge train smt_t --data hf:beans --init runs/smt_t --set stages.2.depth=10
       blockforge train smt_t --data mnist5k --set input.size=64 --recipe-set lr=5e-4 --epochs 20
       torchrun --nproc_per_node 8 --no-python blockforge train smt_t --data imagefolder:imagenet
     """
     from blockforge.train import fit, open_data
     from blockforge.train.launch import leave
+    from blockforge.train.prepare import make_model
 
     refuse_swapped_keys(overrides, recipe_overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
     opened = open_data(data, skip_broken=True, progress=True) if skip_broken else data
+    network: str | Backbone = spec
+    if init is not None:
+        if weights is not None:
+            raise typer.BadParameter("give --weights or --init", param_hint="--init")
+        opened = open_data(opened) if isinstance(opened, str) else opened
+        network = _begun(init, make_model(spec, opened, overrides=overrides, seed=seed))
+        overrides = None
     try:
         result = fit(
-            spec, opened, recipe, epochs=epochs, seed=seed, out=folder,
+            network, opened, recipe, epochs=epochs, seed=seed, out=folder,
             weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -94,6 +110,16 @@ def train(
     ran = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)}"
     text = f"top-1 {result.final:.2f} after {ran}, best {result.best:.2f}, {result.seconds:.1f} s"
     console().print(f"{text}\nwritten to {folder}", soft_wrap=True)
+
+
+def _begun(folder: Path, model: Backbone) -> Backbone:
+    """The model with the weights of the one in a folder; says what became of them."""
+    from blockforge.saving import load_model
+    from blockforge.weights.transplant import move_weights
+
+    said = move_weights(load_model(folder), model)
+    typer.echo(f"from {folder}: {said}", err=True)
+    return model
 
 
 def _say_how_to_go_on(context: typer.Context, what: str) -> None:
