@@ -66,24 +66,16 @@ def swap(
     if json:
         print_json({"top1": result.own.top1, "networks": result.rows()})
         return
-    from blockforge.console.text_table import Label, Number, TextTable
+    from blockforge.swapping.result import text_table
     from blockforge.units import format_count
 
-    columns = (Number("MACs"), Number("of them", 4), Number("params", 3), Number("thinner", 1), Number("left out", 2))
-    table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"))
-    for row in result.rows():
-        parts = (format_count(row["macs"]), f"{row['share']:.1f}%", format_count(row["params"]))
-        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", f"{row['top1']:.1f}")
-        table.add_row(row["budget"], *parts, str(row["thinner"]), str(row["left_out"]), *figures)
     screen = console()
     parent, number = result.parent.arch, len(result.alternatives)
     macs = format_count(parent.macs)
     screen.print(f"{parent.name}, {macs} MACs: {number} alternatives, top-1 {result.own.top1:.1f}")
-    screen.print(table)
+    screen.print(text_table(result.rows()))
     if out is not None:
         last = out / result.answers[-1].folder
-        screen.print(
-            f"written to {out}; train one further: blockforge train {last / 'spec.yaml'} --data {data} "
-            f"--weights {last / 'model.safetensors'}",
-            soft_wrap=True,
-        )
+        screen.print(f"written to {out}", soft_wrap=True)
+        again = f"blockforge train {last / 'spec.yaml'} --data {data} --weights {last / 'model.safetensors'}"
+        screen.print(f"Train one further: {again}", soft_wrap=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.console.csv_text import to_csv
+from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.files import make_folder, write_text
 from blockforge.saving import save_model
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
+from blockforge.units import format_count
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,17 @@ class Answer:
             "top1": round(self.score.top1, 2),
             "folder": self.folder,
         }
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    """The answers as `SwapResult.rows` gives them, to be printed by rich."""
+    columns = (Number("MACs"), Number("of them", 4), Number("params", 3), Number("thinner", 1), Number("left out", 2))
+    table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"))
+    for row in rows:
+        costs = (format_count(row["macs"]), f"{row['share']:.1f}%", format_count(row["params"]))
+        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", f"{row['top1']:.1f}")
+        table.add_row(row["budget"], *costs, str(row["thinner"]), str(row["left_out"]), *figures)
+    return table
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,18 @@ def confirmed_parts(result: SearchResult) -> list[RenderableType]:
         return []
     parts: list[RenderableType] = []
     if known.winner is not None:
-        name, *numbers = COLUMNS
-        leaving = {"MACs": 2, "params": 1, "95% interval": 3}
-        table = TextTable(
-            Label(name), *(Number(n, leaves=leaving.get(n)) for n in numbers), title=heading(result, known)
-        )
-        for row in rows(known):
-            table.add_row(*row)
-        parts.append(table)
+        parts.append(text_table(known, heading(result, known)))
     return [*parts, *(Prose(line, "bold" if i == 0 else "") for i, line in enumerate(verdicts(result, known)))]
+
+
+def text_table(known: Confirmation, title: str) -> TextTable:
+    """The winner and what it is compared with, to be printed by rich."""
+    name, *numbers = COLUMNS
+    leaving = {"MACs": 2, "params": 1, "95% interval": 3}
+    table = TextTable(Label(name), *(Number(n, leaves=leaving.get(n)) for n in numbers), title=title)
+    for row in rows(known):
+        table.add_row(*row)
+    return table
 
 
 def heading(result: SearchResult, known: Confirmation) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from blockforge.search.result import SearchResult
 
 _TOLD = {"failed": "failed", **LABELS, "refused": "over budget, not built", "duplicate": "met twice, evaluated once"}
+_NEXT = "Next: the same command with --data, as in --data fashion, ranks by training and confirms the best"
 _LARGELY_SIZE = 0.6
 _ENOUGH = 10
 _COST_NAMES = {
@@ -49,6 +50,8 @@ def report(result: SearchResult) -> Group:
         parts.append(Prose(first_failure(result, failure), "red"))
     if result.folder is not None:
         parts += map(copied, _where(result))
+        if result.plan.untrained:
+            parts.append(Prose(_NEXT))
     return Group(*parts)
 
 
@@ -144,10 +147,6 @@ def _where(result: SearchResult) -> list[str]:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
     more = result.target if result.evaluated < result.target < UNBOUNDED else 2 * result.evaluated
     lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
-    if result.plan.untrained:
-        lines.append(
-            "Next: the same command with --data, as in --data fashion, ranks by training and confirms the best"
-        )
     return lines
 
 

@@ -19,7 +19,14 @@ from blockforge.cli import main, script
 from blockforge.cli._output import console
 from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
 from blockforge.measure import models, scaling
+from blockforge.search.confirm.entrants import Entrant, Entrants
+from blockforge.search.confirm.race import Race
+from blockforge.search.confirm.result import Confirmation, Measured
+from blockforge.search.confirm.statistics import Interval
 from blockforge.search.equal_cost import compare
+from blockforge.search.report import confirmed
+from blockforge.search.study.records import TrialRecord
+from blockforge.swapping import result
 
 WIDTHS = (40, 60, 80, 100, 120, 140)
 ROOT = Path(blockforge.__file__).parent
@@ -39,6 +46,7 @@ COMMANDS = {
     "space": ["space", "tiny", "--draws", "20"],
     "bench compile": ["bench", "compile", "specs/narrow/swin.yaml", "--runs", "3"],
     "bench kernels": ["bench", "kernels", "--op", "linear", "--runs", "3"],
+    "bench fidelity": ["bench", "fidelity", "--table", "tiny-fashion"],
     "bench memory": ["bench", "memory", "specs/narrow/convnext.yaml", "--size", "32", "--batch", "1"],
 }  # fmt: skip
 
@@ -66,7 +74,29 @@ def of_scaling() -> Any:
     return scaling.table(points, True, "cpu", 1)
 
 
-TABLES: dict[str, Callable[[], Any]] = {"compare": of_compare, "models": of_models, "scaling": of_scaling}
+def of_confirmed() -> TextTable:
+    trial = TrialRecord(7, "scored", hash="0" * 16, macs=487_000, params=32_800)
+    val, test = Interval(93.31, 92.79, 93.71, values=5), Interval(92.75, 91.9, 93.6, values=5)
+    winner = Measured(Entrant("finalist", "rank 12", trial), val, test)
+    other = Measured(Entrant("random", "best of 24 random", trial), val, test, Interval(0.61, -0.12, 1.34, values=5))
+    known = Confirmation(Entrants((winner.entrant,), (other.entrant,)), Race([]), {}, winner, (other,))
+    return confirmed.text_table(
+        known, "Confirmed: trained again from scratch by 30 epochs of the recipe micro on digits"
+    )
+
+
+def of_swap() -> TextTable:
+    row = {"macs": 2_420_000, "share": 59.6, "params": 439_000, "thinner": 18, "left_out": 3}
+    return result.text_table([{"budget": "3GFLOPs,20Mparams", **row, "kl": 0.0123, "agreement": 99.2, "top1": 97.7}])
+
+
+TABLES: dict[str, Callable[[], Any]] = {
+    "compare": of_compare,
+    "models": of_models,
+    "scaling": of_scaling,
+    "confirmed": of_confirmed,
+    "swap": of_swap,
+}
 """Tables whose commands measure for long."""
 
 
@@ -135,7 +165,7 @@ def test_tables_print_at_every_width(name: str, printed: list[Any], monkeypatch:
 MADE_BY = {
     "summary": "show", "result_rows": "activations", "report": "search", "space_report": "space",
     "kernels": "bench kernels", "compile": "bench compile",
-    "peaks": "bench memory",
+    "peaks": "bench memory", "measured": "bench fidelity", "result": "swap",
 }  # fmt: skip
 """Modules that make a table -> the case that prints it, where that has another name."""
 

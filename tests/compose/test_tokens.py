@@ -195,7 +195,7 @@ def test_positions_without_tokens_leave_these_alone() -> None:
 
 
 def test_a_block_that_says_nothing_refuses_tokens() -> None:
-    assert {"dwconv", "ss2d", "bottleneck"} <= {n for n, cls in registry.blocks().items() if cls.token_rule == "none"}
+    assert {"dwconv", "ss2d", "conv_mlp"} <= {n for n, cls in registry.blocks().items() if cls.token_rule == "none"}
     with pytest.raises(OpError, match="'ss2d' works on a map"):
         Placed(registry.make("ss2d", {}), (Shape(6, 8, 24, extra=1),)).told  # noqa: B018
 
