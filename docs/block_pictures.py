@@ -19,8 +19,8 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.draw.one_line import in_one_line
+from blockforge.draw.opened_block import Group, groups_of, parts_alone
 from blockforge.draw.panel import alone
-from blockforge.draw.pieces import Group, groups_of, parts_alone
 from blockforge.spec.load import DEFINITIONS
 from blockforge.spec.yaml.loader import load_text
 from blockforge.testing.examples import build_on_maps, example_places

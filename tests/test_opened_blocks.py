@@ -13,10 +13,10 @@ import blockforge as bf
 from blockforge.compiler import Architecture
 from blockforge.draw.layered import place
 from blockforge.draw.one_line import in_one_line
+from blockforge.draw.opened_block import INPUT, groups_of, opens, pieces_of
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.pieces import INPUT, groups_of, opens, pieces_of
 from blockforge.errors import BlockforgeError
 
 SVG = "{http://www.w3.org/2000/svg}"

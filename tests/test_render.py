@@ -15,10 +15,10 @@ from rich.console import Console
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.nodes import Node
 from blockforge.draw.layout import Box, lay_out
+from blockforge.draw.opened_block import groups_of, pieces_of
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
 from blockforge.draw.picture import DrawError, writer
-from blockforge.draw.pieces import groups_of, pieces_of
 from blockforge.draw.summary import CONVENTION, compact
 from blockforge.draw.svg import to_svg
 from blockforge.units import format_bytes, format_count

@@ -15,7 +15,7 @@ from blockforge.compiler.graph.sites import ImageSite
 from blockforge.compiler.graph.units import Layer, Stage
 from blockforge.draw.layout import label
 from blockforge.draw.marks import COLOURS, EDGES
-from blockforge.draw.pieces import Group, groups_of, opens, pieces_of
+from blockforge.draw.opened_block import Group, groups_of, opens, pieces_of
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture

@@ -15,8 +15,8 @@ from blockforge.compiler.graph.sites import HeadSite, ReducingSite, SkipSite, Su
 from blockforge.compiler.graph.units import Layer, Stage
 from blockforge.draw.marks import CHAR, NOWHERE, Box
 from blockforge.draw.one_line import members_of
+from blockforge.draw.opened_block import is_list
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import is_list
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture

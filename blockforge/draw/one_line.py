@@ -10,7 +10,7 @@ import networkx as nx
 
 from blockforge.blocks.compose.members import called_by, named
 from blockforge.compiler.graph.nodes import Node
-from blockforge.draw.pieces import MAX_PIECES, Group
+from blockforge.draw.opened_block import MAX_PIECES, Group
 
 _LINE = 110
 

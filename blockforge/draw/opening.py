@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from blockforge.draw.layout import label
-from blockforge.draw.pieces import opens, pieces_of
+from blockforge.draw.opened_block import opens, pieces_of
 from blockforge.errors import BlockforgeError, did_you_mean
 
 if TYPE_CHECKING:

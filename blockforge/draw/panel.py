@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from blockforge.draw.layered import Placed, Point, place
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, Box, markers, path, rect, text, titled, way
-from blockforge.draw.pieces import INPUT, Group
+from blockforge.draw.opened_block import INPUT, Group
 
 _LINE, _PAD, _PORT = 14.0, 5.0, 7.0
 _END = "output"

@@ -9,7 +9,7 @@ from blockforge.blocks.facts import facts
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.draw.one_line import in_one_line
-from blockforge.draw.pieces import groups_of, pieces_of
+from blockforge.draw.opened_block import groups_of, pieces_of
 from blockforge.units import format_count
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.console.prose import Prose
 from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.draw.one_line import in_one_line
+from blockforge.draw.opened_block import groups_of, is_list, parts_alone
 from blockforge.draw.parts import part_tables
-from blockforge.draw.pieces import groups_of, is_list, parts_alone
 from blockforge.kernels.costs import DEFAULT
 from blockforge.units import format_bytes, format_count
 

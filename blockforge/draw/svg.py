@@ -26,8 +26,8 @@ from blockforge.draw.layout import (
 )
 from blockforge.draw.marks import CHAR, COLOURS, FONT, GREY, NOWHERE, Box, markers, path, rect, text, titled, way
 from blockforge.draw.one_line import in_one_line
+from blockforge.draw.opened_block import groups_of, opens, pieces_of
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import groups_of, opens, pieces_of
 from blockforge.draw.streams import is_graph, lay_out_streams
 from blockforge.draw.summary import compact
 from blockforge.units import format_bytes, format_count

@@ -13,9 +13,9 @@ from streams import NETWORKS, network
 import blockforge as bf
 from blockforge.draw.layout import Layout
 from blockforge.draw.marks import Box
+from blockforge.draw.opened_block import groups_of, pieces_of
 from blockforge.draw.opening import opened
 from blockforge.draw.panel import Panel
-from blockforge.draw.pieces import groups_of, pieces_of
 from blockforge.draw.streams import is_graph, lay_out_streams
 
 SVG = "{http://www.w3.org/2000/svg}"
