@@ -16,7 +16,7 @@ def attention(
 ) -> Tensor:
     """torch's attention; `mask` is added to the logits, or says which may be seen. `scale`: of the products; None: as
     usual."""
-    if rehearsing() and _is_fused(q_BNLD, v_BNLD, mask):
+    if q_BNLD.is_meta and rehearsing() and _is_fused(q_BNLD, v_BNLD, mask):
         return fused_attention(q_BNLD, k_BNLD, v_BNLD, mask, scale)
     if is_transformed():
         # fused, a CPU's has rules neither for batches of vmap nor for forward mode nor for second derivatives
@@ -29,4 +29,4 @@ def _is_fused(q_BNLD: Tensor, v_BNLD: Tensor, mask: Tensor | None) -> bool:
     """Whether it is fused on a CPU, when memory is counted on the meta device (`costs.rehearsal`), where torch wants
     plain products: unless the mask is learnt, or values are wider than keys."""
     learnt, square = mask is not None and mask.requires_grad, q_BNLD.shape[-1] == v_BNLD.shape[-1]
-    return q_BNLD.is_meta and square and not learnt
+    return square and not learnt

@@ -16,6 +16,7 @@ from blockforge.compiler import compile_spec
 from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SearchError, SpecError
 from blockforge.notes import note
+from blockforge.search.budget import excess
 from blockforge.search.fidelity.record import read_fidelity
 from blockforge.search.space.fit import fit
 from blockforge.search.space.load import draw
@@ -113,15 +114,17 @@ def _measured(file: str, data: str, recipe: str | None) -> Ranking:
 
 
 def can_fit(space: Spec, budget: Budget, share: float) -> bool:
-    """Whether the widths of some of the first random candidates can be scaled to a share of a budget."""
+    """Whether one of the first random candidates, its widths scaled to a share of a budget, keeps all of it: of a limit
+    on training memory or latency too, which widths are not scaled to."""
     for number in range(_PROBES):
         answers: dict[str, Any] = {}
         try:
             drawn = compile_candidate(space, functools.partial(_asked, answers, random.Random(number)))
-            fit(compile_spec(drawn.spec), budget, share)
+            fitted = fit(compile_spec(drawn.spec), budget, share)
         except (SpecError, BudgetError):
             continue
-        return True
+        if all(over <= 0 for over in excess(fitted, budget).values()):
+            return True
     return False
 
 

@@ -44,7 +44,7 @@ def test_every_order_of_imports_gives_the_function(first: str) -> None:
 
 def test_editors_see_its_signature() -> None:
     parameters = inspect.signature(bf.search).parameters
-    assert list(parameters)[:3] == ["space", "budget", "trials"]
+    assert list(parameters)[:3] == ["space", "around", "budget"]
     assert parameters["config"].default is None
     assert (bf.search.__doc__ or "").startswith("Fill the holes of a space")
     assert "search" in dir(bf)
