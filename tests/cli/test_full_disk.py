@@ -14,6 +14,7 @@ import torch
 
 import blockforge as bf
 from blockforge.cli import main
+from blockforge.search.study import patience
 
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "specs" / "narrow" / "convnext.yaml")
@@ -81,8 +82,13 @@ def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_disk_is_one_line_and_exit_1(
-    here: Path, command: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    here: Path,
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(patience, "FILE", 2.0)  # a search waits for room on the disk
     argv, limit = COMMANDS[command]
     if command == "convert":
         argv = [*argv, *(f"--set={k}={v}" for k, v in OFFICIAL.items())]
