@@ -76,6 +76,12 @@ def append_text(path: Path, text: str) -> None:
             raise
 
 
+def cut_torn_line(path: Path) -> None:
+    """Take back what power loss left of a last line. No other process may write meanwhile."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
 @contextlib.contextmanager
 def telling(path: Path, error: Callable[[object, str], OutputError] | None = None) -> Iterator[None]:
     """Whatever the disk refuses in this block is an OutputError about `path`."""

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture
 from blockforge.errors import BlockforgeError, ScoreError
+from blockforge.files import cut_torn_line
 from blockforge.search import SearchError, search
-from blockforge.search.equal_cost.kept_rows import TableError, append_row, cut_torn_row, read_rows
+from blockforge.search.equal_cost.kept_rows import TableError, append_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.objectives.scores.micro import Micro
 from blockforge.search.samplers.registry import check_sampler
@@ -137,7 +138,7 @@ def run_all(setting: Setting, strategies: Sequence[Strategy], seeds: int, file: 
     Raises: SearchError, SpecError, BudgetError, DataError, TableError.
     """
     load_space(setting.space), setting.cost(setting.steps)  # mistakes are seen here, and not in every worker
-    cut_torn_row(file)
+    cut_torn_line(file)
     jobs = [(strategy, seed) for seed in range(seeds) for strategy in strategies]
     if workers > 1:
         return _in_processes(setting, jobs, file, workers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,13 +40,3 @@ def read_rows(file: Path, kind: type[Row]) -> list[Row]:
 def append_row(file: Path, row: Any) -> None:
     """One write a row, on disk before this returns; several processes may write at once. Raises: OutputError."""
     append_text(file, to_csv([asdict(row)], header=not file.exists() or not file.stat().st_size))
-
-
-def cut_torn_row(file: Path) -> None:
-    """A row that power loss left half written is made again. No other process may write meanwhile."""
-    if file.exists():
-        content = file.read_bytes()
-        if whole := content[: content.rfind(b"\n") + 1]:
-            os.truncate(file, len(whole))
-        else:
-            file.unlink()

@@ -16,7 +16,8 @@ from typing import Any
 
 from blockforge.blocks import registry
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.search.equal_cost.kept_rows import append_row, cut_torn_row, read_rows
+from blockforge.files import cut_torn_line
+from blockforge.search.equal_cost.kept_rows import append_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.train import Data, DivergedError, fit, load_recipe, open_data
 
@@ -72,7 +73,7 @@ def train_all(
     Gives: each new run, the number of its row, and how many there will be.
     Raises: what `fit` raises; a run that diverged counts with what it had reached.
     """
-    cut_torn_row(file)
+    cut_torn_line(file)
     known = {run.key for run in read_runs(file)}
     wanted = [(arch, seed) for seed in range(seeds) for arch in candidates]
     missing = [(arch, seed) for arch, seed in wanted if (arch.hash, seed, data, recipe, epochs) not in known]

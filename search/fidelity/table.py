@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError
-from blockforge.files import append_text, telling
+from blockforge.files import append_text, cut_torn_line, telling
 from blockforge.locks import KernelLock
 from blockforge.search.space.load import candidate
 from blockforge.spec import Spec, load
@@ -180,16 +179,8 @@ class Store:
 
     def append(self, line: Line) -> None:
         """Add a line, on the disk before this returns. Call it `alone`. Raises: OutputError."""
-        self._cut_torn_line()
+        cut_torn_line(self.file)
         append_text(self.file, json.dumps(line.model_dump(exclude_none=True), separators=(",", ":")) + "\n")
-
-    def _cut_torn_line(self) -> None:
-        """Power loss may have left half a line at the end."""
-        if not self.file.exists():
-            return
-        content = self.file.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(self.file, content.rfind(b"\n") + 1)
 
     @contextlib.contextmanager
     def claim(self, key: tuple[int, int, int]) -> Iterator[bool]:
