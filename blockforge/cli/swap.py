@@ -66,13 +66,13 @@ def swap(
     if json:
         print_json({"top1": result.own.top1, "networks": result.rows()})
         return
-    from blockforge.swapping.result import text_table
+    from blockforge.swapping.result import text_table, top1_text
     from blockforge.units import format_count
 
     screen = console()
     parent, number = result.parent.arch, len(result.alternatives)
     macs = format_count(parent.macs)
-    screen.print(f"{parent.name}, {macs} MACs: {number} alternatives, top-1 {result.own.top1:.1f}")
+    screen.print(f"{parent.name}, {macs} MACs: {number} alternatives, top-1 {top1_text(result.own.top1)}")
     screen.print(text_table(result.rows()))
     if out is not None:
         last = out / result.answers[-1].folder

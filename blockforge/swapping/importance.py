@@ -16,8 +16,11 @@ from torch import Tensor
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.outputs import main_output
 from blockforge.swapping.slots import Alternative
+from blockforge.swapping.symmetry import Axis
 from blockforge.train.data import Batch
 
+Sort = tuple[str, int, tuple[Axis, ...]]
+"""A slot, and how the units lie in it."""
 BATCH = 16
 """Images of a gradient."""
 
@@ -31,8 +34,9 @@ def importances(
         model: is in inference mode.
         images: batches as the network takes them.
     """
-    thinner = [a for a in alternatives if a.units is not None]
-    totals: dict[Alternative, Tensor] = {}
+    sorts = {a: (a.slot.name, a.units.number, a.units.axes) for a in alternatives if a.units is not None}
+    one_of_each = {sort: a for a, sort in sorts.items()}  # several forms of a block differ in how many units they keep
+    totals: dict[Sort, Tensor] = {}
     parameters = dict(model.named_parameters())
     for batch, _ in images:
         for part in batch.split(BATCH):
@@ -44,10 +48,10 @@ def importances(
                 for (name, p), g in zip(parameters.items(), gradients, strict=True)
                 if g is not None
             }
-            for alternative in thinner:
+            for sort, alternative in one_of_each.items():
                 prefix = f"{alternative.slot.name}.op."
                 own = {n.removeprefix(prefix): t for n, t in felt.items() if n.startswith(prefix)}
                 assert alternative.units is not None
                 score = alternative.units.summed(own).square()
-                totals[alternative] = totals[alternative] + score if alternative in totals else score
-    return totals
+                totals[sort] = totals[sort] + score if sort in totals else score
+    return {alternative: totals[sort] for alternative, sort in sorts.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,9 +11,10 @@ from typing import Any
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.console.progress import counting
 from blockforge.errors import RunError
-from blockforge.files import append_text, make_folder
+from blockforge.files import append_text, cut_torn_line, make_folder
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
+from blockforge.train.data import digest_of
 
 SCORES = "scores.jsonl"
 
@@ -43,25 +43,24 @@ def recorded(
     return [known[_key(alternative)] for alternative in alternatives]
 
 
-def digest_of(model: Backbone) -> str:
+def identity_of(model: Backbone) -> str:
     """What tells a network with its weights from others."""
-    digest = hashlib.sha256(model.arch.hash.encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    tensors = (t.detach().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values())
+    return digest_of(model.arch.hash, *tensors)
 
 
 def _known(folder: Path, run: Mapping[str, Any]) -> dict[str, Score]:
     """The scores in a folder, which is begun if it has none. Raises: RunError."""
     file = folder / SCORES
-    if not file.exists():
+    cut_torn_line(file)
+    if not file.exists() or not file.stat().st_size:
         make_folder(folder)
         append_text(file, json.dumps(run) + "\n")
         return {}
     first, *rows = file.read_text(encoding="utf-8").split("\n")
     try:
         before = json.loads(first)
-        known = {key: Score(**values) for key, values in map(json.loads, filter(None, rows[:-1]))}
+        known = {key: Score(**values) for key, values in map(json.loads, filter(None, rows))}
     except (ValueError, TypeError) as e:
         raise RunError(f"{file} holds no scores: {e}\n  hint: another --out") from None
     if before != run:

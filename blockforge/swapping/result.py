@@ -54,9 +54,14 @@ class Answer:
             "expected_kl": round(self.expected, 5),
             "kl": round(self.score.kl, 5),
             "agreement": round(self.score.agreement, 2),
-            "top1": round(self.score.top1, 2),
+            "top1": None if self.score.top1 is None else round(self.score.top1, 2),
             "folder": self.folder,
         }
+
+
+def top1_text(top1: float | None) -> str:
+    """As people read it; - where it cannot be told."""
+    return "-" if top1 is None else f"{top1:.1f}"
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -65,7 +70,7 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
     table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"))
     for row in rows:
         costs = (format_count(row["macs"]), f"{row['share']:.1f}%", format_count(row["params"]))
-        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", f"{row['top1']:.1f}")
+        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", top1_text(row["top1"]))
         table.add_row(row["budget"], *costs, str(row["thinner"]), str(row["left_out"]), *figures)
     return table
 

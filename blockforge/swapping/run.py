@@ -9,22 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BudgetError, DataError
 from blockforge.extras import need
+from blockforge.notes import note
 from blockforge.search.budget import excess, over
 from blockforge.spec import SpecLike
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.importance import importances
-from blockforge.swapping.record import digest_of, recorded
+from blockforge.swapping.record import identity_of, recorded
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative, alternatives_of
 from blockforge.swapping.solve import best, most_saved
 from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
 from blockforge.train.evaluate import reading
 from blockforge.train.open_data import open_data
@@ -72,8 +75,8 @@ def swap(
     if not found:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
     kept = most_important(importances(network, found, batches))
-    teacher, labels = answers(network, batches), torch.cat([y for _, y in batches])
-    run = {"network": digest_of(network), "data": opened.part("val").digest(), "images": len(labels), "seed": seed}
+    teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
+    run = {"network": identity_of(network), "data": opened.part("val").digest(), "images": len(teacher), "seed": seed}
     scores = recorded(
         found, lambda a: score(network, a, kept, teacher, batches, labels), Path(out) if out else None, run, progress
     )
@@ -115,6 +118,18 @@ def _batches(
     if not batches:
         raise DataError(f"{data.name} has no validation images to score by")
     return batches
+
+
+def _labels(
+    network: Backbone, data: Data, weights: str | os.PathLike[str] | None, batches: Sequence[Batch]
+) -> Tensor | None:
+    """The network's label of each image; None, which is said, where its classes are not those of the data."""
+    try:
+        _, own = labels_of(network, data, weights)
+    except DataError as e:
+        note(f"no accuracy is told, for {str(e).partition(chr(10))[0]}")
+        return None
+    return torch.tensor(own)[torch.cat([labels for _, labels in batches])]
 
 
 def _chosen(

@@ -25,13 +25,13 @@ class Score:
         kl: mean Kullback-Leibler divergence of the classes' probabilities over the images, in nats.
         error: its standard error.
         agreement: per cent of the images with the same most likely class.
-        top1: per cent of the images with the right one.
+        top1: per cent of the images with the right one; None where the images' classes are not the network's.
     """
 
     kl: float
     error: float
     agreement: float
-    top1: float
+    top1: float | None
 
 
 @torch.inference_mode()
@@ -40,16 +40,26 @@ def answers(model: Backbone, batches: Sequence[Batch]) -> Tensor:
     return torch.cat([F.log_softmax(main_output(model(images)).float(), 1) for images, _ in batches])
 
 
-def compare(teacher: Tensor, student: Tensor, labels: Tensor) -> Score:
+def compare(teacher: Tensor, student: Tensor, labels: Tensor | None) -> Score:
     """The answers of a network beside those that it should give, as `answers` gives them."""
     kl = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1).double()
     error = float(kl.std()) / math.sqrt(len(kl)) if len(kl) > 1 else math.inf
-    same, right = (100 * float((student.argmax(1) == other).double().mean()) for other in (teacher.argmax(1), labels))
-    return Score(float(kl.mean()), error, same, right)
+    answer = student.argmax(1)
+    top1 = _percent(answer == labels) if labels is not None else None
+    return Score(float(kl.mean()), error, _percent(answer == teacher.argmax(1)), top1)
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * float(hits.double().mean())
 
 
 def score(
-    model: Backbone, alternative: Alternative, kept: Kept, teacher: Tensor, batches: Sequence[Batch], labels: Tensor
+    model: Backbone,
+    alternative: Alternative,
+    kept: Kept,
+    teacher: Tensor,
+    batches: Sequence[Batch],
+    labels: Tensor | None,
 ) -> Score:
     """The score of an alternative alone in `model`, whose own answers are `teacher`."""
     with standing_in(model, alternative, kept):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = 
             label = "nothing" if params is None else ", ".join(f"{k} {_number(v)}" for k, v in params.items())
             made = Alternative(slot, label, params, units)
             if (saved := _saved(arch, spec, made)) is not None:
-                yield Alternative(slot, label, params, units, saved)
+                yield replace(made, saved=saved)
 
 
 def _saved(arch: Architecture, spec: Spec, alternative: Alternative) -> Mapping[str, int] | None:

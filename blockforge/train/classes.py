@@ -80,6 +80,21 @@ def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
     return [same_name(n) for n in one] == [same_name(n) for n in other]
 
 
+def labels_of(
+    network: Backbone,
+    data: Data,
+    weights: str | os.PathLike[str] | None = None,
+    class_map: str | os.PathLike[str] | None = None,
+) -> tuple[tuple[str, ...] | None, list[int]]:
+    """The names of a network's classes, where they are known, and its label of each class of the data.
+
+    Raises: DataError for classes that the network does not know.
+    """
+    known = known_classes(network, weights, class_map)
+    who = os.fspath(weights) if weights is not None else "the network"
+    return known, labels_by_name(known, data, network.num_classes, who)
+
+
 def labels_by_name(known: Sequence[str] | None, data: Data, num_classes: int, who: str) -> list[int]:
     """The network's label of each class of the data.
 

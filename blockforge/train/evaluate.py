@@ -19,7 +19,7 @@ from blockforge.compiler.lowering.outputs import main_output
 from blockforge.extras import need
 from blockforge.spec import SpecLike
 from blockforge.train.augment import Normalize, normalization
-from blockforge.train.classes import known_classes, labels_by_name, run_beside
+from blockforge.train.classes import labels_of, run_beside
 from blockforge.train.data import Data, Split, Want
 from blockforge.train.launch import join
 from blockforge.train.open_data import open_data
@@ -58,11 +58,7 @@ def evaluate(
     opened = open_data(data, least=1)
     images = opened.part(split)
     network = make_evaluated(model, opened, overrides=overrides, weights=weights).to(accelerator.device)
-    known, who = (
-        known_classes(network, weights, class_map),
-        os.fspath(weights) if weights is not None else "the network",
-    )
-    labels = labels_by_name(known, opened, network.num_classes, who)
+    known, labels = labels_of(network, opened, weights, class_map)
     want, normalize = reading(network, opened, weights, recipe, batch_size)
     want = dataclasses.replace(want, rank=accelerator.process_index, world=accelerator.num_processes)
     total = (lambda t: accelerator.reduce(t, "sum")) if want.world > 1 else (lambda t: t)

@@ -104,7 +104,9 @@ def matched(source: Architecture, target: Architecture) -> dict[str, str]:
 def _op(arch: Architecture, name: str) -> str | None:
     """The name of a node's block; None where there is no such node."""
     node = arch.nodes.get(name)
-    return str(getattr(getattr(node.site, "block", None), "op", "")) if node is not None else None
+    if node is None:
+        return None
+    return node.block.op if node.block is not None else ""
 
 
 def _other_classes(source: Backbone, target: Backbone, node: str, value: Tensor, own: Tensor) -> bool:

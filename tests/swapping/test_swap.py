@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -168,6 +169,35 @@ def test_a_family_of_budgets(network: bf.Architecture) -> None:
     family = targets(["100%..30%"], network)
     assert [name for name, _ in family] == ["100%", "90%", "80%", "70%", "60%", "50%", "40%", "30%"]
     assert family[-1][1].macs == int(network.macs * 0.3)
+
+
+def test_a_half_written_score_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill leaves of a line is cut, and nothing is written behind it."""
+    model, out = bf.build(NET, seed=0), tmp_path / "out"
+    first = bf.swap(model, "digits", "50%", images=16, out=out)
+    file = out / "scores.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    again = bf.swap(model, "digits", "50%", images=16, out=out)
+    assert again.scores == first.scores
+    assert file.read_bytes() == whole
+
+
+def test_accuracies_are_of_classes_by_name(tmp_path: Path) -> None:
+    """In whatever order the data have them; where they are others, only the answers are compared."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (60, 16, 16), np.uint8), np.arange(60) % 3
+    model = bf.build(NET, num_classes=3, seed=0)
+    top1 = []
+    for names in ("abc", "cab", "xyz"):
+        order = np.array([max("abc".find(c), 0) for c in names])
+        own = np.argsort(order)[labels] if names != "xyz" else labels
+        parts = {f"{x}_{part}": v for part in ("train", "val", "test") for x, v in (("x", images), ("y", own))}
+        np.savez(tmp_path / "d.npz", classes=np.array([*names]), **parts)
+        model.classes = ("a", "b", "c")
+        top1.append(bf.swap(model, f"npz:{tmp_path / 'd.npz'}", "100%", images=12).own.top1)
+    assert top1[0] is not None
+    assert top1 == [top1[0], top1[0], None]
 
 
 def test_broken_scores_are_told(tmp_path: Path) -> None:
