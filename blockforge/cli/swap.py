@@ -32,6 +32,10 @@ def swap(
         Path | None, typer.Option(metavar="DIR", help="Where the scores and the networks are written.")
     ] = None,
     images: Annotated[int, typer.Option(min=2, metavar="N", help="Validation images to score by.")] = 512,
+    alternatives: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A page of blocks that may stand in for branches too.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps of each of them.")] = 80,
     seed: Annotated[int, typer.Option(metavar="N", help="Which images.")] = 0,
     key: KeyOption = None,
     prefix: PrefixOption = None,
@@ -49,6 +53,7 @@ def swap(
       blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 60% --out runs/b
       blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 100%..30% --out runs/b
       blockforge swap net.yaml --weights net.safetensors --data imagefolder:DIR --budget 3GFLOPs,20ms@cpu --out runs/b
+      blockforge swap net.yaml --weights net.safetensors --data fashion --budget 60% --alternatives b.yaml --out r/b
     """
     from blockforge.swapping.run import swap as run
 
@@ -59,6 +64,8 @@ def swap(
         weights=chosen(weights, key, prefix),
         overrides=overrides,
         images=images,
+        alternatives=alternatives,
+        steps=steps,
         seed=seed,
         out=out,
         progress=not json,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blockforge.spec import Spec, SpecLike, from_text, load, resolve
@@ -21,23 +21,27 @@ def written_out(source: SpecLike) -> Spec:
 def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
     """A spec that is written out, with alternatives in its slots. Layers of which nothing is left are left out.
 
-    Blocks that change get names of their own, after what is changed: `msa_thin`, and with a number where there are
-    several of a name.
+    Blocks that change get names of their own, after what is changed: `msa_thin`, `msa_part`, `msa_dw` where the
+    foreign block `dw` stands in it; and with a number where there are several of a name.
     """
     chosen: dict[tuple[int, int], dict[int, Alternative]] = {}
+    tree = copy.deepcopy(dict(spec.tree))
     for alternative in alternatives:
         slot = alternative.slot
         chosen.setdefault((slot.stage, slot.layer), {})[slot.branch] = alternative
-    tree = copy.deepcopy(dict(spec.tree))
+        if alternative.define:
+            tree["define"] = {**tree.get("define", {}), **alternative.define}
     blocks: dict[str, list[Any]] = {}
     for stage in resolve(spec).stages:
         if not stage.layers:
             continue
         names = []
         for number, (name, _) in enumerate(stage.layers):
-            branches = _branches(tree["blocks"][name], chosen.get((stage.index, number), {}))
+            changes = chosen.get((stage.index, number), {})
+            branches = _branches(tree["blocks"][name], changes)
             if branches:
-                names.append(_named(blocks, tree["blocks"], name, branches))
+                stem = f"{name}_{_sort(changes.values())}"
+                names.append(_named(blocks, tree["blocks"], name, stem, branches))
         said = tree["stages"][stage.index]
         said["depth"] = len(names)
         if names:
@@ -55,17 +59,24 @@ def _branches(branches: list[Any], changes: Mapping[int, Alternative]) -> list[A
         change = changes.get(number)
         if change is None:
             kept.append(branch)
+        elif change.branch is not None:
+            kept.append(dict(change.branch))
         elif change.params is not None:
             kept.append({**(branch if isinstance(branch, dict) else {"op": branch}), **change.params})
     return kept
 
 
-def _named(blocks: dict[str, list[Any]], before: Mapping[str, Any], name: str, branches: list[Any]) -> str:
+def _sort(changes: Collection[Alternative]) -> str:
+    """What becomes of a block, in a word: the foreign ones that stand in it, or that it is a part, or thinner."""
+    foreign = dict.fromkeys(change.label.partition(" ")[0] for change in changes if change.is_foreign)
+    return "_".join(foreign) or ("part" if any(change.is_skip for change in changes) else "thin")
+
+
+def _named(blocks: dict[str, list[Any]], before: Mapping[str, Any], name: str, stem: str, branches: list[Any]) -> str:
     """The name under which `blocks` has these branches; put there if they are new."""
     if branches == before[name]:
         blocks[name] = branches
         return name
-    stem = f"{name}_{'part' if len(branches) < len(before[name]) else 'thin'}"
     number = 1
     while True:
         free = stem if number == 1 else f"{stem}_{number}"

@@ -23,16 +23,16 @@ def recorded(
     alternatives: Sequence[Alternative],
     score: Callable[[Alternative], Score],
     folder: Path | None,
-    run: Mapping[str, Any],
+    known: dict[str, Score],
     progress: bool = False,
 ) -> list[Score]:
-    """The score of each alternative: from the folder's file where it is there, else computed and put there.
+    """The score of each alternative: from `known` where it is there, else computed and put there and into the folder's
+    file.
 
     Args:
-        run: what the scores depend on.
-    Raises: RunError if the file is of another run; OutputError.
+        known: as `known_scores` gives them.
+    Raises: OutputError.
     """
-    known = _known(folder, run) if folder is not None else {}
     with counting("alternatives scored", len(alternatives), progress) as advance:
         for alternative in alternatives:
             if (key := _key(alternative)) not in known:
@@ -49,8 +49,15 @@ def identity_of(model: Backbone) -> str:
     return digest_of(model.arch.hash, *tensors)
 
 
-def _known(folder: Path, run: Mapping[str, Any]) -> dict[str, Score]:
-    """The scores in a folder, which is begun if it has none. Raises: RunError."""
+def known_scores(folder: Path | None, run: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores in a folder, which is begun if it has none.
+
+    Args:
+        run: what the scores depend on beside the alternatives.
+    Raises: RunError if they are of another run, or are none; OutputError.
+    """
+    if folder is None:
+        return {}
     file = folder / SCORES
     cut_torn_line(file)
     if not file.exists() or not file.stat().st_size:
@@ -72,4 +79,5 @@ def _known(folder: Path, run: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _key(alternative: Alternative) -> str:
-    return f"{alternative.slot.name}: {alternative.label}"
+    said = f"{alternative.slot.name}: {alternative.label}"
+    return f"{said} {alternative.mark}" if alternative.mark else said

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,10 @@ from blockforge.notes import note
 from blockforge.search.budget import excess, over
 from blockforge.spec import SpecLike
 from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
-from blockforge.swapping.record import identity_of, recorded
+from blockforge.swapping.library import Lessons, distilled, training_images
+from blockforge.swapping.record import identity_of, known_scores, recorded
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative, alternatives_of
@@ -45,6 +48,8 @@ def swap(
     weights: str | os.PathLike[str] | None = None,
     overrides: Overrides = None,
     images: int = 512,
+    alternatives: str | os.PathLike[str] | None = None,
+    steps: int = 80,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -59,6 +64,8 @@ def swap(
         model, data, weights, overrides: as for `bf.train.evaluate`. Labels serve only to tell accuracies.
         budget: `3GFLOPs,20Mparams`, `60%` of the network's multiply-adds, `100%..30%` for a family; or several.
         images: of the validation images, on which alternatives are scored.
+        alternatives: a page of `blocks` that may stand in for branches too; they learn from training images.
+        steps: of each of these alone; a quarter as many follow inside the network.
         seed: which images.
         out: folder of the scores, which go on where they were stopped, and of the networks; None: nothing is written.
         progress: show it on standard error.
@@ -71,15 +78,28 @@ def swap(
     network = _written_out(network)
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
     batches = _batches(network, opened, weights, images, seed)
-    found = list(alternatives_of(network.arch, network.arch.source))
+    blocks = foreign_blocks(alternatives) if alternatives is not None else []
+    lessons = Lessons(steps, steps // 4, seed=seed)
+    found = sorted(
+        [
+            *alternatives_of(network.arch, network.arch.source),
+            *foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)),
+        ],
+        key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch),
+    )
     if not found:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
-    kept = most_important(importances(network, found, batches))
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     run = {"network": identity_of(network), "data": opened.part("val").digest(), "images": len(teacher), "seed": seed}
-    scores = recorded(
-        found, lambda a: score(network, a, kept, teacher, batches, labels), Path(out) if out else None, run, progress
-    )
+    folder = Path(out) if out is not None else None
+    known = known_scores(folder, run)
+    kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}
+    if blocks:
+        images_of = training_images(network, opened, weights, lessons.batch_size, seed)
+        depends = {"network": run["network"], "data": opened.part("train").digest()}
+        foreign = [a for a in found if a.is_foreign]
+        kept |= distilled(network, foreign, images_of, lessons, folder, depends, progress)
+    scores = recorded(found, lambda a: score(network, a, kept, teacher, batches, labels), folder, known, progress)
     own = compare(teacher, teacher, labels)
     given = []
     for name, limits in wanted:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from blockforge.blocks.base import AnyOp, AnyPlaced, Placed
+from blockforge.blocks.base import AnyOp, AnyPlaced, Placed, Shape
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import AggregateSite, BranchSite
@@ -47,9 +47,12 @@ class Alternative:
 
     Attributes:
         label: in a few words: `mlp_ratio 2`.
-        params: parameters of the slot's block that change; None: the branch is left out.
+        params: parameters of the slot's block that change; None: another block stands there, or none.
         units: which the block then has fewer of.
         saved: multiply-adds and parameters that the network then has fewer of.
+        branch: what stands in place of the branch, written out; None: no other block does.
+        define: the definitions that it names.
+        mark: tells it from others of its label: of what it is and how it learns.
     """
 
     slot: Slot
@@ -57,10 +60,19 @@ class Alternative:
     params: Mapping[str, Any] | None
     units: Units | None = None
     saved: Mapping[str, int] = field(default_factory=dict)
+    branch: Mapping[str, Any] | None = None
+    define: Mapping[str, Any] = field(default_factory=dict)
+    mark: str = ""
 
     @property
     def is_skip(self) -> bool:
-        return self.params is None
+        """Whether the branch is left out."""
+        return self.params is None and self.branch is None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its weights are none of the network's own."""
+        return self.branch is not None
 
 
 def slots_of(arch: Architecture) -> list[Slot]:
@@ -81,6 +93,7 @@ def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = 
         spec: it written out, see `edits.written_out`.
     """
     found: dict[Any, list[tuple[Mapping[str, Any], Units]]] = {}
+    savings = Savings(arch, spec)
     for slot in slots_of(arch):
         node = arch.nodes[slot.name]
         key = node.shapes.placed
@@ -90,20 +103,48 @@ def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = 
         if _may_go(arch, node):
             changes.append((None, None))
         for params, units in changes:
-            label = "nothing" if params is None else ", ".join(f"{k} {_number(v)}" for k, v in params.items())
+            label = "nothing" if params is None else in_words(params)
             made = Alternative(slot, label, params, units)
-            if (saved := _saved(arch, spec, made)) is not None:
+            saved = savings.of(made)
+            if not isinstance(saved, str) and all(value >= 0 for value in saved.values()):
                 yield replace(made, saved=saved)
 
 
-def _saved(arch: Architecture, spec: Spec, alternative: Alternative) -> Mapping[str, int] | None:
-    """What a network with one alternative costs less; None: it is no network, or costs no less."""
-    try:
-        other = compile_spec(edited(spec, [alternative]))
-    except BlockforgeError:
-        return None
-    saved = {name: getattr(arch, name) - getattr(other, name) for name in ("macs", "params")}
-    return saved if all(value >= 0 for value in saved.values()) and any(saved.values()) else None
+class Savings:
+    """What alternatives save. Layers of a stage that are of one block save the same: one of them is compiled.
+
+    Args:
+        arch: the network.
+        spec: it written out, see `edits.written_out`.
+    """
+
+    def __init__(self, arch: Architecture, spec: Spec) -> None:
+        self.arch, self.spec = arch, spec
+        self.known: dict[Any, Mapping[str, int] | str] = {}
+
+    def of(self, alternative: Alternative) -> Mapping[str, int] | str:
+        """Multiply-adds and parameters that the network with one alternative has fewer of; a text says why there is no
+        such network, or that it costs no less."""
+        slot, stages = alternative.slot, self.arch.plan.stages
+        block = stages[slot.stage].layers[slot.layer][0]
+        key = slot.stage, block, slot.branch, self.arch.nodes[slot.name].shapes, alternative.label
+        if key not in self.known:
+            self.known[key] = self._asked(alternative)
+        return self.known[key]
+
+    def _asked(self, alternative: Alternative) -> Mapping[str, int] | str:
+        try:
+            other = compile_spec(edited(self.spec, [alternative]))
+        except BlockforgeError as e:
+            return str(e).partition("\n")[0].partition("]: ")[2]
+        if alternative.is_foreign and _out_shape(other, alternative.slot) != _out_shape(self.arch, alternative.slot):
+            return "it gives another map"
+        saved = {name: getattr(self.arch, name) - getattr(other, name) for name in ("macs", "params")}
+        return saved if max(saved.values()) > 0 else "it costs no less"
+
+
+def _out_shape(arch: Architecture, slot: Slot) -> Shape:
+    return [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch].out_shape
 
 
 def _may_go(arch: Architecture, node: Node) -> bool:
@@ -167,5 +208,6 @@ def _units(wide: AnyOp, given: Mapping[str, Any], place: tuple[Any, ...], value:
         return None
 
 
-def _number(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def in_words(values: Mapping[str, Any]) -> str:
+    """Parameters as a label says them: `num_heads 2, head_dim 8`."""
+    return ", ".join(f"{k} {f'{v:g}' if isinstance(v, float) else v}" for k, v in values.items())

@@ -12,12 +12,15 @@ from blockforge.blocks.base import Placed
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.lowering.lower import build_module
+from blockforge.compiler.lowering.modules import Branch
 from blockforge.spec import Spec
 from blockforge.swapping.edits import edited
 from blockforge.swapping.slots import Alternative
 
-Kept = Mapping[Alternative, Sequence[int]]
-"""The units that each alternative keeps, in order."""
+Kept = Mapping[Alternative, Sequence[int] | Mapping[str, Tensor]]
+"""Where the weights of each alternative come from: the units of the network's own block that it keeps, in order; or the
+tensors of a foreign branch, by their names in it."""
 
 
 def most_important(importances: Mapping[Alternative, Tensor]) -> dict[Alternative, list[int]]:
@@ -31,25 +34,52 @@ def most_important(importances: Mapping[Alternative, Tensor]) -> dict[Alternativ
 
 def thinned(model: Backbone, alternative: Alternative, kept: Kept) -> dict[str, Tensor]:
     """The tensors of an alternative's block."""
-    assert alternative.units is not None
-    return alternative.units.of(model.get_submodule(f"{alternative.slot.name}.op").state_dict(), kept[alternative])
+    units, chosen = alternative.units, kept[alternative]
+    assert units is not None
+    assert not isinstance(chosen, Mapping)
+    return units.of(model.get_submodule(f"{alternative.slot.name}.op").state_dict(), chosen)
 
 
 @contextmanager
 def standing_in(model: Backbone, alternative: Alternative, kept: Kept) -> Iterator[None]:
     """`model` with an alternative in its slot, for as long as the context lasts."""
-    other: nn.Module
-    if alternative.params is None:
-        layer, name = alternative.slot.name.rsplit(".", 1)
-        owner, other = model.get_submodule(layer), nn.Identity()
-    else:
+    if alternative.params is not None:
         owner, name, other = model.get_submodule(alternative.slot.name), "op", _block(model, alternative, kept)
+    else:
+        layer, name = alternative.slot.name.rsplit(".", 1)
+        owner = model.get_submodule(layer)
+        other = foreign_branch(model, alternative, kept) if alternative.is_foreign else nn.Identity()
+    with replaced(owner, name, other):
+        yield
+
+
+@contextmanager
+def replaced(owner: nn.Module, name: str, other: nn.Module) -> Iterator[None]:
+    """A module with another in it, for as long as the context lasts."""
     before = getattr(owner, name)
     setattr(owner, name, other)
     try:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def foreign_branch(model: Backbone, alternative: Alternative, kept: Kept | None = None) -> Branch:
+    """The branch that a foreign alternative puts into its slot.
+
+    Args:
+        kept: with its tensors; None: freshly initialised.
+    """
+    slot = alternative.slot
+    layer = compile_spec(edited(model.arch.source, [alternative])).stages[slot.stage].layers[slot.layer]
+    module = build_module(layer).get_submodule([*layer.branches][slot.branch])
+    assert isinstance(module, Branch)
+    if kept is not None:
+        tensors = kept[alternative]
+        assert isinstance(tensors, Mapping)
+        module.load_state_dict(tensors)
+    like = next(model.parameters())
+    return module.to(like.device, like.dtype).train(model.training)
 
 
 def _block(model: Backbone, alternative: Alternative, kept: Kept) -> nn.Module:
@@ -76,11 +106,13 @@ def with_alternatives(model: Backbone, spec: Spec, chosen: Sequence[Alternative]
     other = Backbone.from_architecture(arch)
     tensors = model.state_dict()
     for alternative in chosen:
-        prefix = f"{alternative.slot.name}."
-        if alternative.params is None:
-            tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
-        else:
+        prefix, given = f"{alternative.slot.name}.", kept.get(alternative)
+        if alternative.params is not None:
             tensors |= {f"{prefix}op.{n}": t for n, t in thinned(model, alternative, kept).items()}
+            continue
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+        if isinstance(given, Mapping):
+            tensors |= {f"{prefix}{n}": t for n, t in given.items()}
     other.load_state_dict(_renamed(tensors, model.arch, arch, chosen))
     return other.train(model.training)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,8 +160,9 @@ def _silence(model: Backbone, names: list[str]) -> list[str]:
     branches = {
         name: branch for name in names if isinstance(branch := model.get_submodule(name), Branch) and branch.skip
     }
-    last: dict[str, nn.Module] = {}
-    _run(model, {leaf: _note(last, name, leaf) for name, b in branches.items() for leaf in _leaves(b.op)})
+    if not branches:
+        return []
+    last = last_computed({name: branch.op for name, branch in branches.items()}, lambda: _run(model, {}))
     before = {name: copy.deepcopy(branch.state_dict()) for name, branch in branches.items()}
     for name, branch in branches.items():
         parts = [branch.scale] if branch.scale is not None else list(last[name].parameters()) if name in last else []
@@ -175,8 +176,21 @@ def _silence(model: Backbone, names: list[str]) -> list[str]:
     return [name for name in names if kept.get(name)]
 
 
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if not [*m.children()] and [*m.parameters()]]
+def last_computed(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, nn.Module]:
+    """The layer with parameters that each module computes last where `run` computes them all."""
+    last: dict[str, nn.Module] = {}
+    handles = [
+        leaf.register_forward_hook(_note(last, name, leaf))
+        for name, module in modules.items()
+        for leaf in module.modules()
+        if not [*leaf.children()] and [*leaf.parameters()]
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return last
 
 
 def _note(last: dict[str, nn.Module], name: str, leaf: nn.Module) -> Hook:
@@ -195,8 +209,6 @@ def _compare(kept: dict[str, bool], name: str) -> Hook:
 
 def _run(model: Backbone, hooks: dict[nn.Module, Hook]) -> None:
     """A pass over an image of noise, in inference."""
-    if not hooks:
-        return
     handles, was_training = [module.register_forward_hook(hook) for module, hook in hooks.items()], model.training
     image = model.arch.plan.input
     own = next(model.parameters())
