@@ -150,6 +150,13 @@ class OpError(BlockforgeError, ValueError):
         hint: what would be right.
         param: the block's parameter at fault, if it is one.
         code: short name of the law.
+
+    Attributes:
+        at: where it is written, if that is known.
+        calls: the calls of definitions on the way there, the innermost first, and where each is written.
+        sources: what else takes part, maps that do not meet, and where each is written.
+        is_of_text: whether what is written is wrong on any map.
+        also: further mistakes of the same block.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, code: str = "shape") -> None:
@@ -157,16 +164,14 @@ class OpError(BlockforgeError, ValueError):
         self.hint, self.param, self.code = hint, param, code
         self.at: Path | None = None
         self.calls: list[tuple[str, Path]] = []
+        self.sources: list[tuple[str, Path]] = []
+        self.is_of_text = code.startswith("unknown-")
+        self.also: list[OpError] = []
 
     def placed_at(self, at: Path) -> OpError:
         """The same error, written at a place of the spec unless that is known already: the innermost one is it."""
         if self.at is None and at:
             self.at = (*at, self.param) if self.param else at
-        return self
-
-    def called_from(self, at: Path, what: str) -> OpError:
-        """The same error, in a definition that is called at a place."""
-        self.calls.append((what, at))
         return self
 
 

@@ -33,6 +33,8 @@ from blockforge.kernels import backend
 from blockforge.testing.strategies import specs
 
 DATA = Path(__file__).parent / "data" / "plugin"
+TOLERANCE_64 = 1e-9
+"""Of outputs in float64, of the largest."""
 RUN = """
 import importlib.util, json, sys
 from pathlib import Path
@@ -54,7 +56,7 @@ for file in sorted(Path(sys.argv[1]).glob("*.py")):
     spec.loader.exec_module(module)
     tensors = load_file(file.with_suffix(".safetensors"))
     x, y = tensors.pop("__x"), tensors.pop("__y")
-    model = module.Backbone().eval()
+    model = module.Backbone().to(x.dtype).eval()
     model.load_state_dict(tensors)
     with torch.inference_mode():
         got = model(x)
@@ -64,13 +66,13 @@ print(json.dumps(found))
 """
 
 
-def write(model: Backbone, folder: Path, name: str) -> None:
-    """The ejected file, and beside it weights, an image and what the model makes of it."""
+def write(model: Backbone, folder: Path, name: str, dtype: torch.dtype = torch.float32) -> None:
+    """The ejected file, and beside it weights, an image and what the model makes of it, all in one type."""
     (folder / f"{name}.py").write_text(eject(model), encoding="utf-8")
     size = model.arch.plan.input
-    x = torch.randn(2 if size.size[0] < 128 else 1, size.channels, *size.size)
+    x = torch.randn(2 if size.size[0] < 128 else 1, size.channels, *size.size, dtype=dtype)
     with torch.inference_mode(), backend("torch"):
-        y = model.eval()(x)
+        y = model.to(dtype).eval()(x)
     assert y.isfinite().all()
     tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file({**tensors, "__x": x, "__y": y}, folder / f"{name}.safetensors")
@@ -98,14 +100,16 @@ def test_every_family_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_spec_of_the_zoo_runs_alone(tmp_path: Path) -> None:
+    """In float64: at first weights, with the statistics that norms begin with, float32 rounds some outputs by parts of
+    ten thousand (ghostnet_100's, which are millions), in the source as in the ejected file."""
     names = bf.list_specs()
     errors = {}
     for name in names:  # one at a time: their weights together take gigabytes
-        write(bf.build(name, seed=0), tmp_path, name)
+        write(bf.build(name, seed=0), tmp_path, name, torch.float64)
         errors[name] = run_alone(tmp_path)[name][0]
         (tmp_path / f"{name}.safetensors").unlink()
         (tmp_path / f"{name}.py").unlink()
-    assert {name: e for name, e in errors.items() if not e <= check.TOLERANCE} == {}
+    assert {name: e for name, e in errors.items() if not e <= TOLERANCE_64} == {}
 
 
 @pytest.mark.parametrize("name", ["smt_t", "swin_tiny", "mambavision_t"])

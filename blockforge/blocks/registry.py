@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from blockforge.blocks import base
+from blockforge.blocks.params import ParamsError, explained
 from blockforge.blocks.part import Join, Part
 from blockforge.errors import OpError, PluginError, did_you_mean
 from blockforge.plugins import Registry, load_plugin, load_plugins, plugins
-from blockforge.spec.schema_errors import sentence
 
 __all__ = [
     "BLOCKS", "ParamsError", "PluginError", "act", "aggregator", "blocks", "downsample", "ffn", "get", "head", "join",
@@ -113,14 +113,6 @@ def _article(kind: base.Kind) -> str:
     return "an" if kind in ("act", "aggregator", "ffn") else "a"
 
 
-class ParamsError(OpError):
-    """All parameters of one block that are wrong, each with its path inside the block."""
-
-    def __init__(self, errors: list[tuple[tuple[str | int, ...], OpError]]) -> None:
-        super().__init__("; ".join(str(e) for _, e in errors))
-        self.errors = errors
-
-
 _MADE: dict[Any, base.AnyOp] = {}
 
 
@@ -137,7 +129,7 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.AnyOp:
     try:
         op = cls.model_validate(dict(params))
     except ValidationError as e:
-        raise ParamsError([_explain(cls, error) for error in e.errors()]) from None
+        raise ParamsError(explained(cls, e.errors(), params)) from None
     if len(_MADE) > 50_000:  # a long search must not grow without bound
         _MADE.clear()
     _MADE[key] = op
@@ -153,17 +145,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_frozen(v) for v in value)
     return (type(value).__name__, value)  # 1, 1.0 and True are different parameters
-
-
-def _explain(cls: type[base.AnyOp], error: Any) -> tuple[tuple[str | int, ...], OpError]:
-    """One pydantic error as an OpError with its path."""
-    where = tuple(error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = did_you_mean(str(where[-1]), cls.model_fields, what=f"parameters of {cls.op}")
-        return where, OpError(f"'{cls.op}' has no parameter '{where[-1]}'", hint=known, code="unknown-key")
-    nested = error.get("ctx", {}).get("error")
-    if isinstance(nested, OpError):
-        return where, nested
-    field = cls.model_fields.get(str(where[0])) if where else None
-    hint = f"{where[0]}: {field.description}" if field is not None and field.description else None
-    return where, OpError(sentence(error), hint=hint, code="value")

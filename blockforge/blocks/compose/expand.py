@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from pydantic import ConfigDict, model_validator
@@ -16,10 +16,10 @@ from blockforge.blocks.compose.members import called_by, named, truth, width
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
-from blockforge.blocks.compose.written import Map, Seq, freeze, place_in
+from blockforge.blocks.compose.written import Map, Seq, freeze, parts_of, place_in
 from blockforge.blocks.part import Part
 from blockforge.errors import OpError, Path, did_you_mean
-from blockforge.spec.values import EARLY
+from blockforge.spec.values import EARLY, Expr, Ref
 
 MAX_DEPTH = 64
 """Ops within each other, those that definitions and parameters stand for included."""
@@ -61,7 +61,7 @@ class Composite(OfParts[Shape, int | None], Part):
 def _program(op: Composite, shape: Shape, dim: int | None) -> Program:
     """See `Composite.as_program`; equal composites at equal places are written out once."""
     build = Builder(shape)
-    build.finish(op.expand(build, 0, dim, ()))
+    build.finish(build.noted(lambda: op.expand(build, 0, dim, ()), 0, dim))
     return Program(shape, tuple(build.steps))
 
 
@@ -79,6 +79,23 @@ def _standing(made: AnyOp, before_norm: bool) -> AnyOp:
     return made.before_norm() if before_norm and isinstance(made, Part) else made
 
 
+def _called(op: str, params: Mapping[str, Any], frame: Frame) -> str:
+    """A call of a definition, in words."""
+    given = ", ".join(f"{k} {Bound(v, frame)}" for k, v in list(params.items())[:4])
+    return f"'{op}'{f' with {given}' if given else ''}"[:120]
+
+
+def _together(errors: registry.ParamsError, params: Mapping[str, Any], at: Path) -> OpError:
+    """The mistakes of one call, each where it stands; what is written without names is wrong on any map."""
+    found: list[OpError] = []
+    for where, e in errors.each():
+        read = parts_of(params.get(str(where[0]))) if where else ()
+        e.is_of_text = e.is_of_text or not any(isinstance(p, Ref | Expr) for p in read)
+        found.append(e.placed_at((*at, *where)))
+    first, *first.also = found
+    return first
+
+
 class Builder(Steps):
     """Writes the program of one composite, whose map is the value 0."""
 
@@ -93,11 +110,22 @@ class Builder(Steps):
         self.depth += 1
         try:
             self._count(1)
-            return self._added(bound.value, frame or bound.frame, at, x, dim, name)
-        except OpError as e:
-            raise e.placed_at(at) from None
+            return self.noted(lambda: self._added(bound.value, frame or bound.frame, at, x, dim, name), x, dim, at)
         finally:
             self.depth -= 1
+
+    def noted(self, written: Callable[[], int], x: int, dim: int | None, at: Path = ()) -> int:
+        """The value that a function gives, or where that finds a mistake one that nobody knows. `at`: where it stands,
+        `x`: what it reads. Raises: OpError for what asks for too much."""
+        known = len(self.mistakes.found)
+        try:
+            return written()
+        except OpError as e:
+            if e.code == "limit":
+                raise e.placed_at(at) from None
+            follows = x in self.mistakes.unknown or len(self.mistakes.found) > known
+            self.mistakes.note(e.placed_at(at), follows=follows)
+            return self.unknown(x, dim)
 
     def _added(self, value: Any, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if isinstance(value, Seq):
@@ -144,7 +172,7 @@ class Builder(Steps):
             raise OpError(text, hint="put it into the op itself", param=next(iter(rest)), code="unknown-key")
         else:
             y = self.add(Bound(op, scope, (*at, "op")), x, dim, name)
-        if own is not None and self.shapes[y].dim != dim:
+        if own is not None and self.shapes[y].dim != dim and y not in self.mistakes.unknown:
             given = self.shapes[y].dim
             hint = "a conv or a linear gives any width"
             raise OpError(
@@ -181,12 +209,9 @@ class Builder(Steps):
         shape = self.shapes[x]
         outer = Frame(tuple((k, v) for k, v in frame.names if k in _OF_LAYER))
         place = outer.on(shape, dim if dim is not None else shape.dim)
-        try:
-            inner = called(definition, home, params, place, frame)
+        inner = called(definition, home, params, place, frame)
+        with self.mistakes.inside(lambda: _called(op, params, frame), at):
             return self.add(Bound(definition.body, inner, definition.at), x, dim, name)
-        except OpError as e:
-            given = ", ".join(f"{k} {Bound(v, frame)}" for k, v in list(params.items())[:4])
-            raise e.called_from(at, f"'{op}'{f' with {given}' if given else ''}"[:120]) from None
 
     def _made(self, op: str, params: Mapping[str, Any], frame: Frame, at: Path, before_norm: bool) -> AnyOp:
         if op not in registry.BLOCKS:
@@ -205,8 +230,7 @@ class Builder(Steps):
         try:
             made = registry.make(op, given, *INSIDE)
         except registry.ParamsError as errors:
-            where, error = errors.errors[0]
-            raise error.placed_at((*at, *where)) from None
+            raise _together(errors, params, at) from None
         return _standing(made, before_norm)
 
     def inner(self, bound: Bound, x: int, dim: int | None, name: tuple[str, ...], frame: Frame) -> int:
@@ -219,6 +243,8 @@ class Builder(Steps):
         try:
             name, params = plain_op(bound)
             return registry.make(name, params, *kinds)
+        except registry.ParamsError as errors:
+            raise _together(errors, params, bound.place) from None
         except OpError as e:
             raise e.placed_at(bound.place) from None
 

@@ -12,7 +12,7 @@ from blockforge.blocks.compose.members import width
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.joins.aggregated import as_join
 from blockforge.blocks.part import Join
-from blockforge.errors import OpError
+from blockforge.errors import OpError, Path
 
 if TYPE_CHECKING:
     from blockforge.blocks.compose.expand import Builder
@@ -34,9 +34,12 @@ class Joiner:
         made = build.made(join, "join", "aggregator")
         self.join, self.name = as_join(made), (*name, made.op)
         self.values: list[int] = []
+        self.taken: list[tuple[int, str, Path]] = []
 
-    def take(self, value: int) -> None:
+    def take(self, value: int, giver: str, at: Path) -> None:
+        """One more map. `giver`: what gives it, written at a place."""
         self.values.append(value)
+        self.taken.append((value, giver, at))
         if self.join.pairwise and len(self.values) == 2:
             self.values = [self._step()]
 
@@ -52,6 +55,7 @@ class Joiner:
         try:
             return self.build.step(self.join, tuple(self.values), self.dim, self.name, self.at)
         except OpError as e:
+            e.sources = [(f"'{giver}' gives {self.build.shapes[value]}", at) for value, giver, at in self.taken]
             raise e.placed_at(self.at) from None
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Norm, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.mistakes import Mistakes
 from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Step
 from blockforge.blocks.compose.written import Map
@@ -31,6 +32,7 @@ class Steps:
     def __init__(self, shape: Shape) -> None:
         self.shapes, self.tiles = [shape], [1]
         self.steps: list[Step] = []
+        self.mistakes = Mistakes()
         self.names: dict[tuple[str, ...], int] = {}
         self.is_shared = False
         self.shifted_by: int | None = None
@@ -39,6 +41,8 @@ class Steps:
         """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
         if len(self.steps) >= MAX_STEPS:
             raise OpError(f"a block has at most {MAX_STEPS} parts", hint="fewer repetitions", code="limit")
+        if not self.mistakes.unknown.isdisjoint(inputs):
+            return self.unknown(inputs[0], dim)
         placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
         shape = facts(placed).out_shape
         tiles = max(self.tiles[i] for i in inputs)
@@ -70,9 +74,18 @@ class Steps:
 
     def append(self, step: Step) -> int:
         self.steps.append(step)
-        self.shapes.append(step.shape)
-        self.tiles.append(step.tiles)
-        return len(self.steps)
+        return self._value(step.shape, step.tiles)
+
+    def unknown(self, x: int, dim: int | None) -> int:
+        """In place of what a mistaken op that reads `x` would give."""
+        value = self._value(self.shapes[x]._replace(dim=dim or self.shapes[x].dim), self.tiles[x])
+        self.mistakes.unknown.add(value)
+        return value
+
+    def _value(self, shape: Shape, tiles: int) -> int:
+        self.shapes.append(shape)
+        self.tiles.append(tiles)
+        return len(self.shapes) - 1
 
     def _unique(self, name: tuple[str, ...]) -> tuple[str, ...]:
         """A name that no step has: this one, or it with the next number."""
@@ -85,7 +98,8 @@ class Steps:
         return name
 
     def finish(self, result: int) -> None:
-        """Close the program: `result` is what it gives."""
+        """Close the program: `result` is what it gives. Raises: OpError if mistakes were found in it."""
+        self.mistakes.close()
         assert result == len(self.steps), "what is read last is made last"
 
 

@@ -72,9 +72,9 @@ class _Members:
         before, sources = self.last, value.get("from")
         joiner = Joiner(self.build, Bound(value.get("join", "sum"), frame, value.at), (*name[:-1], f"{name[-1]}_join"))
         for i, source in enumerate(sources.items if isinstance(sources, Seq) else (sources,)):
-            place = (*name[:-1], f"{name[-1]}_from_{i}")
-            if (x := self._source(Bound(source, frame, value.at), before, place)) is not None:
-                joiner.take(x)
+            place, read = (*name[:-1], f"{name[-1]}_from_{i}"), Bound(source, frame, value.at)
+            if (x := self._source(read, before, place)) is not None:
+                joiner.take(x, str(source.get("from") if isinstance(source, Map) else source), read.place)
         return self.build.add(
             Bound(value.get("op", "identity"), frame, (*value.at, "op")), joiner.result(before), None, name
         )

@@ -25,5 +25,5 @@ class Parallel(Composite):
         joiner = Joiner(build, Bound(self.join.value, self.join.frame.on(build.shapes[x], dim), self.join.at), name)
         for member_name, member in build.members(self.of):
             if not build.is_absent(member):
-                joiner.take(build.add(member, x, None, (*name, member_name)))
+                joiner.take(build.add(member, x, None, (*name, member_name)), member_name, member.place)
         return joiner.result(x)

@@ -58,5 +58,8 @@ class Residual(Composite):
         if build.shapes[around] != build.shapes[y]:
             text = f"the op gives {build.shapes[y]}, the identity path {build.shapes[around]}"
             hint = paths_differ(build.shapes[around].dim != build.shapes[y].dim)
-            raise OpError(text, hint=hint).placed_at(self.of.place)
+            error = OpError(text, hint=hint).placed_at(self.of.place)
+            if around:
+                error.sources = [(f"skip gives {build.shapes[around]}", self.skip.place)]
+            raise error
         return build.step(Add(), (around, y), None, (*name, "add"))

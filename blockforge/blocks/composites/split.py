@@ -38,7 +38,8 @@ class Split(Composite):
         sizes = self.shares(build.shapes[x].dim, len(members))
         for (member_name, member), size, end in zip(members, sizes, accumulate(sizes), strict=True):
             share = build.step(Slice(start=end - size, size=size), (x,), None, (*name, f"{member_name}_slice"))
-            joiner.take(share if build.is_absent(member) else build.add(member, share, None, (*name, member_name)))
+            y = share if build.is_absent(member) else build.add(member, share, None, (*name, member_name))
+            joiner.take(y, member_name, member.place)
         return joiner.result(x)
 
     def shares(self, dim: int, count: int) -> tuple[int, ...]:

@@ -214,7 +214,8 @@ class _Infer:
             return found.out_shape
         except OpError as e:
             self.is_too_much = self.is_too_much or e.code == "limit"
-            self._complain(site, planned, placed.place[0], e)
+            for each in (e, *e.also):
+                self._complain(site, planned, placed.place[0], each)
         return None
 
     def _sum(self, site: SumSite) -> Shapes:
@@ -259,13 +260,17 @@ class _Infer:
         """Report a mistake, with the way to it."""
         site, e, stage = mistake.site, mistake.error, mistake.site.stage
         related: list[tuple[str, Loc]] = []
-        if stage is not None and (loc := self.plan.locs.value(("stages", stage, "dim"))) is not None:
-            related = [(f"stage {stage} has dim {self.plan.stages[stage].dim}", loc)]
+        if stage is not None and not e.is_of_text:
+            dim_of, loc = (
+                f"stage {stage} has dim {self.plan.stages[stage].dim}",
+                self.plan.locs.value(("stages", stage, "dim")),
+            )
+            related = [(dim_of, loc)] if loc is not None else []
         further = f", and in {mistake.more} more places" if mistake.more > 1 else ", and in 1 more place"
         text = f"{e} (in {site.name}, on a map of {mistake.shape}{further if mistake.more else ''})"
-        for what, at in [*e.calls[: MAX_CALLS - 1], *e.calls[max(MAX_CALLS - 1, len(e.calls) - 1) :]]:
-            if (loc := self.plan.locs.value(at)) is not None:
-                related.append((f"{what} is called here", loc))
+        calls = [*e.calls[: MAX_CALLS - 1], *e.calls[max(MAX_CALLS - 1, len(e.calls) - 1) :]]
+        ways = [*e.sources[:MAX_SOURCES], *((f"{what} is called here", at) for what, at in calls)]
+        related += [(text, loc) for text, at in ways if (loc := self.plan.locs.value(at)) is not None]
         origins, on_key = mistake.planned.origins, e.code == "unknown-key"
         report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
 

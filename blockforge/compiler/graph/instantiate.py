@@ -63,7 +63,7 @@ class Maker:
                 if (made := self._made(op, kinds)) is not None:
                     self.ops[id(op)] = made
             except registry.ParamsError as errors:
-                self._params(op, errors, ())
+                self._params(op, errors)
             except OpError as e:
                 place = (*op.path, "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
@@ -123,13 +123,9 @@ class Maker:
             report_schema_errors(e, RULES[name], self.report, path, stage.origins, ConnectSpec.model_fields)
         return {}
 
-    def _params(self, op: PlannedOp, errors: registry.ParamsError, outer: Path) -> None:
+    def _params(self, op: PlannedOp, errors: registry.ParamsError) -> None:
         """The parameters of a block that are wrong, those of blocks inside it included."""
-        for where, e in errors.errors:
-            path: Path = (*outer, *where)
-            if isinstance(e, registry.ParamsError):
-                self._params(op, e, path)
-                continue
+        for path, e in errors.each():
             unknown = e.code == "unknown-key"
             hint = self._hint(e, op.path)
             name = op.spec.op if isinstance(op.spec.op, str) else ""

@@ -1,0 +1,75 @@
+"""Parameters of a block that are wrong: what pydantic found, in our words, each with its path inside the block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blockforge.errors import OpError, did_you_mean
+from blockforge.spec.schema_errors import sentence
+
+if TYPE_CHECKING:
+    from blockforge.blocks.base import AnyOp
+
+Where = tuple[str | int, ...]
+"""The path of a value inside a block's parameters."""
+
+
+class ParamsError(OpError):
+    """All parameters of one block that are wrong, each with its path inside the block."""
+
+    def __init__(self, errors: list[tuple[Where, OpError]]) -> None:
+        super().__init__("; ".join(str(e) for _, e in errors))
+        self.errors = errors
+
+    def each(self) -> Iterator[tuple[Where, OpError]]:
+        """Those of blocks inside the block, too."""
+        for where, e in self.errors:
+            if isinstance(e, ParamsError):
+                yield from ((where + inner, error) for inner, error in e.each())
+            else:
+                yield where, e
+
+
+def explained(cls: type[AnyOp], errors: Sequence[Any], params: Mapping[str, Any]) -> list[tuple[Where, OpError]]:
+    """Pydantic's errors as ours. Where a value may be of several types, each says why it is not of it: that type counts
+    which got furthest with the value, or else knows a law that it breaks."""
+    found: dict[tuple[Where, bool], tuple[tuple[int, bool], list[tuple[Where, Any]]]] = {}
+    for error in errors:
+        loc, where = tuple(error["loc"]), _written(error, params)
+        of_union = where != loc
+        rank = (len(where), not str(error["type"]).endswith("_type"))
+        field = where[:1] if of_union else where, of_union
+        if field not in found or rank > found[field][0]:
+            found[field] = rank, [(where, error)]
+        elif not of_union:
+            found[field][1].append((where, error))
+    return [_explain(cls, where, error) for _, kept in found.values() for where, error in kept]
+
+
+def _written(error: Any, params: Mapping[str, Any]) -> Where:
+    """The path of an error without the names of types that pydantic puts into it."""
+    where: Where = ()
+    value: Any = params
+    for part in error["loc"]:
+        if isinstance(value, Mapping) and (part in value or error["type"] == "missing"):
+            value = value.get(part)
+        elif isinstance(part, int) and isinstance(value, list | tuple) and part < len(value):
+            value = value[part]
+        else:
+            continue
+        where = (*where, part)
+    return where
+
+
+def _explain(cls: type[AnyOp], where: Where, error: Any) -> tuple[Where, OpError]:
+    """One of pydantic's errors as an OpError with its path."""
+    if error["type"] == "extra_forbidden":
+        known = did_you_mean(str(where[-1]), cls.model_fields, what=f"parameters of {cls.op}")
+        return where, OpError(f"'{cls.op}' has no parameter '{where[-1]}'", hint=known, code="unknown-key")
+    nested = error.get("ctx", {}).get("error")
+    if isinstance(nested, OpError):
+        return where, nested
+    field = cls.model_fields.get(str(where[0])) if where else None
+    hint = f"{where[0]}: {field.description}" if field is not None and field.description else None
+    return where, OpError(sentence(error), hint=hint, code="value")
