@@ -42,6 +42,7 @@ def search(
     fidelity: str | os.PathLike[str] | None = None,
     sampler: str | BaseSampler | None = None,
     pruner: str | BasePruner | None = None,
+    screen: float | str | None = None,
     overrides: Mapping[str, Any] | list[str] | None = None,
     objective: Objective | None = None,
     objectives: Sequence[Objective] | None = None,
@@ -89,6 +90,8 @@ def search(
             random numbers come from `seed`. An object serves this process alone.
         pruner: one of Optuna's, in the same ways; it cuts evaluations short, where the objective calls
             `report(value, step)`.
+        screen: of so many proposals of the sampler the one is evaluated that a predictor likes best, which learns from
+            the networks that were evaluated; "none", the default: every proposal is. Needs scikit-learn.
         overrides: values of the space to replace by path, holes included.
         objective: what to maximise (or minimise, if it says so); see `blockforge.search.objectives.measure`. Default:
             training on `data`, else `capacity`.
@@ -141,7 +144,7 @@ def search(
             "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },
         confirm={"top": confirm, "seeds": confirm_seeds, "recipe": _path(recipe), "epochs": epochs},
-        proposals={"sampler": sampler, "pruner": pruner, "seed": seed},
+        proposals={"sampler": sampler, "pruner": pruner, "screen": screen, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,
             "lease": lease, "max_idle": max_idle,

@@ -103,6 +103,13 @@ def search(
             metavar="MODULE:FACTORY", help="One of Optuna's, as in optuna.pruners:MedianPruner.", show_default="none"
         ),
     ] = None,
+    screen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|none", help="Of N proposals evaluate the one that a predictor, learned on the way, likes best.",
+            show_default="none",
+        ),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(metavar="SPEC,...", help="Specs that lie in the space, to begin with.")
     ] = None,
@@ -205,6 +212,7 @@ def search(
         space, around=around, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
         confirm=_number(confirm, "--confirm"), confirm_seeds=confirm_seeds, recipe=recipe, epochs=epochs,
         objectives=objective, weights=_weights(weights), rungs=rung, eta=eta, sampler=sampler, pruner=pruner,
+        screen=_number(screen, "--screen"),
         start=start.split(",") if start else None, seed=seed,
         out=resume or out or below.study.out or default_folder(named, budget, data, seed, below),
         workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,

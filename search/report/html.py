@@ -12,6 +12,7 @@ from blockforge.errors import BlockforgeError
 from blockforge.search.report.confirmed import COLUMNS, heading, rows, verdicts
 from blockforge.search.report.files import best_files
 from blockforge.search.report.page import PAGE
+from blockforge.search.report.screened import screened
 from blockforge.search.report.summary import dropped_starts
 from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST
@@ -139,6 +140,8 @@ def _summary(result: SearchResult) -> str:
     }
     if result.plan.rungs:
         rows["rungs"] = ", ".join(m.text for m in result.plan.rungs) + f"; the best 1/{result.plan.eta} go up"
+    if (line := screened(result)) is not None:
+        rows["screen"] = line
     if starts := dropped_starts(result):
         rows["starts"] = "; ".join(starts)
     if (failure := result.first_failure) is not None:

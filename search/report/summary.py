@@ -13,6 +13,7 @@ from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import CAPACITY, RANK_SUM
 from blockforge.search.report.confirmed import confirmed_parts
 from blockforge.search.report.files import TOP, best_files
+from blockforge.search.report.screened import screened
 from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
@@ -45,6 +46,7 @@ def report(result: SearchResult) -> Group:
         parts.append(Prose("No candidate has a score."))
     else:
         parts += [*confirmed_parts(result), _table(result), *_differences(result), _size_table(result)]
+        parts += [Prose(line) for line in [screened(result)] if line is not None]
     parts += [Prose(line, "yellow") for line in dropped_starts(result)]
     if (failure := result.first_failure) is not None:
         parts.append(Prose(first_failure(result, failure), "red"))

@@ -32,11 +32,14 @@ class ProposalSampler(BaseSampler):
     Args:
         seed: of all proposals; None: drawn.
         stream: tells the workers of one seed apart; 0 is the only one, or the first.
+
+    Attributes:
+        variant: tells several proposals for one trial apart, where a search screens them; 0 is the first.
     """
 
     def __init__(self, seed: int | None = None, stream: int = 0) -> None:
         self.seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-        self.stream = stream
+        self.stream, self.variant = stream, 0
         self._begin()
 
     def _begin(self) -> None:
@@ -75,7 +78,8 @@ class ProposalSampler(BaseSampler):
             memory = self.memory(study)
             memory.sync(study)
             place = trial.number - memory.interrupted  # two that are asked for at once have two numbers
-            seeds = [self.seed, place, *([self.stream] if self.stream else [])]
+            apart = [self.stream, self.variant] if self.variant else [self.stream] if self.stream else []
+            seeds = [self.seed, place, *apart]
             self._proposals[trial.number] = self.propose(study, trial, memory, seeds)
             while len(self._proposals) > _KEPT:
                 del self._proposals[next(iter(self._proposals))]

@@ -17,12 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from blockforge.search.optuna_private import Groups
 from blockforge.search.space.tree import Tree
 from blockforge.search.study import pareto
+from blockforge.search.study.history import ENOUGH
 from blockforge.search.study.records import WORKER, verdict_of
 
 ELITE = 48
 _RECENT, _REFUSED = 112, 32
-ENOUGH = 20
-"""Evaluated candidates on a rung from which on samplers learn from it and no longer from the one below."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -157,6 +157,8 @@ class ProposalConfig(Model):
     """tpe, random, nsga2, evolution, brute; or module:factory, file.py:factory."""
     pruner: Annotated[Named, OrNone] = None
     """module:factory or file.py:factory of a pruner of Optuna's; none: every evaluation runs to its end."""
+    screen: Annotated[Annotated[int, Field(ge=2)] | None, OrNone] = None
+    """Of so many proposals the one that a learned predictor likes best is evaluated; none: every one is."""
     seed: int = Field(default=0, ge=0)
     """Of proposals and scores."""
 
@@ -216,7 +218,7 @@ class SearchConfig(Model):
     confirm: ConfirmConfig = Field(default_factory=ConfirmConfig)
     """How the best are trained again: top, seeds, recipe, epochs."""
     proposals: ProposalConfig = Field(default_factory=ProposalConfig)
-    """Who proposes: sampler, pruner, seed."""
+    """Who proposes: sampler, pruner, screen, seed."""
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
     """Who evaluates in this run: number, launcher, address, lease, max_idle."""
     study: StudyConfig = Field(default_factory=StudyConfig)

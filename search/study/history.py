@@ -12,6 +12,9 @@ from blockforge.search.study import pareto
 from blockforge.search.study.records import EVALUATED, TrialRecord, known_of_arch, losses, read_trial
 from blockforge.spec import Hole
 
+ENOUGH = 20
+"""Evaluated candidates on a rung from which on samplers learn from it and no longer from the one below."""
+
 
 class History:
     """The trials of a study.
@@ -69,6 +72,11 @@ class History:
                 numbers.append(number)
         claimant = min(numbers, default=None)
         return None if claimant is None or (before is not None and claimant >= before) else claimant
+
+    @property
+    def level(self) -> int:
+        """The rung whose values are learnt from: the highest one with enough of them. Those of two do not compare."""
+        return max((i for i, rung in enumerate(self.rungs) if len(rung) >= ENOUGH), default=0)
 
     def params(self, record: TrialRecord) -> Mapping[str, object]:
         """What Optuna keeps for the holes of a trial."""

@@ -16,6 +16,7 @@ from blockforge.search.budget import as_budget
 from blockforge.search.objectives.measure import Direction, Measure, as_measure
 from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.registry import check_pruner, check_sampler
+from blockforge.search.screen.predictor import check_installed
 from blockforge.search.space.load import fingerprint, load_space
 from blockforge.search.space.starts import find_starts
 from blockforge.search.study.config import SearchConfig
@@ -63,6 +64,8 @@ class Plan:
         """
         check_sampler(self.config.proposals.sampler)
         check_pruner(self.config.proposals.pruner)
+        if self.screen is not None:
+            check_installed()
         if self.pruner is None:
             return
         if len(self.objectives) > 1 or self.rungs:
@@ -112,6 +115,11 @@ class Plan:
     def pruner(self) -> str | None:
         """The text of what cuts evaluations short; None: nothing."""
         return describe(self.config.proposals.pruner)
+
+    @property
+    def screen(self) -> int | None:
+        """Proposals of which a predictor chooses the one that is evaluated; None: there is one, and it is."""
+        return self.config.proposals.screen
 
     @property
     def target(self) -> int:
@@ -196,6 +204,8 @@ class Plan:
             identity["rungs"] = ", ".join(m.text for m in self.rungs) + f", eta {self.eta}"
         if self.pruner is not None:
             identity["pruner"] = self.pruner
+        if self.screen is not None:
+            identity["screen"] = self.screen
         return identity | ({"fit": self.fit} if self.fit is not None else {})
 
 

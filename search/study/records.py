@@ -54,8 +54,8 @@ MAX_RETRIES = 2
 
 OUTCOME, REASON, WORKER, DEATH = "outcome", "reason", "worker", "death"
 _ARCH, _ARCH_0_1 = (*COSTS, "capacity", "hash", TRAINING, "widths"), "arch"
-RANDOM = "random"
-ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from", RANDOM)
+RANDOM, GUESS = "random", "guess"
+ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from", RANDOM, GUESS)
 """Attributes that say where a candidate comes from."""
 
 
@@ -72,6 +72,8 @@ class TrialRecord:
         widths: values by path that were scaled to fit the budget.
         rung: 0, or how often the candidate has gone up since.
         random: its values were drawn, whatever was known of other candidates.
+        guess: where it was screened, what was thought of it: the place among the networks known then, 0 to 1 (the
+            best), for each value.
         start: the name of the spec it was, where the search was given one to start from.
     """
 
@@ -99,6 +101,7 @@ class TrialRecord:
     rung: int = 0
     promoted_from: int | None = None
     random: bool = False
+    guess: tuple[float, ...] | None = None
     worker: str | None = None
 
     @property
@@ -152,6 +155,8 @@ def read_trial(trial: FrozenTrial, holes: Mapping[str, Hole]) -> TrialRecord:
         outcome |= {"values": tuple(values), "score": values[0] if len(values) == 1 else None}
     answers = {name: label_of(holes[name], value) for name, value in trial.params.items() if name in holes}
     origin = {k: v for k, v in trial.user_attrs.items() if k in (*ORIGIN, WORKER)}
+    if GUESS in origin:
+        origin[GUESS] = tuple(origin[GUESS])
     return TrialRecord(trial.number, holes=answers, **known_of_arch(trial), **origin, **outcome)
 
 

@@ -20,11 +20,13 @@ class Draft:
     Attributes:
         choose: gives the values.
         random: values are drawn, whatever is known of other candidates.
+        guess: what is thought of it, if it was chosen from several.
         params, distributions: what Optuna keeps of the candidate so far.
     """
 
     def __init__(self, choose: Choose | None = None) -> None:
         self.choose, self.random = choose, False
+        self.guess: list[float] | None = None
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         self.answers: dict[str, Any] = {}

@@ -129,25 +129,37 @@ class Proposals:
         """Whether the sampler has nothing more to propose."""
         return self.view.over
 
-    def begin(self, draft: Draft, seeds: list[int], number: int) -> None:
+    def begin(self, draft: Draft, seeds: list[int], number: int, variant: int = 0) -> None:
         """Let the sampler choose the values of a draft.
 
         Args:
             seeds: of this proposal alone.
             number: that its trial will have, if no other worker is faster.
+            variant: which of several proposals for that trial it is.
         """
         pending = create_trial(state=TrialState.RUNNING)
         pending.number = number
         pending.params, pending.distributions = draft.params, draft.distributions  # filled as it is asked
         self.storage.pending = pending
         forget_cached_trials(self.view)
-        if not isinstance(self.sampler, ProposalSampler):
+        if isinstance(self.sampler, ProposalSampler):
+            self.sampler.variant = variant
+        else:
             reseed(self.sampler, seeds)
         with self._told():
             self.sampler.before_trial(self.view, pending)
             draft.choose = self._choose(proposal_of(self.sampler, self.view, pending))
         own = isinstance(self.sampler, ProposalSampler) and self.sampler.is_random(pending)
         draft.random = own or isinstance(self.sampler, RandomSampler)
+
+    @property
+    def pending(self) -> FrozenTrial | None:
+        """The trial that is about to be written, if a sampler has proposed it; of several one is put back here."""
+        return self.storage.pending
+
+    @pending.setter
+    def pending(self, trial: FrozenTrial | None) -> None:
+        self.storage.pending = trial
 
     def _choose(self, chosen: Choose) -> Choose:
         def choose(name: str, distribution: BaseDistribution) -> Any:

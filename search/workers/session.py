@@ -28,20 +28,16 @@ from optuna import TrialPruned
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.candidates import compile_candidate
-from blockforge.errors import BudgetError, SearchError, SpecError
+from blockforge.compiler import Architecture
+from blockforge.errors import BudgetError, SearchError
 from blockforge.interrupts import EvaluationInterrupts, Overtime, Stopped
-from blockforge.kernels.costs import CostError
-from blockforge.search.budget import excess, over, smallest_candidate, too_small, training_bytes
+from blockforge.search.budget import smallest_candidate, too_small
 from blockforge.search.objectives.measure import Measure
 from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.samplers.choose import Choose, fixed, uniform
-from blockforge.search.samplers.memory import ENOUGH
 from blockforge.search.samplers.registry import goes_through_all, make_pruner, make_sampler
-from blockforge.search.space.fit import fit
+from blockforge.search.screen.screen import Screen
 from blockforge.search.space.parameters import scalar_of
-from blockforge.search.space.widths import changed_widths
 from blockforge.search.study.config import MAX_IDLE
 from blockforge.search.study.folder import TRIAL_FOLDERS
 from blockforge.search.study.history import History
@@ -49,24 +45,24 @@ from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import (
     EVALUATED,
+    GUESS,
     LABELS,
     OUTCOME,
     RANDOM,
     REASON,
     WORKER,
     TrialRecord,
-    arch_attributes,
     final_state,
 )
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
+from blockforge.search.workers.checks import Candidate, compiled, held_against, keeps_counted
 from blockforge.search.workers.draft import Draft
 from blockforge.search.workers.limits import Limits
 from blockforge.search.workers.proposals import Proposals
 from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.search.workers.watchdog import stacks
-from blockforge.spec import fill, holes
-from blockforge.spec.relations.require import violations
+from blockforge.spec import holes
 from blockforge.units import DEPLOYED, TRAINING
 
 _STUCK = 10
@@ -117,6 +113,7 @@ class Session:
         pruner = make_pruner(plan.config.proposals.pruner)
         self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None)
         self.goes_through_all = goes_through_all(sampler)
+        self.screen = Screen(plan, self.history) if plan.screen is not None else None
         self._under_way: int | None = None
         self._smallest: dict[str, Any] | None = None
         self._looked = float("-inf")
@@ -125,8 +122,7 @@ class Session:
 
     def _is_shown(self, trial: FrozenTrial) -> bool:
         """Whether a sampler that knows no rungs may see a trial: values of different rungs are not comparable."""
-        level = max((i for i, rung in enumerate(self.history.rungs) if len(rung) >= ENOUGH), default=0)
-        return trial.state != TrialState.COMPLETE or trial.user_attrs.get("rung", 0) == level
+        return trial.state != TrialState.COMPLETE or trial.user_attrs.get("rung", 0) == self.history.level
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -195,38 +191,26 @@ class Session:
 
     def step(self, task: Task) -> TrialRecord | None:
         """One trial, from the proposal to its outcome; None if another worker took it over."""
-        draft = Draft()
-        self._choose(draft, task)
-        try:
-            arch, widths = self._compile(draft)
-        except SpecError as e:
-            constraints, outcome = self._against(e, draft)
-            return self._make(draft, task, outcome, constraints=constraints)
-        except BudgetError as e:  # no widths of it lie within the budget
-            outcome = {"state": "unfitted", "reason": str(e).partition("\n")[0]}
-            return self._make(draft, task, outcome, constraints={"fit": 1.0})
-        try:
-            shares = excess(arch, self.plan.budget)
-        except CostError as e:  # a block that does not run on the meta device
-            outcome = {"state": "invalid", "reason": str(e).partition("\n")[0]}
-            return self._make(draft, task, outcome, arch_attributes(arch, widths), {TRAINING: 1.0})
-        training = training_bytes(arch, self.plan.budget) if TRAINING in shares else None
-        attrs = arch_attributes(arch, widths, training)
-        if any(share > 0 for share in shares.values()):
-            outcome = {"state": "refused", "reason": over(arch, self.plan.budget)}
-            return self._make(draft, task, outcome, attrs, shares)
+        candidate = self._candidate(task)
+        if candidate.outcome is None:
+            candidate = held_against(candidate, self.plan.budget)
+        if candidate.outcome is not None:
+            return self._make(candidate, task, candidate.outcome)
+        arch, draft = candidate.arch, candidate.draft
+        assert arch is not None
         if self.history.running:
             self.history.sync()
         key = (arch.hash, task.rung)
         if (first := self.history.claimed(key)) is not None:
-            return self._make(draft, task, self._duplicate(first), attrs, shares)
+            return self._make(candidate, task, self._duplicate(first))
         for waiting in self.history.retries if "retry_of" not in task.origin else ():
             if self.history.records[waiting].key == key:  # proposed anew: that counts as the next attempt
                 task = self._retry(waiting)
                 break
-        own = {**attrs, WORKER: self.lease.id, **task.origin, **({RANDOM: True} if draft.random else {})}
-        notes = self.proposals.notes(shares, TrialState.RUNNING, None)
-        trial = draft.trial(TrialState.RUNNING, user_attrs=own, system_attrs=notes, constraints=shares)
+        noted = {**({RANDOM: True} if draft.random else {}), **({GUESS: draft.guess} if draft.guess else {})}
+        own = {**candidate.attrs, WORKER: self.lease.id, **task.origin, **noted}
+        notes = self.proposals.notes(candidate.limits, TrialState.RUNNING, None)
+        trial = draft.trial(TrialState.RUNNING, user_attrs=own, system_attrs=notes, constraints=candidate.limits)
         number = make_trial(self.study, trial)
         self.proposals.written(number)
         self.history.sync()
@@ -235,26 +219,33 @@ class Session:
         self._under_way = number
         return self._close(number, self._evaluate(arch, self.plan.levels[task.rung], number), evaluated=True)
 
-    def _compile(self, draft: Draft) -> tuple[Architecture, dict[str, Any]]:
-        """The network of a draft, fitted to the budget if that is wanted, and the widths that this changed."""
-        if self.goes_through_all:  # all combinations, right or not
-            arch = compile_spec(self.plan.space, ask=draft.ask)
-        else:
-            arch = compile_candidate(self.plan.space, draft.ask, mended=draft.mend)
-        if self.plan.fit is None:
-            return arch, {}
-        own = compile_spec(fill(self.plan.space, draft.answers))
-        fitted = fit(own, self.plan.budget, self.plan.fit)
-        return fitted, changed_widths(own, fitted)
+    def _candidate(self, task: Task) -> Candidate:
+        """What is to be evaluated: a proposal, or of several that which is thought to be the best."""
+        first = self._proposed(task)
+        if self.screen is None or task.params is not None or not self.screen.ready:
+            return first
+        pool = [first, *(self._proposed(task, variant) for variant in range(1, self.plan.screen or 1))]
+        fit = {c.arch.hash: c for c in reversed(pool) if c.arch is not None and self._is_new(c.arch)}
+        if not fit:  # what is wrong with the first is kept, and the sampler learns from it
+            self.proposals.pending = first.pending
+            return first
+        choices = list(reversed(fit.values()))
+        best, guess = self.screen.choose([c.arch for c in choices if c.arch is not None], len(self.history.log))
+        chosen = choices[best]
+        chosen.draft.random, chosen.draft.guess = False, guess
+        self.proposals.pending = chosen.pending
+        return chosen
 
-    def _against(self, error: SpecError, draft: Draft) -> tuple[dict[str, float], dict[str, Any]]:
-        """How far a candidate that does not compile breaks which relation, and what is told of it."""
-        first = error.diagnostics[0]
-        reason = str(first.message)
-        if all(d.code == "require" for d in error.diagnostics):
-            broken = violations(self.plan.space.lifted, draft.answers)
-            return {f"require[{v.index}]": v.by for v in broken}, {"state": "excluded", "reason": reason}
-        return {"spec": 1.0}, {"state": "invalid", "reason": reason}
+    def _is_new(self, arch: Architecture) -> bool:
+        """Whether it keeps the budget, as far as its graph tells, and nobody evaluates it yet."""
+        return keeps_counted(arch, self.plan.budget) and self.history.claimed((arch.hash, 0)) is None
+
+    def _proposed(self, task: Task, variant: int = 0) -> Candidate:
+        draft = Draft()
+        self._choose(draft, task, variant)
+        candidate = compiled(self.plan, draft, self.goes_through_all)  # all combinations, right or not
+        candidate.pending = self.proposals.pending
+        return candidate
 
     def _duplicate(self, first: int) -> dict[str, Any]:
         outcome: dict[str, Any] = {"state": "duplicate", "duplicate_of": first}
@@ -305,20 +296,13 @@ class Session:
             trace = "".join(f"{line}\n" for line in stacks())
             close_trial(self.study, self._under_way, self._late() | {"trace": trace[-_MAX_TRACE:]})
 
-    def _make(
-        self,
-        draft: Draft,
-        task: Task,
-        outcome: dict[str, Any],
-        attrs: Mapping[str, Any] | None = None,
-        constraints: dict[str, float] | None = None,
-    ) -> TrialRecord | None:
+    def _make(self, candidate: Candidate, task: Task, outcome: dict[str, Any]) -> TrialRecord | None:
         """Write a trial that has ended before anything was evaluated."""
         told = {REASON: outcome.pop(REASON)} if REASON in outcome else {}
-        own = {**(attrs or {}), **told, OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
-        state, values, limits = final_state(outcome), outcome.get("values"), constraints or {}
+        own = {**candidate.attrs, **told, OUTCOME: outcome, WORKER: self.lease.id, **task.origin}
+        state, values, limits = final_state(outcome), outcome.get("values"), candidate.limits
         notes = self.proposals.notes(limits, state, values)
-        trial = draft.trial(state, values=values, user_attrs=own, system_attrs=notes, constraints=limits)
+        trial = candidate.draft.trial(state, values=values, user_attrs=own, system_attrs=notes, constraints=limits)
         return self._ended(make_trial(self.study, trial))
 
     def _close(self, number: int, outcome: dict[str, Any], evaluated: bool = False) -> TrialRecord | None:
@@ -335,13 +319,14 @@ class Session:
         self.history.sync()
         return self.history.records.get(number)
 
-    def _choose(self, draft: Draft, task: Task) -> None:
-        """Say how the values of a draft are chosen.
+    def _choose(self, draft: Draft, task: Task, variant: int = 0) -> None:
+        """Say how the values of a draft are chosen; `variant` tells several proposals for one trial apart.
 
         Interrupted trials do not count: what comes after them is as it would be without the stop.
         """
         log = self.history.log
-        seeds = [self.plan.seed, len(log), *([self.stream] if self.stream else [])]
+        apart = [self.stream, variant] if variant else [self.stream] if self.stream else []
+        seeds = [self.plan.seed, len(log), *apart]
         stuck = len(log) >= _STUCK and all(r.state == "duplicate" for r in log[-_STUCK:])
         draft.random = False
         if task.params is not None:
@@ -351,7 +336,8 @@ class Session:
         elif not self.goes_through_all and stuck:
             draft.choose, draft.random = uniform(np.random.default_rng(seeds)), True
         else:
-            self.proposals.begin(draft, seeds, len(self.history.records) + len(self.history.running))
+            number = len(self.history.records) + len(self.history.running)
+            self.proposals.begin(draft, seeds, number, variant)
 
     @staticmethod
     def _scarce(latest: list[TrialRecord]) -> bool:

@@ -1,0 +1,1 @@
+"""A learned guess at what candidates are worth, by which the best of several proposals is let through."""

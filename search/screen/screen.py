@@ -1,0 +1,54 @@
+"""The screen of a search: of several proposals for one trial it names the one that is to be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blockforge.compiler import Architecture, compile_spec
+from blockforge.search.screen.features import features
+from blockforge.search.screen.predictor import Predictor, likeliest
+from blockforge.search.study.history import History
+from blockforge.search.study.plan import Plan
+from blockforge.search.study.records import TrialRecord, candidate_of, losses
+
+FEWEST = 10
+"""Scored networks before which nothing is screened: where samplers begin to learn, too."""
+_MOST = 256
+"""Networks that are learnt from, the latest: with more, each proposal would take longer."""
+
+
+class Screen:
+    """Learns from a study's trials whenever some have ended. It keeps nothing that they do not say, so that a search
+    that was stopped goes on as it would have without the stop, and all workers learn from all trials."""
+
+    def __init__(self, plan: Plan, history: History) -> None:
+        self.plan, self.history = plan, history
+        self._rows: dict[str, dict[str, float]] = {}
+        self._known: tuple[int, ...] = ()
+        self._predictor: Predictor | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is enough to learn from."""
+        return len(self.history.rungs[self.history.level]) >= FEWEST
+
+    def choose(self, pool: Sequence[Architecture], seed: int) -> tuple[int, list[float]]:
+        """The place of the best in a pool, and what is thought of it: its place among the known, for each objective."""
+        known = sorted(self.history.rungs[self.history.level], key=lambda record: record.number)[-_MOST:]
+        rows = [self._row(record) for record in known]
+        numbers = tuple(record.number for record in known)
+        if self._predictor is None or numbers != self._known:
+            values = -losses(known, self.plan.signs)
+            self._predictor, self._known = Predictor(rows, values, self.plan.seed), numbers
+            self._rows = {str(record.hash): row for record, row in zip(known, rows, strict=True)}
+        places = self._predictor.predict([features(arch) for arch in pool])
+        best = likeliest(places, seed)
+        return best, [round(float(place), 4) for place in np.atleast_1d(places[best])]
+
+    def _row(self, record: TrialRecord) -> dict[str, float]:
+        """The figures of a network, compiled once in a process."""
+        if (row := self._rows.get(str(record.hash))) is None:
+            row = features(compile_spec(candidate_of(self.plan.space, record)))
+        return row
