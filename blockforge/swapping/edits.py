@@ -10,7 +10,8 @@ from blockforge.spec import Spec, SpecLike, from_text, load, resolve
 from blockforge.spec.expanded import expand, pattern_of
 
 if TYPE_CHECKING:
-    from blockforge.swapping.slots import Alternative
+    from blockforge.compiler import Architecture
+    from blockforge.swapping.slots import Alternative, Slot
 
 
 def written_out(source: SpecLike) -> Spec:
@@ -52,6 +53,13 @@ def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
     return load(tree)
 
 
+def branch_at(spec: Spec, arch: Architecture, slot: Slot) -> dict[str, Any]:
+    """The branch in a slot, as it is written out."""
+    block = arch.plan.stages[slot.stage].layers[slot.layer][0]
+    branch = spec.tree["blocks"][block][slot.branch]
+    return branch if isinstance(branch, dict) else {"op": branch}
+
+
 def _branches(branches: list[Any], changes: Mapping[int, Alternative]) -> list[Any]:
     """A block's branches with some of them changed or gone."""
     kept = []
@@ -61,8 +69,6 @@ def _branches(branches: list[Any], changes: Mapping[int, Alternative]) -> list[A
             kept.append(branch)
         elif change.branch is not None:
             kept.append(dict(change.branch))
-        elif change.params is not None:
-            kept.append({**(branch if isinstance(branch, dict) else {"op": branch}), **change.params})
     return kept
 
 

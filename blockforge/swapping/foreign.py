@@ -15,14 +15,13 @@ from blockforge.notes import note
 from blockforge.search.space.size import enumerate_space
 from blockforge.spec import Spec, fill, from_text, load
 from blockforge.spec.expanded import expand
-from blockforge.spec.model import BranchKeys
+from blockforge.swapping.edits import branch_at
 from blockforge.swapping.slots import Alternative, Savings, Slot, in_words, slots_of
+from blockforge.swapping.thinner import AROUND
 from blockforge.train.data import digest_of
 
 MOST = 64
 """Forms of one block, with all that its holes may be."""
-_AROUND = ("norm", *BranchKeys.model_fields)
-"""What a branch says beside its op."""
 _FRAME: dict[str, Any] = {"blockforge": 1, "name": "alternatives", "stem": "none", "head": "classifier"}
 _KINDS = ("mixer", "ffn")
 
@@ -43,10 +42,9 @@ class Foreign:
     around: frozenset[str] = frozenset()
     define: Mapping[str, Any] = field(default_factory=dict)
 
-    def instead_of(self, branch: Any) -> dict[str, Any]:
+    def instead_of(self, there: Mapping[str, Any]) -> dict[str, Any]:
         """The branch that stands in another's place."""
-        there = branch if isinstance(branch, dict) else {}
-        kept = {key: there[key] for key in _AROUND if key in there and key not in self.around}
+        kept = {key: there[key] for key in AROUND if key in there and key not in self.around}
         return {"op": self.branch["op"], **kept, **self.branch}
 
 
@@ -78,7 +76,7 @@ def foreign_blocks(file: str | os.PathLike[str]) -> list[Foreign]:
 def _made(name: str, space: Spec, answers: Mapping[str, Any]) -> Foreign:
     filled = fill(space, answers)
     said = filled.lifted
-    around = {*(said.get("defaults") or ()), *_keys(said["blocks"][name][0])} & {*_AROUND}
+    around = {*(said.get("defaults") or ()), *_keys(said["blocks"][name][0])} & {*AROUND}
     tree = from_text(expand(filled)).tree
     (branches,) = tree["blocks"].values()
     branch = branches[0] if isinstance(branches[0], dict) else {"op": branches[0]}
@@ -110,13 +108,12 @@ def foreign_alternatives(
             raise BudgetError(f"'{name}' is defined otherwise in {arch.name}\n  hint: rename it in the alternatives")
     savings, refused = Savings(arch, spec), dict[str, list[str]]()
     for slot in slots_of(arch):
-        block = arch.plan.stages[slot.stage].layers[slot.layer][0]
-        there, reasons = spec.tree["blocks"][block][slot.branch], dict[str, str]()
+        there, reasons = branch_at(spec, arch, slot), dict[str, str]()
         fitting = 0
         for foreign in given:
             branch = foreign.instead_of(there)
             mark = digest_of(json.dumps([branch, foreign.define], sort_keys=True), learns)
-            made = Alternative(slot, foreign.name, None, branch=branch, define=foreign.define, mark=mark)
+            made = Alternative(slot, foreign.name, branch, define=foreign.define, mark=mark)
             saved = _saved(arch, slot, savings, made)
             if isinstance(saved, str):
                 reasons.setdefault(saved, foreign.name)

@@ -16,8 +16,8 @@ from torch import Tensor
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.outputs import main_output
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.symmetry import Axis
 from blockforge.train.data import Batch
+from blockforge.weights.symmetry import Axis, Units
 
 Sort = tuple[str, int, tuple[Axis, ...]]
 """A slot, and how the units lie in it."""
@@ -28,13 +28,13 @@ BATCH = 16
 def importances(
     model: Backbone, alternatives: Sequence[Alternative], images: Iterable[Batch]
 ) -> dict[Alternative, Tensor]:
-    """For each alternative with units: (units,), how much the network needs each of them.
+    """For each alternative that keeps some of its block's units: (units,), how much the network needs each of them.
 
     Args:
         model: is in inference mode.
         images: batches as the network takes them.
     """
-    sorts = {a: (a.slot.name, a.units.number, a.units.axes) for a in alternatives if a.units is not None}
+    sorts = {a: (a.slot.name, a.cut.number, a.cut.axes) for a in alternatives if isinstance(a.cut, Units)}
     one_of_each = {sort: a for a, sort in sorts.items()}  # several forms of a block differ in how many units they keep
     totals: dict[Sort, Tensor] = {}
     parameters = dict(model.named_parameters())
@@ -51,7 +51,7 @@ def importances(
             for sort, alternative in one_of_each.items():
                 prefix = f"{alternative.slot.name}.op."
                 own = {n.removeprefix(prefix): t for n, t in felt.items() if n.startswith(prefix)}
-                assert alternative.units is not None
-                score = alternative.units.summed(own).square()
+                assert isinstance(alternative.cut, Units)
+                score = alternative.cut.summed(own).square()
                 totals[sort] = totals[sort] + score if sort in totals else score
     return {alternative: totals[sort] for alternative, sort in sorts.items()}

@@ -30,7 +30,7 @@ from blockforge.console.progress import Advance, counting
 from blockforge.errors import RunError
 from blockforge.files import make_folder
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.weights import foreign_branch, replaced
+from blockforge.swapping.weights import new_branch, replaced
 from blockforge.train.data import Data, digest_of
 from blockforge.train.evaluate import reading
 from blockforge.weights.tensor_files import save_tensors
@@ -88,7 +88,7 @@ def distilled(
         for start in range(0, len(missing), TOGETHER):
             part = missing[start : start + TOGETHER]
             torch.manual_seed(lessons.seed)
-            branches = {a: foreign_branch(model, a) for a in part}
+            branches = {a: new_branch(model, a) for a in part}
             _learn_alone(model, branches, images(), lessons, advance)
             _learn_inside(model, branches, images, lessons, advance)
             for alternative, branch in branches.items():

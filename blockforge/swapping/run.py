@@ -19,6 +19,7 @@ from blockforge.extras import need
 from blockforge.notes import note
 from blockforge.search.budget import excess, over
 from blockforge.spec import SpecLike
+from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
@@ -26,7 +27,7 @@ from blockforge.swapping.library import Lessons, distilled, training_images
 from blockforge.swapping.record import identity_of, known_scores, recorded
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
-from blockforge.swapping.slots import Alternative, alternatives_of
+from blockforge.swapping.slots import Alternative
 from blockforge.swapping.solve import best, most_saved
 from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import most_important, with_alternatives

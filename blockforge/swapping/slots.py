@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-
-from blockforge.blocks.base import AnyOp, AnyPlaced, Placed, Shape
+from blockforge.blocks.base import Shape
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import AggregateSite, BranchSite
 from blockforge.errors import BlockforgeError
 from blockforge.spec import Spec
 from blockforge.swapping.edits import edited
-from blockforge.swapping.symmetry import Units, sizes_of, units_between
-
-SHARES = (0.75, 0.5, 0.25)
-"""Of a parameter's value, what a thinner block has."""
-SIDE = 14
-"""Of the map that a block is tried on, if its tensors are the same there: on a small one convolutions see borders."""
+from blockforge.weights.symmetry import Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +37,30 @@ class Alternative:
 
     Attributes:
         label: in a few words: `mlp_ratio 2`.
-        params: parameters of the slot's block that change; None: another block stands there, or none.
-        units: which the block then has fewer of.
+        branch: what stands in place of the branch, written out; None: it is left out.
+        cut: how its block's tensors come from those of the network's own; None: they do not.
         saved: multiply-adds and parameters that the network then has fewer of.
-        branch: what stands in place of the branch, written out; None: no other block does.
         define: the definitions that it names.
         mark: tells it from others of its label: of what it is and how it learns.
     """
 
     slot: Slot
     label: str
-    params: Mapping[str, Any] | None
-    units: Units | None = None
+    branch: Mapping[str, Any] | None
+    cut: Cut | None = None
     saved: Mapping[str, int] = field(default_factory=dict)
-    branch: Mapping[str, Any] | None = None
     define: Mapping[str, Any] = field(default_factory=dict)
     mark: str = ""
 
     @property
     def is_skip(self) -> bool:
         """Whether the branch is left out."""
-        return self.params is None and self.branch is None
+        return self.branch is None
 
     @property
     def is_foreign(self) -> bool:
         """Whether its weights are none of the network's own."""
-        return self.branch is not None
+        return self.branch is not None and self.cut is None
 
 
 def slots_of(arch: Architecture) -> list[Slot]:
@@ -83,31 +71,6 @@ def slots_of(arch: Architecture) -> list[Slot]:
             for number, node in enumerate(layer.branches.values()):
                 slots.append(Slot(stage.index, layer.index, number, node.name, node.op))
     return slots
-
-
-def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = SHARES) -> Iterator[Alternative]:
-    """What may stand in each slot: thinner forms of its block, whose weights are some of the block's, and nothing.
-
-    Args:
-        arch: the network.
-        spec: it written out, see `edits.written_out`.
-    """
-    found: dict[Any, list[tuple[Mapping[str, Any], Units]]] = {}
-    savings = Savings(arch, spec)
-    for slot in slots_of(arch):
-        node = arch.nodes[slot.name]
-        key = node.shapes.placed
-        if key not in found:
-            found[key] = list(_thinner(node, shares))
-        changes: list[tuple[Mapping[str, Any] | None, Units | None]] = [*found[key]]
-        if _may_go(arch, node):
-            changes.append((None, None))
-        for params, units in changes:
-            label = "nothing" if params is None else in_words(params)
-            made = Alternative(slot, label, params, units)
-            saved = savings.of(made)
-            if not isinstance(saved, str) and all(value >= 0 for value in saved.values()):
-                yield replace(made, saved=saved)
 
 
 class Savings:
@@ -145,67 +108,6 @@ class Savings:
 
 def _out_shape(arch: Architecture, slot: Slot) -> Shape:
     return [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch].out_shape
-
-
-def _may_go(arch: Architecture, node: Node) -> bool:
-    """Whether the network can do without a branch, whose layer then passes on what the branch reads."""
-    site = node.site
-    assert isinstance(site, BranchSite)
-    scale, is_fed = site.residual.keys.scale, any(isinstance(arch.nodes[i].site, AggregateSite) for i in node.inputs)
-    adds_input = site.residual.keys.skip is True and (scale is None or scale.skip is None)
-    return adds_input and not is_fed and node.shapes.in_shape == node.shapes.out_shape
-
-
-def _thinner(node: Node, shares: tuple[float, ...]) -> Iterator[tuple[Mapping[str, Any], Units]]:
-    """Parameters that make a node's block thinner, with the units that it then has fewer of."""
-    placed = node.shapes.placed
-    assert placed is not None
-    site = node.site
-    assert isinstance(site, BranchSite)
-    if not isinstance(site.planned.spec.op, str):
-        return  # parts that are written in its place: no parameters
-    wide = placed.resolved()
-    shape, given = placed.place[0], wide.parameters_dict()
-    place = _tried(placed)
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            continue
-        seen = {value}
-        for share in shares:
-            less = max(1, round(value * share)) if isinstance(value, int) else round(value * share, 4)
-            if less in seen:
-                continue
-            seen.add(less)
-            params = {name: less}
-            if name == "num_heads" and given.get("head_dim", 0) is None:
-                params["head_dim"] = shape.dim // value  # heads go, and those that stay are as wide as before
-            if (units := _units(wide, {**given, **params}, place, value)) is not None:
-                yield params, units
-
-
-def _tried(placed: AnyPlaced) -> tuple[Any, ...]:
-    """The place where a block's units are looked for."""
-    other = Placed(placed.op, (placed.place[0]._replace(height=SIDE, width=SIDE), *placed.place[1:]))
-    try:
-        with torch.device("meta"):
-            is_same = sizes_of(other.build()) == sizes_of(placed.build())
-    except (BlockforgeError, RuntimeError):
-        is_same = False
-    return other.place if is_same else placed.place
-
-
-def _units(wide: AnyOp, given: Mapping[str, Any], place: tuple[Any, ...], value: float) -> Units | None:
-    """The units that a block with other parameters has fewer of; None: there is no such block there, or no units."""
-    try:
-        narrow = type(wide)(**given)
-        one, other = Placed(wide, place), Placed(narrow, place)
-        if one.out_shape() != other.out_shape():
-            return None
-        for block in (one, other):
-            block.op.check(*block.told)
-        return units_between(one, other, value if isinstance(value, int) else None)
-    except (BlockforgeError, ValidationError, RuntimeError, ValueError):
-        return None
 
 
 def in_words(values: Mapping[str, Any]) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
-from blockforge.blocks.base import Placed
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
@@ -17,6 +15,7 @@ from blockforge.compiler.lowering.modules import Branch
 from blockforge.spec import Spec
 from blockforge.swapping.edits import edited
 from blockforge.swapping.slots import Alternative
+from blockforge.weights.symmetry import Units
 
 Kept = Mapping[Alternative, Sequence[int] | Mapping[str, Tensor]]
 """Where the weights of each alternative come from: the units of the network's own block that it keeps, in order; or the
@@ -27,29 +26,31 @@ def most_important(importances: Mapping[Alternative, Tensor]) -> dict[Alternativ
     """The units that are kept: those with the highest scores, in the order in which they lie."""
     kept = {}
     for alternative, scores in importances.items():
-        assert alternative.units is not None
-        kept[alternative] = sorted(scores.topk(alternative.units.kept).indices.tolist())
+        assert isinstance(alternative.cut, Units)
+        kept[alternative] = sorted(scores.topk(alternative.cut.kept).indices.tolist())
     return kept
 
 
-def thinned(model: Backbone, alternative: Alternative, kept: Kept) -> dict[str, Tensor]:
-    """The tensors of an alternative's block."""
-    units, chosen = alternative.units, kept[alternative]
-    assert units is not None
-    assert not isinstance(chosen, Mapping)
-    return units.of(model.get_submodule(f"{alternative.slot.name}.op").state_dict(), chosen)
+def tensors_of(model: Backbone, alternative: Alternative, kept: Kept) -> dict[str, Tensor]:
+    """The tensors of the branch that an alternative puts into its slot, by their names in it."""
+    given = kept.get(alternative, ())
+    if isinstance(given, Mapping):
+        return dict(given)
+    assert alternative.cut is not None
+    tensors = model.get_submodule(alternative.slot.name).state_dict()
+    block = alternative.cut.of({n.removeprefix("op."): t for n, t in tensors.items() if n.startswith("op.")}, given)
+    return tensors | {f"op.{name}": tensor for name, tensor in block.items()}
 
 
 @contextmanager
 def standing_in(model: Backbone, alternative: Alternative, kept: Kept) -> Iterator[None]:
     """`model` with an alternative in its slot, for as long as the context lasts."""
-    if alternative.params is not None:
-        owner, name, other = model.get_submodule(alternative.slot.name), "op", _block(model, alternative, kept)
-    else:
-        layer, name = alternative.slot.name.rsplit(".", 1)
-        owner = model.get_submodule(layer)
-        other = foreign_branch(model, alternative, kept) if alternative.is_foreign else nn.Identity()
-    with replaced(owner, name, other):
+    layer, name = alternative.slot.name.rsplit(".", 1)
+    other: nn.Module = nn.Identity()
+    if not alternative.is_skip:
+        other = new_branch(model, alternative)
+        other.load_state_dict(tensors_of(model, alternative, kept))
+    with replaced(model.get_submodule(layer), name, other):
         yield
 
 
@@ -64,34 +65,13 @@ def replaced(owner: nn.Module, name: str, other: nn.Module) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def foreign_branch(model: Backbone, alternative: Alternative, kept: Kept | None = None) -> Branch:
-    """The branch that a foreign alternative puts into its slot.
-
-    Args:
-        kept: with its tensors; None: freshly initialised.
-    """
+def new_branch(model: Backbone, alternative: Alternative) -> Branch:
+    """The branch that an alternative puts into its slot, freshly initialised."""
     slot = alternative.slot
     layer = compile_spec(edited(model.arch.source, [alternative])).stages[slot.stage].layers[slot.layer]
     module = build_module(layer).get_submodule([*layer.branches][slot.branch])
     assert isinstance(module, Branch)
-    if kept is not None:
-        tensors = kept[alternative]
-        assert isinstance(tensors, Mapping)
-        module.load_state_dict(tensors)
     like = next(model.parameters())
-    return module.to(like.device, like.dtype).train(model.training)
-
-
-def _block(model: Backbone, alternative: Alternative, kept: Kept) -> nn.Module:
-    placed = model.arch.nodes[alternative.slot.name].shapes.placed
-    assert placed is not None
-    assert alternative.params is not None
-    wide = placed.resolved()
-    block = type(wide)(**{**wide.parameters_dict(), **alternative.params})
-    module = Placed(block, placed.place).build()
-    tensors = thinned(model, alternative, kept)
-    module.load_state_dict(tensors)
-    like = next((t for t in tensors.values() if t.is_floating_point()), torch.empty(0))
     return module.to(like.device, like.dtype).train(model.training)
 
 
@@ -106,13 +86,10 @@ def with_alternatives(model: Backbone, spec: Spec, chosen: Sequence[Alternative]
     other = Backbone.from_architecture(arch)
     tensors = model.state_dict()
     for alternative in chosen:
-        prefix, given = f"{alternative.slot.name}.", kept.get(alternative)
-        if alternative.params is not None:
-            tensors |= {f"{prefix}op.{n}": t for n, t in thinned(model, alternative, kept).items()}
-            continue
+        prefix = f"{alternative.slot.name}."
         tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
-        if isinstance(given, Mapping):
-            tensors |= {f"{prefix}{n}": t for n, t in given.items()}
+        if not alternative.is_skip:
+            tensors |= {f"{prefix}{n}": t for n, t in tensors_of(model, alternative, kept).items()}
     other.load_state_dict(_renamed(tensors, model.arch, arch, chosen))
     return other.train(model.training)
 

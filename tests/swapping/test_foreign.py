@@ -15,7 +15,7 @@ from blockforge.swapping import library
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.library import Lessons, distilled
-from blockforge.swapping.weights import foreign_branch, standing_in, with_alternatives
+from blockforge.swapping.weights import new_branch, standing_in, with_alternatives
 
 NET: dict[str, Any] = {
     "blockforge": 1,
@@ -94,7 +94,7 @@ def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> N
     x = next(_images())
     args, y = library._seen(parent, {found.slot.name}, x)[found.slot.name]
     torch.manual_seed(0)
-    new = foreign_branch(parent, found)
+    new = new_branch(parent, found)
     for parameter in new.op.parameters():
         parameter.data.mul_(10)
     library._scale_down(new, args, y)

@@ -17,12 +17,13 @@ from blockforge.blocks.registry import make
 from blockforge.cli import main
 from blockforge.errors import BlockforgeError, BudgetError, RunError
 from blockforge.swapping import run as swapping
+from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.edits import edited, written_out
-from blockforge.swapping.slots import Alternative, Slot, alternatives_of
+from blockforge.swapping.slots import Alternative, Slot
 from blockforge.swapping.solve import best
-from blockforge.swapping.symmetry import units_between
 from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import standing_in, with_alternatives
+from blockforge.weights.symmetry import Middle, Units, cut_between
 
 NET: dict[str, Any] = {
     "blockforge": 1,
@@ -67,16 +68,68 @@ def test_units_are_found_and_kept_whole(op: dict[str, Any], change: dict[str, An
     """Where the entries of other units are zero, the narrower block computes the same."""
     place = (Shape(6, 6, 24),)
     wide, narrow = (Placed(_made({**op, **more}), place) for more in ({}, change))
-    units = units_between(wide, narrow, op.get("num_heads"))
-    assert units is not None
+    units = cut_between(wide, narrow, op.get("num_heads"))
+    assert isinstance(units, Units)
     assert (units.number, units.kept) == (number, kept)
 
 
-def test_what_is_no_unit_is_not_taken_for_one() -> None:
-    """Places of a kernel differ: none of them may stand for another."""
-    place = (Shape(8, 8, 8),)
-    wide, narrow = (Placed(_made({"op": "dwconv", "kernel_size": k}), place) for k in (5, 3))
-    assert units_between(wide, narrow) is None
+@pytest.mark.parametrize(
+    ("op", "change"),
+    [
+        ({"op": "dwconv", "kernel_size": 7}, {"kernel_size": 3}),
+        ({"op": "sam"}, {"mixed": False}),
+        ({"op": "strip_mixing", "patch": 2, "strip": 3}, {"strip": 1}),
+    ],
+)
+def test_smaller_kernels_are_the_middle_of_large_ones(op: dict[str, Any], change: dict[str, Any]) -> None:
+    """Places of a kernel differ: none of them may stand for another, and no importance decides."""
+    wide, narrow = (Placed(_made({**op, **more}), (Shape(8, 8, 16),)) for more in ({}, change))
+    cut = cut_between(wide, narrow)
+    assert isinstance(cut, Middle)
+    assert all(before > 0 for _, _, before, _ in cut.axes)
+
+
+def test_what_nobody_can_cut_stays() -> None:
+    """The window of an attention decides which biases there are; those of a smaller one are others."""
+    windows = ({"op": "attention", "num_heads": 2, "window": w, "rel_pos_bias": True} for w in (4, 2))
+    wide, narrow = (Placed(_made(made), (Shape(8, 8, 8),)) for made in windows)
+    assert cut_between(wide, narrow) is None
+
+
+def test_composed_blocks_become_thinner(network: bf.Architecture) -> None:
+    """By a number in them, or something computed; their parts' norms go along. What they add may go."""
+    define = {
+        "lite": {
+            "params": {"mid": "required", "kernel_size": 3},
+            "body": [
+                {"op": "conv_bn", "dim": "$mid"},
+                {"op": "dwconv_bn", "kernel_size": "$kernel_size"},
+                {"op": "conv_bn", "dim": "$out", "act": "none"},
+            ],
+        }
+    }
+    block = [{"op": "lite", "mid": "$(6 * in)", "kernel_size": 5, "norm": "none", "skip": "$(in == out)"}]
+    written = [{"op": [{"op": "linear", "dim": 48}, "gelu", {"op": "linear", "dim": "$out"}]}]
+    arch = bf.compile(
+        written_out({**NET, "use": ["std"], "define": define, "blocks": {"conv": block, "attn": written}})
+    )
+    model = bf.build(arch, seed=0).double().eval()
+    found = list(alternatives_of(arch, arch.source))
+    labels = {
+        name: [a.label for a in found if a.slot.name.startswith(name)]
+        for name in ("stages.0.layers.0", "stages.1.layers.0")
+    }
+    assert labels["stages.0.layers.0"] == ["mid 75%", "mid 50%", "mid 25%", "kernel_size 3", "kernel_size 1", "nothing"]
+    assert labels["stages.1.layers.0"] == ["op.0.dim 36", "op.0.dim 24", "op.0.dim 12", "nothing"]
+    picked = [found[1], found[9], next(a for a in found if a.slot.name.startswith("stages.1") and a.cut is not None)]
+    kept = {a: list(range(a.cut.kept)) for a in picked if isinstance(a.cut, Units)}
+    x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    other = with_alternatives(model, arch.source, picked, kept).double().eval()
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        alone = other(x)
+        for alternative in picked:
+            stack.enter_context(standing_in(model, alternative, kept))
+        torch.testing.assert_close(alone, model(x), rtol=1e-12, atol=1e-12)
 
 
 def test_a_network_with_alternatives_computes_what_they_do_in_place(
@@ -84,7 +137,7 @@ def test_a_network_with_alternatives_computes_what_they_do_in_place(
 ) -> None:
     """Thinner, left out, and a layer gone whole: names of tensors move, outputs are the same."""
     model = bf.build(network, seed=0).double().eval()
-    kept = {a: list(range(a.units.kept)) for a in alternatives if a.units is not None}
+    kept = {a: list(range(a.cut.kept)) for a in alternatives if isinstance(a.cut, Units)}
     picked = {
         ("stages.0.layers.0.dwconv", "nothing"),
         ("stages.0.layers.0.conv_mlp", "nothing"),

@@ -1,4 +1,4 @@
-"""Which channels, heads or states of a block go together, found from its tensors.
+"""Which channels, heads or states of a block go together, and what of its kernels is their middle.
 
 A block at two widths has the same tensors, some of them smaller. Along an axis that shrinks lie *units*: hidden
 channels of an MLP, heads, states of a scan. Nothing here knows a block: how the units lie is guessed from the sizes,
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.blocks.base import AnyPlaced
+from blockforge.blocks.leaves import on_map
 from blockforge.kernels.backends import backend
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -92,12 +93,43 @@ class Units:
         return total
 
 
-def units_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Units | None:
-    """The units of a block that the same block with other parameters, at the same place, has fewer of.
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """The middle of tensors, which a block with smaller kernels has.
+
+    Attributes:
+        axes: (tensor, axis, entries before the middle, entries of it).
+    """
+
+    axes: tuple[tuple[str, int, int, int], ...]
+
+    def of(self, tensors: Mapping[str, Tensor], units: Sequence[int] = ()) -> dict[str, Tensor]:
+        """The tensors' middles. There is no choice: `units` are none."""
+        chosen = dict(tensors)
+        for name, axis, before, size in self.axes:
+            chosen[name] = chosen[name].narrow(axis, before, size)
+        return chosen
+
+    def alone(self, tensors: Mapping[str, Tensor], units: Sequence[int] = ()) -> dict[str, Tensor]:
+        """The tensors with zeros around their middles."""
+        zeroed = dict(tensors)
+        for name, axis, before, size in self.axes:
+            outside = torch.ones(zeroed[name].shape[axis], dtype=torch.bool)
+            outside[before : before + size] = False
+            zeroed[name] = zeroed[name].index_fill(axis, outside.nonzero()[:, 0], 0.0)
+        return zeroed
+
+
+Cut = Units | Middle
+"""How the tensors of a block become those of a narrower one."""
+
+
+def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Cut | None:
+    """How a block becomes the same block with other parameters, at the same place: fewer units, or smaller kernels.
 
     Args:
         likely: how many units it may have, a number of heads say.
-    Returns: None if the two differ in another way, or if what shrinks are no units: nobody can say then which to keep.
+    Returns: None if the two differ in another way, or if what shrinks are neither: nobody can say then what to keep.
     """
     with torch.device("meta"):
         before, after = sizes_of(wide.build()), sizes_of(narrow.build())
@@ -109,7 +141,13 @@ def units_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None)
     guesses = list(itertools.islice(_guesses(shrinks, before, after), MOST_GUESSES))
     trial = _Trial(wide, narrow)
     symmetric = [guess for guess in sorted(guesses, key=lambda g: g.number != likely) if trial.is_symmetric(guess)]
-    return next(filter(trial.is_separable, symmetric), symmetric[0] if symmetric else None)
+    if symmetric:
+        return next(filter(trial.separates, symmetric), symmetric[0])
+    sizes = [(n, i, before[n][i], after[n][i]) for n, i in shrinks]
+    if any((size - less) % 2 for *_, size, less in sizes):
+        return None
+    middle = Middle(tuple((n, axis, (size - less) // 2, less) for n, axis, size, less in sizes))
+    return middle if trial.is_separable(middle, []) else None
 
 
 def sizes_of(module: nn.Module) -> Sizes:
@@ -163,6 +201,7 @@ class _Trial:
     def __init__(self, wide: AnyPlaced, narrow: AnyPlaced) -> None:
         self.draw = torch.Generator().manual_seed(0)
         self.wide, self.narrow = wide.build().double().eval(), narrow.build().double().eval()
+        self.layout = wide.op.layout
         self.tensors = {name: self._values(name, t) for name, t in self.wide.state_dict().items()}
         self.x = torch.randn(1, *wide.place[0], generator=self.draw, dtype=torch.float64)
         self.y = self._run(self.wide, self.tensors)
@@ -173,17 +212,21 @@ class _Trial:
         order = order if order != sorted(order) else order[::-1]
         return _same(self._run(self.wide, units.of(self.tensors, order)), self.y)
 
-    def is_separable(self, units: Units) -> bool:
+    def separates(self, units: Units) -> bool:
         """Whether the narrower block gives what the wide one gives where all entries of the other units are zero."""
         kept = sorted(torch.randperm(units.number, generator=self.draw)[: units.kept].tolist())
-        narrow = self._run(self.narrow, units.of(self.tensors, kept))
-        return _same(self._run(self.wide, units.alone(self.tensors, kept)), narrow)
+        return self.is_separable(units, kept)
+
+    def is_separable(self, cut: Cut, kept: Sequence[int]) -> bool:
+        """Whether the narrower block gives what the wide one gives where all that it lacks is zero."""
+        narrow = self._run(self.narrow, cut.of(self.tensors, kept))
+        return _same(self._run(self.wide, cut.alone(self.tensors, kept)), narrow)
 
     @torch.inference_mode()
     def _run(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
         module.load_state_dict(tensors)
         with backend("torch"):  # nothing is compiled for a few passes in float64
-            y: Tensor = module(self.x)
+            y: Tensor = on_map(module, self.x, self.layout)
         return y
 
     def _values(self, name: str, tensor: Tensor) -> Tensor:
