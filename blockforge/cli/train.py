@@ -53,6 +53,13 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="Start from the model in a folder, as far as its layers are alike."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Learn from a trained network: a run's folder, or a spec with its weights."),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the teacher, where it is a spec.")
+    ] = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
@@ -71,10 +78,12 @@ def train(
       blockforge train smt_t --data imagefolder:imagenet --recipe imagenet-300e --out runs/smt_t
       blockforge train smt_t --data hf:beans --recipe finetune --weights smt_tiny.pth
       blockforge train smt_t --data hf:beans --init runs/smt_t --set stages.2.depth=10
+      blockforge train smt_t --data hf:beans --teacher runs/smt_b --recipe-set distill.temperature=4
       blockforge train smt_t --data mnist5k --set input.size=64 --recipe-set lr=5e-4 --epochs 20
       torchrun --nproc_per_node 8 --no-python blockforge train smt_t --data imagefolder:imagenet
     """
     from blockforge.train import fit, open_data
+    from blockforge.train.distill import open_teacher
     from blockforge.train.launch import leave
     from blockforge.train.prepare import make_model
 
@@ -88,10 +97,17 @@ def train(
         opened = open_data(opened) if isinstance(opened, str) else opened
         network = _begun(init, make_model(spec, opened, overrides=overrides, seed=seed))
         overrides = None
+    taught_by = None
+    if teacher is not None:
+        opened = open_data(opened) if isinstance(opened, str) else opened
+        taught_by = open_teacher(teacher, teacher_weights, opened)
+    elif teacher_weights is not None:
+        raise typer.BadParameter("it says the weights of --teacher SPEC", param_hint="--teacher-weights")
     try:
         result = fit(
             network, opened, recipe, epochs=epochs, seed=seed, out=folder,
-            weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides, progress=True,
+            weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides,
+            teacher=taught_by, progress=True,
         )  # fmt: skip
     except KeyboardInterrupt:
         _say_how_to_go_on(context, f"the run in {folder} was broken off between two checkpoints")

@@ -8,13 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.console.progress import counting
 from blockforge.errors import RunError
 from blockforge.files import append_text, cut_torn_line, make_folder
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
-from blockforge.train.data import digest_of
 
 SCORES = "scores.jsonl"
 
@@ -41,12 +39,6 @@ def recorded(
                     append_text(folder / SCORES, json.dumps([key, asdict(known[key])]) + "\n")
             advance()
     return [known[_key(alternative)] for alternative in alternatives]
-
-
-def identity_of(model: Backbone) -> str:
-    """What tells a network with its weights from others."""
-    tensors = (t.detach().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values())
-    return digest_of(model.arch.hash, *tensors)
 
 
 def known_scores(folder: Path | None, run: Mapping[str, Any]) -> dict[str, Score]:

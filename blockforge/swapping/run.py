@@ -24,7 +24,7 @@ from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
 from blockforge.swapping.library import Lessons, distilled, training_images
-from blockforge.swapping.record import identity_of, known_scores, recorded
+from blockforge.swapping.record import known_scores, recorded
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative
@@ -34,6 +34,7 @@ from blockforge.swapping.weights import most_important, with_alternatives
 from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
 from blockforge.train.evaluate import reading
+from blockforge.train.identity import network_digest
 from blockforge.train.open_data import open_data
 from blockforge.train.prepare import Overrides, make_evaluated
 from blockforge.units import Budget
@@ -91,7 +92,8 @@ def swap(
     if not found:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
-    run = {"network": identity_of(network), "data": opened.part("val").digest(), "images": len(teacher), "seed": seed}
+    whose = {"network": network_digest(network), "data": opened.part("val").digest()}
+    run = {**whose, "images": len(teacher), "seed": seed}
     folder = Path(out) if out is not None else None
     known = known_scores(folder, run)
     kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}

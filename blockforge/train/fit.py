@@ -20,6 +20,7 @@ from blockforge.train.augment import normalization
 from blockforge.train.batches import check_batches, plan_batches, tell_batches
 from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import Data, Want
+from blockforge.train.distill import Teacher, make_loss
 from blockforge.train.epoch_progress import Reporter, reporter
 from blockforge.train.identity import compare, identity, tell_changes
 from blockforge.train.launch import join, together
@@ -43,6 +44,7 @@ def fit(
     weights: str | os.PathLike[str] | None = None,
     overrides: Overrides = None,
     recipe_overrides: Mapping[str, Any] | list[str] | None = None,
+    teacher: Backbone | Teacher | None = None,
     progress: bool | Reporter = False,
 ) -> TrainResult:
     """Train a network.
@@ -57,6 +59,8 @@ def fit(
             begun with. None: nothing is written.
         weights: a file to start from, or a `Weights`; a classifier of another number of classes is replaced.
         overrides, recipe_overrides: values to replace in the spec and in the recipe.
+        teacher: a trained network whose answers this one learns, as the recipe's `distill` says. Where its classes are
+            not those of the data, `share: 1` learns without labels, and top-1 tells agreement with it.
         progress: show it on standard error, or a `Reporter` of your own, which may end the run by raising.
     Raises:
         SpecError, WeightsError, DataError, RunError: before anything is written.
@@ -66,10 +70,13 @@ def fit(
     changes = dict(recipe_overrides) if isinstance(recipe_overrides, Mapping) else list(recipe_overrides or ())
     settled = load_recipe(load_recipe(recipe, changes), {"epochs": epochs} if epochs is not None else None)
     opened = open_data(data)
+    taught_by = Teacher.of(teacher) if teacher is not None else None
+    if taught_by is not None:
+        opened = taught_by.labelled(opened, settled)
     network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
     with torch.random.fork_rng():  # the caller's generator is as before
         start = Weights.of(weights) if weights is not None else None
-        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, start, progress)
+        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, start, taught_by, progress)
 
 
 def _fit(
@@ -79,6 +86,7 @@ def _fit(
     seed: int,
     out: Path | None,
     weights: Weights | None,
+    teacher: Teacher | None,
     progress: bool | Reporter,
 ) -> TrainResult:
     accelerator = join()
@@ -91,14 +99,16 @@ def _fit(
     )  # fmt: skip
     batches = plan_batches(recipe, data, want.world)
     check_batches(network, batches)
+    loss = make_loss(recipe, teacher, network, normalize, accelerator.device)
     folder: Folder | None = None
     settings: dict[str, Any] = {}
     if out is not None:
-        folder, settings = Folder(out), identity(network.arch, data, recipe, seed, weights, want.world)
+        of_teacher = teacher.identity() if teacher is not None else None
+        folder, settings = Folder(out), identity(network.arch, data, recipe, seed, weights, want.world, of_teacher)
     shown = progress if accelerator.is_main_process or not isinstance(progress, bool) else False
     trainer = Trainer(
         network, data, recipe, normalize, want, batches, accelerator,
-        folder=folder, settings=settings, reporter=reporter(shown),
+        folder=folder, settings=settings, reporter=reporter(shown), loss=loss,
     )  # fmt: skip
     if accelerator.is_main_process:
         tell_batches(batches, recipe, data, want.world)

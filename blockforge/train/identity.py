@@ -13,6 +13,7 @@ import torch
 import blockforge
 from blockforge.compiler import Architecture
 from blockforge.compiler.graph.connect import RULES
+from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import RunError
 from blockforge.notes import note
 from blockforge.train.data import Data, digest_of
@@ -29,7 +30,13 @@ _SHOWN = 8
 
 
 def identity(
-    arch: Architecture, data: Data, recipe: Recipe, seed: int, weights: Weights | None, world: int
+    arch: Architecture,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    weights: Weights | None,
+    world: int,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """Everything that a result depends on, as plain data; nothing of where files lie."""
     return {
@@ -37,11 +44,18 @@ def identity(
         "data": data.identity(),
         "seed": seed,
         "weights": _weights_identity(weights) if weights is not None else None,
+        "teacher": teacher,
         "plugins": _plugins(arch, data),
         "processes": world,
         "recipe": recipe.model_dump(exclude=_NO_RESULT),
         "versions": {"blockforge": blockforge.__version__, "torch": torch.__version__},
     }
+
+
+def network_digest(model: Backbone) -> str:
+    """What tells a network with its weights from others."""
+    tensors = (t.detach().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values())
+    return digest_of(model.arch.hash, *tensors)
 
 
 def compare(there: dict[str, Any], here: dict[str, Any], folder: Path, epochs_done: int = 0) -> None:

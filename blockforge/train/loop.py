@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,6 +23,7 @@ from blockforge.train.augment import Augment, Normalize
 from blockforge.train.batches import Batches
 from blockforge.train.checkpoint import Parts, Position
 from blockforge.train.data import Batch, Data, Want, mixed
+from blockforge.train.distill import Loss
 from blockforge.train.epoch_progress import Reporter
 from blockforge.train.evaluate import measure
 from blockforge.train.logs import Folder
@@ -57,6 +57,7 @@ class Trainer:
         batches: how many there are, and the parts of each.
         folder: of checkpoints and logs; None: nothing is written.
         settings: what a checkpoint must agree with.
+        loss: what is gone down on.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Trainer:
         folder: Folder | None,
         settings: dict[str, Any],
         reporter: Reporter,
+        loss: Loss,
     ) -> None:
         self.data, self.recipe, self.normalize, self.accelerator = data, recipe, normalize, accelerator
-        self.folder, self.settings, self.reporter = folder, settings, reporter
+        self.folder, self.settings, self.reporter, self.loss = folder, settings, reporter, loss
         self.writes = folder is not None and accelerator.is_main_process
         self.device = accelerator.device
         self.want = dataclasses.replace(want, batch_size=batches.size)
@@ -194,9 +196,7 @@ class Trainer:
             with nullcontext() if number == len(pieces) else self.accelerator.no_sync(self.network):
                 with self._autocast():
                     outputs = by_name(self.network(piece))
-                smoothing = self.recipe.label_smoothing
-                losses = [F.cross_entropy(y.float(), target, label_smoothing=smoothing) for y in outputs.values()]
-                loss = sum(losses[1:], losses[0]) * (len(piece) / len(x))
+                    loss = self.loss(piece, outputs, target) * (len(piece) / len(x))
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total

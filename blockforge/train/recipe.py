@@ -49,6 +49,15 @@ class RandAugmentSpec(Model):
     """Images that get the same operations, each at its own strength and sign."""
 
 
+class DistillSpec(Model):
+    """How a network learns from a teacher's answers, where there is one."""
+
+    temperature: Positive = 2.0
+    """What both networks' logits are divided by before they are compared."""
+    share: Share = 0.5
+    """Of the loss, what is the teacher's; the rest is that of the labels. 1: no labels are used."""
+
+
 class NormalizeSpec(Model):
     """What is subtracted from an image in 0..1, and what it is divided by, a channel."""
 
@@ -93,6 +102,8 @@ class Recipe(Model):
     """Largest norm of all gradients together, or none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread over all classes."""
+    distill: Annotated[DistillSpec | None, OrNone] = None
+    """How it learns from the teacher of the run; none: as DistillSpec says, where there is a teacher."""
     ema: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, OrNone] = None
     """Decay of a moving average of the weights, which is then what is evaluated and kept; or none."""
     crop: Annotated[CropSpec | None, OrNone] = None

@@ -1,0 +1,138 @@
+"""What the choice is compared with: other combinations of the same alternatives, for the same budget."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+
+from blockforge.swapping.slots import Alternative
+from blockforge.swapping.solve import best
+
+Picked = list[int] | None
+"""Numbers of alternatives; None: no such combination reaches the budget."""
+_DRAWS = 32
+_HALVINGS = 30
+_TURNS = 6
+_GOLDEN = 0.6180339887
+"""Its multiples, taken modulo 1, spread evenly."""
+
+
+def skip_alone(
+    found: Sequence[Alternative],
+    scores: Sequence[float],
+    least: Mapping[str, float],
+    together: Sequence[Sequence[int]] = (),
+) -> Picked:
+    """The best combination that leaves branches out and thins none. Arguments are those of `solve.best`."""
+    own = [i for i, a in enumerate(found) if a.is_skip]
+    place = {i: number for number, i in enumerate(own)}
+    groups = [[place[i] for i in group] for group in together]
+    chosen = best([found[i] for i in own], [scores[i] for i in own], least, groups) if own else None
+    return None if chosen is None else [own[i] for i in chosen]
+
+
+def uniform(
+    found: Sequence[Alternative],
+    whole: Mapping[str, int],
+    least: Mapping[str, float],
+    together: Sequence[Sequence[int]] = (),
+) -> Picked:
+    """Every branch thinned by the same share, as near as its alternatives come. Where they differ in steps, the first
+    ones take the next step until enough is saved. Where the thinnest of all do not do, branches go, spread evenly.
+
+    Args:
+        whole: multiply-adds of each slot, by its name.
+    """
+    slots = _members(found)
+    thinnest = _thinned_alike(found, slots, whole, 1.0)
+    if not _reaches(found, thinnest.values(), least):
+        return _fewer(found, slots, thinnest, least, together)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        enough = _reaches(found, _thinned_alike(found, slots, whole, middle).values(), least)
+        low, high = (low, middle) if enough else (middle, high)
+    chosen, more = (_thinned_alike(found, slots, whole, share) for share in (low, high))
+    for slot, pick in more.items():
+        if _reaches(found, chosen.values(), least):
+            break
+        chosen[slot] = pick
+    return sorted(chosen.values())
+
+
+def drawn(
+    found: Sequence[Alternative], least: Mapping[str, float], seed: int, together: Sequence[Sequence[int]] = ()
+) -> Picked:
+    """A random combination: slots in a random order take an alternative at random, then one that saves more, until
+    enough is saved. Of several such draws the one that saves least beyond that, so that it costs about the budget."""
+    draw = random.Random(seed)
+    slots = _members(found)
+    draws = (_draw(found, slots, least, draw, together) for _ in range(_DRAWS))
+    able = [chosen for chosen in draws if chosen is not None]
+    return min(able, key=lambda chosen: sum(found[i].saved["macs"] for i in chosen), default=None)
+
+
+def _members(found: Sequence[Alternative]) -> list[list[int]]:
+    """The numbers of each slot's alternatives."""
+    return [list(members) for _, members in groupby(range(len(found)), key=lambda i: found[i].slot)]
+
+
+def _thinned_alike(
+    found: Sequence[Alternative], slots: Sequence[Sequence[int]], whole: Mapping[str, int], share: float
+) -> dict[int, int]:
+    """For each slot, by its number, what saves about this share of it; slots that stay as they are have none."""
+    chosen = {}
+    for number, members in enumerate(slots):
+        wanted = share * whole[found[members[0]].slot.name]
+        thinner = [i for i in members if not found[i].is_skip]
+        near = min(thinner, key=lambda i: abs(found[i].saved["macs"] - wanted), default=None)
+        if near is not None and found[near].saved["macs"] < 2 * wanted:  # else it is nearer to the branch as it is
+            chosen[number] = near
+    return chosen
+
+
+def _fewer(
+    found: Sequence[Alternative],
+    slots: Sequence[Sequence[int]],
+    thinnest: Mapping[int, int],
+    least: Mapping[str, float],
+    together: Sequence[Sequence[int]],
+) -> Picked:
+    chosen = dict(thinnest)
+    for number in sorted(range(len(slots)), key=lambda i: i * _GOLDEN % 1):
+        skip = next((i for i in slots[number] if found[i].is_skip), None)
+        if skip is None or _breaks(together, {*chosen.values(), skip}):
+            continue
+        chosen[number] = skip
+        if _reaches(found, chosen.values(), least):
+            return sorted(chosen.values())
+    return None
+
+
+def _draw(
+    found: Sequence[Alternative],
+    slots: Sequence[Sequence[int]],
+    least: Mapping[str, float],
+    draw: random.Random,
+    together: Sequence[Sequence[int]],
+) -> Picked:
+    chosen: dict[int, int] = {}
+    for turn in range(_TURNS):
+        for number in draw.sample(range(len(slots)), len(slots)):
+            saves = found[chosen[number]].saved["macs"] if number in chosen else -1
+            more = [i for i in slots[number] if found[i].saved["macs"] > saves]
+            pick = draw.choice(more) if more and (turn or draw.random() < 1 - 1 / (len(more) + 1)) else None
+            if pick is not None and not _breaks(together, {*chosen.values(), pick}):
+                chosen[number] = pick
+            if _reaches(found, chosen.values(), least):
+                return sorted(chosen.values())
+    return None
+
+
+def _breaks(together: Sequence[Sequence[int]], chosen: set[int]) -> bool:
+    return any(set(group) <= chosen for group in together)
+
+
+def _reaches(found: Sequence[Alternative], chosen: Collection[int], least: Mapping[str, float]) -> bool:
+    return all(sum(found[i].saved[name] for i in chosen) >= saved for name, saved in least.items())
