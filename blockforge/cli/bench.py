@@ -270,6 +270,36 @@ def bench_fidelity(
         raise typer.Exit(128 + signal)
 
 
+@bench.command("replay")
+def bench_replay(
+    table: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.jsonl", help="A packaged table of trainings, or one of bench fidelity.")
+    ] = "tiny-fashion",
+    searches: Annotated[int, typer.Option(min=2, max=1000, help="Of each kind, with seeds of their own.")] = 20,
+    screen: Annotated[int, typer.Option(min=2, max=1000, help="Proposals of which a screen chooses.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Replay searches on a table of real trainings: what a screen and a first rung are worth, and false claims.
+
+    Nothing is trained. It takes minutes: of each search every proposal is made.
+
+    \b
+    Examples:
+      blockforge bench replay
+      blockforge bench replay runs/fidelity.jsonl --searches 50
+    """
+    from blockforge.search.fidelity.benchmark import benchmark
+    from blockforge.search.replay.command import replay
+    from blockforge.search.screen.predictor import check_installed
+
+    check_installed()
+    replayed = replay(benchmark(table), searches, screen, lambda line: print(line, file=sys.stderr, flush=True))
+    if json:
+        print_json(replayed.as_dict())
+    else:
+        console().print(replayed.report())
+
+
 def _counts(text: str, what: str, hint: str) -> list[int]:
     """Whole numbers above 0, separated by commas. Raises: BlockforgeError."""
     from blockforge.errors import BlockforgeError

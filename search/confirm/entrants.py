@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from blockforge.search.confirm.shared import with_shared_changes
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import TrialRecord, ranked
 
-Role = Literal["finalist", "start", "random"]
+Role = Literal["finalist", "start", "generic", "random"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,14 @@ class Entrant:
 
     Attributes:
         label: what tables call it.
-        trial: the trial that it was, with its place in the ranking.
+        trial: the trial that it was; of a network that the search did not propose what a trial of it would be.
+        note: what is to be said of it beside that.
     """
 
     role: Role
     label: str
     trial: TrialRecord
+    note: str = ""
 
     @property
     def hash(self) -> str:
@@ -36,8 +40,9 @@ class Entrants:
 
     Attributes:
         finalists: the best of the search, the best first; one of them will be the winner.
-        baselines: what the winner is compared with: the specs that the search began with, and the best candidate that
-            was drawn at random. A finalist may be one of them too.
+        baselines: what the winner is compared with: the specs that the search began with, the best of these with what
+            most of the best candidates have changed outside of structure (`shared`), and the best candidate that was
+            drawn at random. A finalist may be one of them too.
         drawn: how many distinct random candidates that one is the best of.
     """
 
@@ -52,13 +57,24 @@ class Entrants:
 def entrants(plan: Plan, records: Iterable[TrialRecord]) -> Entrants:
     """Those of a search as it stands."""
     records = list(records)
-    best_first = [r for r in ranked(records, plan.signs) if r.hash is not None]
+    entered = chosen(records, plan.signs, plan.config.confirm.top or 0)
+    shared = with_shared_changes(plan, ranked(records, plan.signs))
+    if shared is None or shared.trial.hash in {e.hash for e in entered.baselines}:
+        return entered
+    generic = Entrant("generic", shared.label, shared.trial, shared.note)
+    starts = sum(e.role == "start" for e in entered.baselines)
+    baselines = (*entered.baselines[:starts], generic, *entered.baselines[starts:])
+    return dataclasses.replace(entered, baselines=baselines)
+
+
+def chosen(records: Sequence[TrialRecord], signs: Sequence[float], top: int) -> Entrants:
+    """Those among the candidates themselves: the best `top`, what the search began with, and the best random one."""
+    best_first = [r for r in ranked(records, signs) if r.hash is not None]
     places = {r.hash: place for place, r in enumerate(best_first, 1)}
-    top = plan.config.confirm.top or 0
     finalists = tuple(Entrant("finalist", f"rank {places[r.hash]}", r) for r in best_first[:top])
     names = {r.hash: r.start for r in reversed(records) if r.start is not None}
     starts = [Entrant("start", f"start {names[r.hash]}", r) for r in best_first if r.hash in names]
     drawn = {r.hash for r in records if r.random and r.state == "scored"} - names.keys()
     of_chance = [r for r in best_first if r.hash in drawn][:1]
-    label = f"best of {len(drawn)} random"
+    label = f"the best of {len(drawn)} random candidates" if len(drawn) > 1 else "the only random candidate"
     return Entrants(finalists, (*starts, *(Entrant("random", label, r) for r in of_chance)), len(drawn))

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError, SpecError, did_you_mean
 from blockforge.search.fidelity.table import Network, Store, Table, parse
+from blockforge.search.screen.features import features
+from blockforge.search.screen.predictor import Predictor, likeliest
+from blockforge.search.screen.screen import FEWEST
 from blockforge.search.space.fit import fit
 from blockforge.search.space.parameters import distribution_of, label_of, scalar_of
 from blockforge.search.study.storage import quiet_optuna
@@ -70,6 +73,7 @@ class Benchmark:
 
     def __init__(self, name: str, table: Table) -> None:
         self.name, self.table = name, table
+        self._known_figures: dict[int, dict[str, float]] = {}
         self.space: Spec = table.space
         self.steps: tuple[int, ...] = tuple(sorted({steps for _, steps, _ in table.trainings}))
         self._top1 = {key: t.top1 for key, t in table.trainings.items() if t.top1 is not None}
@@ -182,7 +186,14 @@ class Benchmark:
             compile_spec(self.space, ask=ask)
         return answers
 
-    def replay(self, sampler: BaseSampler, trials: int, steps: int | None = None, seed: int | None = None) -> list[int]:
+    def replay(
+        self,
+        sampler: BaseSampler,
+        trials: int,
+        steps: int | None = None,
+        seed: int | None = None,
+        screen: int | None = None,
+    ) -> list[int]:
         """The numbers of the networks that a search with this sampler would have trained, in their order.
 
         For each proposal the network most like it that was not yet taken is trained, and the sampler is told of that
@@ -190,6 +201,7 @@ class Benchmark:
 
         Args:
             trials: how many; at most all networks.
+            screen: of the networks of so many proposals the one is taken that a predictor likes best, as in a search.
         """
         import optuna
 
@@ -198,13 +210,29 @@ class Benchmark:
         left = set(self.networks)
         taken: list[int] = []
         for _ in range(min(trials, len(left))):
-            trial = study.ask()
-            network = self.nearest(self.suggest(trial), left)
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # what is told of is the network itself
+            pool = []
+            for _ in range(screen or 1 if len(taken) >= FEWEST else 1):
+                trial = study.ask()
+                pool.append(self.nearest(self.suggest(trial), left))
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)  # what is told of is the network itself
+            network = self._likeliest(list(dict.fromkeys(pool)), taken, steps, seed)
             study.add_trial(self._as_trial(network, self.value(network, steps, seed)))
             left.remove(network)
             taken.append(network)
         return taken
+
+    def _likeliest(self, pool: list[int], taken: list[int], steps: int | None, seed: int | None) -> int:
+        """Of several networks that which a predictor likes best, which has learnt from those that were taken."""
+        if len(pool) == 1:
+            return pool[0]
+        values = [self.value(n, steps, seed) for n in taken]
+        places = Predictor([self._figures(n) for n in taken], values).predict([self._figures(n) for n in pool])
+        return pool[likeliest(places, seed=0)]
+
+    def _figures(self, network: int) -> dict[str, float]:
+        if network not in self._known_figures:
+            self._known_figures[network] = features(self.architecture(network))
+        return self._known_figures[network]
 
     def _as_trial(self, network: int, value: float) -> Any:
         from optuna.trial import create_trial

@@ -80,6 +80,7 @@ def verdicts(result: SearchResult, known: Confirmation) -> list[str]:
         return [f"None of the best could be trained again: {why}"]
     lines = [f"{other.verdict}." for other in known.baselines if other.verdict]
     lines += [f"The winner is {name}: the search found nothing better." for name in known.same]
+    lines += [other.entrant.note for other in known.baselines if other.entrant.note]
     if known.left:
         lines.insert(0, f"Not whole yet: {known.left} trainings are missing.")
     if not known.baselines and not known.same:

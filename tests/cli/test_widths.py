@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import proxies
 import pytest
 import regret
 from rich.console import Console
 
 import blockforge
+import blockforge as bf
 from blockforge.cli import main, script
 from blockforge.cli._output import console
 from blockforge.console.text_table import File, Label, Number, TextTable, Words, shortened
@@ -24,6 +26,7 @@ from blockforge.search.confirm.race import Race
 from blockforge.search.confirm.result import Confirmation, Measured
 from blockforge.search.confirm.statistics import Interval
 from blockforge.search.equal_cost import compare
+from blockforge.search.replay import searches, tail
 from blockforge.search.report import confirmed
 from blockforge.search.study.records import TrialRecord
 from blockforge.swapping import result
@@ -78,11 +81,26 @@ def of_confirmed() -> TextTable:
     trial = TrialRecord(7, "scored", hash="0" * 16, macs=487_000, params=32_800)
     val, test = Interval(93.31, 92.79, 93.71, values=5), Interval(92.75, 91.9, 93.6, values=5)
     winner = Measured(Entrant("finalist", "rank 12", trial), val, test)
-    other = Measured(Entrant("random", "best of 24 random", trial), val, test, Interval(0.61, -0.12, 1.34, values=5))
+    other = Measured(
+        Entrant("random", "the best of 24 random candidates", trial), val, test, Interval(0.61, -0.12, 1.34, values=5)
+    )
     known = Confirmation(Entrants((winner.entrant,), (other.entrant,)), Race([]), {}, winner, (other,))
     return confirmed.text_table(
         known, "Confirmed: trained again from scratch by 30 epochs of the recipe micro on digits"
     )
+
+
+def of_searches() -> TextTable:
+    best = {
+        (s, screened): np.full((3, 20 if screened else 60), 84.25) for s in searches.SAMPLERS for screened in (0, 1)
+    }
+    return searches.text_table(searches.Searches(bf.benchmark("tiny-fashion"), best, 84.96, 16))  # type: ignore[arg-type]
+
+
+def of_tail() -> TextTable:
+    share = (0.8765, 0.6543, 0.9876)
+    rung = tail.Rung(160, dict.fromkeys(tail.ETAS, share), dict.fromkeys(tail.ETAS, 0.4321), 0.4567, 0.6789)
+    return tail.text_table(tail.Tail((rung, rung), 12, 345))
 
 
 def of_swap() -> TextTable:
@@ -95,7 +113,9 @@ TABLES: dict[str, Callable[[], Any]] = {
     "models": of_models,
     "scaling": of_scaling,
     "confirmed": of_confirmed,
+    "searches": of_searches,
     "swap": of_swap,
+    "tail": of_tail,
 }
 """Tables whose commands measure for long."""
 
