@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
+    from blockforge.train import Recipe
+
 
 @dataclass(repr=False)
 class SearchResult:
@@ -122,10 +124,16 @@ class SearchResult:
         notes: dict[str, Any] = {"space": self.space.name, "trial": trial.number, "objective": self.objective}
         if trial.score is not None:
             notes["score"] = trial.score
+        if chosen := {k: v for k, v in trial.holes.items() if k in self.plan.recipe_holes}:
+            notes["recipe"] = {name.removeprefix("recipe."): value for name, value in chosen.items()}
         notes |= {k: v for k, v in trial.figures.items() if k not in notes and len(trial.figures) > 1}
         if known := str(self.budget):
             notes["budget"] = known
         return candidate_of(self.space, trial, notes)
+
+    def recipe(self, trial: TrialRecord) -> Recipe | None:
+        """What a trial's candidate is trained by, where the search's recipe has holes or is written out."""
+        return self.plan.recipe_of(trial)
 
     def dataframe(self) -> pandas.DataFrame:
         """All trials as a table, a column a figure and a hole. Needs the extra `notebook`."""

@@ -24,7 +24,7 @@ from blockforge.search.study.place import StudyPlace
 from blockforge.search.study.storage import join_study, opened, quiet_optuna, shown_url
 from blockforge.search.workers.run import run
 from blockforge.search.workers.trial_progress import Reporter
-from blockforge.spec import SpecLike, holes, load
+from blockforge.spec import SpecLike, load
 from blockforge.units import Budget
 
 Objective = str | Callable[[Architecture], Any] | Measure
@@ -53,7 +53,7 @@ def search(
     fit: float | str | None = None,
     confirm: float | str | None = None,
     confirm_seeds: int | None = None,
-    recipe: str | os.PathLike[str] | None = None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     epochs: int | None = None,
     workers: int | None = None,
     storage: str | None = None,
@@ -67,6 +67,7 @@ def search(
     trial_timeout: float | str | None = None,
     time: float | str | None = None,
     gpu_hours: float | None = None,
+    log: Sequence[str] | None = None,
     config: ConfigLike | None = None,
 ) -> SearchResult:
     """Fill the holes of a space, within a budget, so that the score is high.
@@ -103,7 +104,8 @@ def search(
             as they are. Default: 0.95 where no objective is named.
         confirm: how many of the best are trained again on `data`, from scratch; "none": none. Default: 5.
         confirm_seeds: trainings of each, with fresh seeds. Default: 5; at least 3.
-        recipe, epochs: of these trainings; the recipe is that of the ranking too. Default: `micro`, as it says.
+        recipe, epochs: of these trainings; the recipe is that of the ranking too, and its holes, as in
+            `lr: {$log: [1e-4, 1e-2]}`, are searched beside those of the space. Default: `micro`, as it says.
         workers: processes on this machine, or Ray tasks. Default: 1.
         storage: a database by URL, in place of a journal in `out`; others can join with `blockforge worker`.
         study: the study's name there; default: the name of `out`.
@@ -117,6 +119,7 @@ def search(
             kept as failed. One that cannot be cut short (it hangs in C) is ended with its worker.
         time: after which no candidate is begun in this run, as `8h`; `trials` then has no end where it is not given.
         gpu_hours: the same for hours of evaluation, of all runs and workers, times `gpus_per_worker`, or 1.
+        log: `tensorboard`, `mlflow`, `wandb`: trials are told there as well, a run each, in `out/logs`.
         config: these settings as a file, a mapping, or a `SearchConfig`.
     Raises:
         SpecError, BudgetError: if the space or a setting is wrong, or no candidate fits in the budget.
@@ -124,6 +127,7 @@ def search(
     """
     if objective is not None and objectives is not None:
         raise SearchError("objective and objectives exclude one another")
+    own_recipe = dict(recipe) if isinstance(recipe, Mapping) else _path(recipe)
     wanted = [objective] if objective is not None else objectives
     if around is not None:
         if space is not None:
@@ -143,12 +147,13 @@ def search(
             "weights": _listed(weights), "rungs": _listed(rungs),
             "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },
-        confirm={"top": confirm, "seeds": confirm_seeds, "recipe": _path(recipe), "epochs": epochs},
+        confirm={"top": confirm, "seeds": confirm_seeds, "recipe": own_recipe, "epochs": epochs},
         proposals={"sampler": sampler, "pruner": pruner, "screen": screen, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,
             "lease": lease, "max_idle": max_idle,
         },
+        log={"trackers": _listed(log)},
         study={"out": _path(out), "storage": storage, "name": study},
     )  # fmt: skip
     return run(own.over(read_config(config)), progress)
@@ -179,7 +184,7 @@ def open_result(where: str | os.PathLike[str], study: str | None = None) -> Sear
         raise SearchError(f"there is no study in {shown_url(text)}\n  hint: {hint}")
     with quiet_optuna(), opened(place.where, reading=True) as storage:
         plan = read_plan(attrs, evaluating=False)
-        history = History(join_study(storage, place.name), holes(plan.space), plan.signs, len(plan.levels))
+        history = History(join_study(storage, place.name), plan.holes, plan.signs, len(plan.levels))
         history.sync()
         trials = [r for _, r in sorted(history.records.items())]
         confirmed = read_confirmation(plan, trials, storage, place.name)

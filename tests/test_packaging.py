@@ -202,7 +202,7 @@ def test_imports_are_as_light_as_promised(statement: str, absent: set[str]) -> N
 LEVELS = (
     ("errors", "interrupts", "locks", "notes", "one_tree", "optimizers", "torch_private"),
     ("console", "extras", "files", "plugins", "units"),
-    ("capacity", "definitions", "figures", "kernels", "provenance", "spec", "specs"),
+    ("capacity", "definitions", "figures", "kernels", "provenance", "spec", "specs", "trackers"),
     ("blocks", "doctor"),
     ("compiler",),
     ("ablation", "draw", "eject", "export", "schema", "weights"),

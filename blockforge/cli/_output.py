@@ -77,6 +77,10 @@ LeaseOption = Annotated[
 SkipOption = Annotated[
     bool, typer.Option("--skip-broken", help="Read every image first, and leave out those that cannot be read.")
 ]
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help="Tell tensorboard, mlflow or wandb as well; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _LONG = re.compile(r"\S{300,}")

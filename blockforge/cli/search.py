@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blockforge.cli._output import SPACE_HELP, LeaseOption, SetOption, console
+from blockforge.cli._output import SPACE_HELP, LeaseOption, LogOption, SetOption, console
 
 if TYPE_CHECKING:
     from blockforge.search.study.config import SearchConfig
@@ -87,7 +87,9 @@ def search(
     ] = None,
     rung: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:...]", help="A cheap stand-in for the first objective; may be repeated."),
+        typer.Option(
+            metavar="NAME[:...]", help="A cheap stand-in for the first objective, or report:step=N of it; repeatable."
+        ),
     ] = None,
     eta: Annotated[int | None, typer.Option(min=2, help="The best 1/eta of a rung go up.", show_default="3")] = None,
     sampler: Annotated[
@@ -154,6 +156,7 @@ def search(
         typer.Option(metavar="HOURS", help="The same for hours of evaluation, times the GPUs of a worker (or 1)."),
     ] = None,
     lease: LeaseOption = None,
+    log: LogOption = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A YAML file of settings; what the command line says goes before it."),
@@ -217,7 +220,7 @@ def search(
         out=resume or out or below.study.out or default_folder(named, budget, data, seed, below),
         workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
         gpus_per_worker=gpus_per_worker, overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
-        time=time, gpu_hours=gpu_hours,
+        time=time, gpu_hours=gpu_hours, log=log,
         config=below, progress=True,
     )  # fmt: skip
     console().print(report(result))

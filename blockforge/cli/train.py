@@ -14,6 +14,7 @@ from blockforge.cli._output import (
     DataOption,
     JsonOption,
     KeyOption,
+    LogOption,
     PrefixOption,
     SetOption,
     SkipOption,
@@ -63,6 +64,7 @@ def train(
     key: KeyOption = None,
     prefix: PrefixOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the initialisation and of all chance.")] = 0,
+    log: LogOption = None,
     skip_broken: SkipOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -107,7 +109,7 @@ def train(
         result = fit(
             network, opened, recipe, epochs=epochs, seed=seed, out=folder,
             weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides,
-            teacher=taught_by, progress=True,
+            teacher=taught_by, progress=True, log=log or (),
         )  # fmt: skip
     except KeyboardInterrupt:
         _say_how_to_go_on(context, f"the run in {folder} was broken off between two checkpoints")

@@ -35,7 +35,7 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     """
     from blockforge.spec.load import parse
 
-    tree = _fill(spec.lifted, answers)
+    tree = fill_tree(spec.lifted, answers)
     tree.pop("require", None)  # it speaks of holes and names that are gone
     used = _used_blocks(tree)
     if "blocks" in tree and used is not None:
@@ -48,17 +48,18 @@ def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spe
     return parse(Document(plain(tree), spec.locs))
 
 
-def _fill(value: Any, answers: Mapping[str, Any]) -> Any:
+def fill_tree(value: Any, answers: Mapping[str, Any]) -> Any:
+    """A lifted tree with its holes filled; see `fill`. Raises: SpecError for an answer that is no value of its hole."""
     if isinstance(value, Hole):
         answer = answers.get(value.name, value.labels[0] if value.labels else value.low)
         if answer not in value:
             text = f"{answer!r} is not a value of the hole '{value.name}'"
             raise SpecError([Diagnostic("hole", text, value.written, hint=f"its values: {value.values()}")])
-        return _fill(value.options[value.index(answer)], answers) if value.kind == "choice" else answer
+        return fill_tree(value.options[value.index(answer)], answers) if value.kind == "choice" else answer
     if isinstance(value, dict):
-        return {k: _fill(v, answers) for k, v in value.items()}
+        return {k: fill_tree(v, answers) for k, v in value.items()}
     if isinstance(value, list):
-        return [_fill(v, answers) for v in value]
+        return [fill_tree(v, answers) for v in value]
     return value
 
 

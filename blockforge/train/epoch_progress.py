@@ -26,6 +26,10 @@ class Reporter(Protocol):
         """The run ended, however it did."""
 
 
+class EnoughError(Exception):
+    """Raised by a reporter when an epoch ends: the run is saved there, to go on later, and ends."""
+
+
 class EpochProgress:
     """Shows the steps of a run, and a line for each epoch."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from blockforge.errors import OutputError, RunError
 from blockforge.extras import need
 from blockforge.saving import save_model
 from blockforge.spec import SpecLike
+from blockforge.trackers import check_trackers
 from blockforge.train.augment import normalization
 from blockforge.train.batches import check_batches, plan_batches, tell_batches
 from blockforge.train.checkpoint import CHECKPOINT
@@ -46,6 +47,7 @@ def fit(
     recipe_overrides: Mapping[str, Any] | list[str] | None = None,
     teacher: Backbone | Teacher | None = None,
     progress: bool | Reporter = False,
+    log: Sequence[str] = (),
 ) -> TrainResult:
     """Train a network.
 
@@ -61,12 +63,14 @@ def fit(
         overrides, recipe_overrides: values to replace in the spec and in the recipe.
         teacher: a trained network whose answers this one learns, as the recipe's `distill` says. Where its classes are
             not those of the data, `share: 1` learns without labels, and top-1 tells agreement with it.
+        log: trackers that are told of the run beside TensorBoard: `mlflow`, `wandb`.
         progress: show it on standard error, or a `Reporter` of your own, which may end the run by raising.
     Raises:
         SpecError, WeightsError, DataError, RunError: before anything is written.
         DivergedError: if the loss becomes infinite or NaN; it holds the run up to its last good epoch.
     """
     need("train", "accelerate", "kornia")
+    check_trackers(log, Path(out) if out is not None else None)
     changes = dict(recipe_overrides) if isinstance(recipe_overrides, Mapping) else list(recipe_overrides or ())
     settled = load_recipe(load_recipe(recipe, changes), {"epochs": epochs} if epochs is not None else None)
     opened = open_data(data)
@@ -76,7 +80,9 @@ def fit(
     network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
     with torch.random.fork_rng():  # the caller's generator is as before
         start = Weights.of(weights) if weights is not None else None
-        return _fit(network, opened, settled, seed, Path(out) if out is not None else None, start, taught_by, progress)
+        return _fit(
+            network, opened, settled, seed, Path(out) if out is not None else None, start, taught_by, progress, log
+        )
 
 
 def _fit(
@@ -88,6 +94,7 @@ def _fit(
     weights: Weights | None,
     teacher: Teacher | None,
     progress: bool | Reporter,
+    log: Sequence[str],
 ) -> TrainResult:
     accelerator = join()
     image = network.arch.plan.input
@@ -128,7 +135,7 @@ def _fit(
             return _run(trainer, network)
         if before is not None:
             tell_changes(before, settings, recipe, batches.steps, trainer.position.step)
-        folder.begin(settings, preprocess, trainer.position.step)
+        folder.begin(settings, preprocess, trainer.position.step, network.spec.name, log)
         return _recorded(trainer, network, folder)
 
 
@@ -173,6 +180,8 @@ def _recorded(trainer: Trainer, network: Backbone, folder: Folder) -> TrainResul
         raise
     if result.signal is None:
         _write(result, folder)
+    else:
+        folder.stopped()
     return result
 
 

@@ -19,11 +19,9 @@ from blockforge.notes import note
 from blockforge.train.data import Data, digest_of
 from blockforge.train.opening import SOURCES
 from blockforge.train.optim import lr_factor
-from blockforge.train.recipe import Recipe
+from blockforge.train.recipe import NO_RESULT, Recipe
 from blockforge.weights.files import Weights
 
-_NO_RESULT = {"about", "workers", "save_seconds"}
-"""Keys of a recipe that change no result."""
 _TOLD = ("versions.", "recipe.epochs")
 """What may differ when a run goes on, and is then said."""
 _SHOWN = 8
@@ -47,7 +45,7 @@ def identity(
         "teacher": teacher,
         "plugins": _plugins(arch, data),
         "processes": world,
-        "recipe": recipe.model_dump(exclude=_NO_RESULT),
+        "recipe": recipe.model_dump(exclude=NO_RESULT),
         "versions": {"blockforge": blockforge.__version__, "torch": torch.__version__},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from blockforge.figures import write_figure
 from blockforge.files import make_folder, telling, write_text
 from blockforge.locks import KernelLock
 from blockforge.saving import save_weights
+from blockforge.trackers import End, Run, Trackers
+from blockforge.train.epoch_progress import EnoughError
 from blockforge.train.result import EpochRecord, history_csv
 
-RUN, LOG, CURVES, BEST, EVENTS = "run.json", "log.csv", "curves.png", "best.safetensors", "tensorboard"
+RUN, LOG, CURVES, BEST = "run.json", "log.csv", "curves.png", "best.safetensors"
 LOCK = "run.lock"
 
 
@@ -26,7 +28,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._events: Any = None
+        self._trackers = Trackers((), Run(path, "", ""))
+        self._end: End = "finished"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -43,14 +46,16 @@ class Folder:
             raise RunError(f"another run works in {self.path}\n  hint: {hint}")
         try:
             yield
-        except BaseException:
-            with contextlib.suppress(OutputError):  # what ended the run matters more
-                self._close()
+        except BaseException as e:
+            self._end = "stopped" if isinstance(e, EnoughError) else "failed"
             raise
-        else:
-            self._close()
         finally:
+            self._trackers.end(how=self._end)
             lock.release()
+
+    def stopped(self) -> None:
+        """The run ends before its last step, to go on later."""
+        self._end = "stopped"
 
     def settings(self) -> dict[str, Any] | None:
         """What the run in it was begun with; None: there is none.
@@ -66,24 +71,31 @@ class Folder:
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise RunError(f"{file} cannot be read: {e}\n  hint: give another --out") from None
 
-    def begin(self, settings: dict[str, Any], preprocess: dict[str, Any], step: int) -> None:
-        """Say in it what is run. `step`: where the run goes on; later events are dropped."""
-        write_text(self.path / RUN, json.dumps({"settings": settings, "preprocess": preprocess}, indent=1))
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard.writer import SummaryWriter
+    def begin(
+        self, settings: dict[str, Any], preprocess: dict[str, Any], step: int, name: str = "", log: Sequence[str] = ()
+    ) -> None:
+        """Say in it what is run, and to trackers.
 
-            with telling(self.path / EVENTS):
-                self._events = SummaryWriter(str(self.path / EVENTS), purge_step=step or None)
+        Args:
+            step: where the run goes on; later events are dropped.
+            name: of the network.
+            log: trackers beside TensorBoard, which is told where it is installed.
+        """
+        write_text(self.path / RUN, json.dumps({"settings": settings, "preprocess": preprocess}, indent=1))
+        names = [*(["tensorboard"] if find_spec("tensorboard") is not None else []), *log]
+        told = {"network": settings["network"], "seed": settings["seed"], "data": settings["data"].get("name", "")}
+        run = Run(self.path, "blockforge", name, {**told, **settings["recipe"]}, apart=False, step=step)
+        self._trackers = Trackers(list(dict.fromkeys(names)), run)
 
     def loss(self, step: int, loss: float, lr: float) -> None:
         """The loss of a step."""
-        self._add({"train/loss": loss, "train/lr": lr}, step)
+        self._trackers.log({"train/loss": loss, "train/lr": lr}, step)
 
     def epoch(self, history: list[EpochRecord], step: int) -> None:
         """An epoch ended."""
         write_text(self.path / LOG, history_csv(history))
         names = ("val_loss", "top1", "top5", "images_per_second")
-        self._add({f"val/{name.removeprefix('val_')}": getattr(history[-1], name) for name in names}, step, flush=True)
+        self._trackers.log({f"val/{name.removeprefix('val_')}": getattr(history[-1], name) for name in names}, step)
 
     def best(self, model: Backbone) -> None:
         """Keep the weights of the best epoch so far."""
@@ -94,16 +106,3 @@ class Folder:
         from blockforge.train.plot import plot
 
         write_figure(self.path / CURVES, plot(history, title))
-
-    def _add(self, values: dict[str, float], step: int, flush: bool = False) -> None:
-        if self._events is not None:
-            with telling(self.path / EVENTS):
-                for name, value in values.items():
-                    self._events.add_scalar(name, value, step)
-                if flush:
-                    self._events.flush()
-
-    def _close(self) -> None:
-        if self._events is not None:
-            with telling(self.path / EVENTS):
-                self._events.close()

@@ -24,7 +24,7 @@ from blockforge.train.batches import Batches
 from blockforge.train.checkpoint import Parts, Position
 from blockforge.train.data import Batch, Data, Want, mixed
 from blockforge.train.distill import Loss
-from blockforge.train.epoch_progress import Reporter
+from blockforge.train.epoch_progress import EnoughError, Reporter
 from blockforge.train.evaluate import measure
 from blockforge.train.logs import Folder
 from blockforge.train.optim import clip_gradients, lr_factor, make_average, make_optimizer
@@ -117,16 +117,24 @@ class Trainer:
         self.mark = self.saved = time.perf_counter()
         try:
             with signals as interrupts:
-                if self._unevaluated():
-                    self._end_epoch()
-                while self.position.step < self.total:
-                    if (signal := self._epoch(interrupts)) is not None:
-                        return signal
+                return self._epochs(interrupts)
         except NotFiniteError:
             self.evaluated.load_state_dict(self.good)
             raise
         finally:
             self.reporter.stop()
+
+    def _epochs(self, interrupts: Interrupts | None) -> int | None:
+        try:
+            if self._unevaluated():
+                self._end_epoch()
+            while self.position.step < self.total:
+                if (signal := self._epoch(interrupts)) is not None:
+                    return signal
+        except EnoughError:
+            if interrupts is not None and interrupts.received:
+                return interrupts.received
+            raise
         return None
 
     def _epoch(self, interrupts: Interrupts | None) -> int | None:
@@ -254,7 +262,11 @@ class Trainer:
             if evaluation.top1 >= max(r.top1 for r in position.history):
                 self.folder.best(self.evaluated)
             self.folder.epoch(position.history, position.step)
-        self.reporter.epoch(record)
+        try:
+            self.reporter.epoch(record)
+        except EnoughError:
+            self._save()
+            raise
 
     def _unevaluated(self) -> bool:
         """Whether the run ended between an epoch's last step and its evaluation."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
+from blockforge.errors import Diagnostic, Loc, Locs, Path, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
 from blockforge.spec.fields import OrNone
 from blockforge.spec.merge import Base, extend, short_path
@@ -25,6 +27,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Channels = Annotated[list[float], Field(min_length=1, max_length=4096)]
+NO_RESULT = {"about", "workers", "save_seconds"}
+"""Keys of a recipe that change no result."""
 
 
 class CropSpec(Model):
@@ -128,6 +132,16 @@ class Recipe(Model):
     save_seconds: NotNegative = 60.0
     """Time between checkpoints."""
 
+    def tree(self) -> dict[str, Any]:
+        """What it says, as a file of it would; what is not said is left out."""
+        return {k: "none" if v is None else v for k, v in self.model_dump(exclude_unset=True).items()}
+
+    @property
+    def hash(self) -> str:
+        """Equal for recipes that train alike."""
+        text = json.dumps(self.model_dump(exclude=NO_RESULT), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
 
 def list_recipes() -> list[str]:
     """Names of the packaged recipes."""
@@ -147,11 +161,31 @@ def load_recipe(
     if isinstance(source, Recipe):
         if not overrides:
             return source
-        source = {k: "none" if v is None else v for k, v in source.model_dump(exclude_unset=True).items()}
+        source = source.tree()
+    return checked_recipe(read_recipe(source, overrides))
+
+
+def read_recipe(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Mapping[str, Any] | list[str] | None = None
+) -> Document:
+    """A recipe as it is written, what it extends merged; its values may be wrong, and there may be holes in it.
+
+    Raises: SpecError if it cannot be read.
+    """
     document = _overridden(extend(_open(source), _find), overrides)
-    report = Report(document.locs)
     if not isinstance(document.tree, dict):
+        report = Report(document.locs)
         report.error("recipe", "a recipe is a mapping of keys", hint="as in epochs: 10")
+        report.close()
+    return document
+
+
+def checked_recipe(document: Document) -> Recipe:
+    """The recipe that a document says. Raises: SpecError with every error that the pass found."""
+    report = Report(document.locs)
+    if (hole := next(holes_in(document.tree), None)) is not None:
+        hint = "blockforge search --recipe FILE searches holes; one training needs a value"
+        report.error("hole", "there is a hole in this recipe", hole, hint=hint)
         report.close()
     recipe = validated(Recipe, document.tree, report)
     if recipe.crop is not None and (recipe.crop.scale is None) == (recipe.crop.padding is None):
@@ -160,6 +194,16 @@ def load_recipe(
         report.error("value", f"a batch of {recipe.batch_size} cannot be cut into {recipe.accumulate}", ("accumulate",))
     report.close()
     return recipe
+
+
+def holes_in(tree: Any, path: Path = ()) -> Iterator[Path]:
+    """Where the holes of a recipe stand."""
+    if isinstance(tree, dict) and any(str(key).startswith("$") for key in tree):
+        yield path
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if path or key != "about":
+                yield from holes_in(value, (*path, key))
 
 
 def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Base:
@@ -178,7 +222,7 @@ def _find(name: str, child: Base) -> Base:
     """What `extends: name` means in `child`: a path beside it, or a packaged recipe."""
     if not _is_path(name):
         return _packaged(name)
-    path = os.path.realpath(Path(child.name).parent / name)
+    path = os.path.realpath(FilePath(child.name).parent / name)
     return Base(path, load_file(short_path(path)))
 
 

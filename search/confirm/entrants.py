@@ -31,7 +31,8 @@ class Entrant:
 
     @property
     def hash(self) -> str:
-        return str(self.trial.hash)
+        """What it is told apart by: the network, with its recipe if it has one of its own."""
+        return str(self.trial.candidate)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def entrants(plan: Plan, records: Iterable[TrialRecord]) -> Entrants:
     records = list(records)
     entered = chosen(records, plan.signs, plan.config.confirm.top or 0)
     shared = with_shared_changes(plan, ranked(records, plan.signs))
-    if shared is None or shared.trial.hash in {e.hash for e in entered.baselines}:
+    if shared is None or shared.trial.candidate in {e.hash for e in entered.baselines}:
         return entered
     generic = Entrant("generic", shared.label, shared.trial, shared.note)
     starts = sum(e.role == "start" for e in entered.baselines)
@@ -70,11 +71,11 @@ def entrants(plan: Plan, records: Iterable[TrialRecord]) -> Entrants:
 def chosen(records: Sequence[TrialRecord], signs: Sequence[float], top: int) -> Entrants:
     """Those among the candidates themselves: the best `top`, what the search began with, and the best random one."""
     best_first = [r for r in ranked(records, signs) if r.hash is not None]
-    places = {r.hash: place for place, r in enumerate(best_first, 1)}
-    finalists = tuple(Entrant("finalist", f"rank {places[r.hash]}", r) for r in best_first[:top])
-    names = {r.hash: r.start for r in reversed(records) if r.start is not None}
-    starts = [Entrant("start", f"start {names[r.hash]}", r) for r in best_first if r.hash in names]
-    drawn = {r.hash for r in records if r.random and r.state == "scored"} - names.keys()
-    of_chance = [r for r in best_first if r.hash in drawn][:1]
+    places = {r.candidate: place for place, r in enumerate(best_first, 1)}
+    finalists = tuple(Entrant("finalist", f"rank {places[r.candidate]}", r) for r in best_first[:top])
+    names = {r.candidate: r.start for r in reversed(records) if r.start is not None}
+    starts = [Entrant("start", f"start {names[r.candidate]}", r) for r in best_first if r.candidate in names]
+    drawn = {r.candidate for r in records if r.random and r.state == "scored"} - names.keys()
+    of_chance = [r for r in best_first if r.candidate in drawn][:1]
     label = f"the best of {len(drawn)} random candidates" if len(drawn) > 1 else "the only random candidate"
     return Entrants(finalists, (*starts, *(Entrant("random", label, r) for r in of_chance)), len(drawn))

@@ -180,9 +180,10 @@ class ConfirmSession:
 
         assert self.plan.data is not None
         settings, data = self.plan.config.confirm, open_cached(self.plan.data)
-        recipe = settings.recipe or "micro"
+        trial = self.networks[network]
+        recipe = self.plan.recipe_of(trial) or settings.recipe or "micro"
         result = fit(
-            compile_spec(candidate_of(self.plan.space, self.networks[network])), data, recipe, epochs=settings.epochs,
+            compile_spec(candidate_of(self.plan.space, trial)), data, recipe, epochs=settings.epochs,
             seed=seed, out=folder, overrides={"num_classes": len(data.classes)},
         )  # fmt: skip
         if result.signal is not None:

@@ -63,7 +63,9 @@ def with_shared_changes(plan: Plan, best_first: Sequence[TrialRecord]) -> Shared
     said = [f"{name}={value}" for name, value in changes.items() if name in made.answers]
     number = f"{len(said)} shared change{'s' if len(said) > 1 else ''}"
     note = f"The best third mostly have {', '.join(said)}: a lead over {start.start} alone may be due to that."
-    trial = TrialRecord(-1, "scored", holes=made.answers, **arch_attributes(made.arch, made.widths))
+    recipe = {name: value for name, value in start.holes.items() if name in plan.recipe_holes}
+    attrs = arch_attributes(made.arch, made.widths, recipe=start.recipe)
+    trial = TrialRecord(-1, "scored", holes={**made.answers, **recipe}, **attrs)
     return Shared(f"start {start.start} with {number}", note, trial)
 
 

@@ -26,11 +26,12 @@ parameter `report` may call `report(value, step)`, which raises `optuna.TrialPru
 
 A study has one value a trial (one objective; or several with weights, whose signed sum is maximised) or one a
 direction (several without weights: a Pareto front). With rungs, cheap stand-ins take the place of the first
-objective on the lower rungs; see `rungs`.
+objective on the lower rungs, or it takes its own place up to a report (`report:step=5`); see `rungs`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +42,16 @@ from typing import Any, Literal, Protocol, cast, get_args
 from blockforge.compiler import Architecture
 from blockforge.errors import ScoreError, SearchError
 from blockforge.search.objectives import registry
-from blockforge.search.objectives.trial import ObjectiveTrial
+from blockforge.search.objectives.trial import ObjectiveTrial, ReachedError
 from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
+from blockforge.search.registry.options import read_options
 
 Direction = Literal["maximize", "minimize"]
 Report = Callable[[float, int], None]
 """Takes a value on the way and its step."""
 _OF_TRIALS = {"trial", "report"}
+_CUT = "report"
 
 
 class Objective(Protocol):
@@ -78,6 +81,8 @@ class Measure:
     """The user's file that its code is in."""
     by_text: bool = field(default=True, compare=False)
     """It was named, not handed over."""
+    until: int | None = field(default=None, compare=False)
+    """The step whose report is the value; None: what it gives at its end."""
 
     def said(self) -> dict[str, Any]:
         """What is kept of it in a study, so that reading one needs no code."""
@@ -90,11 +95,20 @@ class Measure:
 
     @property
     def reports(self) -> bool:
-        """Whether it can tell values on its way, which a pruner goes by."""
+        """Whether it can tell values on its way, which pruners and rungs go by."""
+        return bool(self._taken) and getattr(self.call, "reports", True)
+
+    @property
+    def sees_trial(self) -> bool:
+        """Whether it is given its trial, and so the recipe that a candidate has chosen."""
+        return "trial" in self._taken
+
+    @property
+    def _taken(self) -> frozenset[str]:
         try:
-            return bool(_OF_TRIALS & inspect.signature(self.call).parameters.keys())
+            return frozenset(_OF_TRIALS & inspect.signature(self.call).parameters.keys())
         except (TypeError, ValueError):  # of some built-in callables nothing is known
-            return False
+            return frozenset()
 
     def __call__(self, arch: Architecture, trial: ObjectiveTrial | None = None) -> tuple[float, dict[str, float]]:
         """The value, and all figures by name.
@@ -102,11 +116,15 @@ class Measure:
         Raises: ScoreError if the value is not finite, TrialPruned if the trial was told to stop and did.
         """
         with (trial or ObjectiveTrial()).measured() as own:
-            given = {"trial": own, "report": own.legacy_report} if self.reports else {}
-            taken = inspect.signature(self.call).parameters if given else {}
-            answer = self.call(arch, **{name: value for name, value in given.items() if name in taken})
+            given = {"trial": own, "report": own.legacy_report}
+            try:
+                answer = self.call(arch, **{name: given[name] for name in self._taken})
+            except ReachedError:
+                answer = {}
             own.check()
         figures = dict(answer) if isinstance(answer, Mapping) else {self.name: answer}
+        if own.reached is not None:
+            figures |= {"step": own.reached[0], self.name: own.reached[1]}
         if self.name not in figures:
             raise ScoreError(f"the objective gave {', '.join(figures) or 'nothing'} and no '{self.name}'")
         value = checked(figures[self.name])
@@ -123,6 +141,29 @@ def as_measure(objective: str | Callable[[Architecture], Any] | Measure, seed: i
     if isinstance(objective, str):
         return _measure(registry.make(objective, seed), objective, by_text=True)
     return _measure(objective, describe(objective), by_text=False)
+
+
+def is_cut(rung: Any) -> bool:
+    """Whether a rung is the objective itself up to a report, `report:step=5`."""
+    return isinstance(rung, str) and rung.partition(":")[0].strip() == _CUT
+
+
+def as_rung(rung: str | Callable[[Architecture], Any] | Measure, objective: Measure, seed: int = 0) -> Measure:
+    """What stands for an objective on a lower rung: another one, or itself up to a report.
+
+    Raises: SearchError.
+    """
+    if not isinstance(rung, str) or not is_cut(rung):
+        return as_measure(rung, seed)
+    options = read_options(_CUT, rung.strip().partition(":")[2])
+    step = options.get("step")
+    if set(options) != {"step"} or not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        raise SearchError(f"'{rung}' names no step\n  hint: report:step=5, the objective up to its report of step 5")
+    if not objective.reports:
+        text = f"the rung {rung} has nothing to go by: {objective.text} tells no values on its way"
+        raise SearchError(f"{text}\n  hint: def score(arch, trial), which calls trial.report(step, value)")
+    about = f"{objective.about}, up to step {step}"
+    return dataclasses.replace(objective, text=rung.strip(), about=about, until=step)
 
 
 def as_read(said: Mapping[str, Any]) -> Measure:
@@ -167,7 +208,7 @@ def is_remakable(measure: Measure) -> bool:
 def check_remakable(measures: Sequence[Measure]) -> None:
     """Raise SearchError for an objective that a worker could not make from its text."""
     for measure in measures:
-        if not is_remakable(measure):
+        if measure.until is None and not is_remakable(measure):
             hint = "write it at the top of a module and name it as module:function, or as file.py:function"
             more = "what a notebook or a script holds is not there for workers: without them, workers=1, it is"
             raise SearchError(f"workers cannot import the objective {measure.text}\n  hint: {hint}\n  {more}")

@@ -9,18 +9,20 @@ from time import perf_counter
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.network import open_cached
-from blockforge.train import EpochRecord, Reporter, fit, load_recipe
+from blockforge.train import EpochRecord, Recipe, Reporter, fit, load_recipe
 from blockforge.train.data import Batch, Split, Want
 from blockforge.train.epoch_progress import EpochProgress
 
 _WARM_UP = 0.2
 """Share of the steps in which the learning rate rises."""
+FIXED = ("epochs", "warmup_epochs", "ema")
+"""What such a training says in place of its recipe."""
 _PILOT = 6
 """Steps that say how long one takes."""
 
 
 def train_steps(
-    arch: Architecture, data: str, recipe: str, steps: int, seed: int, progress: Reporter | bool = False
+    arch: Architecture, data: str, recipe: Recipe | str, steps: int, seed: int, progress: Reporter | bool = False
 ) -> EpochRecord:
     """Train a fresh network and measure it on the images to choose by; the learning rate ends at its lowest.
 
@@ -37,12 +39,12 @@ def train_steps(
     return result.history[-1]
 
 
-def batch_size(data: str, recipe: str) -> int:
+def batch_size(data: str, recipe: Recipe | str) -> int:
     """Images of a step."""
     return min(load_recipe(recipe).batch_size, len(open_cached(data).train))
 
 
-def seconds_a_step(arch: Architecture, data: str, recipe: str, seed: int = 0) -> float:
+def seconds_a_step(arch: Architecture, data: str, recipe: Recipe | str, seed: int = 0) -> float:
     """How long a step takes here, from a few of them."""
     watch = _Pilot()
     with contextlib.suppress(_EnoughError):

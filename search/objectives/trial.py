@@ -16,8 +16,14 @@ from blockforge.files import make_folder
 if TYPE_CHECKING:
     import torch
 
+    from blockforge.train import Recipe
+
 Told = Callable[[float, int], bool]
 """Takes a value on the way and its step; whether that is the end."""
+
+
+class ReachedError(Exception):
+    """Ends an evaluation whose rung is cut here."""
 
 
 class ObjectiveTrial:
@@ -25,11 +31,22 @@ class ObjectiveTrial:
 
     Attributes:
         seed: the search's, for what is drawn.
+        recipe: what to train by, where the search has a recipe with holes, or one that is written out: for `fit`.
+        until: the step whose report ends this evaluation, on a rung that is cut there; None: the objective ends it.
         kept: whether the folder outlives this process, so that a checkpoint in it is worth its time.
     """
 
-    def __init__(self, seed: int = 0, folder: Path | None = None, told: Told = lambda value, step: False) -> None:
-        self.seed, self._folder, self._told = seed, folder, told
+    def __init__(
+        self,
+        seed: int = 0,
+        folder: Path | None = None,
+        told: Told = lambda value, step: False,
+        recipe: Recipe | None = None,
+        until: int | None = None,
+    ) -> None:
+        self.until = until
+        self.reached: tuple[int, float] | None = None
+        self.seed, self.recipe, self._folder, self._told = seed, recipe, folder, told
         self.kept = folder is not None
         self._at: tuple[int, float] | None = None
         self._asked = False
@@ -52,24 +69,31 @@ class ObjectiveTrial:
 
     def report(self, step: int, value: float) -> None:
         """Tell a value on the way. Optuna's tools show it, and a pruner goes by it."""
+        if self.until is not None and step >= self.until:
+            self.reached = self.reached or (int(step), float(value))
         if self._told(float(value), int(step)):
             self._at = int(step), float(value)
 
     def should_stop(self) -> bool:
-        """Whether the last values were not good enough to go on; what is returned then is no score."""
+        """Whether to end here: the last values were not good enough to go on, or the rung is cut here. What is returned
+        then is no score; what was reported counts."""
         self._asked = self._asked or self._at is not None
-        return self._at is not None
+        return self._at is not None or self.reached is not None
 
     def check(self) -> None:
         """Raises: TrialPruned if the objective has stopped because it was told to."""
-        if self._asked and self._at is not None:
+        if self._asked and self._at is not None and self.reached is None:
             raise TrialPruned(f"pruned at step {self._at[0]}: {self._at[1]:.4g}")
 
     def legacy_report(self, value: float, step: int) -> None:
-        """The other form, `report(value, step)`, which ends the evaluation by itself. Raises: TrialPruned."""
+        """The other form, `report(value, step)`, which ends the evaluation by itself.
+
+        Raises: TrialPruned, ReachedError.
+        """
         self.report(step, value)
         if self.should_stop():
             self.check()
+            raise ReachedError
 
     def done(self) -> None:
         """Remove what stands in the folder: the value is known."""

@@ -43,7 +43,8 @@ def heading(result: SearchResult, known: Confirmation) -> str:
     """How the figures came about."""
     confirm, plan = result.plan.config.confirm, result.plan
     epochs = f"{confirm.epochs} epochs of " if confirm.epochs is not None else ""
-    how = f"recipe {confirm.recipe or 'micro'} on {plan.data}, {known.seeds} seeds each that chose nothing"
+    recipe = f"recipe {confirm.recipe or 'micro'}" if plan.recipe is None else "recipe of each"
+    how = f"{recipe} on {plan.data}, {known.seeds} seeds each that chose nothing"
     return f"Confirmed: trained again from scratch by {epochs}the {how}"
 
 

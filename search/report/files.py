@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from blockforge.console.csv_text import lines_csv
 from blockforge.search.objectives.costs import COSTS
 from blockforge.search.study.records import TrialRecord
-from blockforge.spec import holes
 from blockforge.units import TRAINING, format_count
 
 if TYPE_CHECKING:
@@ -30,9 +29,14 @@ def best_files(result: SearchResult) -> dict[int, str]:
     return names
 
 
+def recipe_file(spec: str) -> str:
+    """The name of the recipe beside a spec in `best/`."""
+    return spec.removesuffix(".yaml") + "_recipe.yaml"
+
+
 def rows(result: SearchResult) -> Iterator[list[Any]]:
     """The header, then a row a trial, with a column for each figure and hole; None where a trial has none."""
-    names = list(holes(result.space))
+    names = list(result.plan.holes)
     values = result.plan.value_names
     figures = [f for f in dict.fromkeys(f for t in result.trials for f in t.figures) if f not in values]
     after = (TRAINING, *_AFTER) if result.budget.training_bytes is not None else _AFTER

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import html
 import json
+import statistics
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from blockforge.compiler import Architecture, compile_spec
@@ -17,7 +20,7 @@ from blockforge.search.report.summary import dropped_starts
 from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST
 from blockforge.search.study.records import LABELS, TrialRecord
-from blockforge.spec import holes
+from blockforge.spec import Hole
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ _TOP = 12
 _LINES = 400
 """Candidates that are drawn as lines of parallel coordinates."""
 _MOST_HOLES = 10
+_PARTS = 4
+"""Groups that the answers of a continuous hole are put into."""
 
 
 def page(result: SearchResult) -> str:
@@ -63,8 +68,8 @@ def _confirmed(result: SearchResult) -> str:
 def importances(result: SearchResult) -> dict[str, float]:
     """How much of the spread of the first value each hole explains by itself, the largest first.
 
-    The share of the variance between groups of equal answers (eta squared), less what as many groups would explain
-    by chance. Among the scored candidates of the lowest rung.
+    The share of the variance between groups of equal answers (eta squared), less what as many groups would explain by
+    chance; a continuous range is cut into four groups. Among the scored candidates of the lowest rung.
     """
     scored = [t for t in result.trials if t.state == "scored" and t.rung == 0 and t.values]
     values = [(t.values or (0.0,))[0] for t in scored]
@@ -72,16 +77,25 @@ def importances(result: SearchResult) -> dict[str, float]:
     mean = sum(values) / n if n else 0.0
     total = sum((v - mean) ** 2 for v in values)
     shares = {}
-    for name in holes(result.space):
+    for name, hole in result.plan.holes.items():
         groups: dict[str, list[float]] = {}
+        group = _grouping(hole, [t.holes[name] for t in scored if name in t.holes])
         for trial, value in zip(scored, values, strict=True):
-            groups.setdefault(repr(trial.holes.get(name, "-")), []).append(value)
+            groups.setdefault(group(trial.holes[name]) if name in trial.holes else "-", []).append(value)
         if total and 1 < len(groups) < n - 1:
             between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in groups.values())
             within = (total - between) / (n - len(groups))
             share = (between - (len(groups) - 1) * within) / (total + within)
             shares[name] = max(0.0, share)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _grouping(hole: Hole, answers: list[Any]) -> Callable[[Any], str]:
+    """What answers count as equal: of a continuous range those of one quarter of them."""
+    if hole.kind not in ("float", "log") or len(answers) < 2:
+        return repr
+    ends = statistics.quantiles(answers, n=_PARTS)
+    return lambda answer: str(bisect.bisect(ends, answer))
 
 
 def _data(result: SearchResult) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def _data(result: SearchResult) -> dict[str, Any]:
 
 def _parallel(result: SearchResult, scored: list[TrialRecord], explained: dict[str, float]) -> dict[str, Any]:
     """Axes for the holes that explain most, and a line a candidate: the place on each axis, from 0 to 1."""
-    own = holes(result.space)
+    own = result.plan.holes
     names = list(explained)[:_MOST_HOLES]
     axes: list[dict[str, Any]] = []
     for name in names:
@@ -115,7 +129,13 @@ def _parallel(result: SearchResult, scored: list[TrialRecord], explained: dict[s
         ticks = list(hole.labels) if hole.kind == "choice" else sorted(set(seen))
         shown = ticks if len(ticks) <= 8 else [ticks[i * (len(ticks) - 1) // 7] for i in range(8)]
         places = {repr(tick): i / max(1, len(ticks) - 1) for i, tick in enumerate(ticks)}
-        axes.append({"name": name, "ticks": [[places[repr(t)], str(t)] for t in shown], "places": places})
+        axes.append(
+            {
+                "name": name,
+                "ticks": [[places[repr(t)], f"{t:.3g}" if isinstance(t, float) else str(t)] for t in shown],
+                "places": places,
+            }
+        )
     step = max(1, len(scored) // _LINES)
     lines = [
         {

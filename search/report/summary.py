@@ -12,12 +12,11 @@ from blockforge.console.prose import Prose, copied
 from blockforge.console.text_table import File, Label, Number, TextTable, Words
 from blockforge.search.objectives.correlation import CAPACITY, RANK_SUM
 from blockforge.search.report.confirmed import confirmed_parts
-from blockforge.search.report.files import TOP, best_files
+from blockforge.search.report.files import TOP, best_files, recipe_file
 from blockforge.search.report.screened import screened
 from blockforge.search.study.defaults import UNBOUNDED
 from blockforge.search.study.folder import BEST, FAILURES, REPORT, TRIALS
 from blockforge.search.study.records import EVALUATED, LABELS, TrialRecord
-from blockforge.spec import holes
 from blockforge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _differences(result: SearchResult) -> list[RenderableType]:
     top = result.ranked[:TOP]
     if len(top) < 2:
         return []
-    names = [n for n in holes(result.space) if any(n in t.holes for t in top)]
+    names = [n for n in result.plan.holes if any(n in t.holes for t in top)]
     missing: Any = object()
     equal = [n for n in names if len({repr(t.holes.get(n, missing)) for t in top}) == 1]
     ranks = [Words(f"rank {i}", leaves=len(top) - i or None) for i in range(1, len(top) + 1)]
@@ -147,6 +146,10 @@ def _where(result: SearchResult) -> list[str]:
     lines = [f"Files: {folder}/{REPORT}, {folder}/{TRIALS}, {folder}/{BEST}/"]
     if result.best is not None:
         lines.append(f"Build the best: blockforge build {folder}/{BEST}/{best_files(result)[result.best.number]}")
+    if result.best is not None and result.plan.recipe_holes:
+        spec = f"{folder}/{BEST}/{best_files(result)[result.best.number]}"
+        data = shlex.quote(result.plan.config.goal.data or "DATA")
+        lines.append(f"Train it by its recipe: blockforge train {spec} --data {data} --recipe {recipe_file(spec)}")
     more = result.target if result.evaluated < result.target < UNBOUNDED else 2 * result.evaluated
     lines.append(f"Go on: blockforge search --resume {folder} --trials {more}")
     return lines

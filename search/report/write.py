@@ -10,9 +10,11 @@ from blockforge.figures import write_figure
 from blockforge.files import make_folder, write_atomically, write_text
 from blockforge.saving import spec_text
 from blockforge.search.confirm.session import weights_of
-from blockforge.search.report.files import OURS, best_files, failure_text, trials_csv
+from blockforge.search.report.files import OURS, best_files, failure_text, recipe_file, trials_csv
 from blockforge.search.result import SearchResult
 from blockforge.search.study.folder import BEST, FAILURES, PLOT, REPORT, TRIALS
+from blockforge.search.study.records import TrialRecord
+from blockforge.spec.emit import dump_yaml
 
 
 def _write_weights(result: SearchResult, folder: Path, names: dict[str | None, str]) -> list[str]:
@@ -20,10 +22,20 @@ def _write_weights(result: SearchResult, folder: Path, names: dict[str | None, s
     if result.confirmed is None:
         return []
     written = []
-    for network, weights in weights_of(folder, result.plan, [hash for hash in names if hash is not None]).items():
+    for network, weights in weights_of(folder, result.plan, [name for name in names if name is not None]).items():
         file = Path(names[network]).with_suffix(".safetensors")
         write_atomically(folder / BEST / file, functools.partial(shutil.copyfile, weights))
         written.append(file.name)
+    return written
+
+
+def _write_recipes(result: SearchResult, folder: Path, names: list[tuple[TrialRecord, str]]) -> list[str]:
+    """Put what candidates were trained by beside their specs, where each has chosen; the names of these files."""
+    written = []
+    for trial, name in names:
+        if result.plan.recipe_holes and (recipe := result.recipe(trial)) is not None:
+            written.append(recipe_file(name))
+            write_text(folder / BEST / written[-1], dump_yaml(recipe.tree()))
     return written
 
 
@@ -41,7 +53,12 @@ def write_results(result: SearchResult, folder: Path) -> None:
     by_number = {t.number: t for t in result.trials}
     for number, name in names.items():
         write_text(folder / BEST / name, spec_text(result.spec(by_number[number])))
-    kept = {*names.values(), *_write_weights(result, folder, {by_number[n].hash: name for n, name in names.items()})}
+    recipes = _write_recipes(result, folder, [(by_number[n], name) for n, name in names.items()])
+    kept = {
+        *names.values(),
+        *recipes,
+        *_write_weights(result, folder, {by_number[n].candidate: name for n, name in names.items()}),
+    }
     for old in (folder / BEST).iterdir():
         if OURS.fullmatch(old.name) and old.name not in kept:
             old.unlink()

@@ -21,7 +21,7 @@ from blockforge.search.objectives.measure import Measure, as_measure, as_read
 from blockforge.search.objectives.registry import is_packaged
 from blockforge.search.samplers import registry as samplers
 from blockforge.search.study.config import SearchConfig
-from blockforge.search.study.plan import VERSION, Plan, resolve, with_values
+from blockforge.search.study.plan import VERSION, Plan, resolve, with_recipe, with_values
 from blockforge.spec import from_text, load
 
 IDENTITY, CONFIG, ABOUT = "identity", "config", "about"
@@ -97,8 +97,9 @@ def read_plan(attrs: Mapping[str, Any], evaluating: bool = True) -> Plan:
     goal, space, budget = config.goal, load(config.space.source), as_budget(config.budget.limits)
     told = attrs.get(ABOUT, {}).get("objectives") or attrs.get(_SETTINGS, {}).get("measures", [])
     known = {said["text"]: said for said in told}
-    measures = [tuple(_named(text, config, known) for text in group) for group in (goal.objectives, goal.rungs)]
-    return Plan(with_values(config, space, budget, config.space.start), space, budget, *measures)
+    named, rungs = (tuple(_named(text, config, known) for text in group) for group in (goal.objectives, goal.rungs))
+    config, recipe = with_recipe(config) if isinstance(config.confirm.recipe, dict) else (config, None)
+    return Plan(with_values(config, space, budget, config.space.start), space, budget, named, rungs, recipe)
 
 
 def _check_version(attrs: Mapping[str, Any]) -> None:

@@ -138,8 +138,9 @@ class ConfirmConfig(Model):
     """How many of the best; none: no candidate is trained again."""
     seeds: Annotated[int, Field(ge=3, le=100)] = 5
     """Trainings of each network, with seeds that no score has seen."""
-    recipe: Annotated[str | None, OrNone] = None
-    """A packaged recipe or a file, for the trainings that rank as well; none: micro."""
+    recipe: Annotated[Any, _is("a name, a file or a recipe", str, dict, NoneType), OrNone] = None
+    """A packaged recipe, a file, or a recipe written out, for the trainings that rank as well; none: micro. Its holes
+    are searched beside those of the space."""
     epochs: Annotated[Annotated[int, Field(ge=1)] | None, OrNone] = None
     """In place of the recipe's."""
 
@@ -206,6 +207,18 @@ class StudyConfig(Model):
         return {"out": value} if isinstance(value, str) else value
 
 
+class LogConfig(Model):
+    """Where trials are told beside the study, a run each. In short: the names."""
+
+    trackers: list[str] = Field(default_factory=list)
+    """tensorboard, mlflow, wandb, each through its own package."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"trackers": [value] if isinstance(value, str) else value} if isinstance(value, str | list) else value
+
+
 class SearchConfig(Model):
     """All settings of a search."""
 
@@ -219,6 +232,8 @@ class SearchConfig(Model):
     """How the best are trained again: top, seeds, recipe, epochs."""
     proposals: ProposalConfig = Field(default_factory=ProposalConfig)
     """Who proposes: sampler, pruner, screen, seed."""
+    log: LogConfig = Field(default_factory=LogConfig)
+    """Where trials are told beside the study: trackers."""
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
     """Who evaluates in this run: number, launcher, address, lease, max_idle."""
     study: StudyConfig = Field(default_factory=StudyConfig)

@@ -14,6 +14,7 @@ from blockforge.errors import Path as Place
 from blockforge.files import write_text
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives import registry as objectives
+from blockforge.search.objectives.measure import is_cut
 from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.folder import CONFIG
@@ -21,6 +22,7 @@ from blockforge.spec.emit import dump_yaml
 from blockforge.spec.schema_errors import shown, validated
 from blockforge.spec.yaml.loader import Document, load_file
 from blockforge.spec.yaml.plain_data import plain_data
+from blockforge.trackers import check_name
 from blockforge.units import parse_duration
 
 _PLACE_OF_ITS_OWN = re.compile(r"^\w+:\d+:\d+: error\[[\w-]+\]: ")
@@ -64,10 +66,11 @@ def _check_names(config: SearchConfig, report: Report) -> None:
     ]
     for key in ("objectives", "rungs"):
         names = enumerate(getattr(config.goal, key))
-        checks += [(("goal", key, i), objectives.check_name, name) for i, name in names]
+        checks += [(("goal", key, i), objectives.check_name, n) for i, n in names if key != "rungs" or not is_cut(n)]
     for key in ("trial_timeout", "time"):
         if (duration := getattr(config.goal, key)) is not None:
             checks.append((("goal", key), parse_duration, duration))
+    checks += [(("log", "trackers", i), check_name, name) for i, name in enumerate(config.log.trackers)]
     for path, check, value in checks:
         try:
             check(value)

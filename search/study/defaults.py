@@ -48,9 +48,9 @@ class Ranking:
     repeats: int = 1
     eta: int = ETA
 
-    def objectives(self, data: str, recipe: str | None) -> list[str]:
+    def objectives(self, data: str, recipe: str | dict[str, Any] | None) -> list[str]:
         """As text, the cheapest first."""
-        more = f",recipe={recipe}" if recipe is not None else ""
+        more = f",recipe={recipe}" if isinstance(recipe, str) else ""  # one that is written out comes with each trial
         first, *others = (f"micro:steps={steps},data={data}{more}" for steps in self.steps)
         return [first + (f",repeats={self.repeats}" if self.repeats > 1 else ""), *others]
 
@@ -101,10 +101,11 @@ def _by_training(config: SearchConfig, data: str) -> dict[str, Any]:
     return {"objectives": [objective], "rungs": rungs, "eta": ranking.eta, **own}
 
 
-def _measured(file: str, data: str, recipe: str | None) -> Ranking:
+def _measured(file: str, data: str, recipe: str | dict[str, Any] | None) -> Ranking:
     """What a file of fidelity says. Raises: SearchError."""
     fidelity = read_fidelity(file)
-    for what, known, here in (("data", fidelity.data, data), ("recipe", fidelity.recipe, recipe or "micro")):
+    named = "one of its own" if isinstance(recipe, dict) else recipe or "micro"
+    for what, known, here in (("data", fidelity.data, data), ("recipe", fidelity.recipe, named)):
         if known != here:
             note(f"{file} was measured on the {what} {known}, and not on {here}")
     choice = fidelity.choose()

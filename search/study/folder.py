@@ -13,7 +13,7 @@ from blockforge.spec import Spec, load
 
 SPACE, TRIALS, BEST, PLOT, REPORT = "space.yaml", "trials.csv", "best", "pareto.png", "report.html"
 FAILURES, CONFIG = "failures.txt", "config.yaml"
-PLACE, LOGS, TRIAL_FOLDERS = "study.json", "workers", "trials"
+PLACE, LOGS, TRIAL_FOLDERS, TRACKED = "study.json", "workers", "trials", "logs"
 
 
 def has_study(folder: Path | None) -> bool:

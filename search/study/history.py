@@ -9,7 +9,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.search.space.tree import Tree
 from blockforge.search.study import pareto
-from blockforge.search.study.records import EVALUATED, TrialRecord, known_of_arch, losses, read_trial
+from blockforge.search.study.records import (
+    EVALUATED,
+    TrialRecord,
+    candidate_name,
+    known_of_arch,
+    losses,
+    read_trial,
+)
 from blockforge.spec import Hole
 
 ENOUGH = 20
@@ -22,7 +29,7 @@ class History:
     Attributes:
         records: finished trials by number.
         running: trials that somebody is evaluating, by number.
-        first: what is evaluated once (a network on a rung) -> the trial that did.
+        first: what is evaluated once (a candidate on a rung) -> the trial that did.
         rungs: for each rung its scored trials, without duplicates, in the order in which they were seen.
         retries: interrupted trials that nobody has tried again yet.
         promoted: for each rung the trials that have gone up from it.
@@ -64,11 +71,13 @@ class History:
         return ended
 
     def claimed(self, key: tuple[str | None, int], before: int | None = None) -> int | None:
-        """The trial that evaluates, or evaluated, a network on a rung, if its number is below `before`."""
+        """The trial that evaluates, or evaluated, a candidate on a rung, if its number is below `before`."""
         known = self.first.get(key)
         numbers = [known.number] if known is not None else []
         for number, trial in self.running.items():
-            if (known_of_arch(trial).get("hash"), trial.user_attrs.get("rung", 0)) == key:
+            known_of = known_of_arch(trial)
+            own = candidate_name(known_of.get("hash"), known_of.get("recipe"))
+            if (own, trial.user_attrs.get("rung", 0)) == key:
                 numbers.append(number)
         claimant = min(numbers, default=None)
         return None if claimant is None or (before is not None and claimant >= before) else claimant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockforge import __version__
 from blockforge.compiler.graph import canonical
@@ -13,7 +13,7 @@ from blockforge.errors import SearchError
 from blockforge.kernels import costs
 from blockforge.plugins import plugins
 from blockforge.search.budget import as_budget
-from blockforge.search.objectives.measure import Direction, Measure, as_measure
+from blockforge.search.objectives.measure import Direction, Measure, as_measure, as_rung
 from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.screen.predictor import check_installed
@@ -21,8 +21,13 @@ from blockforge.search.space.load import fingerprint, load_space
 from blockforge.search.space.starts import find_starts
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.defaults import settled
-from blockforge.spec import Spec
+from blockforge.spec import Hole, Spec, holes
 from blockforge.units import Budget, parse_duration
+
+if TYPE_CHECKING:
+    from blockforge.search.study.records import TrialRecord
+    from blockforge.train import Recipe
+    from blockforge.train.recipe_space import RecipeSpace
 
 VERSION = f"{__version__}, graph {canonical.VERSION}"
 
@@ -34,6 +39,7 @@ class Plan:
     Attributes:
         config: its settings; the space, the budget and the starts stand in them as they were found.
         space, budget, objectives, rungs: what the settings name.
+        recipe: what trains, where it is written out in the settings, holes and all; None: a recipe by its name.
     """
 
     config: SearchConfig
@@ -41,6 +47,7 @@ class Plan:
     budget: Budget
     objectives: tuple[Measure, ...]
     rungs: tuple[Measure, ...] = ()
+    recipe: RecipeSpace | None = None
 
     def __post_init__(self) -> None:
         names = [m.name for m in self.objectives]
@@ -50,6 +57,9 @@ class Plan:
             raise SearchError(f"{len(self.objectives)} objectives need as many weights, there are {len(self.weights)}")
         if self.eta < 2:
             raise SearchError("with rungs at most every second candidate goes up\n  hint: --eta 2 or more")
+        steps = [rung.until for rung in self.rungs if rung.until is not None]
+        if steps != sorted(set(steps)):
+            raise SearchError(f"rungs go up, steps {', '.join(map(str, steps))} do not\n  hint: the lowest step first")
         for rung in self.rungs:
             if rung.direction != (first := self.objectives[0]).direction:
                 text = f"the rung {rung.text} is to {rung.direction}, what it stands for ({first.text}) is not"
@@ -74,7 +84,42 @@ class Plan:
         known = self.objectives[0]
         if not known.reports:
             text = f"the pruner has nothing to go by: {known.text} tells no values on its way"
-            raise SearchError(f"{text}\n  hint: def score(arch, report=None), which calls report(value, step)")
+            raise SearchError(f"{text}\n  hint: def score(arch, trial), which calls trial.report(step, value)")
+
+    def check_recipe(self) -> None:
+        """Raise SearchError where the recipe has holes that no objective sees, or another one is named."""
+        if self.recipe is None:
+            return
+        seeing = [m for m in (*self.objectives, *self.rungs) if m.sees_trial]
+        for measure in seeing:
+            if getattr(measure.call, "recipe", None) is not None:
+                text = f"{measure.text} names a recipe, and --recipe is another one that candidates choose in"
+                raise SearchError(f"{text}\n  hint: leave out one of them")
+        if self.recipe.holes and not seeing:
+            text = f"the recipe has holes, and no objective trains by it ({self.objective})"
+            hint = "--data, as in --data fashion; or def score(arch, trial), which trains by trial.recipe"
+            raise SearchError(f"{text}\n  hint: {hint}")
+        for hole in self.recipe.holes.values():
+            fixed = [m for m in seeing if hole.path[1] in getattr(m.call, "fixed", ())]
+            if len(fixed) == len(seeing):
+                text = f"{fixed[0].text} does not go by the recipe's {hole.path[1]}, so its hole changes no score"
+                raise SearchError(f"{text}\n  hint: write a value there, or --objective train:data=...")
+
+    @property
+    def holes(self) -> dict[str, Hole]:
+        """All that a candidate is asked for: the holes of the space, then those of the recipe."""
+        return {**holes(self.space), **self.recipe_holes}
+
+    @property
+    def recipe_holes(self) -> dict[str, Hole]:
+        """Those of the recipe, by names that begin with `recipe.`."""
+        return self.recipe.holes if self.recipe is not None else {}
+
+    def recipe_of(self, trial: TrialRecord) -> Recipe | None:
+        """What a trial's candidate is trained by, where candidates have recipes of their own."""
+        if self.recipe is None or trial.hash is None:
+            return None
+        return self.recipe.filled(trial.holes)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -206,6 +251,8 @@ class Plan:
             identity["pruner"] = self.pruner
         if self.screen is not None:
             identity["screen"] = self.screen
+        if self.recipe is not None:
+            identity["recipe"] = self.recipe.tree
         return identity | ({"fit": self.fit} if self.fit is not None else {})
 
 
@@ -218,13 +265,31 @@ def resolve(config: SearchConfig, earlier: Mapping[str, Mapping[str, Any]] | Non
     """
     space = load_space(config.space.source, config.space.overrides or None)
     budget, seed = as_budget(config.budget.limits), config.proposals.seed
+    config, recipe = with_recipe(config)
     config = settled(config, space, budget)
     begin = config.space.start
     starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
-    measures = [tuple(as_measure(o, seed) for o in group) for group in (config.goal.objectives, config.goal.rungs)]
-    plan = Plan(with_values(config, space, budget, starts), space, budget, *measures)
+    goal = tuple(as_measure(objective, seed) for objective in config.goal.objectives)
+    rungs = tuple(as_rung(rung, goal[0], seed) for rung in config.goal.rungs)
+    plan = Plan(with_values(config, space, budget, starts), space, budget, goal, rungs, recipe)
     plan.check_proposals()
+    plan.check_recipe()
     return plan
+
+
+def with_recipe(config: SearchConfig) -> tuple[SearchConfig, RecipeSpace | None]:
+    """Settings with a recipe that has holes written out in them, so that no worker needs its file; and that recipe.
+
+    Raises: SpecError.
+    """
+    if (source := config.confirm.recipe) is None:
+        return config, None
+    from blockforge.train.recipe_space import recipe_space
+
+    recipe = recipe_space(source)
+    if isinstance(source, str) and not recipe.holes:
+        return config, None
+    return config.model_copy(update={"confirm": config.confirm.model_copy(update={"recipe": recipe.tree})}), recipe
 
 
 def with_values(config: SearchConfig, space: Spec, budget: Budget, starts: Mapping[str, Any]) -> SearchConfig:

@@ -53,7 +53,7 @@ MAX_RETRIES = 2
 """How often a candidate is tried again whose evaluation ended with the process."""
 
 OUTCOME, REASON, WORKER, DEATH = "outcome", "reason", "worker", "death"
-_ARCH, _ARCH_0_1 = (*COSTS, "capacity", "hash", TRAINING, "widths"), "arch"
+_ARCH, _ARCH_0_1 = (*COSTS, "capacity", "hash", "recipe", TRAINING, "widths"), "arch"
 RANDOM, GUESS = "random", "guess"
 ORIGIN = ("start", "retry_of", "retries", "rung", "promoted_from", RANDOM, GUESS)
 """Attributes that say where a candidate comes from."""
@@ -67,6 +67,7 @@ class TrialRecord:
         score: the value that ranks the candidate; None where there are several.
         values: all values that the study ranks by, in order.
         figures: everything that objectives reported, by name.
+        hash: of its network. recipe: of what it is trained by, where candidates have recipes of their own.
         capacity: the sum of log(dim) over layers; None in studies that did not keep it.
         training_bytes: where the budget limits it, and it was asked: of candidates that keep all other limits.
         widths: values by path that were scaled to fit the budget.
@@ -89,6 +90,7 @@ class TrialRecord:
     depth: int | None = None
     capacity: float | None = None
     hash: str | None = None
+    recipe: str | None = None
     training_bytes: int | None = None
     widths: dict[str, Any] = field(default_factory=dict)
     duplicate_of: int | None = None
@@ -105,14 +107,28 @@ class TrialRecord:
     worker: str | None = None
 
     @property
+    def candidate(self) -> str | None:
+        """What is trained: a network, by a recipe of its own if it has one."""
+        return candidate_name(self.hash, self.recipe)
+
+    @property
     def key(self) -> tuple[str | None, int]:
-        """What is evaluated once: a network on a rung."""
-        return self.hash, self.rung
+        """What is evaluated once: a candidate on a rung."""
+        return self.candidate, self.rung
 
 
-def arch_attributes(arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None) -> dict[str, Any]:
+def candidate_name(network: str | None, recipe: str | None) -> str | None:
+    """The name of a network by its hash that is trained by a recipe of some hash."""
+    return network if recipe is None or network is None else f"{network}-{recipe}"
+
+
+def arch_attributes(
+    arch: Architecture, widths: Mapping[str, Any], training_bytes: int | None = None, recipe: str | None = None
+) -> dict[str, Any]:
     """What is kept of a candidate before its evaluation."""
     attrs = {**{name: getattr(arch, name) for name in COSTS}, "capacity": Capacity()(arch), "hash": arch.hash}
+    if recipe is not None:
+        attrs["recipe"] = recipe
     if training_bytes is not None:
         attrs[TRAINING] = training_bytes
     return {**attrs, "widths": dict(widths)} if widths else attrs
@@ -196,7 +212,7 @@ def ranked(records: Iterable[TrialRecord], signs: Sequence[float] = (1.0,)) -> l
     """
     highest: dict[str | int, TrialRecord] = {}
     for r in sorted((r for r in records if r.state == "scored"), key=lambda r: (r.rung, r.number)):
-        highest[r.hash or r.number] = r
+        highest[r.candidate or r.number] = r
     best_first: list[TrialRecord] = []
     for rung in sorted({r.rung for r in highest.values()}, reverse=True):
         level = sorted((r for r in highest.values() if r.rung == rung), key=lambda r: (_number(r.macs), r.number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
@@ -16,11 +16,14 @@ from blockforge.search.budget import cost_of, excess, over, training_bytes
 from blockforge.search.space.fit import fit
 from blockforge.search.space.widths import changed_widths
 from blockforge.search.study.plan import Plan
-from blockforge.search.study.records import arch_attributes
+from blockforge.search.study.records import arch_attributes, candidate_name
 from blockforge.search.workers.draft import Draft
 from blockforge.spec import fill
 from blockforge.spec.relations.require import violations
 from blockforge.units import TRAINING, Budget
+
+if TYPE_CHECKING:
+    from blockforge.train import Recipe
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Candidate:
 
     Attributes:
         arch: its network; None: there is none.
+        recipe: what it is trained by, where candidates have recipes of their own.
         widths: what fitting it to the budget changed.
         attrs: what is kept of the network.
         limits: how far it lies over each limit (above 0) or under it.
@@ -38,11 +42,18 @@ class Candidate:
 
     draft: Draft
     arch: Architecture | None = None
+    recipe: Recipe | None = None
     widths: Mapping[str, Any] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
     outcome: dict[str, Any] | None = None
     pending: FrozenTrial | None = None
+
+    @property
+    def name(self) -> str | None:
+        """What is evaluated once: the network, with its recipe if it has one of its own."""
+        network = self.arch.hash if self.arch is not None else None
+        return candidate_name(network, self.recipe.hash if self.recipe is not None else None)
 
 
 def compiled(plan: Plan, draft: Draft, as_drawn: bool) -> Candidate:
@@ -53,6 +64,7 @@ def compiled(plan: Plan, draft: Draft, as_drawn: bool) -> Candidate:
     """
     try:
         arch, widths = _network(plan, draft, as_drawn)
+        recipe = plan.recipe.asked(draft.ask) if plan.recipe is not None else None
     except SpecError as e:
         first = e.diagnostics[0]
         if all(d.code == "require" for d in e.diagnostics):
@@ -62,7 +74,7 @@ def compiled(plan: Plan, draft: Draft, as_drawn: bool) -> Candidate:
     except BudgetError as e:  # no widths of it lie within the budget
         outcome = {"state": "unfitted", "reason": str(e).partition("\n")[0]}
         return Candidate(draft, limits={"fit": 1.0}, outcome=outcome)
-    return Candidate(draft, arch, widths)
+    return Candidate(draft, arch, recipe, widths)
 
 
 def _network(plan: Plan, draft: Draft, as_drawn: bool) -> tuple[Architecture, dict[str, Any]]:
@@ -94,7 +106,8 @@ def held_against(candidate: Candidate, budget: Budget) -> Candidate:
         candidate.outcome = {"state": "invalid", "reason": str(e).partition("\n")[0]}
         return candidate
     training = training_bytes(arch, budget) if TRAINING in candidate.limits else None
-    candidate.attrs = arch_attributes(arch, widths, training)
+    recipe = candidate.recipe.hash if candidate.recipe is not None else None
+    candidate.attrs = arch_attributes(arch, widths, training, recipe)
     if any(share > 0 for share in candidate.limits.values()):
         candidate.outcome = {"state": "refused", "reason": over(arch, budget)}
     return candidate

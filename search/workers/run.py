@@ -34,7 +34,7 @@ from blockforge.search.space.load import differences
 from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
 from blockforge.search.study.config import SearchConfig
 from blockforge.search.study.config_files import write_config
-from blockforge.search.study.folder import LOGS, read_space, write_place, write_space
+from blockforge.search.study.folder import LOGS, TRACKED, read_space, write_place, write_space
 from blockforge.search.study.history import History
 from blockforge.search.study.journal import working_in
 from blockforge.search.study.lease import Lease
@@ -48,7 +48,7 @@ from blockforge.search.workers.limits import begin
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
 from blockforge.search.workers.trial_progress import Reporter, reporter
-from blockforge.spec import holes
+from blockforge.trackers import check_trackers
 
 _RESUME = "nothing that was finished is lost; the same command goes on"
 
@@ -73,6 +73,7 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         known = place.attributes() if resumes or place.storage else None
         place.check_whole(known)
         plan = _resolve(config, known if resumes else None)
+        check_trackers(plan.config.log.trackers, place.folder / TRACKED if place.folder is not None else None)
         alone = _is_alone(plan, place)
         check_budget(plan.space, plan.budget, plan.fit)
         if not resumes:
@@ -162,7 +163,7 @@ class _Run:
     def in_processes(self) -> SearchResult:
         """In processes of their own."""
         study = self._open()
-        history = History(study, holes(self.plan.space), self.plan.signs, len(self.plan.levels))
+        history = History(study, self.plan.holes, self.plan.signs, len(self.plan.levels))
         self.reporter.start(self.plan.target, history.sync(), self.plan.signs)
         where = self.place.storage or str(Path(self.place.where or "").resolve())
         logs = self.place.folder / LOGS if self.place.folder is not None else None

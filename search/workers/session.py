@@ -16,7 +16,6 @@ See `objective` for what is measured, `plan` for the settings, `lease` for who i
 from __future__ import annotations
 
 import time
-import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,22 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna import TrialPruned
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from blockforge.compiler import Architecture
 from blockforge.errors import BudgetError, SearchError
-from blockforge.interrupts import EvaluationInterrupts, Overtime, Stopped
+from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import smallest_candidate, too_small
-from blockforge.search.objectives.measure import Measure
-from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.samplers.choose import Choose, fixed, uniform
 from blockforge.search.samplers.registry import goes_through_all, make_pruner, make_sampler
 from blockforge.search.screen.screen import Screen
 from blockforge.search.space.parameters import scalar_of
 from blockforge.search.study.config import MAX_IDLE
-from blockforge.search.study.folder import TRIAL_FOLDERS
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
 from blockforge.search.study.plan import Plan
@@ -57,12 +51,12 @@ from blockforge.search.study.records import (
 from blockforge.search.study.trials import close_trial, flush, make_trial, recover
 from blockforge.search.workers.checks import Candidate, compiled, held_against, keeps_counted
 from blockforge.search.workers.draft import Draft
+from blockforge.search.workers.evaluation import MAX_TRACE, Evaluation, late
 from blockforge.search.workers.limits import Limits
 from blockforge.search.workers.proposals import Proposals
 from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.search.workers.watchdog import stacks
-from blockforge.spec import holes
 from blockforge.units import DEPLOYED, TRAINING
 
 _STUCK = 10
@@ -70,7 +64,6 @@ _STUCK = 10
 _SCARCE, _HOPELESS = 30, 150
 """So many candidates without one to evaluate, and proposals begin at the smallest one; so many at the start, and a
 search ends."""
-_MAX_TRACE = 4000
 _LOOK, _WAIT = 2.0, 0.05
 """Seconds between looks for dead workers, and while others finish what there is."""
 
@@ -106,12 +99,13 @@ class Session:
     ) -> None:
         self.plan, self.study, self.lease = plan, study, lease
         self.interrupts, self.stream, self.folder = interrupts, stream, folder
-        self.holes = holes(plan.space)
+        self.holes = plan.holes
         self.history = History(study, self.holes, plan.signs, len(plan.levels))
         self.watch = Watch(study, lease.seconds, lease.steady)
         sampler = make_sampler(plan.config.proposals.sampler, plan.seed, stream)
         pruner = make_pruner(plan.config.proposals.pruner)
         self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None)
+        self.evaluation = Evaluation(plan, study, self.proposals, interrupts, folder)
         self.goes_through_all = goes_through_all(sampler)
         self.screen = Screen(plan, self.history) if plan.screen is not None else None
         self._under_way: int | None = None
@@ -174,7 +168,8 @@ class Session:
             return self._retry(min(self.history.retries))
         for name, params in self.plan.starts.items():
             if name not in self.history.started:
-                return Task(params, {"start": name})
+                middle = self.plan.recipe.middle() if self.plan.recipe is not None else {}
+                return Task({**{n: scalar_of(self.holes[n], v) for n, v in middle.items()}, **params}, {"start": name})
         exhausted = self.history.tree.exhausted or self.proposals.over
         fresh = self.history.evaluated < self.plan.target and not exhausted
         if self.plan.rungs and (best := next_promotion(self.history, self.plan.eta, last=not fresh)):
@@ -196,11 +191,10 @@ class Session:
             candidate = held_against(candidate, self.plan.budget)
         if candidate.outcome is not None:
             return self._make(candidate, task, candidate.outcome)
-        arch, draft = candidate.arch, candidate.draft
-        assert arch is not None
+        draft = candidate.draft
         if self.history.running:
             self.history.sync()
-        key = (arch.hash, task.rung)
+        key = (candidate.name, task.rung)
         if (first := self.history.claimed(key)) is not None:
             return self._make(candidate, task, self._duplicate(first))
         for waiting in self.history.retries if "retry_of" not in task.origin else ():
@@ -217,7 +211,7 @@ class Session:
         if (first := self.history.claimed(key, before=number)) is not None:
             return self._close(number, self._duplicate(first))
         self._under_way = number
-        return self._close(number, self._evaluate(arch, self.plan.levels[task.rung], number), evaluated=True)
+        return self._close(number, self.evaluation(candidate, number, task.rung), evaluated=True)
 
     def _candidate(self, task: Task) -> Candidate:
         """What is to be evaluated: a proposal, or of several that which is thought to be the best."""
@@ -225,7 +219,7 @@ class Session:
         if self.screen is None or task.params is not None or not self.screen.ready:
             return first
         pool = [first, *(self._proposed(task, variant) for variant in range(1, self.plan.screen or 1))]
-        fit = {c.arch.hash: c for c in reversed(pool) if c.arch is not None and self._is_new(c.arch)}
+        fit = {c.arch.hash: c for c in reversed(pool) if c.arch is not None and self._is_new(c)}
         if not fit:  # what is wrong with the first is kept, and the sampler learns from it
             self.proposals.pending = first.pending
             return first
@@ -236,9 +230,10 @@ class Session:
         self.proposals.pending = chosen.pending
         return chosen
 
-    def _is_new(self, arch: Architecture) -> bool:
+    def _is_new(self, candidate: Candidate) -> bool:
         """Whether it keeps the budget, as far as its graph tells, and nobody evaluates it yet."""
-        return keeps_counted(arch, self.plan.budget) and self.history.claimed((arch.hash, 0)) is None
+        assert candidate.arch is not None
+        return keeps_counted(candidate.arch, self.plan.budget) and self.history.claimed((candidate.name, 0)) is None
 
     def _proposed(self, task: Task, variant: int = 0) -> Candidate:
         draft = Draft()
@@ -252,49 +247,11 @@ class Session:
         known = self.history.records.get(first)
         return outcome | ({"values": list(known.values)} if known is not None and known.values is not None else {})
 
-    def _evaluate(self, arch: Architecture, measures: tuple[Measure, ...], number: int) -> dict[str, Any]:
-        started = time.perf_counter()
-        measured: dict[str, float] = {}
-        figures: dict[str, float] = {}
-        try:
-            with self.interrupts.evaluation(self.plan.trial_timeout):
-                for measure in sorted(measures, key=lambda m: m.cost):
-                    measured[measure.name], more = measure(arch, self._trial(arch, number, measure))
-                    figures |= more
-        except Stopped:
-            return {"state": "interrupted", "reason": "it was stopped"}
-        except Overtime:
-            return self._late() | {"seconds": self.plan.trial_timeout, "trace": traceback.format_exc()[-_MAX_TRACE:]}
-        except TrialPruned as e:
-            return {"state": "pruned", "reason": str(e), "seconds": round(time.perf_counter() - started, 3)}
-        except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
-            seconds = round(time.perf_counter() - started, 3)
-            outcome = {"state": "failed", "reason": _told(e)[:300], "seconds": seconds}
-            return outcome | {"trace": traceback.format_exc()[-_MAX_TRACE:]}
-        values = self.plan.values([measured[m.name] for m in measures])
-        seconds = round(time.perf_counter() - started, 3)
-        return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
-
-    def _trial(self, arch: Architecture, number: int, measure: Measure) -> ObjectiveTrial:
-        """What an objective is given of its trial. Values on the way are those of the only objective."""
-        trial = self.study.get_trials(deepcopy=False)[number]
-        alone = len(self.plan.objectives) == 1
-        rung = trial.user_attrs.get("rung", 0)
-        folder = self.folder / TRIAL_FOLDERS / f"{arch.hash}-{rung}" / measure.name if self.folder else None
-
-        def told(value: float, step: int) -> bool:
-            return alone and self.proposals.prunes(trial, value, step)
-
-        return ObjectiveTrial(self.plan.seed, folder, told)
-
-    def _late(self) -> dict[str, Any]:
-        return {"state": "failed", "reason": f"it took longer than --trial-timeout {self.plan.trial_timeout:g}s"}
-
     def overtime(self) -> None:
         """Keep the trial under way as failed: its evaluation does not end, and this process will."""
         if self._under_way is not None:
             trace = "".join(f"{line}\n" for line in stacks())
-            close_trial(self.study, self._under_way, self._late() | {"trace": trace[-_MAX_TRACE:]})
+            close_trial(self.study, self._under_way, late(self.plan) | {"trace": trace[-MAX_TRACE:]})
 
     def _make(self, candidate: Candidate, task: Task, outcome: dict[str, Any]) -> TrialRecord | None:
         """Write a trial that has ended before anything was evaluated."""
@@ -371,11 +328,3 @@ class Session:
             )
             raise BudgetError(f"{text}\n  the nearest one: {nearest.reason}\n  hint: {too_small(budget)}")
         raise SearchError(f"{text}\n  the last one: {idle[-1].reason}")
-
-
-def _told(error: BaseException) -> str:
-    """What an exception says, also one that cannot say it."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception as e:
-        return f"{type(error).__name__}, whose text raises {type(e).__name__}"

@@ -21,8 +21,10 @@ from blockforge.blocks import registry
 from blockforge.console.progress import Display
 from blockforge.errors import BlockforgeError, SearchError
 from blockforge.interrupts import EvaluationInterrupts
+from blockforge.notes import note
 from blockforge.search.study.attributes import read_plan
 from blockforge.search.study.config import LEASE, MAX_IDLE
+from blockforge.search.study.folder import TRACKED
 from blockforge.search.study.lease import Lease
 from blockforge.search.study.plan import announce
 from blockforge.search.study.storage import STUDY, join_study, opened, quiet_optuna, shown_url
@@ -30,6 +32,7 @@ from blockforge.search.workers.confirm import confirm
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.trial_progress import Reporter, TrialProgress
 from blockforge.search.workers.watchdog import Watchdog
+from blockforge.trackers import check_trackers
 
 
 def work(
@@ -66,10 +69,14 @@ def work(
                 known = stack.enter_context(opened(storage, interrupts.stopped, waits=worker is not None))
                 joined = join_study(known, study)
                 plan = read_plan(joined.user_attrs)
+                if (own_folder := _folder(folder, storage)) is not None:
+                    check_trackers(plan.config.log.trackers, own_folder / TRACKED)
+                elif plan.config.log.trackers:
+                    note("this worker has no folder to log its trials in")
                 if reporter is not None:
                     announce(plan)
                 own = stack.enter_context(Lease(joined, lease, worker))
-                session = Session(plan, joined, own, interrupts, drawn, _folder(folder, storage))
+                session = Session(plan, joined, own, interrupts, drawn, own_folder)
                 watchdog.overtime = session.overtime
                 reason = _run(session, own, reporter or TrialProgress(Display()), max_idle)
         except OSError as e:  # what an objective raises is kept with its trial: this is the journal

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.errors import SearchError
 from blockforge.search.objectives.network import shrunk
-from blockforge.search.objectives.steps import seconds_a_step, train_steps
+from blockforge.search.objectives.steps import FIXED, seconds_a_step, train_steps
+from blockforge.train import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from blockforge.search.objectives.trial import ObjectiveTrial
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,21 @@ class Micro:
         data: a source, as for `blockforge train`. Networks of other input channels get grey repeated, or colour
             weighed to grey.
         size: longer side of the images; None: the spec's. See `shrunk`.
-        recipe: whose batch size, optimiser and learning rate hold.
+        recipe: whose batch size, optimiser and learning rate hold; None: that of the search (`--recipe`) where it has
+            holes, else micro.
         seed: of the initialisation and of everything drawn in training.
     """
 
     name: ClassVar[str] = "micro"
     cost: ClassVar[float] = 20.0
+    reports: ClassVar[bool] = False
+    fixed: ClassVar[tuple[str, ...]] = FIXED
+    """Keys of a recipe that it does not go by."""
     seconds: float = 10.0
     steps: int | None = None
     data: str = "mnist5k"
     size: int | None = None
-    recipe: str = "micro"
+    recipe: str | None = None
     seed: int = 0
     repeats: int = 1
 
@@ -54,17 +62,19 @@ class Micro:
         seeds = f", the mean of {self.repeats} seeds" if self.repeats > 1 else ""
         return f"top-1 on {self.data} after {length} of training{seeds}"
 
-    def __call__(self, arch: Architecture) -> dict[str, float]:
+    def __call__(self, arch: Architecture, trial: ObjectiveTrial | None = None) -> dict[str, float]:
         """Raises: DataError, SpecError; DivergedError if the loss is no number any more."""
         arch = shrunk(arch, self.size) if self.size is not None else arch
-        steps = self.steps if self.steps is not None else self._affordable(arch)
-        ends = [train_steps(arch, self.data, self.recipe, steps, self.seed + i) for i in range(self.repeats)]
+        own = trial.recipe if trial is not None else None
+        recipe = own or load_recipe(self.recipe or "micro")
+        steps = self.steps if self.steps is not None else self._affordable(arch, recipe)
+        ends = [train_steps(arch, self.data, recipe, steps, self.seed + i) for i in range(self.repeats)]
         top1, loss = (statistics.fmean(values) for values in ([e.top1 for e in ends], [e.val_loss for e in ends]))
         return {self.name: top1, "loss": loss, "steps": float(steps)}
 
-    def _affordable(self, arch: Architecture) -> int:
+    def _affordable(self, arch: Architecture, recipe: Recipe) -> int:
         """Steps that take the seconds."""
-        return max(1, int(self.seconds / seconds_a_step(arch, self.data, self.recipe, self.seed)))
+        return max(1, int(self.seconds / seconds_a_step(arch, self.data, recipe, self.seed)))
 
 
 micro = Micro

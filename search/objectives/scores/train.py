@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.network import open_cached
-from blockforge.train import EpochRecord, fit
-from blockforge.train.epoch_progress import EpochProgress
+from blockforge.train import EpochRecord, Recipe, TrainResult, fit
+from blockforge.train.epoch_progress import EnoughError, EpochProgress
 
 if TYPE_CHECKING:
     from blockforge.search.objectives.trial import ObjectiveTrial
@@ -22,7 +23,7 @@ class Train:
 
     Attributes:
         data: a source, as for `blockforge train`.
-        recipe: a packaged name or a file.
+        recipe: a packaged name or a file; None: that of the search (`--recipe`) where it has holes, else micro.
         epochs: in place of the recipe's.
         seed: of the initialisation and of everything drawn in training.
         out: a folder; each candidate's run is kept in `out/HASH-SEED`, and one that was cut off goes on there.
@@ -31,7 +32,7 @@ class Train:
     name: ClassVar[str] = "train"
     cost: ClassVar[float] = 600.0
     data: str
-    recipe: str = "micro"
+    recipe: str | None = None
     epochs: int | None = None
     seed: int = 0
     out: str | None = None
@@ -40,7 +41,7 @@ class Train:
     def about(self) -> str:
         """What a ranking by it is."""
         length = f"{self.epochs} epochs of " if self.epochs is not None else ""
-        return f"top-1 on {self.data} after {length}the recipe {self.recipe}"
+        return f"top-1 on {self.data} after {length}the recipe {self.recipe or 'micro'}"
 
     def __call__(self, arch: Architecture, trial: ObjectiveTrial | None = None) -> dict[str, float]:
         """The accuracy; the trial is told that of each epoch. Without `out` a run that was cut off goes on in the
@@ -48,32 +49,52 @@ class Train:
 
         Raises: DataError, RunError, SpecError; DivergedError if the loss is no number any more.
         """
-        folder = Path(self.out) / f"{arch.hash}-{self.seed}" if self.out is not None else None
+        own = trial.recipe if trial is not None else None
+        name = f"{arch.hash}-{own.hash}" if own is not None else arch.hash
+        folder = Path(self.out) / f"{name}-{self.seed}" if self.out is not None else None
         if folder is None and trial is not None and trial.kept:
             folder = trial.folder / "run"
-        result = fit(
-            arch, open_cached(self.data), self.recipe, epochs=self.epochs, seed=self.seed, out=folder,
-            overrides={"num_classes": len(open_cached(self.data).classes)},
-            progress=_Reporting(trial) if trial is not None else False,
-        )  # fmt: skip
+        reporting = _Reporting(trial) if trial is not None else None
+        try:
+            result = self._fit(arch, folder, own, reporting)
+        except EnoughError:
+            assert trial is not None
+            if trial.reached is None and self.out is None:
+                trial.done()  # nobody goes on with it
+            trial.check()
+            return {self.name: trial.reached[1] if trial.reached is not None else math.nan}
         if result.signal is not None:
             signal.raise_signal(result.signal)  # the run is saved; who waits for its value is to be stopped as well
         if self.out is None and trial is not None:
             trial.done()
         return {self.name: result.final, "loss": result.history[-1].val_loss, "train_seconds": result.seconds}
 
+    def _fit(
+        self, arch: Architecture, folder: Path | None, recipe: Recipe | None, reporting: _Reporting | None
+    ) -> TrainResult:
+        opened = open_cached(self.data)
+        return fit(
+            arch, opened, recipe or self.recipe or "micro", epochs=self.epochs, seed=self.seed, out=folder,
+            overrides={"num_classes": len(opened.classes)}, progress=reporting or False,
+        )  # fmt: skip
+
 
 class _Reporting(EpochProgress):
-    """Tells the accuracy of each epoch, and ends the run where that is not enough."""
+    """Tells the accuracy of each epoch, and ends the run where that is enough, or not good enough."""
 
     def __init__(self, trial: ObjectiveTrial) -> None:
         super().__init__()
         self.trial = trial
 
+    def start(self, steps: int, done: int, history: list[EpochRecord]) -> None:
+        super().start(steps, done, history)
+        if history and self.trial.until is not None and history[-1].epoch >= self.trial.until:
+            self.epoch(history[-1])  # its process died between the checkpoint and the outcome
+
     def epoch(self, record: EpochRecord) -> None:
         self.trial.report(record.epoch, record.top1)
         if self.trial.should_stop():
-            self.trial.check()
+            raise EnoughError
 
 
 train = Train
