@@ -18,8 +18,8 @@ from blockforge.swapping.edits import branch_at, edited
 from blockforge.swapping.slots import Alternative, Slot, in_words
 from blockforge.weights.symmetry import Cut, cut_between, sizes_of
 
-SIDE = 14
-"""Of the map that a block is tried on, if its tensors are the same there: on a small one convolutions see borders."""
+SIDE = 8
+"""Of the map that a block is tried on, if its tensors are the same there."""
 AROUND = ("norm", *BranchKeys.model_fields)
 """What a branch says beside its op."""
 Path = tuple[str | int, ...]

@@ -140,9 +140,14 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
         return None
     guesses = list(itertools.islice(_guesses(shrinks, before, after), MOST_GUESSES))
     trial = _Trial(wide, narrow)
-    symmetric = [guess for guess in sorted(guesses, key=lambda g: g.number != likely) if trial.is_symmetric(guess)]
-    if symmetric:
-        return next(filter(trial.separates, symmetric), symmetric[0])
+    first: Units | None = None
+    for guess in sorted(guesses, key=lambda g: g.number != likely):
+        if trial.is_symmetric(guess):
+            if trial.separates(guess):
+                return guess
+            first = first or guess
+    if first is not None:
+        return first
     sizes = [(n, i, before[n][i], after[n][i]) for n, i in shrinks]
     if any((size - less) % 2 for *_, size, less in sizes):
         return None
