@@ -6,20 +6,17 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from blockforge.blocks.base import AnyOp, AnyPlaced, Placed
+from blockforge.blocks.base import AnyOp, Placed
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
 from blockforge.spec import Spec
 from blockforge.spec.model import BranchKeys
 from blockforge.swapping.edits import branch_at, edited
 from blockforge.swapping.slots import Alternative, Slot, in_words
-from blockforge.weights.symmetry import Cut, cut_between, sizes_of
+from blockforge.weights.symmetry import Cut, cut_between, small_place
 
-SIDE = 8
-"""Of the map that a block is tried on, if its tensors are the same there."""
 AROUND = ("norm", *BranchKeys.model_fields)
 """What a branch says beside its op."""
 Path = tuple[str | int, ...]
@@ -53,7 +50,7 @@ def thinner(
                     params["head_dim"] = placed.place[0].dim // value  # heads that stay are as wide as before
                 changed = _with(written, path, less) if is_composed else {**written, **params}
                 narrow = _compiled(spec, slot, changed) if is_composed else _made(wide, {**given, **params})
-                cut = _cut(wide, narrow, _tried(placed), value) if narrow is not None else None
+                cut = _cut(wide, narrow, small_place(placed), value) if narrow is not None else None
                 if cut is not None:
                     how = f"{share:.0%}" if isinstance(less, str) else less
                     yield _said(path, how) if is_composed else in_words(params), changed, cut
@@ -123,17 +120,6 @@ def _compiled(spec: Spec, slot: Slot, changed: Mapping[str, Any]) -> AnyOp | Non
         return None
     (*_, node) = [*other.stages[slot.stage].layers[slot.layer].branches.values()][: slot.branch + 1]
     return node.block
-
-
-def _tried(placed: AnyPlaced) -> tuple[Any, ...]:
-    """The place where a block's units are looked for."""
-    other = Placed(placed.op, (placed.place[0]._replace(height=SIDE, width=SIDE), *placed.place[1:]))
-    try:
-        with torch.device("meta"):
-            is_same = sizes_of(other.build()) == sizes_of(placed.build())
-    except (BlockforgeError, RuntimeError):
-        is_same = False
-    return other.place if is_same else placed.place
 
 
 def _cut(wide: AnyOp, narrow: AnyOp, place: tuple[Any, ...], value: Any) -> Cut | None:

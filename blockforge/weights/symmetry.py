@@ -12,19 +12,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blockforge.blocks.base import AnyPlaced
+from blockforge.blocks.base import AnyPlaced, Placed
 from blockforge.blocks.leaves import on_map
+from blockforge.errors import BlockforgeError
 from blockforge.kernels.backends import backend
 
 Sizes = Mapping[str, tuple[int, ...]]
 
 MOST_GUESSES = 24
 """Arrangements that are tried before a block counts as one without units."""
+SIDE = 8
+"""Of the map that a block is tried on, if its tensors are the same there."""
 TOLERANCE = 1e-9
 """Of outputs in float64, relative to the largest."""
 
@@ -82,6 +86,22 @@ class Units:
                 zeroed[axis.tensor] = zeroed[axis.tensor].index_fill(axis.axis, at, 0.0)
         return zeroed
 
+    def into(self, larger: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the wide block with those of the narrower one in them, as its first units."""
+        grown = {name: tensor.clone() for name, tensor in larger.items()}
+        along = {(a.tensor, a.axis): a.entries(range(self.kept), self.number) for a in self.axes}
+        for name, tensor in tensors.items():
+            places = [along.get((name, i), torch.arange(size)) for i, size in enumerate(tensor.shape)]
+            if places:
+                grown[name][torch.meshgrid(*places, indexing="ij")] = tensor.to(grown[name])
+            else:
+                grown[name] = tensor
+        return grown
+
+    def silenced(self, tensors: Mapping[str, Tensor], axes: Sequence[Axis]) -> dict[str, Tensor]:
+        """Tensors of the wide block with zeros, along these axes, in place of all units but the first."""
+        return replace(self, axes=tuple(axes)).alone(tensors, range(self.kept))
+
     def summed(self, values: Mapping[str, Tensor]) -> Tensor:
         """Numbers of the tensors' entries, summed over each unit: (number,). Absent tensors count nothing."""
         total = torch.zeros(self.number, dtype=torch.float64)
@@ -109,6 +129,17 @@ class Middle:
         for name, axis, before, size in self.axes:
             chosen[name] = chosen[name].narrow(axis, before, size)
         return chosen
+
+    def into(self, larger: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the block with larger kernels, with those of the other in their middles and zeros around."""
+        grown = {name: tensors.get(name, tensor).clone() for name, tensor in larger.items()}
+        for name, axis, before, size in self.axes:
+            after = larger[name].shape[axis] - before - size
+            pads = [
+                torch.zeros_like(grown[name].narrow(axis, 0, 1)).repeat_interleave(n, axis) for n in (before, after)
+            ]
+            grown[name] = torch.cat([pads[0], grown[name], pads[1]], axis)
+        return grown
 
     def alone(self, tensors: Mapping[str, Tensor], units: Sequence[int] = ()) -> dict[str, Tensor]:
         """The tensors with zeros around their middles."""
@@ -153,6 +184,30 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
         return None
     middle = Middle(tuple((n, axis, (size - less) // 2, less) for n, axis, size, less in sizes))
     return middle if trial.is_separable(middle, []) else None
+
+
+def silent_axes(wide: AnyPlaced, narrow: AnyPlaced, units: Units) -> tuple[Axis, ...] | None:
+    """Where new units must be zero so that the wide block gives what the narrower one gives; elsewhere they may be
+    anything, so that they learn. None: zeros nowhere do, for a norm over the units stands between."""
+    trial = _Trial(wide, narrow)
+    some = trial.narrow_tensors()
+    grown = units.into(trial.tensors, some)
+    learnt = [axis for axis in units.axes if "running_" not in axis.tensor]
+    for axes in (*((axis,) for axis in reversed(learnt)), tuple(learnt)):
+        if trial.gives_alike(units.silenced(grown, axes), some):
+            return axes
+    return None
+
+
+def small_place(placed: AnyPlaced) -> tuple[Any, ...]:
+    """The place of a block on a small map, if its tensors are the same there; else its own."""
+    other = Placed(placed.op, (placed.place[0]._replace(height=SIDE, width=SIDE), *placed.place[1:]))
+    try:
+        with torch.device("meta"):
+            is_same = sizes_of(other.build()) == sizes_of(placed.build())
+    except (BlockforgeError, RuntimeError):
+        is_same = False
+    return other.place if is_same else placed.place
 
 
 def sizes_of(module: nn.Module) -> Sizes:
@@ -224,8 +279,14 @@ class _Trial:
 
     def is_separable(self, cut: Cut, kept: Sequence[int]) -> bool:
         """Whether the narrower block gives what the wide one gives where all that it lacks is zero."""
-        narrow = self._run(self.narrow, cut.of(self.tensors, kept))
-        return _same(self._run(self.wide, cut.alone(self.tensors, kept)), narrow)
+        return self.gives_alike(cut.alone(self.tensors, kept), cut.of(self.tensors, kept))
+
+    def gives_alike(self, wide: Mapping[str, Tensor], narrow: Mapping[str, Tensor]) -> bool:
+        """Whether the two blocks give the same with these tensors."""
+        return _same(self._run(self.wide, wide), self._run(self.narrow, narrow))
+
+    def narrow_tensors(self) -> dict[str, Tensor]:
+        return {name: self._values(name, t) for name, t in self.narrow.state_dict().items()}
 
     @torch.inference_mode()
     def _run(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:

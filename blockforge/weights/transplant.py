@@ -3,7 +3,9 @@
 Nodes of the two graphs are matched by place: those outside of layers by their names and blocks, the layers of a
 stage in order, those of equal blocks with each other. Tensors of matched nodes with equal names are copied; of
 another size their leading parts are, segment by segment where a side is a multiple of the stage's width (queries,
-keys and values; the hidden channels of an FFN), so that what writes a channel and what reads it are cut alike. A
+keys and values; the hidden channels of an FFN), so that what writes a channel and what reads it are cut alike. Where a
+stage's width stays and a block has other numbers (a ratio, heads, kernels), its units are found as `symmetry` does: the
+largest stay, and where there are more than the source has, the new ones begin so that the block computes the same. A
 layer that the source lacks begins as a zero residual where its branches can: its scale, or else the layer that it
 computes last, is zero. A classifier of another number of classes is made anew.
 """
@@ -19,12 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blockforge.blocks.base import Placed
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.graph.units import Layer
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.modules import Branch
 from blockforge.errors import WeightsError
 from blockforge.spec import SpecLike
+from blockforge.weights.symmetry import Cut, Middle, cut_between, silent_axes, small_place
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
@@ -34,19 +38,22 @@ class Transplanted:
     """What became of each tensor or node of the new network, by name.
 
     Attributes:
-        copied: tensors as they were. cut: tensors of another size, of which the leading parts are the source's.
+        copied: tensors as they were. cut: tensors of another size, with leading parts or the largest units.
+        grown: tensors of blocks with more units or larger kernels, which compute the same.
         new: tensors as a new network has them.
         silent: branches of new layers that begin as zero residuals. loud: those that change the function.
     """
 
     copied: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
+    grown: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     loud: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        text = f"{len(self.copied)} tensors copied, {len(self.cut)} cut to leading parts, {len(self.new)} made anew"
+        text = f"{len(self.copied)} tensors copied, {len(self.cut)} cut, {len(self.new)} made anew"
+        text += f", {len(self.grown)} grown without a change of what is computed" if self.grown else ""
         if self.silent or self.loud:
             text += f"; of new layers {len(self.silent)} branches begin as zero residuals, {len(self.loud)} cannot"
         return text
@@ -71,8 +78,15 @@ def move_weights(source: Backbone, target: Backbone) -> Transplanted:
     theirs, own = source.state_dict(), target.state_dict()
     values: dict[str, Tensor] = {}
     for node, other in nodes.items():
+        fitted = _fitted(source, target, other, node)
+        if fitted is not None:
+            part, changed = fitted
+            part_of = said.grown if _elements(part) > _elements(_below(theirs, f"{other}.op.")) else said.cut
+            values |= {f"{node}.op.{key}": tensor for key, tensor in part.items()}
+            part_of += [f"{node}.op.{key}" for key in changed]
+            said.copied += [f"{node}.op.{key}" for key in part if key not in changed]
         widths = source.arch.nodes[other].shapes.out_shape.dim, target.arch.nodes[node].shapes.out_shape.dim
-        for key in (key for key in own if key.startswith(f"{node}.")):
+        for key in (key for key in own if key.startswith(f"{node}.") and key not in values):
             value = theirs.get(f"{other}{key.removeprefix(node)}")
             if value is None or value.ndim != own[key].ndim or _other_classes(source, target, node, value, own[key]):
                 continue
@@ -89,6 +103,46 @@ def move_weights(source: Backbone, target: Backbone) -> Transplanted:
     said.silent = _silence(target, branches)
     said.loud = [name for name in branches if name not in said.silent]
     return said
+
+
+def _fitted(source: Backbone, target: Backbone, other: str, node: str) -> tuple[dict[str, Tensor], list[str]] | None:
+    """The tensors of a branch's block from those of a like one with other numbers, with the names of those that have
+    another size; None: it has none, or its units are not to be found."""
+    here, there = (arch.nodes[name] for arch, name in ((target.arch, node), (source.arch, other)))
+    places = here.shapes.placed, there.shapes.placed
+    if places[0] is None or places[1] is None or here.layer is None:
+        return None
+    if (here.shapes.in_shape.dim, here.out_shape.dim) != (there.shapes.in_shape.dim, there.out_shape.dim):
+        return None
+    theirs, own = (_below(model.state_dict(), f"{name}.op.") for model, name in ((source, other), (target, node)))
+    changed = [key for key in own if key in theirs and own[key].shape != theirs[key].shape]
+    if not changed or own.keys() != theirs.keys():
+        return None
+    one, two = Placed(places[0].op, small_place(places[0])), Placed(places[1].op, small_place(places[1]))
+    if _elements(own) < _elements(theirs):
+        cut = cut_between(two, one)
+        return (_largest(cut, theirs), changed) if cut is not None else None
+    cut = cut_between(one, two)
+    if isinstance(cut, Middle):
+        return cut.into(own, theirs), changed
+    axes = silent_axes(one, two, cut) if cut is not None else None
+    return (cut.silenced(cut.into(own, theirs), axes), changed) if cut is not None and axes is not None else None
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _elements(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _largest(cut: Cut, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the narrower block: of the units those whose entries have the largest squares."""
+    if isinstance(cut, Middle):
+        return cut.of(tensors)
+    learnt = {name: tensor.square() for name, tensor in tensors.items() if "running_" not in name}
+    return cut.of(tensors, sorted(cut.summed(learnt).topk(cut.kept).indices.tolist()))
 
 
 def matched(source: Architecture, target: Architecture) -> dict[str, str]:

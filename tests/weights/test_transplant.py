@@ -78,6 +78,48 @@ def test_a_narrower_network_has_the_leading_parts(name: str) -> None:
     assert target.eval()(noise(model)).isfinite().all()
 
 
+WIDER: dict[str, Any] = {
+    "blockforge": 1, "name": "units", "input": {"size": 32}, "num_classes": 10, "defaults": {"norm": "layer_norm"},
+    "blocks": {"b": [
+        {"op": "attention", "num_heads": 2, "head_dim": 8}, {"op": "dwconv", "kernel_size": 3},
+        {"op": "gated_mlp", "mlp_ratio": 2}, {"op": "mbconv", "expand": 2, "norm": "none"},
+    ]},
+    "stem": "conv_stem", "head": "classifier", "stages": [{"dim": 16, "depth": 2, "layers": "b"}],
+}  # fmt: skip
+BLOCKS = ("attention", "dwconv", "gated_mlp", "mbconv")
+MORE = {"num_heads": 3, "kernel_size": 5, "mlp_ratio": 3, "expand": 4}
+
+
+def test_a_wider_network_computes_the_same_and_learns() -> None:
+    """More heads and channels, larger kernels: what is new adds nothing, but has gradients somewhere."""
+    model = bf.build(WIDER, seed=0)
+    changes = {f"blocks.b.{i}.{key}": value for i, (key, value) in enumerate(MORE.items())}
+    target = bf.build(WIDER, changes, seed=1)
+    said = move_weights(model, target)
+    assert (said.new, said.cut, said.loud) == ([], [], [])
+    assert {name.split(".")[4] for name in said.grown} == {*BLOCKS}
+    torch.testing.assert_close(target.eval()(noise(model)), model.eval()(noise(model)), rtol=1e-5, atol=1e-5)
+    back = move_weights(target, bf.build(WIDER, seed=2))
+    assert (back.grown, {*back.cut}) == ([], {*said.grown})
+    target.train()(noise(model)).square().sum().backward()
+    for block in ("gated_mlp", "attention"):
+        last = [m for m in target.get_submodule(f"stages.0.layers.0.{block}").modules() if isinstance(m, nn.Linear)][-1]
+        new = last.weight.shape[1] * 2 // 3
+        assert last.weight.grad is not None
+        assert not last.weight[:, new:].any()
+        assert last.weight.grad[:, new:].abs().max() > 0
+
+
+def test_the_largest_units_stay() -> None:
+    wide = bf.build(WIDER, seed=0)
+    name = "stages.0.layers.0.gated_mlp.op.proj.weight"
+    before = wide.get_parameter(name)
+    with torch.no_grad():
+        before[:, 8:24] *= 100
+    narrow = bf.transplant(wide, bf.load(WIDER, {"blocks.b.2.mlp_ratio": 1}))
+    assert torch.equal(narrow.get_parameter(name), before[:, 8:24])
+
+
 def test_sides_of_several_widths_are_cut_in_segments() -> None:
     qkv = torch.arange(12.0)[:, None].repeat(1, 4)  # queries, keys and values of width 4
     cut = leading(qkv, torch.zeros(6, 2), (4, 2))
