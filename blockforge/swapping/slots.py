@@ -100,14 +100,16 @@ class Savings:
             other = compile_spec(edited(self.spec, [alternative]))
         except BlockforgeError as e:
             return str(e).partition("\n")[0].partition("]: ")[2]
-        if alternative.is_foreign and _out_shape(other, alternative.slot) != _out_shape(self.arch, alternative.slot):
-            return "it gives another map"
+        if alternative.is_foreign and _maps(other, alternative.slot) != _maps(self.arch, alternative.slot):
+            return "it reads or gives another map"
         saved = {name: getattr(self.arch, name) - getattr(other, name) for name in ("macs", "params")}
         return saved if max(saved.values()) > 0 else "it costs no less"
 
 
-def _out_shape(arch: Architecture, slot: Slot) -> Shape:
-    return [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch].out_shape
+def _maps(arch: Architecture, slot: Slot) -> list[Shape]:
+    """What a branch gives and reads; an aggregator may feed it."""
+    node = [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch]
+    return [node.out_shape, *(arch.nodes[name].out_shape for name in node.inputs)]
 
 
 def in_words(values: Mapping[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
@@ -43,8 +46,23 @@ def best(
         upper.append(len(group) - 1.0)
     scales = np.array([max(1.0, float(np.abs(row).max())) for row in rows])
     limits = LinearConstraint(np.array(rows) / scales[:, None], -np.inf, np.array(upper) / scales)
-    solved = milp(np.array(scores), constraints=limits, integrality=np.ones(number), bounds=Bounds(0, 1))
+    costs = np.array(scores) / max(1e-30, *map(abs, scores))
+    with _stdout_to_stderr():
+        solved = milp(costs, constraints=limits, integrality=np.ones(number), bounds=Bounds(0, 1))
     return [i for i in range(number) if solved.x[i] > 0.5] if solved.x is not None else None
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """HiGHS writes lines of its own to standard output now and then, past Python; they are no part of a command's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def most_saved(alternatives: Sequence[Alternative], cost: str, together: Sequence[Sequence[int]] = ()) -> list[int]:

@@ -83,6 +83,23 @@ def test_blocks_fit_where_their_kind_may_stand(page: Path, parent: bf.Backbone, 
     assert "no alternative fits stages.0.layers.0.mlp and 1 more (wide: it costs no less)" in said
 
 
+def test_what_an_aggregator_feeds_otherwise_does_not_fit(page: Path, capsys: Any) -> None:
+    """A mixer may be fed through its input projection, at another width than a block that has none."""
+    blocks = {"a": [{"op": "ss2d"}, {"op": "mlp", "mlp_ratio": 4}]}
+    stage = {
+        "dim": 16,
+        "depth": 3,
+        "layers": "a",
+        "connect": {"rule": "sparx", "stride": 2, "aggregate": {"op": "dmca"}},
+    }
+    arch = bf.compile(written_out({**NET, "blocks": blocks, "stages": [stage]}))
+    fed = {layer.index for layer in arch.stages[0].layers if layer.fed is not None}
+    found = list(foreign_alternatives(arch, arch.source, foreign_blocks(page)))
+    assert fed
+    assert {a.slot.layer for a in found if a.slot.op == "ss2d"} == {0, 1, 2} - fed
+    assert "it reads or gives another map" in capsys.readouterr().err
+
+
 def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> None:
     """Small at first, nearer to the branch's outputs after; alone in the network and written out they are the same."""
     arch = parent.arch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,22 @@ def test_the_solver_finds_the_best_combination() -> None:
         if chosen is not None:
             assert sum(found[i].saved["macs"] for i in chosen) >= least
             assert sum(costs[i] for i in chosen) == pytest.approx(min(able))
+
+
+def test_what_the_solver_says_is_no_output(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written past Python, as HiGHS does now and then."""
+    import scipy.optimize
+
+    def milp(*args: Any, **more: Any) -> Any:
+        os.write(1, b"HighsMipSolverData::\n")
+        return real(*args, **more)
+
+    real = scipy.optimize.milp
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    found = [Alternative(Slot(0, 0, 0, "a", "mlp"), "x", None, saved={"macs": 2})]
+    assert best(found, [0.0], {"macs": 1}) == [0]
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "HighsMipSolverData::\n")
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
