@@ -36,7 +36,20 @@ def swap(
         Path | None, typer.Option(metavar="FILE", help="A page of blocks that may stand in for branches too.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps of each of them.")] = 80,
-    seed: Annotated[int, typer.Option(metavar="N", help="Which images.")] = 0,
+    finetune: Annotated[
+        str | None,
+        typer.Option(metavar="LENGTH", help="Train each on, taught by the network: 20% of its epochs, or 3 epochs."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Of that.", show_default="the network's own, half its lr")
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Train what the report compares with too, also from scratch. Costly.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it costs and the smallest network; write nothing.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Which images, and of trainings.")] = 0,
     key: KeyOption = None,
     prefix: PrefixOption = None,
     overrides: SetOption = None,
@@ -53,10 +66,19 @@ def swap(
       blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 60% --out runs/b
       blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 100%..30% --out runs/b
       blockforge swap net.yaml --weights net.safetensors --data imagefolder:DIR --budget 3GFLOPs,20ms@cpu --out runs/b
+      blockforge swap runs/a/spec.yaml --weights runs/a/best.safetensors --data fashion --budget 60% --finetune 20%
       blockforge swap net.yaml --weights net.safetensors --data fashion --budget 60% --alternatives b.yaml --out r/b
     """
+    from blockforge.swapping.run import rehearsed
     from blockforge.swapping.run import swap as run
 
+    if dry_run:
+        rehearsal = rehearsed(
+            spec, data, weights=chosen(weights, key, prefix), overrides=overrides, images=images,
+            alternatives=alternatives, steps=steps, finetune=finetune, recipe=recipe, seed=seed,
+        )  # fmt: skip
+        print_json(rehearsal.as_dict()) if json else console().print(str(rehearsal))
+        return
     result = run(
         spec,
         data,
@@ -66,6 +88,9 @@ def swap(
         images=images,
         alternatives=alternatives,
         steps=steps,
+        finetune=finetune,
+        recipe=recipe,
+        controls=controls,
         seed=seed,
         out=out,
         progress=not json,

@@ -12,6 +12,7 @@ from blockforge.console.csv_text import to_csv
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.files import make_folder, write_text
 from blockforge.saving import save_model
+from blockforge.swapping.others import Other
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
 from blockforge.units import format_count
@@ -26,7 +27,8 @@ class Answer:
         model: with the parent's weights; its spec is `model.spec`.
         chosen: what changed.
         expected: sum of the scores (KL) of what changed, each alone.
-        score: measured, of all together.
+        score: measured, of all together, on the images that alternatives are scored by; after fine-tuning if there is
+            any. tested: on the test images; None: they were not touched.
     """
 
     budget: str
@@ -34,6 +36,7 @@ class Answer:
     chosen: tuple[Alternative, ...]
     expected: float
     score: Score
+    tested: Score | None = None
 
     @property
     def folder(self) -> str:
@@ -55,6 +58,8 @@ class Answer:
             "kl": round(self.score.kl, 5),
             "agreement": round(self.score.agreement, 2),
             "top1": None if self.score.top1 is None else round(self.score.top1, 2),
+            "test_agreement": None if self.tested is None else round(self.tested.agreement, 2),
+            "test_top1": None if self.tested is None or self.tested.top1 is None else round(self.tested.top1, 2),
             "folder": self.folder,
         }
 
@@ -67,11 +72,13 @@ def top1_text(top1: float | None) -> str:
 def text_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
     """The answers as `SwapResult.rows` gives them, to be printed by rich."""
     columns = (Number("MACs"), Number("of them", 4), Number("params", 3), Number("thinner", 1), Number("left out", 2))
-    table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"))
+    tested = [Number("test top-1")] if any(row["test_top1"] is not None for row in rows) else []
+    table = TextTable(Label("budget"), *columns, Number("KL"), Number("agrees"), Number("top-1"), *tested)
     for row in rows:
         costs = (format_count(row["macs"]), f"{row['share']:.1f}%", format_count(row["params"]))
-        figures = (f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", top1_text(row["top1"]))
-        table.add_row(row["budget"], *costs, str(row["thinner"]), str(row["left_out"]), *figures)
+        figures = [f"{row['kl']:.4f}", f"{row['agreement']:.1f}%", top1_text(row["top1"])]
+        last = [top1_text(row["test_top1"])] * len(tested)
+        table.add_row(row["budget"], *costs, str(row["thinner"]), str(row["left_out"]), *figures, *last)
     return table
 
 
@@ -83,6 +90,8 @@ class SwapResult:
         parent: the network, and `own`, its accuracy on the same images.
         alternatives, scores: what may stand in its slots, and what each costs alone.
         answers: a network a budget.
+        others: what they stand beside.
+        tested: the parent on the test images; None: they were not touched.
     """
 
     parent: Backbone
@@ -90,6 +99,8 @@ class SwapResult:
     alternatives: tuple[Alternative, ...]
     scores: tuple[Score, ...]
     answers: tuple[Answer, ...]
+    others: tuple[Other, ...] = ()
+    tested: Score | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a budget."""
@@ -113,13 +124,16 @@ class SwapResult:
         ]
 
     def save(self, folder: Path) -> None:
-        """Write a folder a budget, as `save_model` does, and the tables `answers.csv` and `alternatives.csv`.
+        """Write a folder a budget, as `save_model` does, tables, `answers.csv` and `alternatives.csv`, and the report.
 
         Raises: OutputError.
         """
+        from blockforge.swapping.report import write_report
+
         make_folder(folder)
         for answer in self.answers:
             answer.model.classes = self.parent.classes
             save_model(answer.model, folder / answer.folder)
         write_text(folder / "answers.csv", to_csv(self.rows()))
         write_text(folder / "alternatives.csv", to_csv(self.scored()))
+        write_report(self, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from blockforge.notes import note
 from blockforge.search.budget import excess, over
 from blockforge.spec import SpecLike
 from blockforge.swapping.alternatives import alternatives_of
+from blockforge.swapping.beside import Judge, Work, stand_beside
 from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
 from blockforge.swapping.library import Lessons, distilled, training_images
 from blockforge.swapping.record import known_scores, recorded
+from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative
@@ -37,6 +40,7 @@ from blockforge.train.evaluate import reading
 from blockforge.train.identity import network_digest
 from blockforge.train.open_data import open_data
 from blockforge.train.prepare import Overrides, make_evaluated
+from blockforge.train.recipe import Recipe
 from blockforge.units import Budget
 
 BATCH = 64
@@ -52,6 +56,9 @@ def swap(
     images: int = 512,
     alternatives: str | os.PathLike[str] | None = None,
     steps: int = 80,
+    finetune: str | None = None,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    controls: bool = False,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -68,36 +75,34 @@ def swap(
         images: of the validation images, on which alternatives are scored.
         alternatives: a page of `blocks` that may stand in for branches too; they learn from training images.
         steps: of each of these alone; a quarter as many follow inside the network.
-        seed: which images.
+        finetune: how long each answer is trained on, taught by `model`: `20%` of the epochs of the run whose folder
+            holds `weights`, or a number of epochs. The test images are then touched, once a network, at the end.
+        recipe: of that; None: that of the run at half its learning rate, or `finetune`.
+        controls: fine-tune the other combinations that the report shows too, and train narrower and shallower networks
+            from scratch as long as `model`, with and without it as a teacher.
+        seed: which images, and of all trainings.
         out: folder of the scores, which go on where they were stopped, and of the networks; None: nothing is written.
         progress: show it on standard error.
     Raises: SpecError, WeightsError, DataError; BudgetError for a budget that no combination reaches, with the smallest;
-        RunError if `out` holds the scores of another network or other images.
+        RunError if `out` holds the scores of another network or other images, or `finetune` says no length.
     """
     need("train", "scipy")
-    opened = open_data(data)
-    network = make_evaluated(model, opened, overrides=overrides, weights=weights).eval()
-    network = _written_out(network)
+    folder = Path(out) if out is not None else None
+    tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
+    work = Work(tuning, controls, folder, seed, progress)
+    task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
+    opened, network, batches, lessons, found = task.data, task.network, task.batches, task.lessons, task.found
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
-    batches = _batches(network, opened, weights, images, seed)
-    blocks = foreign_blocks(alternatives) if alternatives is not None else []
-    lessons = Lessons(steps, steps // 4, seed=seed)
-    found = sorted(
-        [
-            *alternatives_of(network.arch, network.arch.source),
-            *foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)),
-        ],
-        key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch),
-    )
-    if not found:
-        raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
+    linked = _not_all(network.arch, found)
+    for name, limits in wanted:
+        if best(found, [0.0] * len(found), _least(network.arch, limits), linked) is None:
+            raise BudgetError(_unreached(network.arch, found, name, limits, linked))
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
     run = {**whose, "images": len(teacher), "seed": seed}
-    folder = Path(out) if out is not None else None
     known = known_scores(folder, run)
     kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}
-    if blocks:
+    if any(a.is_foreign for a in found):
         images_of = training_images(network, opened, weights, lessons.batch_size, seed)
         depends = {"network": run["network"], "data": opened.part("train").digest()}
         foreign = [a for a in found if a.is_foreign]
@@ -111,9 +116,72 @@ def swap(
         joint = compare(teacher, answers(other, batches), labels)
         given.append(Answer(name, other, tuple(found[i] for i in chosen), sum(scores[i].kl for i in chosen), joint))
     result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
-    if out is not None:
-        result.save(Path(out))
+    if folder is not None or tuning is not None:
+        judge = Judge(network, teacher, batches, labels, opened, weights)
+        result = stand_beside(result, [limits for _, limits in wanted], linked, kept, judge, work)
+    if folder is not None:
+        result.save(folder)
     return result
+
+
+def rehearsed(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    overrides: Overrides = None,
+    images: int = 512,
+    alternatives: str | os.PathLike[str] | None = None,
+    steps: int = 80,
+    finetune: str | None = None,
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Rehearsal:
+    """What `swap` with these arguments would cost here, and the smallest networks that it could give. Writes nothing.
+
+    Raises: as `swap`.
+    """
+    need("train", "scipy")
+    tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
+    task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
+    each = task.lessons.alone + task.lessons.inside
+    linked = _not_all(task.network.arch, task.found)
+    return rehearse(task.network, task.found, linked, task.batches, each, tuning, len(task.data.train))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What a swap works with: data, a written out network, images to score by, and what may stand in its slots."""
+
+    data: Data
+    network: Backbone
+    batches: list[Batch]
+    lessons: Lessons
+    found: list[Alternative]
+
+
+def _task(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    weights: str | os.PathLike[str] | None,
+    overrides: Overrides,
+    images: int,
+    alternatives: str | os.PathLike[str] | None,
+    steps: int,
+    seed: int,
+) -> _Task:
+    """Arguments are those of `swap`."""
+    opened = open_data(data)
+    network = _written_out(make_evaluated(model, opened, overrides=overrides, weights=weights).eval())
+    batches = _batches(network, opened, weights, images, seed)
+    blocks = foreign_blocks(alternatives) if alternatives is not None else []
+    lessons = Lessons(steps, steps // 4, seed=seed)
+    own = alternatives_of(network.arch, network.arch.source)
+    foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons))
+    found = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
+    if not found:
+        raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
+    return _Task(opened, network, batches, lessons, found)
 
 
 def _written_out(network: Backbone) -> Backbone:
@@ -161,17 +229,19 @@ def _chosen(
     """The alternatives for a budget. What is no sum over slots (memory, latency) is asked of the whole: as long as it
     exceeds its limit, more multiply-adds must go. Raises: BudgetError."""
     costs, linked = [s.kl for s in scores], _not_all(arch, found)
-    least = {
-        cost: max(0, getattr(arch, cost) - limit)
-        for cost in ("macs", "params")
-        if (limit := getattr(budget, cost)) is not None
-    }
+    least = _least(arch, budget)
     while (chosen := best(found, costs, least, linked)) is not None:
         other = compile_spec(edited(arch.source, [found[i] for i in chosen]))
         if all(share <= 0 for share in excess(other, budget).values()):
             return chosen
         least["macs"] = arch.macs - other.macs + math.ceil(arch.macs / 100)
     raise BudgetError(_unreached(arch, found, name, budget, linked))
+
+
+def _least(arch: Architecture, budget: Budget) -> dict[str, int]:
+    """What must be saved of each cost that is a sum over slots."""
+    limits = {cost: getattr(budget, cost) for cost in ("macs", "params")}
+    return {cost: max(0, getattr(arch, cost) - limit) for cost, limit in limits.items() if limit is not None}
 
 
 def _unreached(

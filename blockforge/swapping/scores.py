@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ class Score:
 
 
 @torch.inference_mode()
-def answers(model: Backbone, batches: Sequence[Batch]) -> Tensor:
+def answers(model: Backbone, batches: Iterable[Batch]) -> Tensor:
     """Log-probabilities of the classes, a row an image."""
     return torch.cat([F.log_softmax(main_output(model(images)).float(), 1) for images, _ in batches])
 

@@ -30,10 +30,10 @@ from blockforge.search.budget import as_budget
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
 from blockforge.search.space.fit import fit as fitted
 from blockforge.swapping import run as swapping
+from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.baselines import drawn, skip_alone, uniform
 from blockforge.swapping.importance import importances
 from blockforge.swapping.scores import answers, compare, score
-from blockforge.swapping.slots import alternatives_of
 from blockforge.swapping.solve import best
 from blockforge.swapping.weights import most_important, with_alternatives
 from blockforge.train import Data, evaluate, fit, open_data
