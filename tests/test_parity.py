@@ -16,7 +16,7 @@ from reference import FOLDER, GRAD_INPUT, GRAD_NORMS, LOGITS, LOGITS64, Fixture,
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.families import family_of
+from blockforge.weights.family import family_of
 from blockforge.weights.official import convert
 
 SPECS = Path(__file__).parent / "parity"

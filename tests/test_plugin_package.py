@@ -40,7 +40,7 @@ from blockforge.saving import spec_text
 from blockforge.search import list_spaces, load_space
 from blockforge.train import list_recipes, load_recipe, open_data
 from blockforge.train.identity import identity
-from blockforge.weights.families import FAMILIES, family_of
+from blockforge.weights.family import FAMILIES, family_of
 from blockforge.weights.official import convert
 
 network = bf.build("extra_net", {"stages.1.connect": %(rule)r}, num_classes=2)

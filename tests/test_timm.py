@@ -13,7 +13,7 @@ from torch import Tensor
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.families import FAMILIES
+from blockforge.weights.family import FAMILIES
 
 NAMES = {
     "convnext_t": "convnext_tiny",

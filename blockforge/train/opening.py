@@ -29,10 +29,7 @@ class DataSource(NamedTuple):
     options: tuple[str, ...]
 
 
-_HOMES = ("sources", "folder", "hub", "idx", "jpegs")
-SOURCES: Registry[DataSource] = Registry(
-    "blockforge.data", "data source", *(f"blockforge.train.{home}" for home in _HOMES)
-)
+SOURCES: Registry[DataSource] = Registry("blockforge.data", "data source", "blockforge.train.sources")
 _SKIP = "skip_broken"
 FIRST = 5
 """Problems that an error lists."""

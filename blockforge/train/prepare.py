@@ -19,7 +19,7 @@ from blockforge.spec import Spec, SpecLike, load
 from blockforge.train.classes import classes_of, listed, same_classes
 from blockforge.train.data import Data
 from blockforge.train.recipe import Recipe
-from blockforge.weights.families import FAMILIES
+from blockforge.weights.family import FAMILIES
 from blockforge.weights.tensor_files import unwrap_file
 
 Overrides = Mapping[str, Any] | list[str] | None

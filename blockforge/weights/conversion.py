@@ -16,7 +16,7 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import SpecError, WeightsError, did_you_mean
 from blockforge.provenance import source_in
 from blockforge.spec import SpecLike, list_specs
-from blockforge.weights.families import FAMILIES, Family, family_of
+from blockforge.weights.family import FAMILIES, Family, family_of
 from blockforge.weights.mismatch import MismatchError, looks_ours
 from blockforge.weights.official import convert
 from blockforge.weights.tensor_files import about, save_tensors, unwrap_file

@@ -12,7 +12,7 @@ from blockforge.errors import WeightsError
 from blockforge.notes import note
 from blockforge.weights import wrappers
 from blockforge.weights.differences import NONE, AllowedDifferences, allowed_differences
-from blockforge.weights.families import FAMILIES, Family, family_of
+from blockforge.weights.family import FAMILIES, Family, family_of
 from blockforge.weights.mismatch import MismatchError, OtherShape, check, check_ours, looks_ours, some
 from blockforge.weights.resize import Resize, resized_in_words, resized_to, resizers
 from blockforge.weights.values import check_kinds, check_value

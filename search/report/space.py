@@ -13,9 +13,9 @@ from blockforge.console.text_table import Label, Number, TextTable, Words
 from blockforge.figures import new_figure
 from blockforge.search.space.load import number_of_values
 from blockforge.search.space.size import Size
-from blockforge.search.space.statistics import COSTS, Sample, histogram
+from blockforge.search.space.statistics import Sample, histogram
 from blockforge.spec import Hole, Spec, holes
-from blockforge.units import Budget, figure, format_bytes, format_count
+from blockforge.units import COSTS, Budget, figure, format_bytes, format_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

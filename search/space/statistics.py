@@ -18,9 +18,8 @@ from blockforge.search.space.fit import fit
 from blockforge.search.space.load import draw
 from blockforge.search.space.size import enumerate_space
 from blockforge.spec import Spec
-from blockforge.units import Budget
+from blockforge.units import COSTS, Budget
 
-COSTS = ("macs", "params", "activation_bytes")
 _PATIENCE = 200
 """Draws for each network that is wanted."""
 

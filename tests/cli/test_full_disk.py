@@ -60,7 +60,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights in an official layout, a saved network, images and a search."""
     folder = tmp_path_factory.mktemp("place")
-    from blockforge.weights.families import FAMILIES
+    from blockforge.weights.family import FAMILIES
 
     sources = FAMILIES["resnet"].sources
     state = bf.build("resnet50", OFFICIAL, seed=0).state_dict()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import blockforge as bf
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.weights.families import FAMILIES
+from blockforge.weights.family import FAMILIES
 
 State = dict[str, Tensor]
 NARROW = Path(__file__).parents[2] / "specs" / "narrow"

@@ -78,7 +78,7 @@ def test_position_tables_are_resized(
     spec: str, built: Any, asked: Any, table: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `bf.build(weights=...)` resizes them, and a line says so."""
-    from blockforge.weights.families import FAMILIES
+    from blockforge.weights.family import FAMILIES
 
     small = {f"stages.{i}.depth": 1 for i in range(len(bf.load(spec).stages))} | {"input.size": 64}
     state = bf.build(spec, {**small, **built}, seed=1).state_dict()
@@ -155,7 +155,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_official_weights_of_another_classifier(tmp_path: Path) -> None:
     """The maps need no classifier, so that of the checkpoint may have any classes."""
-    from blockforge.weights.families import FAMILIES
+    from blockforge.weights.family import FAMILIES
 
     small = {f"stages.{i}.{k}": v for i in range(4) for k, v in (("dim", 8), ("depth", 1))}
     whole = bf.build("poolformer_s12", small, num_classes=7)

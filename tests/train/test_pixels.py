@@ -20,8 +20,8 @@ import blockforge as bf
 from blockforge.analyze import open_images
 from blockforge.train import DataError, open_data
 from blockforge.train.data import Want
-from blockforge.train.folder import read_image
 from blockforge.train.images import decode
+from blockforge.train.pixels import read_image
 
 SPECS = Path(__file__).parents[1] / "specs"
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)

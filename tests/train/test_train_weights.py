@@ -16,7 +16,7 @@ from torch import Tensor
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.train import Data, DataError, evaluate, fit
-from blockforge.weights.families import FAMILIES
+from blockforge.weights.family import FAMILIES
 
 SWIN: dict[str, Any] = {
     "input": {"channels": 1, "size": 16},

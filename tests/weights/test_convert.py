@@ -18,7 +18,7 @@ from blockforge.cli import main
 from blockforge.errors import OutputError
 from blockforge.weights import conversion
 from blockforge.weights.conversion import convert_file
-from blockforge.weights.families import FAMILIES, family_of
+from blockforge.weights.family import FAMILIES, family_of
 
 FULL = sorted({f.stem for f in FOLDER.glob("*.json")} & set(bf.list_specs()))
 Checkpoint = Callable[..., Path]

@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 @pytest.fixture
 def official() -> State:
     """A checkpoint in SMT's official layout, made backwards from one of our models."""
-    from blockforge.weights.families import FAMILIES
+    from blockforge.weights.family import FAMILIES
 
     model, sources = _noisy(bf.build("smt_b", SMALL, seed=1)), FAMILIES["smt"].sources
     found: State = {}

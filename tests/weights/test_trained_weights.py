@@ -220,7 +220,7 @@ def test_what_cannot_be_taken_is_named(model: nn.Module, case: str, tmp_path: Pa
 
 
 def test_official_values_are_looked_at_too() -> None:
-    from blockforge.weights.families import FAMILIES
+    from blockforge.weights.family import FAMILIES
 
     small = {"input.size": 32, "num_classes": 3, **{f"stages.{i}.depth": 1 for i in range(4)}, "stages.0.dim": 24}
     state = bf.build("resnet50", {**small, "stages.0.dim": 256}, seed=0).state_dict()

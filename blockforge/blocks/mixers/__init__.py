@@ -1,1 +1,1 @@
-"""Blocks that mix positions."""
+"""Blocks that mix positions: one a file, found by standing here."""

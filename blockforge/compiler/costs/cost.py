@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from blockforge.blocks.base import AnyPlaced, Cost, MapOp, Norm, Placed, Scratch, Shape
 from blockforge.blocks.facts import facts
+from blockforge.compiler.graph.branch_keys import Residual
 from blockforge.compiler.graph.nodes import Costs, Node, Shapes
-from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import BranchSite, NormedSite, Site, WindowInSite, WindowOutSite
 from blockforge.kernels.costs import DEFAULT
 

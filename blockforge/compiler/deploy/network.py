@@ -18,8 +18,8 @@ from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.deploy.rules import simplify
 from blockforge.compiler.deploy.tensors import Named, New, Own, Recipe
 from blockforge.compiler.deploy.terms import Term, Terms
+from blockforge.compiler.graph.branch_keys import Residual
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import BlockSite, BranchSite, EdgeSite, HeadSite, ReducingSite, Site
 from blockforge.spec.model import BranchKeys
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from blockforge.blocks.base import Act, Aggregator, Head, Mixer, Norm, Op, Reducing
 from blockforge.blocks.compose.steps import module_name
 from blockforge.blocks.part import Join
+from blockforge.compiler.graph.branch_keys import Residual
 from blockforge.compiler.graph.branches import alone, is_residual
 from blockforge.compiler.graph.connect import STAGE_INPUT, Feeds
 from blockforge.compiler.graph.instantiate import Maker, mixes, placed_names
-from blockforge.compiler.graph.residual import Residual
 from blockforge.compiler.graph.sites import (
     AggregateSite,
     BranchSite,

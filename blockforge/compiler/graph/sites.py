@@ -12,7 +12,7 @@ from typing import Literal
 from blockforge.blocks.base import Aggregator, AnyOp, AnyPlaced, Head, Norm, Placed, Shape
 from blockforge.blocks.compose.steps import at_place
 from blockforge.blocks.part import Join
-from blockforge.compiler.graph.residual import Residual
+from blockforge.compiler.graph.branch_keys import Residual
 from blockforge.errors import Path
 from blockforge.spec.plan import PlannedOp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table
 
 _LAYER = {**VIT_LAYER, "attention.scale": "ls1.gamma", "mlp.scale": "ls2.gamma"}

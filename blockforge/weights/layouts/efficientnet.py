@@ -10,7 +10,7 @@ import re
 
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, dwconv_bn, in_layers
 
 _SE = {"se.chain.linear": "se.conv_reduce", "se.chain.linear_2": "se.conv_expand"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, in_layers
 
 

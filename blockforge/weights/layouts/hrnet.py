@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn
 
 _MODULES = {2: (1, (1, 2), (3, 4)), 3: (2, (5, 6, 7), (8, 9, 10)), 4: (3, (11, 12, 13, 14), (15, 16, 17, 18))}

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers
 
 

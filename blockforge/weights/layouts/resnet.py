@@ -5,7 +5,7 @@ Blocks written in Python have a stage's first block as their downsample.
 
 from __future__ import annotations
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, conv_bn, in_layers, numbered
 
 _BRANCH = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import Names, by_table, in_layers
 
 _LAYER: dict[str, Names] = {

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.tensor_names import VIT_LAYER, by_table, in_layers
 
 _LAYER = {**VIT_LAYER, "attention.op.rel_pos.table": "attn.relative_position_bias_table"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 from blockforge.weights.layouts.mlla import AROUND_LAYERS
 from blockforge.weights.layouts.tensor_names import by_table, in_layers
 

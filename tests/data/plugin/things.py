@@ -13,7 +13,7 @@ from blockforge.search.samplers.registry import sampler
 from blockforge.train.data import Opened
 from blockforge.train.opening import Options, source
 from blockforge.train.tensor_split import TensorSplit
-from blockforge.weights.families import Family, register
+from blockforge.weights.family import Family, register
 
 
 @rule("first")
