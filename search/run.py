@@ -55,6 +55,7 @@ def search(
     confirm_seeds: int | None = None,
     recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     epochs: int | None = None,
+    control: bool | None = None,
     workers: int | None = None,
     storage: str | None = None,
     study: str | None = None,
@@ -106,6 +107,9 @@ def search(
         confirm_seeds: trainings of each, with fresh seeds. Default: 5; at least 3.
         recipe, epochs: of these trainings; the recipe is that of the ranking too, and its holes, as in
             `lr: {$log: [1e-4, 1e-2]}`, are searched beside those of the space. Default: `micro`, as it says.
+        control: evaluate as many random candidates as the search has, alike, and compare the winner with the best of
+            them: a search must beat what its cost buys without it. Twice the time. Default: with the best of the random
+            candidates that it began with.
         workers: processes on this machine, or Ray tasks. Default: 1.
         storage: a database by URL, in place of a journal in `out`; others can join with `blockforge worker`.
         study: the study's name there; default: the name of `out`.
@@ -147,7 +151,9 @@ def search(
             "weights": _listed(weights), "rungs": _listed(rungs),
             "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },
-        confirm={"top": confirm, "seeds": confirm_seeds, "recipe": own_recipe, "epochs": epochs},
+        confirm={
+            "top": confirm, "seeds": confirm_seeds, "recipe": own_recipe, "epochs": epochs, "control": control,
+        },
         proposals={"sampler": sampler, "pruner": pruner, "screen": screen, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,

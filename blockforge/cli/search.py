@@ -68,6 +68,9 @@ def search(
         int | None,
         typer.Option(min=1, metavar="N", help="Of the trainings that confirm.", show_default="the recipe's"),
     ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Compare with the best of as many random candidates, evaluated alike.")
+    ] = False,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -214,6 +217,7 @@ def search(
     result = run(
         space, around=around, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
         confirm=_number(confirm, "--confirm"), confirm_seeds=confirm_seeds, recipe=recipe, epochs=epochs,
+        control=control or None,
         objectives=objective, weights=_weights(weights), rungs=rung, eta=eta, sampler=sampler, pruner=pruner,
         screen=_number(screen, "--screen"),
         start=start.split(",") if start else None, seed=seed,

@@ -55,10 +55,16 @@ class Entrants:
         return iter((*self.finalists, *self.baselines))
 
 
-def entrants(plan: Plan, records: Iterable[TrialRecord]) -> Entrants:
-    """Those of a search as it stands."""
+def entrants(plan: Plan, records: Iterable[TrialRecord], control: Sequence[TrialRecord] = ()) -> Entrants:
+    """Those of a search as it stands.
+
+    Args:
+        control: the trials of its control (`control`), if it has one.
+    """
     records = list(records)
     entered = chosen(records, plan.signs, plan.config.confirm.top or 0)
+    if control:
+        entered = _with_control(entered, control, plan.signs)
     shared = with_shared_changes(plan, ranked(records, plan.signs))
     if shared is None or shared.trial.candidate in {e.hash for e in entered.baselines}:
         return entered
@@ -79,3 +85,12 @@ def chosen(records: Sequence[TrialRecord], signs: Sequence[float], top: int) -> 
     of_chance = [r for r in best_first if r.candidate in drawn][:1]
     label = f"the best of {len(drawn)} random candidates" if len(drawn) > 1 else "the only random candidate"
     return Entrants(finalists, (*starts, *(Entrant("random", label, r) for r in of_chance)), len(drawn))
+
+
+def _with_control(entered: Entrants, control: Sequence[TrialRecord], signs: Sequence[float]) -> Entrants:
+    """The best of the control in the place of the best random candidate of the search."""
+    others = tuple(e for e in entered.baselines if e.role != "random")
+    number = len({r.candidate for r in control if r.state == "scored" and r.rung == 0})
+    label = f"the best of {number} random candidates at equal cost"
+    best = tuple(Entrant("random", label, r) for r in ranked(control, signs)[:1])
+    return dataclasses.replace(entered, baselines=(*others, *best), drawn=number)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.storages import BaseStorage
 
+from blockforge.search.confirm.control import read_control
 from blockforge.search.confirm.entrants import Entrant, Entrants, entrants
 from blockforge.search.confirm.race import FINAL, Key, Race, Training, next_trainings, run_race
 from blockforge.search.confirm.session import CONFIRM, read_trainings
@@ -89,7 +90,10 @@ def read_confirmation(
         return None
     with contextlib.suppress(KeyError):
         known = read_trainings(optuna.load_study(storage=storage, study_name=f"{study}-{CONFIRM}"), plan)
-        return confirmed(entrants(plan, trials), known, plan.config.confirm.seeds) if known else None
+        if not known:
+            return None
+        entered = entrants(plan, trials, read_control(storage, study, plan))
+        return confirmed(entered, known, plan.config.confirm.seeds)
     return None
 
 

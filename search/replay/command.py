@@ -37,12 +37,12 @@ class Replayed:
 
     def as_dict(self) -> dict[str, Any]:
         """The same figures, for JSON."""
-        best = {
+        values = {
             f"{sampler}{', screened' if screened else ''}": rows.round(4).tolist()
-            for (sampler, screened), rows in self.searches.best.items()
+            for (sampler, screened), rows in self.searches.values.items()
         }
         return {
-            "table": repr(self.table), "top": self.searches.top, "best": best,
+            "table": repr(self.table), "top": self.searches.top, "values": values,
             "tail": dataclasses.asdict(self.tail),
             "claims": [dataclasses.asdict(c) for c in (self.claims, self.many_claims)],
         }  # fmt: skip

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from blockforge.console.text_table import Label, Number, TextTable
+from blockforge.errors import SearchError
 from blockforge.search.fidelity.benchmark import Benchmark
 from blockforge.search.samplers.registry import make_sampler
+from blockforge.search.screen.screen import FEWEST
 
 SAMPLERS = ("random", "tpe")
 COUNTS = (10, 15, 20, 30, 40, 60)
@@ -22,8 +24,8 @@ COUNTS = (10, 15, 20, 30, 40, 60)
 SCREENED, PLAIN = 20, 60
 """Trainings of a screened search, and those of one that is not which it is to keep up with."""
 _RESAMPLES = 2000
-Best = npt.NDArray[np.float64]
-"""The best value so far, S x T."""
+Values = npt.NDArray[np.float64]
+"""What each training of each search reached, in its order, S x T."""
 
 
 class Lead(NamedTuple):
@@ -43,65 +45,92 @@ class Searches:
 
     Attributes:
         table: on which.
-        best: by sampler, and whether it was screened: the best value so far, S x T.
+        values: by sampler, and whether it was screened: what each training reached, S x T.
         top: the best value of the table.
         pool: proposals of which a screen chooses.
     """
 
     table: Benchmark
-    best: dict[tuple[str, bool], Best]
+    values: dict[tuple[str, bool], Values]
     top: float
     pool: int
 
+    def best(self, sampler: str, screened: bool) -> Values:
+        """The best so far."""
+        return np.maximum.accumulate(self.values[sampler, screened], axis=1)
+
     def lead(self, sampler: str, screened: int, plain: int) -> Lead:
-        """Of the screened search after so many trainings over the plain one after so many; seeds are paired."""
-        ahead_S = self.best[sampler, True][:, screened - 1] - self.best[sampler, False][:, plain - 1]
-        drawn = np.random.default_rng(0).integers(len(ahead_S), size=(_RESAMPLES, len(ahead_S)))
-        low, high = np.quantile(ahead_S[drawn].mean(1), [0.025, 0.975])
-        return Lead(float(ahead_S.mean()), float(low), float(high))
+        """Of the best of the screened search after so many trainings over the plain one's after so many."""
+        return _lead(self.best(sampler, True)[:, screened - 1] - self.best(sampler, False)[:, plain - 1])
+
+    def picked(self, sampler: str, trainings: int) -> Lead:
+        """Of the mean of what the screened search trained once it was screened, up to so many, over the plain one's."""
+        screened, plain = (self.values[sampler, s][:, FEWEST:trainings].mean(1) for s in (True, False))
+        return _lead(screened - plain)
 
     def needed(self, sampler: str, screened: int) -> int | None:
         """Trainings after which the plain search has, on average, found what the screened one has; None: never."""
-        wanted = self.best[sampler, True][:, screened - 1].mean()
-        reached = np.flatnonzero(self.best[sampler, False].mean(0) >= wanted)
+        wanted = self.best(sampler, True)[:, screened - 1].mean()
+        reached = np.flatnonzero(self.best(sampler, False).mean(0) >= wanted)
         return int(reached[0]) + 1 if len(reached) else None
+
+
+def _lead(ahead_S: Values) -> Lead:
+    """Of searches in pairs of equal seed."""
+    drawn = np.random.default_rng(0).integers(len(ahead_S), size=(_RESAMPLES, len(ahead_S)))
+    low, high = np.quantile(ahead_S[drawn].mean(1), [0.025, 0.975])
+    return Lead(float(ahead_S.mean()), float(low), float(high))
 
 
 def replay_searches(
     table: Benchmark, searches: int, pool: int, told: Callable[[str], object] = lambda line: None
 ) -> Searches:
-    """Each sampler, as it is and screened, with as many seeds; what a search sees is one training a network."""
+    """Each sampler, as it is and screened, with as many seeds; what a search sees is one training a network.
+
+    Raises: SearchError where the table is so small that nothing would be screened.
+    """
+    if len(table) <= FEWEST:
+        raise SearchError(f"'{table.name}' holds {len(table)} networks: nothing is screened before {FEWEST} are trained"
+                          "\n  hint: blockforge bench fidelity trains more")  # fmt: skip
     most = min(PLAIN, len(table))
-    best: dict[tuple[str, bool], Best] = {}
+    values: dict[tuple[str, bool], Values] = {}
     for sampler in SAMPLERS:
         for screen, trials in ((None, most), (pool, min(SCREENED, most))):
             rows = []
             for seed in range(searches):
                 taken = table.replay(make_sampler(sampler, seed), trials, seed=0, screen=screen)
-                rows.append(np.maximum.accumulate([table.value(n, seed=0) for n in taken]))
+                rows.append([table.value(n, seed=0) for n in taken])
                 told(f"{sampler}{', screened' if screen else ''}: {seed + 1} of {searches}")
-            best[sampler, screen is not None] = np.asarray(rows)
-    return Searches(table, best, max(table.value(n, seed=0) for n in table.networks), pool)
+            values[sampler, screen is not None] = np.asarray(rows)
+    return Searches(table, values, max(table.value(n, seed=0) for n in table.networks), pool)
 
 
 def text_table(found: Searches) -> TextTable:
     """How far the best lies below the table's, to be printed by rich."""
-    counts = [n for n in COUNTS if n <= max(best.shape[1] for best in found.best.values())]
-    number = next(iter(found.best.values())).shape[0]
+    counts = [n for n in COUNTS if n <= max(values.shape[1] for values in found.values.values())]
+    number = next(iter(found.values.values())).shape[0]
     title = f"Points below the best of the table, the mean of {number} searches, after so many trainings"
     shown = TextTable(Label("search"), *(Number(str(n)) for n in counts), title=title)
-    for (sampler, screened), best in found.best.items():
+    for sampler, screened in found.values:
+        best = found.best(sampler, screened)
         below = [f"{found.top - best[:, n - 1].mean():.2f}" if n <= best.shape[1] else "" for n in counts]
         shown.add_row(f"{sampler}, screened of {found.pool}" if screened else sampler, *below)
     return shown
 
 
 def summary(found: Searches) -> Iterator[str]:
-    """What the screen was worth, a line a sampler."""
+    """What the screen was worth, two lines a sampler."""
+    networks = len(found.table)
     for sampler in SAMPLERS:
-        few, many = found.best[sampler, True].shape[1], found.best[sampler, False].shape[1]
+        few, many = found.values[sampler, True].shape[1], found.values[sampler, False].shape[1]
         needed = found.needed(sampler, few)
         yield (
-            f"{sampler}: {few} trainings screened lead {few} plain ones by {found.lead(sampler, few, few)} points and "
-            f"{many} by {found.lead(sampler, few, many)}; plain, it takes {needed or f'more than {many}'} to get there."
+            f"{sampler}: what was trained from the {FEWEST + 1}th to the {few}th was better by "
+            f"{found.picked(sampler, few)} points where it was screened."
+        )
+        equal, all_plain = found.lead(sampler, few, few), found.lead(sampler, few, many)
+        whole = ", the whole table" if many == networks else ""
+        yield (
+            f"{sampler}: the best of {few} screened ones lies {equal} points above that of {few} others, and "
+            f"{all_plain} above that of {many}{whole}; of others it takes {needed or f'more than {many}'}."
         )

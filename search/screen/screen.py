@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,21 +35,32 @@ class Screen:
         """Whether there is enough to learn from."""
         return len(self.history.rungs[self.history.level]) >= FEWEST
 
-    def choose(self, pool: Sequence[Architecture], seed: int) -> tuple[int, list[float]]:
-        """The place of the best in a pool, and what is thought of it: its place among the known, for each objective."""
+    def choose(self, pool: Sequence[tuple[Architecture, Mapping[str, Any]]], seed: int) -> tuple[int, list[float]]:
+        """The place of the best in a pool, and what is thought of it: its place among the known, for each objective.
+
+        Args:
+            pool: networks with the answers that made them.
+        """
         known = sorted(self.history.rungs[self.history.level], key=lambda record: record.number)[-_MOST:]
-        rows = [self._row(record) for record in known]
+        rows = [self._known_row(record) for record in known]
         numbers = tuple(record.number for record in known)
         if self._predictor is None or numbers != self._known:
             values = -losses(known, self.plan.signs)
             self._predictor, self._known = Predictor(rows, values, self.plan.seed), numbers
-            self._rows = {str(record.hash): row for record, row in zip(known, rows, strict=True)}
-        places = self._predictor.predict([features(arch) for arch in pool])
+            self._rows = {str(record.candidate): row for record, row in zip(known, rows, strict=True)}
+        places = self._predictor.predict([self._row(arch, answers) for arch, answers in pool])
         best = likeliest(places, seed)
         return best, [round(float(place), 4) for place in np.atleast_1d(places[best])]
 
-    def _row(self, record: TrialRecord) -> dict[str, float]:
-        """The figures of a network, compiled once in a process."""
-        if (row := self._rows.get(str(record.hash))) is None:
-            row = features(compile_spec(candidate_of(self.plan.space, record)))
+    def _known_row(self, record: TrialRecord) -> dict[str, float]:
+        """The figures of a candidate, whose network is compiled once in a process."""
+        if (row := self._rows.get(str(record.candidate))) is None:
+            row = self._row(compile_spec(candidate_of(self.plan.space, record)), record.holes)
         return row
+
+    def _row(self, arch: Architecture, answers: Mapping[str, Any]) -> dict[str, float]:
+        """The figures of a network, and those of its recipe if candidates have recipes of their own."""
+        return {**features(arch), **{
+            name: float(hole.index(answers[name])) if hole.kind == "choice" else float(answers[name])
+            for name, hole in self.plan.recipe_holes.items() if name in answers
+        }}  # fmt: skip

@@ -143,6 +143,8 @@ class ConfirmConfig(Model):
     are searched beside those of the space."""
     epochs: Annotated[Annotated[int, Field(ge=1)] | None, OrNone] = None
     """In place of the recipe's."""
+    control: bool = False
+    """Whether as many random candidates are evaluated as the search has, and the best of them is a baseline."""
 
     @model_validator(mode="before")
     @classmethod
@@ -229,7 +231,7 @@ class SearchConfig(Model):
     goal: GoalConfig = Field(default_factory=GoalConfig)
     """What is wanted: objectives, data, weights, rungs, eta, trials, trial_timeout."""
     confirm: ConfirmConfig = Field(default_factory=ConfirmConfig)
-    """How the best are trained again: top, seeds, recipe, epochs."""
+    """How the best are trained again: top, seeds, recipe, epochs, control."""
     proposals: ProposalConfig = Field(default_factory=ProposalConfig)
     """Who proposes: sampler, pruner, screen, seed."""
     log: LogConfig = Field(default_factory=LogConfig)

@@ -65,6 +65,10 @@ def settled(config: SearchConfig, space: Spec, budget: Budget) -> SearchConfig:
         raise SearchError(
             "a fidelity says how to train on data, and there are none\n  hint: --data, as in --data fashion"
         )
+    if config.confirm.control and goal.data is None:
+        raise SearchError(
+            "a control is confirmed by training on data, and there are none\n  hint: --data, as in --data fashion"
+        )
     if "trials" not in goal.model_fields_set and (goal.time is not None or goal.gpu_hours is not None):
         goal = goal.model_copy(update={"trials": UNBOUNDED})
         config = config.model_copy(update={"goal": goal})

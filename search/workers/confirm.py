@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from blockforge.console.progress import Display
+from blockforge.search.confirm.control import control_plan, open_control, read_control
 from blockforge.search.confirm.entrants import entrants
 from blockforge.search.confirm.session import ConfirmSession, Progress, open_confirmation
 from blockforge.search.optuna_private import storage_of
 from blockforge.search.workers.session import Session
+from blockforge.search.workers.trial_progress import TrialProgress
 
 
 def confirm(session: Session, progress: Progress = lambda done, most: None) -> str | None:
     """Train the best of a session's study again, where there are data; why that ended before, if it did."""
     if session.plan.data is None or session.interrupts.received is not None:
         return None
-    study = open_confirmation(storage_of(session.study), session.study.study_name)
     session.history.sync()
-    entered = entrants(session.plan, session.records)
+    if session.plan.config.confirm.control and (why := _control(session)) is not None:
+        return why
+    storage, name = storage_of(session.study), session.study.study_name
+    entered = entrants(session.plan, session.records, read_control(storage, name, session.plan))
     own = ConfirmSession(
-        session.plan, study, entered, session.lease, session.watch, session.interrupts, session.folder
+        session.plan, open_confirmation(storage, name), entered, session.lease, session.watch, session.interrupts,
+        session.folder,
     )  # fmt: skip
     return own.run(progress)
+
+
+def _control(session: Session) -> str | None:
+    """Evaluate as many random candidates as the search has; why that ended before, if it was interrupted."""
+    plan = control_plan(session.plan, session.history.evaluated)
+    study = open_control(storage_of(session.study), session.study.study_name, plan)
+    own = Session(plan, study, session.lease, session.interrupts, session.stream, session.folder, session.watch)
+    reporter = TrialProgress(Display())
+    reporter.start(plan.target, own.records, plan.signs)
+    why = own.run(reporter)
+    return why if session.interrupts.received is not None else None

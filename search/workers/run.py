@@ -14,6 +14,7 @@ from optuna.study import Study
 from blockforge.errors import SearchError
 from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.budget import check_budget
+from blockforge.search.confirm.control import control_plan, open_control, read_control
 from blockforge.search.confirm.entrants import entrants
 from blockforge.search.confirm.progress import ConfirmProgress
 from blockforge.search.confirm.race import next_trainings
@@ -169,10 +170,14 @@ class _Run:
         logs = self.place.folder / LOGS if self.place.folder is not None else None
         settings = WorkerSettings(where, self.place.name, self.plan.config.workers, logs, folder=self.place.folder)
         confirmation = open_confirmation(self.storage, self.place.name) if self.plan.data is not None else None
+        control = None
+        if confirmation is not None and self.plan.config.confirm.control:
+            control = open_control(self.storage, self.place.name, control_plan(self.plan, self.plan.target))
         try:
             with self.confirming:
                 stopped = supervise(
-                    settings, study, history, self.reporter, self.interrupts, confirmation,
+                    settings, study, history, self.reporter, self.interrupts,
+                    [following for following in (control, confirmation) if following is not None],
                     lambda: self._follow(history, confirmation),
                 )  # fmt: skip
         finally:
@@ -188,7 +193,7 @@ class _Run:
             self._told = True
             self.reporter.stop()
         known = read_trainings(confirmation, self.plan)
-        entered = entrants(self.plan, history.records.values())
+        entered = entrants(self.plan, history.records.values(), read_control(self.storage, self.place.name, self.plan))
         _, most = next_trainings(entered, known, self.plan.config.confirm.seeds)
         return self.confirming(len(known), most)
 

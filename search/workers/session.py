@@ -86,6 +86,7 @@ class Session:
     Args:
         stream: tells workers of one seed apart; 0 is the only one, or the first.
         folder: for what evaluations leave behind; None: nothing stays.
+        watch: who is alive, where workers say so with another study; None: with this one.
     """
 
     def __init__(
@@ -96,12 +97,13 @@ class Session:
         interrupts: EvaluationInterrupts,
         stream: int = 0,
         folder: Path | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.plan, self.study, self.lease = plan, study, lease
         self.interrupts, self.stream, self.folder = interrupts, stream, folder
         self.holes = plan.holes
         self.history = History(study, self.holes, plan.signs, len(plan.levels))
-        self.watch = Watch(study, lease.seconds, lease.steady)
+        self.watch = watch or Watch(study, lease.seconds, lease.steady)
         sampler = make_sampler(plan.config.proposals.sampler, plan.seed, stream)
         pruner = make_pruner(plan.config.proposals.pruner)
         self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None)
@@ -219,12 +221,13 @@ class Session:
         if self.screen is None or task.params is not None or not self.screen.ready:
             return first
         pool = [first, *(self._proposed(task, variant) for variant in range(1, self.plan.screen or 1))]
-        fit = {c.arch.hash: c for c in reversed(pool) if c.arch is not None and self._is_new(c)}
+        fit = {c.name: c for c in reversed(pool) if c.arch is not None and self._is_new(c)}
         if not fit:  # what is wrong with the first is kept, and the sampler learns from it
             self.proposals.pending = first.pending
             return first
         choices = list(reversed(fit.values()))
-        best, guess = self.screen.choose([c.arch for c in choices if c.arch is not None], len(self.history.log))
+        known = [(c.arch, c.draft.answers) for c in choices if c.arch is not None]
+        best, guess = self.screen.choose(known, len(self.history.log))
         chosen = choices[best]
         chosen.draft.random, chosen.draft.guess = False, guess
         self.proposals.pending = chosen.pending

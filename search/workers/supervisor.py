@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optuna.study import Study
@@ -40,20 +40,20 @@ def supervise(
     history: History,
     reporter: Reporter,
     interrupts: EvaluationInterrupts,
-    confirmation: Study | None = None,
+    following: Sequence[Study] = (),
     progress: Callable[[], bool] = lambda: False,
 ) -> str | None:
     """Start workers, start those again that die, and follow the study until all have ended.
 
     Args:
-        confirmation: the study of trainings that follow the search.
+        following: the studies of what workers do once the search has ended.
         progress: shows how far these are, and says whether one has ended since.
     Returns: why the search ended before its target, if it did.
     Raises: SearchError if a worker cannot work.
     """
     clock = Clock(_UNSTEADY)
     watch = Watch(study, settings.workers.lease, lambda: clock.steady)
-    studies = [study, *([confirmation] if confirmation is not None else [])]
+    studies = [study, *following]
     with starter(settings) as start:
         slots, deaths = [_Slot(i, start(i, _name())) for i in range(settings.workers.number)], 0
         looked = time.monotonic()

@@ -128,13 +128,43 @@ def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "space.yaml").write_text(to_yaml(bf.load(SPACE)))
     arguments = ["search", str(tmp_path / "space.yaml"), "--data", data, "--objective", "params", "--trials", "2"]
     more = ["--confirm", "1", "--confirm-seeds", "3", "--epochs", "1", "--workers", "2", "--out", str(tmp_path / "run")]
-    assert main([*arguments, *more]) == 0
+    assert main([*arguments, *more, "--control"]) == 0
     shown = capsys.readouterr()
     out = " ".join(shown.out.split())
     assert "Confirmed: trained again from scratch by 1 epochs of the recipe micro on npz:" in out
     assert out.index("Confirmed") < out.index("Candidates by")
     assert "The test images were looked at once" in out
     assert "trainings at most" in shown.err
+    known = bf.search.open_result(tmp_path / "run").confirmed  # type: ignore[attr-defined]
+    assert [e.label for e in known.entered.baselines if e.role == "random"] == [
+        "the best of 2 random candidates at equal cost"
+    ]
+
+
+def test_the_control_is_as_many_random_candidates_evaluated_alike(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(self: confirming.ConfirmSession, network: str, seed: int, folder: Path) -> dict[str, float]:
+        return {"top1": 90.0 + seed % 7, "images": 100.0, **({"test": 89.0} if seed >= FINAL else {})}
+
+    monkeypatch.setattr(confirming.ConfirmSession, "_figures", figures)
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    settings: dict[str, Any] = {"trials": 12, "sampler": "tpe", "rungs": ["capacity"], "eta": 2}
+    result = search(data, None, storage=storage, study="a", control=True, **settings)
+    beside = optuna.load_study(storage=storage, study_name="a-control").trials
+    scored = [t for t in beside if t.user_attrs["outcome"]["state"] == "scored"]
+    assert sum(t.user_attrs.get("rung", 0) == 0 for t in scored) == result.evaluated == 12
+    assert sum(t.user_attrs.get("rung", 0) == 1 for t in scored) == 6
+    assert all(t.user_attrs["random"] for t in scored if "rung" not in t.user_attrs)
+    assert not any("start" in t.user_attrs for t in beside)
+    assert result.confirmed is not None
+    (control,) = (e for e in result.confirmed.entered.baselines if e.role == "random")
+    assert control.label == "the best of 12 random candidates at equal cost"
+    best = max(scored, key=lambda t: (t.user_attrs.get("rung", 0), t.value or 0.0))
+    assert control.trial.values == tuple(best.values)
+    again = search(data, None, storage=storage, study="a", **settings)
+    assert again.confirmed == result.confirmed
+    assert len(optuna.load_study(storage=storage, study_name="a-control").trials) == len(beside)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +172,10 @@ def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         ({"confirm_seeds": 2}, r"confirm\.seeds"),
         ({"confirm": 0}, r"confirm\.top"),
+        ({"data": None, "control": True}, "a control is confirmed by training on data"),
         ({"fidelity": "nothing.json", "objective": None}, "cannot read nothing.json"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(data: str, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises((SearchError, bf.SpecError), match=message):
-        search(data, None, **wrong)
+        search(wrong.pop("data", data), None, **wrong)

@@ -10,11 +10,14 @@ import pytest
 
 import blockforge as bf
 from blockforge.cli import main
+from blockforge.cli._output import console
 from blockforge.errors import SearchError
 from blockforge.search.fidelity.benchmark import Benchmark
 from blockforge.search.fidelity.table import Network, Setting, Table, Training
 from blockforge.search.replay import claims, command, searches, tail
 from blockforge.search.samplers.independent import Uniform
+
+Replayed = command.Replayed
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +80,19 @@ def test_of_equals_better_is_hardly_ever_said_and_the_winner_looked_better_than_
 
 
 def test_leads_are_of_equal_seeds() -> None:
-    plain = np.maximum.accumulate(np.arange(40.0).reshape(2, 20), 1)
+    plain = np.arange(40.0).reshape(2, 20)
     found = searches.Searches(
         table({1: [1.0], 2: [1.0]}), {("tpe", False): plain, ("tpe", True): plain + 0.5}, 45.0, 8
     )  # fmt: skip
     assert found.lead("tpe", 10, 10) == (0.5, 0.5, 0.5)
+    assert found.picked("tpe", 12) == (0.5, 0.5, 0.5)
     assert found.lead("tpe", 10, 20) == (-9.5, -9.5, -9.5)
     assert (found.needed("tpe", 10), found.needed("tpe", 20)) == (11, None)
+
+
+def test_a_table_of_few_networks_is_too_small() -> None:
+    with pytest.raises(SearchError, match="10 networks: nothing is screened before"):
+        searches.replay_searches(table({1: [1.0] * 10, 2: [1.0] * 10}), 2, 2)
 
 
 def test_a_screened_replay_takes_each_network_once_and_repeats() -> None:
@@ -94,20 +103,20 @@ def test_a_screened_replay_takes_each_network_once_and_repeats() -> None:
     assert taken[:10] == packaged.replay(Uniform(seed=0), trials=10, seed=0)
 
 
-def test_the_command_tells_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_tells_all_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[command.Replayed] = []
+    monkeypatch.setattr(command, "Replayed", lambda *parts: kept.append(Replayed(*parts)) or kept[-1])
     assert main(["bench", "replay", "--searches", "2", "--screen", "2", "--json"]) == 0
     told: Any = json.loads(capsys.readouterr().out)
-    assert set(told["best"]) == {"random", "random, screened", "tpe", "tpe, screened"}
-    assert [len(row) for row in told["best"]["tpe, screened"]] == [12, 12]
+    assert set(told["values"]) == {"random", "random, screened", "tpe", "tpe, screened"}
+    assert [len(row) for row in told["values"]["tpe, screened"]] == [12, 12]
     assert [c["searches"] for c in told["claims"]] == [2, 4]
-    assert main(["bench", "replay", "nobody"]) == 1
-    assert "no table of trainings is called 'nobody'" in capsys.readouterr().err
-
-
-def test_a_report_has_all_three(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "replay", "--searches", "2", "--screen", "2"]) == 0
+    monkeypatch.setenv("COLUMNS", "120")
+    console().print(kept[0].report())
     shown = " ".join(capsys.readouterr().out.split())
     assert "Points below the best of the table, the mean of 2 searches" in shown
-    assert "random: 12 trainings screened lead 12 plain ones by" in shown
+    assert "random: what was trained from the 11th to the 12th was better by" in shown
     assert "A rung keeps the best share" in shown
     assert 'searches said "better"' in shown
+    assert main(["bench", "replay", "nobody"]) == 1
+    assert "no table of trainings is called 'nobody'" in capsys.readouterr().err
