@@ -150,7 +150,7 @@ def _learn_alone(
     names = {a.slot.name for a in branches}
     optimizer, schedule = _optimizer([p for b in branches.values() for p in b.parameters()], lessons, lessons.alone)
     for step in range(lessons.alone):
-        seen = _seen(model, names, next(images))
+        seen = seen_by(model, names, next(images))
         if step == 0:
             for alternative, branch in branches.items():
                 _scale_down(branch, *seen[alternative.slot.name])
@@ -201,7 +201,7 @@ def _training(branch: Branch) -> Branch:
 
 
 @torch.no_grad()
-def _seen(model: Backbone, names: set[str], x: Tensor) -> dict[str, tuple[tuple[Any, ...], Tensor]]:
+def seen_by(model: Backbone, names: set[str], x: Tensor) -> dict[str, tuple[tuple[Any, ...], Tensor]]:
     """What the branches of these names read and give."""
     seen: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
 

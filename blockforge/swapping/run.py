@@ -32,6 +32,7 @@ from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.solve import best, most_saved
+from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import most_important, with_alternatives
 from blockforge.train.classes import labels_of
@@ -102,6 +103,7 @@ def swap(
     run = {**whose, "images": len(teacher), "seed": seed}
     known = known_scores(folder, run)
     kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}
+    kept |= settled(network, found, kept, batches)
     if any(a.is_foreign for a in found):
         images_of = training_images(network, opened, weights, lessons.batch_size, seed)
         depends = {"network": run["network"], "data": opened.part("train").digest()}

@@ -109,7 +109,7 @@ def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> N
         if (a.slot.name, a.label) == ("stages.0.layers.1.attention", "sep")
     ]
     x = next(_images())
-    args, y = library._seen(parent, {found.slot.name}, x)[found.slot.name]
+    args, y = library.seen_by(parent, {found.slot.name}, x)[found.slot.name]
     torch.manual_seed(0)
     new = new_branch(parent, found)
     for parameter in new.op.parameters():
@@ -120,7 +120,7 @@ def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> N
     assert added == pytest.approx(library.START * wanted, rel=1e-4)
     kept = distilled(parent, [found], _images, Lessons(60, 4, lr=1e-2), None, {})
     with torch.no_grad(), standing_in(parent, found, kept):
-        near, _ = library._seen(parent, {found.slot.name}, x)[found.slot.name][1], None
+        near, _ = library.seen_by(parent, {found.slot.name}, x)[found.slot.name][1], None
         alone = parent(x)
     assert float((near - y).square().mean()) < 0.5 * wanted**2
     assert all(parameter.requires_grad for parameter in parent.parameters())

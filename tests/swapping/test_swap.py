@@ -20,10 +20,12 @@ from blockforge.errors import BlockforgeError, BudgetError, RunError
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.library import seen_by
 from blockforge.swapping.slots import Alternative, Slot
 from blockforge.swapping.solve import best
+from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import targets
-from blockforge.swapping.weights import standing_in, with_alternatives
+from blockforge.swapping.weights import new_branch, standing_in, with_alternatives
 from blockforge.weights.symmetry import Middle, Units, cut_between
 
 NET: dict[str, Any] = {
@@ -186,6 +188,33 @@ def test_the_solver_finds_the_best_combination() -> None:
         if chosen is not None:
             assert sum(found[i].saved["macs"] for i in chosen) >= least
             assert sum(costs[i] for i in chosen) == pytest.approx(min(able))
+
+
+def test_statistics_of_norms_follow_what_is_thinner() -> None:
+    """Where the network's own are those of the images, the thinner branch's are too; others keep theirs."""
+    blocks = {"conv": [{"op": "mbconv", "expand": 4, "kernel_size": 5, "norm": "none"}], "attn": NET["blocks"]["attn"]}
+    arch = bf.compile(written_out({**NET, "blocks": blocks}))
+    model = bf.build(arch, seed=0)
+    x = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    with torch.no_grad():
+        model.train()(x)
+    model.eval()
+    found = [a for a in alternatives_of(arch, arch.source) if a.slot.name.startswith(("stages.0.layers.0", "stages.1"))]
+    kept = {a: list(range(a.cut.kept)) for a in found if isinstance(a.cut, Units)}
+    new = settled(model, found, kept, [(x, torch.zeros(64))])
+    assert {a.label for a in new} >= {"expand 3", "expand 2", "expand 1", "kernel_size 3", "kernel_size 1"}
+    for alternative, tensors in new.items():
+        if alternative.slot.stage:
+            continue
+        branch = new_branch(model, alternative)
+        branch.load_state_dict(tensors)
+        read = seen_by(model, {alternative.slot.name}, x)[alternative.slot.name][0]
+        with torch.no_grad():
+            plain = branch.eval()(*read)
+            torch.testing.assert_close(branch.train()(*read), plain, rtol=1e-2, atol=1e-3)
 
 
 def test_what_the_solver_says_is_no_output(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
