@@ -120,7 +120,7 @@ def foreign_alternatives(
                 continue
             fitting += 1
             yield replace(made, saved=saved)
-        if not fitting:
+        if given and not fitting:
             why = "; ".join(f"{name}: {reason}" for reason, name in reasons.items())
             refused.setdefault(why, []).append(slot.name)
     for why, names in refused.items():

@@ -26,14 +26,15 @@ from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.importance import importances
 from blockforge.swapping.scores import answers, compare
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.swapping.statistics import settled
+from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train.data import Batch, Data
 from blockforge.train.evaluate import reading
 from blockforge.train.open_data import open_data
 from blockforge.weights.official import load_official
 
 SPEC = "tf_efficientnet_lite0"
-SHARES = tuple(round(0.95 - 0.05 * i, 2) for i in range(14))
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Of the expansions, for uniform thinning."""
 
 
@@ -110,7 +111,9 @@ def main() -> None:
     teacher = answers(parent, unseen)
     seen = [*itertools.islice(batches(parent, data, weights, "val", 64, 0), max(1, given.images // 64))]
     thinner = list(alternatives_of(parent.arch, parent.arch.source, SHARES))
-    kept = most_important(importances(parent, [a for a in thinner if a.label.startswith("mid")], seen))
+    thinner = [a for a in thinner if a.label.startswith("mid")]
+    kept: Kept = {**most_important(importances(parent, thinner, seen))}
+    kept = {**kept, **settled(parent, thinner, kept, seen)}
     print(f"{len(teacher)} images, {given.steps} steps of {given.batch} images", flush=True)
     for answer in result.answers:
         even = uniform(parent, thinner, parent.arch.macs * float(answer.budget.rstrip("%")) / 100)

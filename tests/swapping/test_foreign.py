@@ -75,6 +75,9 @@ def test_blocks_fit_where_their_kind_may_stand(page: Path, parent: bf.Backbone, 
         {"op": "dwconv", "norm": "layer_norm", "scale": 1.0, "kernel_size": 3},
         {"op": "separable", "scale": 1.0, "norm": "none", "k": 5},
     ]
+    capsys.readouterr()
+    assert not list(foreign_alternatives(arch, arch.source, []))
+    assert capsys.readouterr().err == ""
     only = Path(page.parent / "only.yaml")
     only.write_text("blocks: {wide: [{op: mlp, mlp_ratio: 8}]}", encoding="utf-8")
     assert not list(foreign_alternatives(arch, arch.source, foreign_blocks(only)))

@@ -214,7 +214,7 @@ def test_statistics_of_norms_follow_what_is_thinner() -> None:
         read = seen_by(model, {alternative.slot.name}, x)[alternative.slot.name][0]
         with torch.no_grad():
             plain = branch.eval()(*read)
-            torch.testing.assert_close(branch.train()(*read), plain, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(branch.train()(*read), plain, rtol=1e-2, atol=2e-2)
 
 
 def test_what_the_solver_says_is_no_output(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
