@@ -112,11 +112,11 @@ def _nested(arch: Architecture, node: Callable[[Node], list[str]], frame: Frame)
         if unit.stage is None:
             yield from (f"  {line}" for line in node(unit.first))
         elif (stage := stages.pop(unit.stage, None)) is not None:
-            yield from _framed(stage, node, frame)
+            yield from _framed(stage, arch.plan.stages[stage.index].title, node, frame)
 
 
-def _framed(stage: Stage, node: Callable[[Node], list[str]], frame: Frame) -> Iterator[str]:
-    opening, closing = frame(f"stage{stage.index}", f"stage {stage.index}")
+def _framed(stage: Stage, title: str, node: Callable[[Node], list[str]], frame: Frame) -> Iterator[str]:
+    opening, closing = frame(f"stage{stage.index}", title)
     yield f"  {opening}"
     for unit in stage.units:
         if isinstance(unit, Layer):

@@ -106,7 +106,7 @@ def _needs(cards: Mapping[str, Panel], axis: int) -> list[float]:
 def _titles(stage: Stage, plan: PlannedStage) -> tuple[str, ...]:
     params, macs = (format_count(total) for total in (stage.params, stage.macs))
     pattern = compact([layer.block for layer in stage.layers])
-    called = f"stage {stage.index}{f' {plan.name}' if plan.name else ''}"
+    called = plan.title
     return f"{called}: {stage.end.last.out_shape}", pattern, f"{params} params, {macs} MACs"
 
 

@@ -79,6 +79,11 @@ class Stage:
     def path(self) -> Path:
         return ("stages", self.index)
 
+    @property
+    def title(self) -> str:
+        """As pictures call it."""
+        return f"stage {self.index}" + (f" {self.name}" if self.name else "")
+
     def __str__(self) -> str:
         """As messages call it."""
         return f"stage {self.index}" + (f" '{self.name}'" if self.name else "")

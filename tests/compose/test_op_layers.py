@@ -82,6 +82,8 @@ def test_a_stage_of_nothing_is_refused() -> None:
     stages = [{"dim": 16, "depth": 1, "layers": "b"}, {"dim": 16, "downsample": "none"}]
     with pytest.raises(bf.SpecError, match="stage 1 has neither layers nor a downsample"):
         bf.compile(network("mlp", stages=stages))
+    stages[1]["layers"] = ["identity"]  # as the hint says
+    assert len(bf.compile(network("mlp", stages=stages)).stages) == 2
 
 
 def test_spaces_know_lists() -> None:

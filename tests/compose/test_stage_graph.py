@@ -99,6 +99,18 @@ def test_features_by_name() -> None:
     ]  # fmt: skip
 
 
+def test_a_classifier_gives_the_maps_that_it_has() -> None:
+    """It is built without stages that only `features` name."""
+    aside = {"name": "up", "dim": 24, "from": {"from": 2, "op": UP}, "layers": ["relu"]}
+    arch = bf.compile(network(aside, features=[0, 2, "up"], head={"from": 2, "op": ["global_pool", "logits"]}))
+    model, x = bf.build(arch).eval(), torch.randn(1, 3, 32, 32)
+    assert [m.shape[1] for m in model.forward_intermediates(x, intermediates_only=True)] == [8, 24]
+    assert model.feature_info.out_indices == (0, 2)
+    assert bf.build(arch, features_only=True).feature_info.out_indices == (0, 2, 3)
+    with pytest.raises(bf.BlockforgeError, match=r"without stages.3.from_0\n  hint: features_only=True builds"):
+        model.forward_intermediates(x, ["up"])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_copies_and_pickles_give_the_same(name: str) -> None:
     model = bf.build(NETWORKS[name](), seed=1).eval()

@@ -102,6 +102,12 @@ def test_a_picture_tells_every_node_and_the_names_of_stages() -> None:
     assert {"concat", "head", "resize"} <= set(words)
 
 
+def test_texts_for_other_tools_name_stages() -> None:
+    arch = bf.compile(NETWORKS["unet"]())
+    assert 'subgraph cluster_stage3 { label="stage 3 up1";' in arch.to_dot()
+    assert 'subgraph stage3["stage 3 up1"]' in arch.to_mermaid()
+
+
 def test_a_row_of_stages_is_drawn_as_columns() -> None:
     assert not is_graph(bf.compile(network()))
 

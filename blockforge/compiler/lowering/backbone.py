@@ -101,7 +101,14 @@ class Backbone(fx.GraphModule):
             {"num_chs": end.out_shape.dim, "reduction": end.reduction, "module": f"stages.{i}", "index": i}
             for i, end in enumerate(stage.end.last.shapes for stage in self.arch.stages)
         ]
-        return FeatureInfo(info, self.arch.features if self.out_indices is None else self.out_indices)
+        return FeatureInfo(info, self._held if self.out_indices is None else self.out_indices)
+
+    @property
+    def _held(self) -> tuple[int, ...]:
+        """The stages of the network's features that the model was built with: a classifier goes without those that only
+        `features` name."""
+        built = {unit.name for unit in needed_units(self.arch, self.out_indices)}
+        return tuple(i for i in self.arch.features if self.arch.stages[i].end.name in built)
 
     def train(self, mode: bool = True) -> Self:
         """As torch's. Raises: BlockforgeError for a deployed model, which has no form for training."""
@@ -147,14 +154,14 @@ class Backbone(fx.GraphModule):
         """The maps_BCHW of some stages, and before them what `forward_features` gives unless `intermediates_only`.
 
         Args:
-            indices: stages; a number n means the last n; None: all.
+            indices: stages; a number n means the last n; None: all features that the model was built with.
             return_prefix_tokens: instead of each map (map_BCHW, tokens_BEC) with the E tokens beside it.
             norm, output_fmt: as timm calls them; the maps come as NCHW, without the head's norm.
             stop_early: the last map is that of the last stage asked for; no later one runs.
         """
         if norm or output_fmt != "NCHW":
             raise BlockforgeError(f"maps come as NCHW and without the head's norm, not norm={norm}, {output_fmt}")
-        maps = stage_indices(indices, self.arch)
+        maps = stage_indices(self._held if indices is None else indices, self.arch)
         if intermediates_only:
             return self._view(maps, (), return_prefix_tokens)(x)
         last = (self.arch.stages[max(maps)].end,) if stop_early else self.arch.read_by(self.arch.main_head)
@@ -162,8 +169,8 @@ class Backbone(fx.GraphModule):
 
     def features(self, out_indices: int | Sequence[int] | None = None) -> Backbone:
         """A model with `features_only` made of this one's own modules, output norms included: of stages
-        `out_indices`, all by default."""
-        maps = stage_indices(out_indices, self.arch)
+        `out_indices`, all that it has by default."""
+        maps = stage_indices(self._held if out_indices is None else out_indices, self.arch)
         modules = _called(self, emit(self.arch, maps, logits=False, out_norm=self.out_norm))
         return _assemble(self.arch, modules, maps, self.training, notes=self._notes(), out_norm=self.out_norm)
 
@@ -355,7 +362,7 @@ def _called(model: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
     except AttributeError:
         held = {name for name, _ in model.named_modules()}
         lacking = next(name for name in names if name not in held)
-        hint = "out_indices names its stages"
+        hint = "features_only=True builds what the network's features need, out_indices says which"
         raise BlockforgeError(f"the model was built without {lacking}\n  hint: {hint}") from None
 
 
