@@ -81,9 +81,9 @@ class Convolution(Part):
 
     def read(self, shape: Shape) -> Shape:
         """The map that is convolved: with the padding that torch's layers do not know, and of a kernel of one position
-        the map of what that reads."""
+        the map of what that reads, where it is a copy."""
         over = self.window
-        if over.kernel == (1, 1) and over.padding not in (None, (0, 0)):
+        if over.reads_beyond(shape) or (over.kernel == (1, 1) and over.padding not in (None, (0, 0))):
             return over.out_shape(shape, shape.dim)
         return padded_shape(over, shape)
 

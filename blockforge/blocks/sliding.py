@@ -87,6 +87,14 @@ class Window:
         half = (self.kernel[0] // 2, self.kernel[1] // 2)
         return self.stride == self.dilation == (1, 1) and self.padding == half and all(k % 2 for k in self.kernel)
 
+    def reads_beyond(self, shape: Shape) -> bool:
+        """Whether the last step of a kernel of one position leads beyond the map, as of odd sides: then what it reads
+        is copied in inference, see `kernels.cpu.convolutions`."""
+        if self.kernel != (1, 1) or self.stride == (1, 1) or self.padding not in (None, (0, 0)):
+            return False
+        rows, columns, _ = self.out_shape(shape, 1)[:3]
+        return rows * self.stride[0] > shape.height or columns * self.stride[1] > shape.width * self.stride[0]
+
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         """The map of width `dim` that it gives; of size 0 where it does not fit."""
         (above, below), (left, right) = self.pads(shape.height, shape.width)

@@ -44,12 +44,21 @@ def _conv1x1(
     """What a strided kernel reads is taken out first: oneDNN's backward of the strided one writes out of bounds on
     narrow channels-last maps (uxlfoundation/oneDNN#6035)."""
     read_BHWC = _read_by_1x1(x_BCHW.permute(0, 2, 3, 1), stride, padding)
-    if _is_one(read_BHWC, -1):
+    if _is_one(read_BHWC, -1) or (not torch.is_grad_enabled() and _is_unseen(x_BCHW, read_BHWC, stride, padding)):
         read_BHWC = read_BHWC.contiguous()  # see `_of_one_channel`
     if groups == 1 and read_BHWC.is_contiguous():
         return linear(read_BHWC, weight.flatten(1), bias).permute(0, 3, 1, 2)
     dilation = dilation_of_1x1(x_BCHW)
     return _channels_last(F.conv2d(read_BHWC.permute(0, 3, 1, 2), weight, bias, 1, 0, dilation, groups))
+
+
+def _is_unseen(x_BCHW: Tensor, read_BHWC: Tensor, stride: _Sides, padding: _Sides) -> bool:
+    """Whether torch takes what a strided kernel reads of a channels-last map for no such map: where its last step leads
+    beyond the map, as of odd sides. It would convolve it into NCHW. See `sliding.Window.reads_beyond`."""
+    if stride == (1, 1) or any(padding) or torch.jit.is_tracing():
+        return False
+    (height, width), (rows, columns) = x_BCHW.shape[2:], read_BHWC.shape[1:3]
+    return bool(rows * stride[0] > height or columns * stride[1] > width * stride[0])
 
 
 def _is_one(x: Tensor, axis: int) -> bool:

@@ -14,7 +14,8 @@ def check_widths(plan: Plan, maker: Maker, report: Report) -> None:
     """Without a downsample, and with a first layer that keeps its map, the width cannot change."""
     for stage in plan.stages:
         if _is_empty(stage):
-            text, hint = f"{stage} has neither layers nor a downsample", "leave it out, or give it layers; layers: [identity] keeps the map"
+            text = f"{stage} has neither layers nor a downsample"
+            hint = "leave it out, or give it layers; layers: [identity] keeps the map"
             report_at(report, stage.origins, "layers", text, stage.path, hint=hint)
         if stage.dim is None:
             _check_free(stage, maker, report)
