@@ -319,6 +319,8 @@ def test_sines_of_rows_and_columns() -> None:
 @pytest.mark.parametrize(
     ("name", "params"),
     [
+        ("blur_pool", {}),
+        ("std_conv", {"kernel_size": 3, "stride": 2, "padding": "tf"}),
         ("conv", {"kernel_size": 3, "stride": 2, "padding": "tf"}),
         ("conv", {"kernel_size": 3, "dilation": 2}),
         ("max_pool", {"kernel_size": 3, "stride": 2, "ceil": True}),

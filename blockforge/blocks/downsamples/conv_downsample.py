@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from blockforge.blocks import primitives
 from blockforge.blocks.acts.identity import Identity
 from blockforge.blocks.base import Cost, Downsample, Shape
 from blockforge.blocks.compose.program import Program
@@ -43,6 +42,10 @@ class ConvDownsample(Downsample):
             return self.bias
         return self.norm is not None and self.norm.bias_before
 
+    @property
+    def _conv(self) -> Conv:
+        return Conv(kernel_size=self.kernel_size, stride=2, padding=self.kernel_size // 2, bias=self.has_bias)
+
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         return conv_shape(shape, dim, self.kernel_size, 2)
 
@@ -52,20 +55,20 @@ class ConvDownsample(Downsample):
 
     def cost(self, shape: Shape, dim: int) -> Cost:
         out = self.out_shape(shape, dim)
-        kernel = (self.kernel_size, self.kernel_size)
-        cost = primitives.conv(
-            shape.dim, dim, kernel, out.positions, read=shape.positions, alive=out.elements, bias=self.has_bias
+        return (
+            self._conv.cost(shape, dim)
+            + self.act.cost(out)
+            + (self.norm.cost(out) if self.norm is not None else Cost())
         )
-        return cost + self.act.cost(out) + (self.norm.cost(out) if self.norm is not None else Cost())
 
     def workspace(self, shape: Shape, dim: int) -> int:
         out = self.out_shape(shape, dim)
-        return out.elements + max(self.act.beside(out), self.norm.workspace(out) if self.norm is not None else 0)
+        behind = max(self.act.beside(out), self.norm.workspace(out) if self.norm is not None else 0)
+        return max(self._conv.workspace(shape, dim), out.elements + behind)
 
     def as_program(self, shape: Shape, dim: int) -> Program:
-        conv = Conv(kernel_size=self.kernel_size, stride=2, padding=self.kernel_size // 2, bias=self.has_bias)
         act = [self.act] if self.act != Identity() else []
-        return row(shape, (conv, dim), *act, self.norm)
+        return row(shape, (self._conv, dim), *act, self.norm)
 
     def build(self, shape: Shape, dim: int) -> nn.Module:
         conv = Conv2d(shape.dim, dim, self.kernel_size, stride=2, bias=self.has_bias, init=self.init)
