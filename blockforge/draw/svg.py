@@ -55,13 +55,19 @@ _WORK = "MACs of the layer"
 _BEND = 8.0
 
 
-def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None, opened: Collection[str] = ()) -> str:
+def to_svg(
+    arch: Architecture,
+    heat: Mapping[str, float] | None = None,
+    opened: Collection[str] = (),
+    heat_is: str = "of the time",
+) -> str:
     """Stages from left to right, their layers from top to bottom. Equal architectures give equal pictures.
 
     A block that is made of parts opens in a browser where it is pressed, see `cards`.
 
     Args:
         heat: node -> share of something, such as time; blocks are then coloured by it, not by their kind.
+        heat_is: what that is a share of, in words.
         opened: nodes whose blocks are drawn as their parts; what nothing is known to be inside of stays as it is.
     """
     nodes = [node for node in arch.nodes.values() if opens(node)]
@@ -69,7 +75,7 @@ def to_svg(arch: Architecture, heat: Mapping[str, float] | None = None, opened: 
     shown = {name: panel for name, panel in panels.items() if name in opened}
     titles = {stage.index: _titles(stage, arch.plan.stages[stage.index]) for stage in arch.stages}
     layout = (lay_out_streams if is_graph(arch) else lay_out)(arch, titles, shown)
-    drawing = _Drawing(arch, layout, heat)
+    drawing = _Drawing(arch, layout, heat, heat_is)
     legend, right = drawing.legend(panels)
     cards = {name: panel for name, panel in panels.items() if name not in layout.opened}
     width = max(layout.width, right, 2 * MARGIN + len(arch.totals) * CHAR * 1.1, *_needs(cards, 0))
@@ -113,8 +119,8 @@ def _titles(stage: Stage, plan: PlannedStage) -> tuple[str, ...]:
 class _Drawing:
     """Writes the parts of one picture."""
 
-    def __init__(self, arch: Architecture, layout: Layout, heat: Mapping[str, float] | None) -> None:
-        self.arch, self.layout, self.heat = arch, layout, heat
+    def __init__(self, arch: Architecture, layout: Layout, heat: Mapping[str, float] | None, heat_is: str) -> None:
+        self.arch, self.layout, self.heat, self.heat_is = arch, layout, heat, heat_is
         self.cards = Cards({}, NOWHERE)
 
     def header(self) -> list[str]:
@@ -260,7 +266,7 @@ class _Drawing:
         fill = COLOURS[node.kind]
         if self.heat is not None:
             share = self.heat.get(node.name, 0.0)  # the image has none
-            about += f"\n{share:.1%} of the time"
+            about += f"\n{share:.1%} {self.heat_is}"
             fill = _warm(share / max(self.heat.values()))
         if (panel := self.layout.opened.get(node.name)) is not None:
             inner = panel.draw(box.x + (box.width - panel.width) / 2, box.y + OPEN_TITLE)

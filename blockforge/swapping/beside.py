@@ -140,7 +140,7 @@ def _answer(answer: Answer, judge: Judge, work: Work) -> Answer:
     if work.tuning is None:
         return answer
     model = _tuned(answer.model, judge, work, answer.folder, FINETUNE)
-    return dataclasses.replace(answer, model=model, score=judge.score(model), tested=judge.last_word(model))
+    return dataclasses.replace(answer, model=model, tested=judge.last_word(model))
 
 
 def _tuned(model: Backbone, judge: Judge, work: Work, *folder: str) -> Backbone:
@@ -162,11 +162,10 @@ def _of_alternatives(
     source = result.parent.arch.source
     for way, picked in combinations(result.parent.arch, found, costs, budget, chosen, linked, work.seed):
         model = with_alternatives(result.parent, source, [found[i] for i in picked], kept).eval()
-        expected, tested = sum(costs[i] for i in picked), None
+        expected, score, tested = sum(costs[i] for i in picked), judge.score(model), None
         if work.controls:
-            model = _tuned(model, judge, work, CONTROLS, f"{answer.folder} {way}")
-            tested = judge.last_word(model)
-        yield Other(answer.budget, way, model.arch, expected, judge.score(model), tested)
+            tested = judge.last_word(_tuned(model, judge, work, CONTROLS, f"{answer.folder} {way}"))
+        yield Other(answer.budget, way, model.arch, expected, score, tested)
 
 
 def _from_scratch(answer: Answer, judge: Judge, work: Work) -> Iterator[Other]:

@@ -33,7 +33,8 @@ class Other:
         budget: as it was written.
         way: how it was made: uniform thinning, skip alone, random, or from scratch.
         expected: sum of the scores of what changed; None: it was not made of alternatives.
-        score: on the images that alternatives are scored by. tested: on the test images; None: they were not touched.
+        score: on the images that alternatives are scored by, before any fine-tuning.
+        tested: on the test images, at the end; None: they were not touched.
     """
 
     budget: str

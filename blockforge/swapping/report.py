@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockforge.api import build
 from blockforge.compiler import Architecture
 from blockforge.console.csv_text import to_csv
 from blockforge.draw.svg import to_svg
 from blockforge.figures import new_figure, write_figure
 from blockforge.files import make_folder, write_text
-from blockforge.search.budget import measured_latency
+from blockforge.measure.profile import Setting, measure
 from blockforge.swapping.scores import Score
 from blockforge.units import format_count
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from blockforge.swapping.result import Answer, SwapResult
 
 REPORT, PLOT, BESIDE, CHANGES = "report.html", "answers.png", "beside.csv", "changes.svg"
+_ROUNDS, _SECONDS = 3, 0.1
+"""Of measuring the latency of one network."""
 _CHOICE, _PARENT = "choice", "parent"
 _COSTS = {"macs": "multiply-adds", "params": "parameters", "ms": "milliseconds of one image, CPU"}
 _COLOURS = ("#e4572e", "#4c78a8", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#eeca3b", "#bab0ac")
@@ -48,7 +52,17 @@ def beside(result: SwapResult) -> list[dict[str, Any]]:
     for answer in result.answers:
         own = answer.model.arch
         rows.append(_row(answer.budget, _CHOICE, own, answer.expected, answer.score, answer.tested))
-    return [*rows, *(_row(o.budget, o.way, o.arch, o.expected, o.score, o.tested) for o in result.others)]
+    rows += [_row(o.budget, o.way, o.arch, o.expected, o.score, o.tested) for o in result.others]
+    archs = [result.parent.arch, *(a.model.arch for a in result.answers), *(o.arch for o in result.others)]
+    return [row | {"ms": ms} for row, ms in zip(rows, _latencies(archs), strict=True)]
+
+
+def _latencies(archs: Sequence[Architecture]) -> list[float]:
+    """Milliseconds of one image on the CPU: all networks in turn, several times, so that what else the machine does
+    falls on all of them; of each the least median."""
+    setting = Setting(1, "fp32")
+    rounds = [[measure(build(arch, seed=0), setting, "cpu", _SECONDS).p50_ms for arch in archs] for _ in range(_ROUNDS)]
+    return [round(min(of_one), 3) for of_one in zip(*rounds, strict=True)]
 
 
 def _row(
@@ -59,7 +73,7 @@ def _row(
         "way": way,
         "macs": arch.macs,
         "params": arch.params,
-        "ms": round(measured_latency(arch, None), 3),
+        "ms": None,
         "expected_kl": expected if expected is None else round(expected, 5),
         "kl": round(score.kl, 5),
         "agreement": round(score.agreement, 2),
@@ -70,29 +84,32 @@ def _row(
 
 
 def _figure_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """What the networks are compared by: the best that all have, and how it is called."""
+    """What is drawn, and how it is called: the last word on the test images where there is one."""
+    parent = rows[0]
+    scored = "the images that alternatives were scored by, before any fine-tuning"
     names = {
         "test_top1": "top-1 of the test images",
         "test_agreement": "agreement with the parent on the test images",
-        "top1": "top-1 of the images that alternatives were scored by",
+        "top1": f"top-1 of {scored}",
+        "agreement": f"agreement with the parent on {scored}",
     }
-    name = next((n for n in names if all(row[n] is not None for row in rows)), "agreement")
-    return name, names.get(name, "agreement with the parent on the images that alternatives were scored by")
+    name = next(n for n in names if parent[n] is not None)
+    return name, names[name]
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy against each cost, a line a way; the dashed line is the parent."""
+    """Accuracy against each cost, a line a way; the dashed line is the parent. Without what was not measured so."""
     figure = new_figure(4.6 * len(_COSTS), 4.4)
     several = figure.subplots(1, len(_COSTS), sharey=True)
     name, said = _figure_of(rows)
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row[name] is not None):
         way = row["way"].rstrip(" 0123456789")
         groups.setdefault(way, []).append(row)
     for axes, (cost, label) in zip(several, _COSTS.items(), strict=True):
         _panel(axes, groups, cost, name)
         axes.set_xlabel(label)
-    several[0].set_ylabel(f"{said}, %", fontsize=8)
+    several[0].set_ylabel(textwrap.fill(f"{said}, %", 48), fontsize=8)
     several[-1].legend(loc="lower right", fontsize=8, framealpha=0.9)
     return figure
 
@@ -124,14 +141,18 @@ def picture(parent: Architecture, answer: Answer) -> str:
     for chosen in answer.chosen:
         whole = parent.nodes[chosen.slot.name].costs.macs
         gone[chosen.slot.name] = 1.0 if chosen.is_skip else max(0.05, min(1.0, chosen.saved["macs"] / max(whole, 1)))
-    return to_svg(parent, heat=gone or None)
+    return to_svg(parent, heat=gone or None, heat_is="of its multiply-adds are gone")
 
 
 def _page(result: SwapResult, rows: Sequence[Mapping[str, Any]]) -> str:
     _, said = _figure_of(rows)
     parent = result.parent.arch
     title = f"{parent.name}: {len(result.answers)} budgets, {len(result.alternatives)} alternatives"
-    tuned = "The answers were fine-tuned with the parent's answers." if result.tested else "Nothing was trained after."
+    tuned = "Nothing was trained after."
+    if result.tested is not None:
+        untested = any(other.tested is None for other in result.others)
+        beside = "; other ways were not, which --controls does: they stand in the table alone" if untested else ""
+        tuned = f"The answers were fine-tuned, taught by the parent{beside}."
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{tuned} The figure drawn is {html.escape(said)}.</p>",
         f'<img src="{PLOT}" alt="accuracy against costs"><h2>Each budget beside other ways</h2>{_table(rows)}',

@@ -27,8 +27,8 @@ class Answer:
         model: with the parent's weights; its spec is `model.spec`.
         chosen: what changed.
         expected: sum of the scores (KL) of what changed, each alone.
-        score: measured, of all together, on the images that alternatives are scored by; after fine-tuning if there is
-            any. tested: on the test images; None: they were not touched.
+        score: measured, of all together, on the images that alternatives are scored by, before any fine-tuning.
+        tested: on the test images, at the end; None: they were not touched.
     """
 
     budget: str

@@ -179,7 +179,7 @@ def _task(
     blocks = foreign_blocks(alternatives) if alternatives is not None else []
     lessons = Lessons(steps, steps // 4, seed=seed)
     own = alternatives_of(network.arch, network.arch.source)
-    foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons))
+    foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)) if blocks else ()
     found = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
     if not found:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")

@@ -244,7 +244,7 @@ def table(rows: list[Row]) -> Iterator[str]:
         text = f"{_spread(taus, '.2f')} over all budgets, {_spread(within, '.2f')} within one" if taus else "-"
         yield f"tau of {name} with top-1 ({len(taus)} times {ENOUGH} networks or more): {text}"
     parents = [known[*pair, 100, "parent"] for pair in pairs if (*pair, 100, "parent") in known]
-    yield "scoring, of one training of the parent: " + _spread([100 * r.scoring / r.seconds for r in parents], ".0f")
+    yield "scoring, of one training of the parent, %: " + _spread([100 * r.scoring / r.seconds for r in parents], ".0f")
     for way in ("choice", "scratch", "taught"):
         costs = [100 * r.seconds / known[*r.key[:2], 100, "parent"].seconds for r in known.values() if r.way == way]
         yield f"training of {way}, of one of the parent, %: {_spread(costs, '.0f')}"

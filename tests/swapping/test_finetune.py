@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.others import narrower, shallower
 from blockforge.train import fit
+from blockforge.train.loop import Trainer
 
 NET: dict[str, Any] = {
     "blockforge": 1,
@@ -134,3 +136,64 @@ def test_lengths_that_are_none(trained: tuple[Path, str], tmp_path: Path) -> Non
     with pytest.raises(RunError, match=r"controls are trained as long as the parent.*\n  hint: --finetune 20%"):
         bf.swap(run / "spec.yaml", data, "60%", weights=run / "best.safetensors", controls=True, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_without_labels_the_networks_agreement_is_told(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """Where the images are of other classes."""
+    run, data = trained
+    arrays = dict(np.load(data.removeprefix("npz:")))
+    np.savez(tmp_path / "d.npz", **{**arrays, "classes": np.array(["x", "y", "z"])})
+    where = {"weights": run / "best.safetensors", "images": 32, "out": tmp_path / "out"}
+    found = bf.swap(run / "spec.yaml", f"npz:{tmp_path / 'd.npz'}", "60%", finetune="1", **where)
+    (answer,) = found.answers
+    assert answer.model.classes == ("a", "b", "c")
+    assert answer.tested is not None
+    assert answer.tested.top1 is None
+    assert answer.tested.agreement > 50
+    assert "agreement with the parent on the test images" in (tmp_path / "out/report.html").read_text()
+
+
+def test_what_does_not_fit_is_one_line_and_nothing_is_written(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = trained
+    other = bf.build(NET, {"stages.0.dim": 24}, num_classes=3, seed=0)
+    bf.save_model(other, tmp_path / "other")
+    spec, weights = str(run / "spec.yaml"), str(run / "best.safetensors")
+    for spec_file, file, source, budget, said in (
+        (spec, str(tmp_path / "other/model.safetensors"), data, "50%", "the weights do not fit the network's"),
+        (spec, str(tmp_path / "none.safetensors"), data, "50%", "no weights at"),
+        (spec, weights, f"imagefolder:{tmp_path / 'none'}", "50%", "there is no folder"),
+        (spec, weights, data, "1%", "the smallest network has"),
+    ):
+        command = ["swap", spec_file, "--weights", file, "--data", source, "--budget", budget]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 1
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_fine_tuning_that_was_stopped_goes_on(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the same bits; with other data it does not."""
+    run, data = trained
+    command = ["swap", str(run / "spec.yaml"), "--weights", str(run / "best.safetensors"), "--data", data]
+    command += ["--budget", "50%", "--images", "32", "--finetune", "40%", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    epoch = Trainer._epoch
+
+    def ends(trainer: Trainer, interrupts: Any) -> int | None:
+        return epoch(trainer, interrupts) or signal.SIGINT
+
+    monkeypatch.setattr(Trainer, "_epoch", ends)
+    assert main([*command, str(tmp_path / "parts")]) == 130
+    monkeypatch.undo()
+    assert main([*command, str(tmp_path / "parts")]) == 0
+    one, two = ((tmp_path / name / "50pct/model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert one == two
+    arrays = dict(np.load(data.removeprefix("npz:")))
+    np.savez(tmp_path / "d.npz", **{**arrays, "x_train": 255 - arrays["x_train"]})
+    capsys.readouterr()
+    command[command.index(data)] = f"npz:{tmp_path / 'd.npz'}"
+    assert main([*command, str(tmp_path / "parts")]) == 1
+    assert "50pct/finetune holds another run:\n  data.train_digest: " in capsys.readouterr().err
