@@ -62,6 +62,9 @@ def search(
     launcher: Launcher | None = None,
     address: str | None = None,
     gpus_per_worker: float | None = None,
+    cpus_per_worker: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     progress: bool | Reporter = False,
     max_idle: int | None = None,
     lease: float | None = None,
@@ -116,6 +119,8 @@ def search(
         launcher: `local` or `ray`. address: of the Ray cluster; default: one on this machine.
         gpus_per_worker: what each worker of several sees: 1, 2, ... GPUs, or 0.5, 0.25, ... of one. Default: one each
             of those that this process sees, in turns where there are fewer.
+        cpus_per_worker, resources, runtime_env: what each Ray task asks for beside GPUs, and what Ray makes for it:
+            `{"pip": [...], "env_vars": {...}}`. Files of objectives and plugins go with it.
         progress: show progress on stderr.
         max_idle: proposals in a row that may bring nothing to evaluate before a worker ends. Default: 500.
         lease: seconds without a sign of life after which a worker counts as dead, on whatever machine. Default: 60.
@@ -157,6 +162,7 @@ def search(
         proposals={"sampler": sampler, "pruner": pruner, "screen": screen, "seed": seed},
         workers={
             "number": workers, "launcher": launcher, "address": address, "gpus_per_worker": gpus_per_worker,
+            "cpus_per_worker": cpus_per_worker, "resources": resources, "runtime_env": runtime_env,
             "lease": lease, "max_idle": max_idle,
         },
         log={"trackers": _listed(log)},

@@ -146,6 +146,16 @@ def search(
         float | None,
         typer.Option(metavar="NUMBER", help="GPUs that each worker sees, as in 1 or 0.5.", show_default="one each"),
     ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="CPUs that each Ray task asks for.", show_default="1")
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=AMOUNT", help="More that each Ray task asks for, as in tpu=1; may be repeated."),
+    ] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of what Ray makes for its tasks: pip, env_vars.")
+    ] = None,
     trial_timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Keep an evaluation as failed that takes longer, as in 90s, 5min, 2h."),
@@ -200,6 +210,7 @@ def search(
     from blockforge.search.samplers.registry import check_pruner, check_sampler
     from blockforge.search.study.config_files import read_config
     from blockforge.search.study.folder import has_study, read_place
+    from blockforge.spec.yaml.loader import load_file
 
     if resume is not None:
         if out is not None:
@@ -223,7 +234,9 @@ def search(
         start=start.split(",") if start else None, seed=seed,
         out=resume or out or below.study.out or default_folder(named, budget, data, seed, below),
         workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
-        gpus_per_worker=gpus_per_worker, overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
+        gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker, resources=_resources(resource),
+        runtime_env=load_file(runtime_env).tree if runtime_env is not None else None,
+        overrides=changes or None, trial_timeout=trial_timeout, lease=lease,
         time=time, gpu_hours=gpu_hours, log=log,
         config=below, progress=True,
     )  # fmt: skip
@@ -264,6 +277,18 @@ def _weights(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")] if text is not None else None
     except ValueError:
         raise typer.BadParameter(f"'{text}' are no weights; write 1,0.5", param_hint="--weights") from None
+
+
+def _resources(texts: list[str] | None) -> dict[str, float] | None:
+    """`["tpu=1"]` -> `{"tpu": 1.0}`."""
+    found = {}
+    for text in texts or ():
+        name, _, amount = text.partition("=")
+        try:
+            found[name.strip()] = float(amount)
+        except ValueError:
+            raise typer.BadParameter(f"'{text}' is not NAME=AMOUNT", param_hint="--resource") from None
+    return found or None
 
 
 def _sides(size: str) -> str:

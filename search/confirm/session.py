@@ -32,6 +32,7 @@ from blockforge.search.confirm.entrants import Entrants
 from blockforge.search.confirm.race import FINAL, RACE, Key, Training, next_trainings
 from blockforge.search.objectives.network import open_cached
 from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.study.pause import Pause
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import (
     MAX_RETRIES,
@@ -48,7 +49,7 @@ CONFIRM = "confirm"
 SEED, SETTINGS = "seed", "settings"
 Progress = Callable[[int, int], object]
 """Told how many trainings there are, and how many there may be."""
-_LOOK, _WAIT = 2.0, 0.1
+_LOOK = 2.0
 _MAX_TRACE = 4000
 _TOP1, _TEST, _IMAGES = "top1", "test", "images"
 KEPT = (RACE, FINAL)
@@ -115,6 +116,7 @@ class ConfirmSession:
 
     def run(self, progress: Progress = lambda done, most: None) -> str | None:
         """Train what is missing; why it ended before, if it did."""
+        pause = Pause()
         while self.interrupts.received is None:
             if time.monotonic() - self._looked >= _LOOK:
                 self._looked = time.monotonic()
@@ -127,8 +129,9 @@ class ConfirmSession:
             running = self._running()
             free = next((key for key in missing if key not in running), None)
             if free is None:
-                time.sleep(_WAIT)
+                pause.wait()
                 continue
+            pause.over()
             self.step(free)
         return "it was interrupted"
 

@@ -13,11 +13,11 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from blockforge.errors import SearchError, did_you_mean
+from blockforge.search.registry.carried import found
 
 _TEXT = re.compile(r"(?P<module>.+?\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?::(?P<options>.*))?", re.DOTALL)
 
@@ -71,7 +71,7 @@ def _module(name: str, kind: str) -> ModuleType:
     if not name.endswith(".py"):
         _look_in(os.getcwd())
         return importlib.import_module(name)
-    path = Path(name).expanduser().resolve()
+    path = found(name).resolve()
     if not path.is_file():
         article = "an" if kind[0] in "aeiou" else "a"
         hint = f"the path of {article} {kind} begins at the folder you are in"

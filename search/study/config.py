@@ -182,6 +182,12 @@ class WorkersConfig(Model):
     """Of the Ray cluster; none: one on this machine."""
     gpus_per_worker: Annotated[float | None, OrNone] = Field(default=None, gt=0, allow_inf_nan=False)
     """GPUs that each worker sees: 1, 2, ... or a part of one; none: one each, in turns where there are fewer."""
+    cpus_per_worker: Annotated[float | None, OrNone] = Field(default=None, gt=0, allow_inf_nan=False)
+    """CPUs that each Ray task asks for; none: one."""
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    """What else of the Ray cluster's own resources each task asks for."""
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """What Ray makes for its tasks: packages, variables of the environment."""
     lease: float = Field(default=LEASE, gt=0, allow_inf_nan=False)
     """Seconds without a sign of life after which a worker counts as dead."""
     max_idle: int = Field(default=MAX_IDLE, ge=1)

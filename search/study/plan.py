@@ -14,6 +14,7 @@ from blockforge.kernels import costs
 from blockforge.plugins import plugins
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives.measure import Direction, Measure, as_measure, as_rung
+from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.screen.predictor import check_installed
@@ -104,6 +105,13 @@ class Plan:
             if len(fixed) == len(seeing):
                 text = f"{fixed[0].text} does not go by the recipe's {hole.path[1]}, so its hole changes no score"
                 raise SearchError(f"{text}\n  hint: write a value there, or --objective train:data=...")
+
+    @property
+    def code(self) -> list[str]:
+        """Files of the user's code, by the names that the settings have for them."""
+        texts = [*(m.text for m in (*self.objectives, *self.rungs)), self.sampler, self.pruner or ""]
+        refs = (user_code.reference(text) for text in texts)
+        return list(dict.fromkeys(ref.module for ref in refs if ref is not None and ref.module.endswith(".py")))
 
     @property
     def holes(self) -> dict[str, Hole]:

@@ -9,19 +9,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from blockforge.blocks import registry
-from blockforge.errors import BlockforgeError, SearchError
-from blockforge.extras import need
 from blockforge.search.study.config import WorkersConfig
-from blockforge.search.workers.devices import VISIBLE, dealt, ray_share, visible_gpus
+from blockforge.search.workers.devices import VISIBLE, dealt, visible_gpus
 from blockforge.search.workers.watchdog import OVERTIME
 
-_TAIL = 4000
+TAIL = 4000
+"""Letters of what a worker printed that are kept."""
 
 
 @dataclass
@@ -32,6 +31,7 @@ class WorkerSettings:
         storage: a URL, or the folder of the journal, as workers see it.
         logs: a folder for what workers print; None: one that goes away.
         plugins: files of blocks, which must be there where a worker is.
+        code: of the user, by the names that the study has for it.
         folder: of the search's files, for weights and checkpoints where a worker can see it.
     """
 
@@ -41,6 +41,7 @@ class WorkerSettings:
     logs: Path | None = None
     plugins: list[str] = field(default_factory=registry.plugins)
     folder: Path | None = None
+    code: Sequence[str] = ()
 
     def arguments(self, stream: int, worker: str, parent: int | None = None) -> dict[str, Any]:
         """Of `worker.work`."""
@@ -64,6 +65,9 @@ class Handle(Protocol):
     def ended(self) -> str | None:
         """None while it works; "" if it ended by itself, else how it died."""
 
+    def waits_for(self) -> str | None:
+        """What it asks for and has not got, if it has not begun; None: nothing, it will."""
+
     def trace(self) -> str:
         """The end of what it printed."""
 
@@ -82,7 +86,9 @@ Starter = Callable[[int, str], Handle]
 def starter(settings: WorkerSettings) -> Iterator[Starter]:
     """What starts workers, for as long as they are wanted."""
     if settings.workers.launcher == "ray":
-        with _ray(settings) as start:
+        from blockforge.search.workers.ray_tasks import ray_tasks
+
+        with ray_tasks(settings) as start:
             yield start
         return
     gpus = dealt(settings.workers.number, visible_gpus(), settings.workers.gpus_per_worker)
@@ -133,9 +139,12 @@ class _Process:
             return f"its process was killed by {known}{hint}"
         return f"its process ended with exit code {code}"
 
+    def waits_for(self) -> str | None:
+        return None
+
     def trace(self) -> str:
         with open(self.log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             return file.read().decode("utf-8", "replace")
 
     def stop(self) -> None:
@@ -144,68 +153,3 @@ class _Process:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-@contextlib.contextmanager
-def _ray(settings: WorkerSettings) -> Iterator[Starter]:
-    need("ray", "ray")
-    import ray
-
-    workers, ours = settings.workers, not ray.is_initialized()
-    address = workers.address
-    if ours:
-        try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
-        except (ConnectionError, ValueError) as e:
-            raise SearchError(f"no Ray cluster answers at {address}: {e}") from None
-    try:
-        share = ray_share(workers.number, ray.cluster_resources().get("GPU", 0), workers.gpus_per_worker)
-
-        @ray.remote(max_retries=0, num_cpus=1, num_gpus=share)
-        def work(arguments: dict[str, Any]) -> Any:
-            from blockforge.search.workers import worker
-
-            return worker.work(**arguments)
-
-        def start(stream: int, name: str) -> Handle:
-            return _RayTask(ray, name, work.remote(settings.arguments(stream, name)))
-
-        yield start
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-@dataclass
-class _RayTask:
-    """A worker that is a Ray task."""
-
-    ray: Any
-    worker: str
-    task: Any
-    error: str = ""
-    mistake: str | None = None
-
-    def ended(self) -> str | None:
-        ready, _ = self.ray.wait([self.task], timeout=0)
-        if not ready:
-            return None
-        try:
-            self.ray.get(self.task)
-        except self.ray.exceptions.RayTaskError as e:
-            self.mistake = str(e.cause) if isinstance(e.cause, BlockforgeError) else None
-            self.error = str(e)
-            return f"its Ray task failed: {type(e.cause).__name__}"
-        except self.ray.exceptions.RayError as e:
-            self.error = str(e)
-            return f"its Ray worker died: {type(e).__name__}"
-        return ""
-
-    def trace(self) -> str:
-        return self.error[-_TAIL:]
-
-    def stop(self) -> None:
-        self.ray.cancel(self.task, force=False)
-
-    def kill(self) -> None:
-        self.ray.cancel(self.task, force=True)

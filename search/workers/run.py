@@ -33,7 +33,7 @@ from blockforge.search.samplers.registry import (
 )
 from blockforge.search.space.load import differences
 from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
-from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.config import SearchConfig, WorkersConfig
 from blockforge.search.study.config_files import write_config
 from blockforge.search.study.folder import LOGS, TRACKED, read_space, write_place, write_space
 from blockforge.search.study.history import History
@@ -65,6 +65,7 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         if number < 1:
             raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
     check_share(config.workers.gpus_per_worker)
+    _check_of_ray(config.workers)
     place = StudyPlace.of(config.study)
     resumes = place.study_exists()
     with contextlib.ExitStack() as stack:
@@ -92,6 +93,16 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
             where = shown_url(str(place.where))
             raise SearchError(f"cannot write in {where}: {e.strerror or e}\n  hint: {_RESUME}") from e
+
+
+def _check_of_ray(workers: WorkersConfig) -> None:
+    """Raise SearchError for what only a Ray cluster gives."""
+    asked = {
+        "--cpus-per-worker": workers.cpus_per_worker, "--resource": workers.resources,
+        "--runtime-env": workers.runtime_env,
+    }  # fmt: skip
+    if workers.launcher != "ray" and (given := next((name for name, value in asked.items() if value), None)):
+        raise SearchError(f"{given} is for Ray tasks\n  hint: --launcher ray")
 
 
 def _resolve(config: SearchConfig, known: dict[str, Any] | None) -> Plan:
@@ -168,7 +179,9 @@ class _Run:
         self.reporter.start(self.plan.target, history.sync(), self.plan.signs)
         where = self.place.storage or str(Path(self.place.where or "").resolve())
         logs = self.place.folder / LOGS if self.place.folder is not None else None
-        settings = WorkerSettings(where, self.place.name, self.plan.config.workers, logs, folder=self.place.folder)
+        settings = WorkerSettings(
+            where, self.place.name, self.plan.config.workers, logs, folder=self.place.folder, code=self.plan.code
+        )
         confirmation = open_confirmation(self.storage, self.place.name) if self.plan.data is not None else None
         control = None
         if confirmation is not None and self.plan.config.confirm.control:

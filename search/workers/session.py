@@ -36,6 +36,7 @@ from blockforge.search.space.parameters import scalar_of
 from blockforge.search.study.config import MAX_IDLE
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.study.pause import Pause
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import (
     EVALUATED,
@@ -64,8 +65,8 @@ _STUCK = 10
 _SCARCE, _HOPELESS = 30, 150
 """So many candidates without one to evaluate, and proposals begin at the smallest one; so many at the start, and a
 search ends."""
-_LOOK, _WAIT = 2.0, 0.05
-"""Seconds between looks for dead workers, and while others finish what there is."""
+_LOOK = 2.0
+"""Seconds between looks for dead workers."""
 
 
 @dataclass
@@ -131,22 +132,23 @@ class Session:
         Raises: BudgetError or SearchError if not a single candidate could be evaluated.
         """
         idle: list[TrialRecord] = []
-        limits = Limits(self.study, self.plan)
+        limits, pause = Limits(self.study, self.plan), Pause()
         while self.interrupts.received is None:
             self.history.sync()
             if (why := limits.reached(self.history.records.values())) is not None:
                 if not self.history.running:
                     return why
                 self.recover()
-                time.sleep(_WAIT)  # what others evaluate counts as well
+                pause.wait()  # what others evaluate counts as well
                 continue
             task = self._next()
             if task is None:
                 if not self.history.running:
                     left = self.history.evaluated < self.plan.target
                     return "every candidate of the space was proposed" if left else None
-                time.sleep(_WAIT)  # what others evaluate may come back, or go up
+                pause.wait()  # what others evaluate may come back, or go up
                 continue
+            pause.over()
             record = self.step(task)
             if record is None:
                 continue

@@ -11,6 +11,7 @@ from optuna.study import Study
 
 from blockforge.errors import SearchError
 from blockforge.interrupts import EvaluationInterrupts
+from blockforge.notes import note
 from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch
 from blockforge.search.study.trials import recover
@@ -19,6 +20,8 @@ from blockforge.search.workers.trial_progress import Reporter
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
 _GRACE = 30.0
+PATIENCE = 15.0
+"""Seconds after which a worker that has not begun is told of."""
 _HOPELESS = 5
 """So many deaths a worker without a trial that ends in between, and none is started again."""
 
@@ -55,6 +58,7 @@ def supervise(
     watch = Watch(study, settings.workers.lease, lambda: clock.steady)
     studies = [study, *following]
     with starter(settings) as start:
+        waiting = _Waiting(watch)
         slots, deaths = [_Slot(i, start(i, _name())) for i in range(settings.workers.number)], 0
         looked = time.monotonic()
         try:
@@ -65,6 +69,7 @@ def supervise(
                 if time.monotonic() - looked > _LOOK:
                     looked = time.monotonic()
                     _end_silent(slots, watch)
+                    waiting.look(slots)
                 died = sum(_look_after(slot, studies, start, interrupts) for slot in slots)
                 for record in (ended := history.sync()):
                     reporter.update(record)
@@ -124,6 +129,22 @@ def _reason(study: Study, slots: list[_Slot]) -> str | None:
     lives = Watch(study).lives()
     reasons = [lives.get(s.handle.worker, {}).get("ended") for s in slots]
     return next((r for r in reasons if r not in (None, "done")), None)
+
+
+class _Waiting:
+    """Says how many workers have not begun, where that is because a cluster has no slot for them."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch, self.told, self.since = watch, 0, dict[str, float]()
+
+    def look(self, slots: list[_Slot]) -> None:
+        lives, now = self.watch.lives(), time.monotonic()
+        own = [s.handle for s in slots if not s.over and s.handle.worker not in lives]
+        late = [h for h in own if now - self.since.setdefault(h.worker, now) > PATIENCE]
+        waiting = [why for h in late if (why := h.waits_for()) is not None]
+        if waiting and len(waiting) != self.told:
+            note(f"{len(waiting)} of {len(slots)} workers wait for a slot: {waiting[0]}")
+        self.told = len(waiting)
 
 
 def _name() -> str:

@@ -46,7 +46,7 @@ class Server:
         assert initdb is not None
         assert pg_ctl is not None
         self.pg_ctl, port = pg_ctl, _free_port()
-        self.options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c max_connections=64"
+        self.options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c max_connections=200"
         self.url = f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
         self.log = str(folder / "log")
         _run([initdb, "-D", self.data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"], self.user)

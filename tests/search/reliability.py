@@ -2,6 +2,7 @@
 
     python tests/search/reliability.py kills         random kill -9 of random workers
     python tests/search/reliability.py postgresql    many workers on one database; starts a server of its own
+    python tests/search/reliability.py idle          what 64 workers ask of a database that have nothing to do
     python tests/search/reliability.py restart       that database restarted in the middle of searches
     python tests/search/reliability.py overhead      what a trial costs beside its evaluation
 
@@ -28,7 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from blockforge.search import SearchError, SearchResult, open_result, search
+from blockforge.search.study.attributes import read_plan
+from blockforge.search.study.config import LEASE
+from blockforge.search.study.history import History
+from blockforge.search.study.lease import Lease, Watch
+from blockforge.search.study.pause import Pause
 from blockforge.search.study.records import EVALUATED, TrialRecord
+from blockforge.search.study.storage import join_study, opened
+from blockforge.search.study.trials import recover
 
 SPACE = "hybrid"
 SMALL = Path(__file__).parent.parent / "data" / "search" / "tiny.yaml"
@@ -125,6 +133,73 @@ def postgresql(trials: int = 2000, workers: int = 8) -> dict[str, Any]:
         return {**check(open_result(folder), trials), "seconds": round(elapsed), "stopped": result.stopped}
 
 
+def idle(workers: int = 64, seconds: float = 30.0) -> dict[str, Any]:
+    """Workers that have nothing to do, at one database: what they ask of it while one trial is under way.
+
+    They are threads of one process with connections of their own: what a worker does that waits, and nothing else.
+    """
+    from postgres import server
+
+    with server() as url, tempfile.TemporaryDirectory() as folder:
+        search(SMALL, trials=200, out=folder, storage=url, study="s", objective="depth", sampler="random")
+        over, asked = threading.Event(), Counter[str]()
+
+        def wait() -> None:
+            with opened(url) as storage:
+                study = join_study(storage, "s")
+                plan = read_plan(study.user_attrs)
+                history, pause = History(study, plan.holes, plan.signs, len(plan.levels)), Pause()
+                with Lease(study, LEASE) as lease:
+                    watch, looked = Watch(study, LEASE, lease.steady), 0.0
+                    while not over.is_set():
+                        history.sync()
+                        if time.monotonic() - looked > 2:
+                            looked = time.monotonic()
+                            recover(study, watch.dead)
+                        asked["looks"] += 1
+                        pause.wait()
+
+        threads = [threading.Thread(target=wait) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        time.sleep(20)  # they have begun, and their waits have grown
+        before, spent, looks = _transactions(url), _spent_by("postgres"), asked["looks"]
+        time.sleep(seconds)
+        after, used, more = _transactions(url), _spent_by("postgres"), asked["looks"]
+        over.set()
+        for thread in threads:
+            thread.join()
+        return {
+            "workers": workers,
+            "looks a second, all": round((more - looks) / seconds, 1),
+            "transactions a second": round((after - before) / seconds, 1),
+            "cores of the server": round((used - spent) / seconds, 3),
+        }
+
+
+def _transactions(url: str) -> int:
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        query = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
+        row = connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _spent_by(command: str) -> float:
+    """Processor seconds of all running processes of a name."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition(") ")
+        except OSError:
+            continue
+        if name.partition("(")[2] == command:
+            total += sum(map(int, rest.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def restart(searches: int = 6, trials: int = 40, workers: int = 2, seconds: float = 0.2) -> dict[str, Any]:
     """Searches whose PostgreSQL server is restarted three times in the middle: cut off, or asked to stop, by turns."""
     from postgres import running
@@ -210,7 +285,7 @@ def overhead(trials: int = 2000, sampler: str = "tpe", space: str = SPACE) -> di
 def main() -> None:
     """Run one of them and print what it found as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "postgresql", "restart", "overhead"])
+    parser.add_argument("what", choices=["kills", "postgresql", "idle", "restart", "overhead"])
     parser.add_argument("--trials", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--searches", type=int)
