@@ -1,4 +1,4 @@
-"""What starts workers: processes on this machine, or tasks on a Ray cluster. Both run `worker.work`."""
+"""What starts workers: processes on this machine; `ray_tasks` has those of a cluster. Both run `worker.work`."""
 
 from __future__ import annotations
 
@@ -84,13 +84,7 @@ Starter = Callable[[int, str], Handle]
 
 @contextlib.contextmanager
 def starter(settings: WorkerSettings) -> Iterator[Starter]:
-    """What starts workers, for as long as they are wanted."""
-    if settings.workers.launcher == "ray":
-        from blockforge.search.workers.ray_tasks import ray_tasks
-
-        with ray_tasks(settings) as start:
-            yield start
-        return
+    """What starts workers on this machine, for as long as they are wanted."""
     gpus = dealt(settings.workers.number, visible_gpus(), settings.workers.gpus_per_worker)
     with contextlib.ExitStack() as stack:
         logs = settings.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))

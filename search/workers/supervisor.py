@@ -16,6 +16,7 @@ from blockforge.search.study.history import History
 from blockforge.search.study.lease import Clock, Watch
 from blockforge.search.study.trials import recover
 from blockforge.search.workers.launcher import Handle, Starter, WorkerSettings, starter
+from blockforge.search.workers.ray_tasks import ray_tasks
 from blockforge.search.workers.trial_progress import Reporter
 
 _EVERY, _LOOK, _UNSTEADY = 0.2, 2.0, 5.0
@@ -57,7 +58,7 @@ def supervise(
     clock = Clock(_UNSTEADY)
     watch = Watch(study, settings.workers.lease, lambda: clock.steady)
     studies = [study, *following]
-    with starter(settings) as start:
+    with (ray_tasks if settings.workers.launcher == "ray" else starter)(settings) as start:
         waiting = _Waiting(watch)
         slots, deaths = [_Slot(i, start(i, _name())) for i in range(settings.workers.number)], 0
         looked = time.monotonic()
