@@ -105,7 +105,8 @@ def of_tail() -> TextTable:
 
 def of_swap() -> TextTable:
     row = {"macs": 2_420_000, "share": 59.6, "params": 439_000, "thinner": 18, "left_out": 3}
-    return result.text_table([{"budget": "3GFLOPs,20Mparams", **row, "kl": 0.0123, "agreement": 99.2, "top1": 97.7}])
+    scores = {"kl": 0.0123, "agreement": 99.2, "top1": 97.7, "test_top1": 97.5}
+    return result.text_table([{"budget": "3GFLOPs,20Mparams", **row, **scores}])
 
 
 TABLES: dict[str, Callable[[], Any]] = {
