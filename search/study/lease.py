@@ -32,13 +32,19 @@ _ALIVE_HERE: set[str] = set()
 class Lease:
     """A worker's sign of life, given by a thread of its own.
 
+    Args:
+        parent: the process that started this one and looks after it.
+
     Attributes:
         id: what its trials name it by.
     """
 
-    def __init__(self, study: Study, seconds: float = LEASE, worker: str | None = None) -> None:
+    def __init__(
+        self, study: Study, seconds: float = LEASE, worker: str | None = None, parent: int | None = None
+    ) -> None:
         self.study, self.seconds = study, seconds
         self.id = worker or uuid.uuid4().hex[:12]
+        self._parent = {} if parent is None else {"parent": {"pid": parent, "began": _began(parent)}}
         self.beats = 0
         self.clock = Clock(seconds / 2)
         self._over = threading.Event()
@@ -76,7 +82,7 @@ class Lease:
 
     def _say(self, storage: BaseStorage, **more: Any) -> None:
         self.beats += 1
-        life = {"beats": self.beats, "host": platform.node(), **_process(), **more}
+        life = {"beats": self.beats, "host": platform.node(), **_process(), **self._parent, **more}
         storage.set_study_user_attr(study_id(self.study), _PREFIX + self.id, life)
 
 
@@ -123,8 +129,8 @@ class Watch:
     def dead(self, workers: set[str]) -> set[str]:
         """Those of `workers` that are gone.
 
-        All but the first look leave a dead process of this machine to the next look: who started it knows better
-        how it died.
+        A dead process of this machine is left to the one that looks after it, which knows how it died, as long as that
+        runs and the lease is not over; others are left to the next look, but for the first.
         """
         lives = self.lives() if workers else {}
         gone = {worker for worker in workers if self._is_dead(worker, lives.get(worker))}
@@ -137,7 +143,7 @@ class Watch:
         if life["machine"] == _MACHINE:
             if life["pid"] == os.getpid():
                 return worker not in _ALIVE_HERE
-            if not _runs(life["pid"], life["began"]):
+            if not _runs(life["pid"], life["began"]) and not ((parent := life.get("parent")) and _runs(**parent)):
                 return True
         return self._is_silent(worker, life)
 

@@ -75,7 +75,7 @@ def work(
                     note("this worker has no folder to log its trials in")
                 if reporter is not None:
                     announce(plan)
-                own = stack.enter_context(Lease(joined, lease, worker))
+                own = stack.enter_context(Lease(joined, lease, worker, parent))
                 session = Session(plan, joined, own, interrupts, drawn, own_folder)
                 watchdog.overtime = session.overtime
                 reason = _run(session, own, reporter or TrialProgress(Display()), max_idle)

@@ -56,6 +56,20 @@ def test_the_death_of_a_process_here_is_seen_at_once(study: optuna.Study) -> Non
     assert Watch(study).dead({"other"}) == {"other"}
 
 
+def test_the_death_of_a_process_here_is_left_to_its_parent(study: optuna.Study) -> None:
+    with Lease(study, parent=os.getpid()) as lease:
+        life = Watch(study).lives()[lease.id]
+    dead = {**life, "pid": 1, "began": "1"}  # ids of processes are used again
+    study.set_user_attr("worker:child", dead)
+    study.set_user_attr("worker:orphan", {**dead, "parent": {**life["parent"], "began": "1"}})
+    watch = Watch(study, seconds=0.2)
+    for _ in range(3):
+        assert watch.dead({"child", "orphan"}) == {"orphan"}
+    time.sleep(0.25)  # its parent has had its time
+    watch.dead({"child"})
+    assert watch.dead({"child"}) == {"child"}
+
+
 def test_a_worker_elsewhere_is_dead_when_it_has_been_silent(study: optuna.Study) -> None:
     life = {"beats": 1, "machine": "another", "pid": 1, "began": "1"}
     study.set_user_attr("worker:far", life)
