@@ -269,7 +269,11 @@ def test_a_file_that_computes_something_else_does_not_appear(
 
 @pytest.mark.parametrize(
     ("argv", "message"),
-    [(["-o", "{tmp}/no/net.py"], "there is no folder"), (["-o", "{tmp}"], "it is a folder")],
+    [
+        (["-o", "{tmp}/no/net.py"], "there is no folder"),
+        (["-o", "{tmp}"], "it is a folder"),
+        (["-o", "{tmp}/torch.py"], "would stand for the module 'torch'"),
+    ],
 )
 def test_mistakes_are_named(argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eject", "smt_t", *(a.format(tmp=tmp_path) for a in argv)]) == 1

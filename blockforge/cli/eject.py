@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,15 @@ def eject(
       blockforge eject repvgg_a0 --deploy
     """
     import blockforge as bf
-    from blockforge.eject import Ejected, write_ejected
+    from blockforge.eject import Ejected, EjectError, write_ejected
 
     arch = bf.compile(spec, overrides)
     file = output if output is not None else Path(f"{arch.name}.py")
+    if file.stem in {*sys.stdlib_module_names, "torch"}:
+        hint = f"-o {file.with_stem(f'{file.stem}_net')}"
+        raise EjectError(
+            f"{file.name} would stand for the module '{file.stem}' to all that runs beside it\n  hint: {hint}"
+        )
     done: list[Ejected] = []
     form = arch.deployed if deploy else arch
     write_atomically(file, lambda path: done.append(write_ejected(bf.build(form), path)))

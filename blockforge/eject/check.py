@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,17 +62,13 @@ def _difference(got: Tensor, wanted: Tensor) -> float:
 
 
 def _loaded(path: Path) -> Any:
-    """The file as a module, whatever its name ends in; nothing stays registered."""
-    name = "_blockforge_ejected"
-    loader = importlib.machinery.SourceFileLoader(name, str(path))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    """The file as a module, whatever its name ends in; nothing stays registered, and nothing is written beside it."""
+    module = types.ModuleType("_blockforge_ejected")
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     finally:
-        del sys.modules[name]
+        del sys.modules[module.__name__]
     return module
 
 

@@ -61,23 +61,14 @@ def look(name: str) -> Data:
     return named_data(name)[0]
 
 
+def check_name(data: str) -> None:
+    """Raises: DataError for a name or an option that no source has, as far as it is known before data are read."""
+    _source_of(data)
+
+
 def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
     """Data by name, and whether their options want what is broken left out."""
-    name, options = _split_options(data)
-    prefix, colon, rest = name.partition(":")
-    forms = ", ".join(source.form for source in SOURCES.values())
-    if prefix not in SOURCES:
-        hint = did_you_mean(prefix, SOURCES)
-        if not colon and os.path.isdir(prefix):
-            hint = f"for a folder of images imagefolder:{prefix}"
-        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {hint}; as in {forms}")
-    opener, form, known = SOURCES[prefix]
-    if bool(rest) != (":" in form) or bool(colon) != bool(rest):
-        raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {form}")
-    allowed = tuple(dict.fromkeys((*known, *OPTIONS, _SKIP)))
-    for option in options:
-        if option not in allowed:
-            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
+    (opener, _, known), rest, options = _source_of(data)
     skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
     cuts = Cuts.of(options, known)
     opened = with_parts(opener(rest, options), cuts, data)
@@ -89,6 +80,26 @@ def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
             raise DataError(f"{data} has no image to {what}")
     told = opened.named, tuple(opened.problems), tuple(opened.notes)
     return Data(data, tuple(opened.classes), opened.train, opened.val, *told, opened.test), skips
+
+
+def _source_of(data: str) -> tuple[DataSource, str, dict[str, str]]:
+    """The source that a name names, what follows the colon, and the options."""
+    name, options = _split_options(data)
+    prefix, colon, rest = name.partition(":")
+    forms = ", ".join(known.form for known in SOURCES.values())
+    if prefix not in SOURCES:
+        hint = did_you_mean(prefix, SOURCES)
+        if not colon and os.path.isdir(prefix):
+            hint = f"for a folder of images imagefolder:{prefix}"
+        raise DataError(f"no data source '{prefix[:80]}'\n  hint: {hint}; as in {forms}")
+    source = SOURCES[prefix]
+    if bool(rest) != (":" in source.form) or bool(colon) != bool(rest):
+        raise DataError(f"'{name[:200]}' is not how this source is written\n  hint: {source.form}")
+    allowed = tuple(dict.fromkeys((*source.options, *OPTIONS, _SKIP)))
+    for option in options:
+        if option not in allowed:
+            raise DataError(f"{prefix} has no option '{option}'\n  hint: {did_you_mean(option, allowed, 'options')}")
+    return source, rest, options
 
 
 def _split_options(text: str) -> tuple[str, dict[str, str]]:

@@ -21,6 +21,9 @@ from blockforge.search.samplers.memory import Memory
 from blockforge.search.space.parameters import count, nth
 from blockforge.search.space.tree import Node, Tree
 
+_LISTED = 4096
+"""Values of a hole of which those that are left are listed; of more, one is drawn until it is left."""
+
 
 class Enumeration(ProposalSampler):
     """Candidates that were not proposed before, until there is none left; then `study.optimize` ends."""
@@ -52,9 +55,18 @@ def unexplored(tree: Tree, rng: np.random.Generator) -> Choose:
             )
         node = place[0]
         below = node.below if node is not None else {}
-        left = [i for i in range(size) if i not in below or not below[i].done] or list(range(size))
-        index = left[rng.integers(len(left))]
+        index = _left(size, {i for i, child in below.items() if child.done}, rng)
         place[0] = below.get(index)
         return nth(distribution, index)
 
     return choose
+
+
+def _left(size: int, done: set[int], rng: np.random.Generator) -> int:
+    """One of so many that is not done; any, if all are."""
+    if size <= _LISTED:
+        left = [i for i in range(size) if i not in done] or list(range(size))
+        return left[rng.integers(len(left))]
+    while (index := int(rng.integers(size))) in done and len(done) < size:  # soon: few of so many are done
+        pass
+    return index

@@ -84,8 +84,9 @@ def mutated(value: Any, distribution: BaseDistribution, rng: np.random.Generator
     here = index_of(distribution, value)
     if not 0 <= here < size:
         return uniform(rng)("", distribution)
-    others = [i for i in range(size) if i != here]
-    if isinstance(distribution, IntDistribution) and rng.random() < _NEAR:
-        others = [i for i in others if abs(i - here) == 1]
     assert isinstance(distribution, CategoricalDistribution | IntDistribution)
-    return nth(distribution, others[rng.integers(len(others))])
+    if isinstance(distribution, IntDistribution) and rng.random() < _NEAR:
+        beside = [i for i in (here - 1, here + 1) if 0 <= i < size]
+        return nth(distribution, beside[rng.integers(len(beside))])
+    other = int(rng.integers(size - 1))
+    return nth(distribution, other + (other >= here))

@@ -44,7 +44,7 @@ def _is(law: str, *types: type) -> AfterValidator:
 
 
 def _is_name(value: Any) -> Any:
-    if isinstance(value, bool | int | float | list | dict):
+    if value is None or isinstance(value, bool | int | float | list | dict):
         raise PydanticCustomError("name", "this should be a name, as text, not {value}", {"value": shown(value)})
     return value
 

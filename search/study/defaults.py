@@ -22,6 +22,7 @@ from blockforge.search.space.fit import fit
 from blockforge.search.space.load import draw
 from blockforge.search.study.config import SearchConfig
 from blockforge.spec import Hole, Spec
+from blockforge.train.opening import check_name
 from blockforge.units import Budget
 
 SHARE = 0.95
@@ -93,6 +94,7 @@ def _by_training(config: SearchConfig, data: str) -> dict[str, Any]:
     if "," in data:
         hint = "a path without a comma; or --objective mine.py:score, which opens it"
         raise SearchError(f"'{data}' cannot stand in the text of an objective\n  hint: {hint}")
+    check_name(data)
     ranking = Ranking() if goal.fidelity is None else _measured(goal.fidelity, data, config.confirm.recipe)
     *rungs, objective = ranking.objectives(data, config.confirm.recipe)
     given = goal.model_fields_set

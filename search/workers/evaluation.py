@@ -18,7 +18,7 @@ from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.study.folder import TRACKED, TRIAL_FOLDERS
 from blockforge.search.study.plan import Plan
 from blockforge.search.workers.checks import Candidate
-from blockforge.search.workers.proposals import Proposals
+from blockforge.search.workers.proposals import Proposals, PrunerError
 from blockforge.trackers import End, Run, Trackers
 
 MAX_TRACE = 4000
@@ -78,6 +78,8 @@ class Evaluation:
             return late(self.plan) | {"seconds": self.plan.trial_timeout, "trace": traceback.format_exc()[-MAX_TRACE:]}
         except TrialPruned as e:
             return {"state": "pruned", "reason": str(e), "seconds": round(time.perf_counter() - started, 3)}
+        except PrunerError:
+            raise
         except (Exception, SystemExit) as e:  # a script's sys.exit is no end of the search
             seconds = round(time.perf_counter() - started, 3)
             outcome = {"state": "failed", "reason": _told(e)[:300], "seconds": seconds}

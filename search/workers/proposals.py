@@ -105,6 +105,10 @@ class _View(Study):
         self.over = True
 
 
+class PrunerError(SearchError):
+    """A pruner failed, which is no fault of the candidate that it was asked about."""
+
+
 class Proposals:
     """Fresh candidates of a study.
 
@@ -199,7 +203,17 @@ class Proposals:
     def prunes(self, trial: FrozenTrial, value: float, step: int) -> bool:
         """Note a value on the way, and ask the pruner, if there is one, whether that is the end."""
         self.storage.set_trial_intermediate_value(trial_id(trial), step, value)
-        return self.pruner is not None and self.pruner.prune(self.view, self.storage.get_trial(trial_id(trial)))
+        if self.pruner is None:
+            return False
+        try:
+            return self.pruner.prune(self.view, self.storage.get_trial(trial_id(trial)))
+        except (BlockforgeError, OSError):
+            raise
+        except Exception as e:
+            if is_away(e):
+                raise
+            text = f"the pruner {describe(self.pruner)} failed: {type(e).__name__}: {e}"
+            raise PrunerError(f"{text}\n  hint: another --pruner, or none") from e
 
     @contextmanager
     def _told(self) -> Iterator[None]:

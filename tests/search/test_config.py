@@ -73,6 +73,7 @@ def test_a_study_without_new_settings_goes_on_to_its_own_end(tiny: Spec, tmp_pat
         ("goal: {objectives: [params, expresivity]}",
          r":1:29: error.*no objective named 'expresivity' \(goal.objectives\[1\]\).*did you mean 'expressivity'"),
         ("goal: {objectives: [3]}", r":1:21: error.*this should be a name, as text, not 3"),
+        ("goal: {objectives: [~]}", r":1:21: error.*there is no value here"),
         ("proposals: {sampler: magic}", r":1:22: error.*no sampler named 'magic'"),
         ("workers: {launcher: slurm}", r":1:21: error.*this should be 'local' or 'ray', not 'slurm'"),
         ("space: {source: [tiny]}", r":1:17: error.*this should be a name, a file or a spec, not a list"),

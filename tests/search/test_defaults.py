@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import blockforge as bf
-from blockforge.errors import SearchError
+from blockforge.errors import DataError, SearchError
 from blockforge.search.fidelity.record import Fidelity, Rung, write_fidelity
 from blockforge.search.study.config import SearchConfig, given
 from blockforge.search.study.plan import Plan, resolve
@@ -56,6 +56,13 @@ def test_with_data_training_ranks(tiny: Spec, capsys: pytest.CaptureFixture[str]
     assert plan(tiny, goal={"data": "digits", "objectives": ["params"]}).objective == "params"
     with pytest.raises(SearchError, match="there are none\\n  hint: --data"):
         plan(tiny, goal={"fidelity": "a.json"})
+
+
+def test_data_that_no_source_has_are_refused_before_anything_is_written(tiny: Spec, tmp_path: Path) -> None:
+    for data, message in (("fashoin", "no data source 'fashoin'\n  hint: did you mean 'fashion'"), ("idx", "idx:DIR")):
+        with pytest.raises(DataError, match=message):
+            bf.search(tiny, trials=2, data=data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_measured_fidelity_says_how_long(tiny: Spec, tmp_path: Path) -> None:

@@ -236,6 +236,28 @@ def test_a_pruner_cuts_evaluations_short(tiny: Spec, tmp_path: Path) -> None:
     assert "pruned" in (tmp_path / "trials.csv").read_text()
 
 
+class Breaks(optuna.pruners.BasePruner):
+    broken = True
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        if self.broken:
+            raise RuntimeError("no idea")
+        return False
+
+
+def test_a_pruner_that_fails_ends_the_search_and_blames_no_candidate(
+    tiny: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        SearchError, match=r"the pruner .*Breaks.* failed: RuntimeError: no idea\n  hint: another --pruner"
+    ):
+        search(tiny, trials=4, objective=slow, pruner=Breaks(), out=tmp_path)
+    monkeypatch.setattr(Breaks, "broken", False)
+    result = search(tiny, trials=4, objective=slow, pruner=Breaks(), out=tmp_path)
+    assert result.counts["scored"] == 4
+    assert not result.counts["failed"]
+
+
 def test_what_a_pruner_cannot_do_is_told(tiny: Spec) -> None:
     name = "optuna.pruners:MedianPruner"
     for settings, message in [

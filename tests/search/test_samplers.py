@@ -14,10 +14,11 @@ from optuna.samplers import TPESampler
 import blockforge as bf
 from blockforge.search import SearchError, search
 from blockforge.search.samplers.evolution import mutated
-from blockforge.search.samplers.registry import SAMPLERS
+from blockforge.search.samplers.registry import SAMPLERS, make_sampler
 from blockforge.search.samplers.tpe import BoundedTPE
 from blockforge.search.space.parameters import count, index_of, nth
 from blockforge.search.study.pareto import crowding, order, ranks
+from blockforge.search.study.storage import quiet_optuna
 from blockforge.search.workers.draft import Draft
 from blockforge.spec import Spec, holes
 
@@ -140,6 +141,14 @@ def test_mutation_gives_another_value_of_the_range(distribution: optuna.distribu
             assert distribution._contains(distribution.to_internal_repr(found))
             if size:
                 assert index_of(distribution, found) != index_of(distribution, value)
+
+
+@pytest.mark.parametrize("sampler", ["evolution", "nsga2", "brute"])
+def test_a_wide_range_takes_no_longer(sampler: str) -> None:
+    with quiet_optuna():
+        study = optuna.create_study(sampler=make_sampler(sampler, seed=0))
+        study.optimize(lambda trial: float(abs(trial.suggest_int("n", -(2**60), 2**60))), n_trials=60)
+    assert len({trial.params["n"] for trial in study.trials}) > 30
 
 
 def test_ranks_and_crowding_of_known_points() -> None:
