@@ -15,6 +15,9 @@ from blockforge.blocks import registry
 from blockforge.errors import PluginError
 from blockforge.provenance import Source, needed
 from blockforge.saving import spec_text
+from blockforge.search.space.load import SPACES, load_space
+from blockforge.spec.load import SPECS
+from blockforge.train.recipe import RECIPES, load_recipe
 
 DATA = Path(__file__).parent / "data" / "plugin"
 CODE = (DATA / "pool_mixer.py").read_text(encoding="utf-8")
@@ -89,3 +92,13 @@ def test_two_files_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("where", ["plug.py", "package bf-pooling", "module my.blocks"])
 def test_where_is_read_back(where: str) -> None:
     assert Source.at(where).where() == where
+
+
+def test_yaml_of_a_package_that_is_no_text_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("name: caf\u00e9\n".encode("latin-1"))
+    for known, read in ((SPECS, bf.load), (SPACES, load_space), (RECIPES, load_recipe)):
+        list(known)  # ours first
+        monkeypatch.setitem(known.things, "latin", file)
+        with pytest.raises(bf.SpecError, match=r"latin\.yaml is not UTF-8 text: byte 0xe9 in line 1"):
+            read("latin")

@@ -21,7 +21,7 @@ from blockforge.spec.references import lift
 from blockforge.spec.relations.require import check_relations
 from blockforge.spec.schema_errors import validated
 from blockforge.spec.use import inline
-from blockforge.spec.yaml.loader import Document, load_file, load_text
+from blockforge.spec.yaml.loader import Document, load_file, load_text, text_of
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.spec.yaml.scalars import shorten
 
@@ -147,7 +147,7 @@ def _zoo(name: str) -> Base:
 
 def _packaged(files: YamlFiles, name: str) -> Base:
     file = files[name]
-    return Base(os.path.realpath(str(file)), load_text(file.read_text(encoding="utf-8"), f"{name}.yaml"))
+    return Base(os.path.realpath(str(file)), load_text(text_of(file), f"{name}.yaml"))
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Document:

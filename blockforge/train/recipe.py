@@ -17,7 +17,7 @@ from blockforge.spec.fields import OrNone
 from blockforge.spec.merge import Base, extend, short_path
 from blockforge.spec.schema_errors import validated
 from blockforge.spec.slots import Model
-from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value
+from blockforge.spec.yaml.loader import Document, load_file, load_text, load_value, text_of
 from blockforge.spec.yaml.plain_data import plain_data
 
 RECIPES = YamlFiles("blockforge.recipes", "recipe", "blockforge.train.recipes")
@@ -234,7 +234,7 @@ def _packaged(name: str) -> Base:
     if name not in RECIPES:
         hint = did_you_mean(name, RECIPES, what="recipes") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no recipe named '{name[:80]}'", hint=hint)])
-    return Base(name, load_text(RECIPES[name].read_text(encoding="utf-8"), f"{name}.yaml"))
+    return Base(name, load_text(text_of(RECIPES[name]), f"{name}.yaml"))
 
 
 def _overridden(document: Document, overrides: Mapping[str, Any] | list[str] | None) -> Document:

@@ -15,6 +15,7 @@ from blockforge.plugins import YamlFiles
 from blockforge.spec import Hole, Spec, SpecLike, fill, from_text, holes, list_specs, load
 from blockforge.spec.expressions.tree import ExpressionError
 from blockforge.spec.relations.require import violations
+from blockforge.spec.yaml.loader import text_of
 
 DEFAULT_SPACE = "hybrid"
 SPACES = YamlFiles("blockforge.spaces", "search space", "blockforge.search.spaces")
@@ -32,7 +33,7 @@ def load_space(source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | 
     Raises: SpecError if it cannot be read, SearchError if it has no holes.
     """
     if isinstance(source, str) and source in SPACES:
-        spec = load(from_text(SPACES[source].read_text(encoding="utf-8"), f"{source}.yaml"), overrides)
+        spec = load(from_text(text_of(SPACES[source]), f"{source}.yaml"), overrides)
     elif isinstance(source, str) and _is_name(source) and source not in list_specs():
         hint = did_you_mean(source, SPACES, what="spaces") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("space", f"no search space named '{source}'", hint=hint)])

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, shown_path
@@ -59,13 +60,21 @@ def load_file(path: str | os.PathLike[str]) -> Document:
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         raise _file_error(f"cannot read {name}: {reason[:1].lower()}{reason[1:]}") from None
+    return load_text(_decoded(data, name), name)
+
+
+def text_of(file: Traversable) -> str:
+    """The text of a file that a package brings, which may be anybody's. Raises: SpecError if it is no UTF-8."""
+    return _decoded(file.read_bytes(), shown_path(str(file)))
+
+
+def _decoded(data: bytes, name: str) -> str:
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         message = f"{name} is not UTF-8 text: byte 0x{data[e.start]:02x} in line {line}"
         raise _file_error(message, "save it as UTF-8") from None
-    return load_text(text, name)
 
 
 def _load(text: str, name: str, *, inline: bool) -> Document:
