@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
@@ -27,6 +28,7 @@ REGISTRIES: dict[str, Registry[Any]] = {}
 """By group; one that nobody has imported yet is not among them."""
 PREFIX = "blockforge_plugin_"
 GIVEN = "__blockforge_given__"
+_NAME = re.compile(r"[\w.-]+")
 
 
 def is_ours(module: str) -> bool:
@@ -58,6 +60,13 @@ class Registry(Mapping[str, T]):
         self._modules: dict[str, str] = {}
         self._loaded, self._failure = False, ""
         REGISTRIES[group] = self
+
+    def check_name(self, name: object) -> None:
+        """Raises: PluginError for what no text can name: also the thing itself, where a decorator was not called."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            said = repr(name) if isinstance(name, str) else f"{getattr(name, '__name__', name)!s}, which is no text"
+            hint = "letters, digits, '_', '-' and '.', as in @...(\"mine\")"
+            raise PluginError(f"the name of a {self.what} cannot be {said[:80]}\n  hint: {hint}")
 
     def add(self, name: str, thing: T, module: str) -> None:
         """Register a thing that a module defines. Raises: PluginError if there is another one of that name."""

@@ -7,16 +7,21 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import blockforge as bf
 from blockforge.blocks import registry
+from blockforge.compiler.graph.connect import rule
 from blockforge.errors import PluginError
 from blockforge.provenance import Source, needed
 from blockforge.saving import spec_text
+from blockforge.search.objectives.registry import objective
+from blockforge.search.samplers.registry import sampler
 from blockforge.search.space.load import SPACES, load_space
 from blockforge.spec.load import SPECS
+from blockforge.train.opening import source
 from blockforge.train.recipe import RECIPES, load_recipe
 
 DATA = Path(__file__).parent / "data" / "plugin"
@@ -102,3 +107,15 @@ def test_yaml_of_a_package_that_is_no_text_is_told(tmp_path: Path, monkeypatch: 
         monkeypatch.setitem(known.things, "latin", file)
         with pytest.raises(bf.SpecError, match=r"latin\.yaml is not UTF-8 text: byte 0xe9 in line 1"):
             read("latin")
+
+
+@pytest.mark.parametrize("decorator", [objective, sampler, rule, source])
+def test_what_is_registered_needs_a_name_that_a_text_can_say(decorator: Any) -> None:
+    for name in (lambda arch: 1.0, "a:b", "", 5):
+        with pytest.raises(PluginError, match="cannot be"):
+            decorator(name) if decorator is not source else source(name, "mine")  # type: ignore[arg-type]
+
+
+def test_a_rule_derives_from_rule() -> None:
+    with pytest.raises(PluginError, match=r"rule 'odd' .* does not derive from Rule"):
+        rule("odd")(int)  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ FIRST = 5
 
 def source(prefix: str, form: str, options: tuple[str, ...] = ()) -> Callable[[Opener], Opener]:
     """Register what opens `prefix` or `prefix:REST`; `form` is how a person writes it."""
+    SOURCES.check_name(prefix)
 
     def add(opener: Opener) -> Opener:
         SOURCES.add(prefix, DataSource(opener, form, options), opener.__module__)

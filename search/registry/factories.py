@@ -26,7 +26,8 @@ class Factories(Registry[Factory]):
         self.ours = ours
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that registers what makes a thing. Raises: PluginError if there is one of this name."""
+        """A decorator that registers what makes a thing. Raises: PluginError for no name, or one that there is."""
+        self.check_name(name)
 
         def registered(factory: T) -> T:
             if name in self.ours():

@@ -56,9 +56,12 @@ RULES: Registry[type[Rule]] = Registry("blockforge.connect", "rule", in_specs=Tr
 
 
 def rule(name: str) -> Callable[[type[Rule]], type[Rule]]:
-    """Register a connection rule."""
+    """Register a connection rule. Raises: PluginError for no name, or what is no `Rule` with a docstring."""
+    RULES.check_name(name)
 
     def register(cls: type[Rule]) -> type[Rule]:
+        if not (isinstance(cls, type) and issubclass(cls, Rule)):
+            raise PluginError(f"rule '{name}' ({cls.__module__}) does not derive from Rule")
         if not cls.__doc__:
             raise PluginError(f"rule '{name}' ({cls.__module__}) has no docstring")
         RULES.add(name, cls, cls.__module__)
