@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import no_file_above
 from safetensors.torch import load_file, save_file
 
 from blockforge.errors import BlockforgeError, OutputError
@@ -29,10 +29,8 @@ BIG = torch.arange(100_000.0)
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """A limit to the size of files stands in for a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with no_file_above(LIMIT):
+        yield
 
 
 def _in_torch(file: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_disk import no_file_above
 
 import blockforge as bf
 from blockforge.cli import main
@@ -19,17 +18,6 @@ from blockforge.search.study import patience
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "specs" / "narrow" / "convnext.yaml")
 OFFICIAL = {"input.size": 32, "num_classes": 3, **{f"stages.{i}.depth": 1 for i in range(4)}}
-
-
-@contextmanager
-def no_file_above(limit: int) -> Iterator[None]:
-    """A limit to the size of files stands in for a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 COMMANDS: dict[str, tuple[list[str], int]] = {
