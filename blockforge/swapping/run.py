@@ -25,7 +25,7 @@ from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
-from blockforge.swapping.library import Lessons, distilled, training_images
+from blockforge.swapping.lessons import Lessons, distilled, training_images
 from blockforge.swapping.record import known_scores, recorded
 from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult

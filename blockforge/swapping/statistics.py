@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.swapping.library import seen_by
+from blockforge.swapping.lessons import seen_by
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.weights import Kept, new_branch, tensors_of
 from blockforge.train.data import Batch

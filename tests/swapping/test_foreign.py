@@ -11,10 +11,10 @@ import torch
 import blockforge as bf
 from blockforge.cli import main
 from blockforge.errors import BudgetError, SpecError
-from blockforge.swapping import library
+from blockforge.swapping import lessons
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
-from blockforge.swapping.library import Lessons, distilled
+from blockforge.swapping.lessons import Lessons, distilled
 from blockforge.swapping.weights import new_branch, standing_in, with_alternatives
 
 NET: dict[str, Any] = {
@@ -112,18 +112,18 @@ def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> N
         if (a.slot.name, a.label) == ("stages.0.layers.1.attention", "sep")
     ]
     x = next(_images())
-    args, y = library.seen_by(parent, {found.slot.name}, x)[found.slot.name]
+    args, y = lessons.seen_by(parent, {found.slot.name}, x)[found.slot.name]
     torch.manual_seed(0)
     new = new_branch(parent, found)
     for parameter in new.op.parameters():
         parameter.data.mul_(10)
-    library._scale_down(new, args, y)
+    lessons._scale_down(new, args, y)
     with torch.no_grad():
         added, wanted = (float((z - args[0]).square().mean().sqrt()) for z in (new(*args), y))
-    assert added == pytest.approx(library.START * wanted, rel=1e-4)
+    assert added == pytest.approx(lessons.START * wanted, rel=1e-4)
     kept = distilled(parent, [found], _images, Lessons(60, 4, lr=1e-2), None, {})
     with torch.no_grad(), standing_in(parent, found, kept):
-        near, _ = library.seen_by(parent, {found.slot.name}, x)[found.slot.name][1], None
+        near, _ = lessons.seen_by(parent, {found.slot.name}, x)[found.slot.name][1], None
         alone = parent(x)
     assert float((near - y).square().mean()) < 0.5 * wanted**2
     assert all(parameter.requires_grad for parameter in parent.parameters())
@@ -141,7 +141,7 @@ def test_from_the_command_line(page: Path, tmp_path: Path, capsys: Any, monkeypa
     assert len(files) == 8
     assert "sep" in (tmp_path / "out/alternatives.csv").read_text()
     bf.load_model(tmp_path / "out/90pct")
-    monkeypatch.setattr(library, "_learn_alone", None)
+    monkeypatch.setattr(lessons, "_learn_alone", None)
     assert main([*run, "--alternatives", str(page)]) == 0
     files[0].write_bytes(b"torn")
     capsys.readouterr()

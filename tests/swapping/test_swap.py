@@ -20,7 +20,7 @@ from blockforge.errors import BlockforgeError, BudgetError, RunError
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.edits import edited, written_out
-from blockforge.swapping.library import seen_by
+from blockforge.swapping.lessons import seen_by
 from blockforge.swapping.slots import Alternative, Slot
 from blockforge.swapping.solve import best
 from blockforge.swapping.statistics import settled
