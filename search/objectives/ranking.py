@@ -72,6 +72,11 @@ class Rankings:
         return ((self.counts_Rn @ pairs_nn) * self.counts_Rn).sum(1)
 
 
+def resampled(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """R x n places of n things, drawn with replacement: what a value would be of others of their kind."""
+    return np.random.default_rng(seed).integers(n, size=(resamples, n))
+
+
 def estimate(values_R: np.ndarray) -> Estimate:
     """The first value, with the percentile interval of the rest."""
     rest = values_R[1:][np.isfinite(values_R[1:])]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import SearchError
 from blockforge.search.fidelity.benchmark import Benchmark
+from blockforge.search.objectives.ranking import Estimate, estimate, resampled
 from blockforge.search.samplers.registry import make_sampler
 from blockforge.search.screen.screen import FEWEST
 
@@ -23,20 +23,8 @@ COUNTS = (10, 15, 20, 30, 40, 60)
 """Trainings after which the best is told."""
 SCREENED, PLAIN = 20, 60
 """Trainings of a screened search, and those of one that is not which it is to keep up with."""
-_RESAMPLES = 2000
 Values = npt.NDArray[np.float64]
 """What each training of each search reached, in its order, S x T."""
-
-
-class Lead(NamedTuple):
-    """By how much one way is ahead of another, in points, with the 95% bootstrap interval over searches."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.estimate:+.2f} ({self.low:+.2f} {self.high:+.2f})"
 
 
 @dataclass(frozen=True)
@@ -59,11 +47,11 @@ class Searches:
         """The best so far."""
         return np.maximum.accumulate(self.values[sampler, screened], axis=1)
 
-    def lead(self, sampler: str, screened: int, plain: int) -> Lead:
+    def lead(self, sampler: str, screened: int, plain: int) -> Estimate:
         """Of the best of the screened search after so many trainings over the plain one's after so many."""
         return _lead(self.best(sampler, True)[:, screened - 1] - self.best(sampler, False)[:, plain - 1])
 
-    def picked(self, sampler: str, trainings: int) -> Lead:
+    def picked(self, sampler: str, trainings: int) -> Estimate:
         """Of the mean of what the screened search trained once it was screened, up to so many, over the plain one's."""
         screened, plain = (self.values[sampler, s][:, FEWEST:trainings].mean(1) for s in (True, False))
         return _lead(screened - plain)
@@ -75,11 +63,13 @@ class Searches:
         return int(reached[0]) + 1 if len(reached) else None
 
 
-def _lead(ahead_S: Values) -> Lead:
-    """Of searches in pairs of equal seed."""
-    drawn = np.random.default_rng(0).integers(len(ahead_S), size=(_RESAMPLES, len(ahead_S)))
-    low, high = np.quantile(ahead_S[drawn].mean(1), [0.025, 0.975])
-    return Lead(float(ahead_S.mean()), float(low), float(high))
+def _lead(ahead_S: Values) -> Estimate:
+    """By how many points, of searches in pairs of equal seed, with the interval over searches."""
+    return estimate(np.append(ahead_S.mean(), ahead_S[resampled(len(ahead_S))].mean(1)))
+
+
+def _points(lead: Estimate) -> str:
+    return f"{lead.value:+.2f} ({lead.low:+.2f} {lead.high:+.2f})"
 
 
 def replay_searches(
@@ -126,9 +116,9 @@ def summary(found: Searches) -> Iterator[str]:
         needed = found.needed(sampler, few)
         yield (
             f"{sampler}: what was trained from the {FEWEST + 1}th to the {few}th was better by "
-            f"{found.picked(sampler, few)} points where it was screened."
+            f"{_points(found.picked(sampler, few))} points where it was screened."
         )
-        equal, all_plain = found.lead(sampler, few, few), found.lead(sampler, few, many)
+        equal, all_plain = (_points(found.lead(sampler, few, plain)) for plain in (few, many))
         whole = ", the whole table" if many == networks else ""
         yield (
             f"{sampler}: the best of {few} screened ones lies {equal} points above that of {few} others, and "

@@ -9,12 +9,12 @@ import numpy as np
 
 from blockforge.console.text_table import Number, TextTable
 from blockforge.search.fidelity.benchmark import Benchmark
+from blockforge.search.objectives.ranking import Estimate, estimate, resampled
 
 MARGIN = 1.0
 """Points below the best of the table from which on a network is bad."""
 RECALL = 0.9
 ETAS = (2, 3, 4)
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rung:
     """
 
     steps: int
-    recalls: dict[int, tuple[float, float, float]]
+    recalls: dict[int, Estimate]
     dropped: dict[int, float]
     needed: float
     dropped_then: float
@@ -57,11 +57,8 @@ def measure_tail(table: Benchmark) -> Tail:
 def _rung(steps: int, seen: np.ndarray, good: np.ndarray) -> Rung:
     recalls, dropped = {}, {}
     for eta in ETAS:
-        known = _recall(seen, good, eta)
-        drawn = np.random.default_rng(0).integers(len(seen), size=(_RESAMPLES, len(seen)))
-        again = [_recall(seen[rows], good[rows], eta) for rows in drawn if good[rows].any()]
-        low, high = np.quantile(again, [0.025, 0.975])
-        recalls[eta] = (known, float(low), float(high))
+        again = (_recall(seen[rows], good[rows], eta) for rows in resampled(len(seen)) if good[rows].any())
+        recalls[eta] = estimate(np.array([_recall(seen, good, eta), *again]))
         dropped[eta] = 1 - float(_kept(seen, len(seen) // eta)[~good].mean()) if not good.all() else 1.0
     places = np.flatnonzero(good[np.argsort(-seen, kind="stable")])  # of the good, the best first
     kept = int(places[int(np.ceil(RECALL * len(places))) - 1]) + 1
@@ -94,7 +91,7 @@ def text_table(tail: Tail) -> TextTable:
     return shown
 
 
-def _cell(recall: tuple[float, float, float], dropped: float) -> str:
+def _cell(recall: Estimate, dropped: float) -> str:
     known, low, high = recall
     return f"{known:.0%} ({low:.0%} {high:.0%}), {dropped:.0%}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from blockforge.cli._output import console
 from blockforge.errors import SearchError
 from blockforge.search.fidelity.benchmark import Benchmark
 from blockforge.search.fidelity.table import Network, Setting, Table, Training
+from blockforge.search.objectives.ranking import resampled
 from blockforge.search.replay import claims, command, searches, tail
 from blockforge.search.samplers.independent import Uniform
 
@@ -25,7 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blockforge.search.screen.predictor._TREES", 10)
     monkeypatch.setattr(searches, "PLAIN", 13)
     monkeypatch.setattr(searches, "SCREENED", 12)
-    monkeypatch.setattr(tail, "_RESAMPLES", 50)
+    monkeypatch.setattr(tail, "resampled", functools.partial(resampled, resamples=50))
     monkeypatch.setattr(command, "_MANY", 2)
 
 
