@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_net import small_net
 
 import blockforge as bf
 from blockforge import trackers
@@ -14,16 +15,7 @@ from blockforge.cli import main
 from blockforge.errors import BlockforgeError
 from blockforge.extras import MissingExtraError
 
-SPACE: dict[str, Any] = {
-    "blockforge": 1,
-    "name": "told",
-    "input": {"channels": 1, "size": 8},
-    "num_classes": 2,
-    "blocks": {"b": [{"op": "mlp", "mlp_ratio": 1, "norm": "layer_norm"}]},
-    "stem": {"op": "patch_embed", "patch": 4},
-    "stages": [{"dim": {"$int": [8, 9]}, "depth": 1, "layers": "b"}],
-    "head": {"op": "classifier", "pool": "avg", "norm": "layer_norm"},
-}
+SPACE = small_net({"$int": [8, 9]}, name="told")
 CODE = """
 def score(arch, trial):
     if arch.plan.stages[0].dim == 9:

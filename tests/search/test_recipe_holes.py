@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_net import small_net
 
 import blockforge as bf
 from blockforge.cli import main
@@ -17,16 +18,7 @@ from blockforge.spec import to_yaml
 from blockforge.train import load_recipe
 from blockforge.train.recipe_space import recipe_space
 
-NET: dict[str, Any] = {
-    "blockforge": 1,
-    "name": "small",
-    "input": {"channels": 1, "size": 8},
-    "num_classes": 3,
-    "blocks": {"b": [{"op": "mlp", "mlp_ratio": 1, "norm": "layer_norm"}]},
-    "stem": {"op": "patch_embed", "patch": 4},
-    "stages": [{"dim": {"$int": [8, 10]}, "depth": 1, "layers": "b"}],
-    "head": {"op": "classifier", "pool": "avg", "norm": "layer_norm"},
-}
+NET = small_net({"$int": [8, 10]}, num_classes=3)
 RECIPE: dict[str, Any] = {
     "extends": "micro",
     "lr": {"$log": [1e-4, 1e-2]},

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_net import small_net
 
 import blockforge as bf
 from blockforge.search.objectives.trial import ObjectiveTrial
@@ -68,16 +69,7 @@ def test_a_folder_that_nobody_keeps_goes_with_the_trial() -> None:
     assert not trial.should_stop()
 
 
-NET: dict[str, Any] = {
-    "blockforge": 1,
-    "name": "cut_off",
-    "input": {"channels": 1, "size": 8},
-    "num_classes": 2,
-    "blocks": {"b": [{"op": "mlp", "mlp_ratio": 1, "norm": "layer_norm"}]},
-    "stem": {"op": "patch_embed", "patch": 4},
-    "stages": [{"dim": {"$int": [8, 9]}, "depth": 1, "layers": "b"}],
-    "head": {"op": "classifier", "pool": "avg", "norm": "layer_norm"},
-}
+NET = small_net({"$int": [8, 9]}, name="cut_off")
 
 
 def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

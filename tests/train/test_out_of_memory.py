@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from small_net import small_net
 
 import blockforge as bf
 from blockforge.train import Data, fit
 from blockforge.train.loop import Trainer, is_out_of_memory
 
-NET: dict[str, Any] = {
-    "blockforge": 1,
-    "name": "one",
-    "input": {"channels": 1, "size": 8},
-    "num_classes": 2,
-    "blocks": {"b": [{"op": "mlp", "mlp_ratio": 1, "norm": "layer_norm"}]},
-    "stem": {"op": "patch_embed", "patch": 4},
-    "stages": [{"dim": 8, "depth": 1, "layers": "b"}],
-    "head": {"op": "classifier", "pool": "avg", "norm": "layer_norm"},
-}
+NET = small_net(name="one")
 RECIPE = {"epochs": 1, "lr": 0.01, "batch_size": 24}
 
 
