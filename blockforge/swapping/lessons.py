@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from blockforge.files import make_folder
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.weights import new_branch, replaced
 from blockforge.train.data import Data, digest_of
+from blockforge.train.distill import divergence
 from blockforge.train.evaluate import reading
 from blockforge.weights.tensor_files import save_tensors
 from blockforge.weights.transplant import last_computed
@@ -168,14 +168,13 @@ def _learn_inside(
     """Bring the network's answers with each branch alone in its slot near to what they were."""
     batches = [*itertools.islice(images(), lessons.inside)]
     with torch.no_grad():
-        teacher = [F.log_softmax(main_output(model(x)).float(), 1) for x in batches]
+        teacher = [main_output(model(x)).float() for x in batches]
     for alternative, branch in branches.items():
         layer, name = alternative.slot.name.rsplit(".", 1)
         optimizer, schedule = _optimizer([*branch.parameters()], lessons, lessons.inside)
         with replaced(model.get_submodule(layer), name, _training(branch)):
             for x, answer in zip(batches, teacher, strict=True):
-                student = F.log_softmax(main_output(model(x)).float(), 1)
-                F.kl_div(student, answer, reduction="batchmean", log_target=True).backward()
+                divergence(main_output(model(x)).float(), answer, 1.0).backward()
                 _step(optimizer, schedule)
                 tell(1)
         branch.eval()

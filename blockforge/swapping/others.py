@@ -16,6 +16,7 @@ from blockforge.swapping.baselines import Picked, drawn, skip_alone, uniform
 from blockforge.swapping.edits import written_out
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
+from blockforge.swapping.targets import to_save
 from blockforge.units import Budget
 
 RANDOM = 2
@@ -59,13 +60,7 @@ def combinations(
     They save as much as the budget's multiply-adds and parameters ask for; of a budget on anything else, as many
     multiply-adds as the answer `chosen` does.
     """
-    least: dict[str, float] = {
-        name: max(0, getattr(arch, name) - limit)
-        for name in ("macs", "params")
-        if (limit := getattr(budget, name)) is not None
-    }
-    if not least:
-        least = {"macs": sum(found[i].saved["macs"] for i in chosen)}
+    least = to_save(arch, budget) or {"macs": sum(found[i].saved["macs"] for i in chosen)}
     whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in found}
     ways: dict[str, Picked] = {
         "uniform thinning": uniform(found, whole, least, linked),

@@ -33,7 +33,7 @@ from blockforge.swapping.scores import Score, answers, compare, score
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.solve import best, most_saved
 from blockforge.swapping.statistics import settled
-from blockforge.swapping.targets import targets
+from blockforge.swapping.targets import targets, to_save
 from blockforge.swapping.weights import most_important, with_alternatives
 from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
@@ -96,7 +96,7 @@ def swap(
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
     linked = _not_all(network.arch, found)
     for name, limits in wanted:
-        if best(found, [0.0] * len(found), _least(network.arch, limits), linked) is None:
+        if best(found, [0.0] * len(found), to_save(network.arch, limits), linked) is None:
             raise BudgetError(_unreached(network.arch, found, name, limits, linked))
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
@@ -231,19 +231,13 @@ def _chosen(
     """The alternatives for a budget. What is no sum over slots (memory, latency) is asked of the whole: as long as it
     exceeds its limit, more multiply-adds must go. Raises: BudgetError."""
     costs, linked = [s.kl for s in scores], _not_all(arch, found)
-    least = _least(arch, budget)
+    least = to_save(arch, budget)
     while (chosen := best(found, costs, least, linked)) is not None:
         other = compile_spec(edited(arch.source, [found[i] for i in chosen]))
         if all(share <= 0 for share in excess(other, budget).values()):
             return chosen
         least["macs"] = arch.macs - other.macs + math.ceil(arch.macs / 100)
     raise BudgetError(_unreached(arch, found, name, budget, linked))
-
-
-def _least(arch: Architecture, budget: Budget) -> dict[str, int]:
-    """What must be saved of each cost that is a sum over slots."""
-    limits = {cost: getattr(budget, cost) for cost in ("macs", "params")}
-    return {cost: max(0, getattr(arch, cost) - limit) for cost, limit in limits.items() if limit is not None}
 
 
 def _unreached(

@@ -36,6 +36,12 @@ def targets(texts: Sequence[str], arch: Architecture) -> list[tuple[str, Budget]
     return list(budgets.items())
 
 
+def to_save(arch: Architecture, budget: Budget) -> dict[str, int]:
+    """What must go of each cost that is a sum over slots, where a budget limits it."""
+    limits = {cost: getattr(budget, cost) for cost in ("macs", "params")}
+    return {cost: max(0, getattr(arch, cost) - limit) for cost, limit in limits.items() if limit is not None}
+
+
 def _share(text: str) -> float:
     match = _SHARE.fullmatch(text.strip())
     if match is None or not 0 < float(match[1]) <= 100:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 import blockforge as bf
 from blockforge.swapping.alternatives import alternatives_of
@@ -29,6 +28,7 @@ from blockforge.swapping.slots import Alternative
 from blockforge.swapping.statistics import settled
 from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train.data import Batch, Data
+from blockforge.train.distill import divergence
 from blockforge.train.evaluate import reading
 from blockforge.train.open_data import open_data
 from blockforge.weights.official import load_official
@@ -74,8 +74,8 @@ def distil(student: bf.Backbone, parent: bf.Backbone, images: Iterator[Batch], s
     student.train()
     for x, _ in itertools.islice(images, steps):
         with torch.no_grad():
-            wanted = F.log_softmax(parent(x), 1)
-        F.kl_div(F.log_softmax(student(x), 1), wanted, reduction="batchmean", log_target=True).backward()
+            wanted = parent(x)
+        divergence(student(x), wanted, 1.0).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError, Path
-from blockforge.search.space.fit import fit
-from blockforge.search.space.widths import changed_widths
+from blockforge.search.space.fit import fitted_answers
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import TrialRecord, arch_attributes
-from blockforge.spec import Hole, Spec, fill, holes
+from blockforge.spec import Hole, Spec, holes
 
 _OUTSIDE = ("stem", "downsample", "skips", "defaults", "stage_norm")
 """Keys of a spec, some of them of a stage as well, that say nothing of what its layers are."""
@@ -126,11 +125,10 @@ def _made(place: _Place, wanted: str) -> _Made | None:
         return asked[hole.name]
 
     try:
-        compile_spec(place.space, ask=answer)
-        own = compile_spec(fill(place.space, asked))
+        own = compile_spec(place.space, ask=answer)
         if place.fit is None:
             return _Made(own, asked, {})
-        fitted = fit(own, place.budget, place.fit)
+        fitted, widths = fitted_answers(place.space, asked, place.budget, place.fit)
     except BlockforgeError:
         return None
-    return _Made(fitted, asked, changed_widths(own, fitted))
+    return _Made(fitted, asked, widths)

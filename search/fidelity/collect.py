@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from blockforge import __version__
-from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler import Architecture
 from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BlockforgeError, BudgetError, SearchError, SpecError
 from blockforge.interrupts import EvaluationInterrupts, Stopped
@@ -30,10 +30,9 @@ from blockforge.search.budget import as_budget, excess
 from blockforge.search.fidelity.table import Network, Session, Setting, Store, Table, Training
 from blockforge.search.objectives.network import one_thread, open_cached
 from blockforge.search.objectives.steps import StepTimes, batch_size, seconds_a_step, train_steps
-from blockforge.search.space.fit import fit
+from blockforge.search.space.fit import fitted_answers
 from blockforge.search.space.load import draw
-from blockforge.search.space.widths import changed_widths
-from blockforge.spec import Hole, Spec, fill, load
+from blockforge.spec import Hole, Spec, load
 from blockforge.train import DivergedError, load_recipe
 
 Job = tuple[int, int, int]
@@ -187,13 +186,12 @@ def draw_network(setting: Setting, number: int, taken: set[str]) -> Network:
         drawn = _Drawn(random.Random(f"{setting.draw_seed} {number} {attempt}"))
         try:
             compile_candidate(space, drawn.ask, mended=drawn.mend)
-            own = compile_spec(fill(space, drawn.answers))
-            fitted = fit(own, budget, setting.fit)
+            fitted, widths = fitted_answers(space, drawn.answers, budget, setting.fit)
         except (SpecError, BudgetError):
             continue
         if fitted.hash in taken or any(over > 0 for over in excess(fitted, budget).values()):
             continue
-        return Network(network=number, hash=fitted.hash, answers=drawn.answers, widths=changed_widths(own, fitted),
+        return Network(network=number, hash=fitted.hash, answers=drawn.answers, widths=widths,
                        macs=fitted.macs, params=fitted.params, depth=fitted.depth)  # fmt: skip
     text = f"{_PATIENCE} draws from '{space.name}' gave no network at {setting.fit:.0%} to 100% of {setting.budget}"
     raise SearchError(f"{text}\n  hint: ask for fewer, another --budget, or look at blockforge space {space.name}")

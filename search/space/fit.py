@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BudgetError, SpecError
 from blockforge.search.budget import as_budget
-from blockforge.search.space.widths import Widths
-from blockforge.spec import SpecLike
+from blockforge.search.space.widths import Widths, changed_widths
+from blockforge.spec import Spec, SpecLike, fill
 from blockforge.units import Budget
 
 SHARE = 0.97
@@ -62,6 +63,15 @@ def fit(source: SpecLike | Architecture, budget: Budget | str, share: float = SH
         raise BudgetError(f"no stage of '{arch.name}' has a dim that could be fitted\n  hint: give its stages one")
     dims = search.run()
     return arch if dims == search.widths.start else compile_spec(arch.spec, search.widths.overrides(dims))
+
+
+def fitted_answers(
+    space: Spec, answers: Mapping[str, Any], budget: Budget, share: float
+) -> tuple[Architecture, dict[str, Any]]:
+    """The network of a space's answers, fitted, and the widths that this changed. Raises: as `fit`."""
+    own = compile_spec(fill(space, answers))
+    fitted = fit(own, budget, share)
+    return fitted, changed_widths(own, fitted)
 
 
 class _Search:

@@ -13,12 +13,10 @@ from blockforge.compiler.candidates import compile_candidate
 from blockforge.errors import BudgetError, SpecError
 from blockforge.kernels.costs import CostError
 from blockforge.search.budget import cost_of, excess, over, training_bytes
-from blockforge.search.space.fit import fit
-from blockforge.search.space.widths import changed_widths
+from blockforge.search.space.fit import fitted_answers
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import arch_attributes, candidate_name
 from blockforge.search.workers.draft import Draft
-from blockforge.spec import fill
 from blockforge.spec.relations.require import violations
 from blockforge.units import TRAINING, Budget
 
@@ -85,9 +83,7 @@ def _network(plan: Plan, draft: Draft, as_drawn: bool) -> tuple[Architecture, di
         arch = compile_candidate(plan.space, draft.ask, mended=draft.mend)
     if plan.fit is None:
         return arch, {}
-    own = compile_spec(fill(plan.space, draft.answers))
-    fitted = fit(own, plan.budget, plan.fit)
-    return fitted, changed_widths(own, fitted)
+    return fitted_answers(plan.space, draft.answers, plan.budget, plan.fit)
 
 
 def keeps_counted(arch: Architecture, budget: Budget) -> bool:
