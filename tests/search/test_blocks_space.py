@@ -17,6 +17,8 @@ from blockforge.spec import Spec, fill
 from blockforge.testing.models import check_costs
 
 POINTS = ["mobilenetv2_100", "resnet50", "convnext_t"]
+PIECE = 100
+"""Draws of a slow test."""
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,10 @@ def test_draws_cost_what_is_counted(space: Spec) -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_draws_cost_what_is_counted(space: Spec) -> None:
-    assert _valid(space, range(5000)) >= 3500
+@pytest.mark.parametrize("first", range(0, 5000, PIECE))
+def test_thousands_of_draws_cost_what_is_counted(first: int, space: Spec) -> None:
+    """5,000 draws in pieces of a minute or so: a run that was stopped goes on at `-k "thousands and 1200"`."""
+    assert _valid(space, range(first, first + PIECE)) >= 0.6 * PIECE
 
 
 def test_drawn_candidates_are_found_again(space: Spec) -> None:
