@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import SearchError
+from blockforge.search.budget import as_budget
 from blockforge.search.confirm.result import read_confirmation
 from blockforge.search.objectives.measure import Measure
 from blockforge.search.result import SearchResult
@@ -25,8 +26,10 @@ from blockforge.search.study.storage import join_study, opened, quiet_optuna, sh
 from blockforge.search.workers.run import run
 from blockforge.search.workers.trial_progress import Reporter
 from blockforge.spec import SpecLike, load
-from blockforge.units import Budget
+from blockforge.units import COSTS, Budget
 
+CHEAPER = 0.75
+"""The share of a start's cost that something cheaper may have."""
 Objective = str | Callable[[Architecture], Any] | Measure
 
 
@@ -51,6 +54,8 @@ def search(
     eta: int | None = None,
     start: Sequence[SpecLike] | None = None,
     fit: float | str | None = None,
+    cheaper: str | None = None,
+    margin: float | None = None,
     confirm: float | str | None = None,
     confirm_seeds: int | None = None,
     recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
@@ -85,7 +90,7 @@ def search(
         budget: upper limits, `5GFLOPs,30Mparams,200MB,4GB:train,batch=64`; checked before anything is built.
         data: images to rank candidates by, after some training, and to train the best again by: a source, as for
             `blockforge train`. None: nothing is trained.
-        fidelity: a file of `blockforge bench fidelity`, which says how long to train. Default: 80, then 320 steps.
+        fidelity: a file of `blockforge bench fidelity`, which says how long to train. Default: 160, then 320 steps.
         trials: distinct candidates within the budget to evaluate. Refused and repeated ones come on top. Default: 64.
         seed: makes proposals and scores reproducible, with one worker. Default: 0.
         out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are
@@ -106,6 +111,10 @@ def search(
         start: specs that lie in the space, evaluated first.
         fit: scale the widths of each candidate so that it costs at least this share of the budget; "none": leave them
             as they are. Default: 0.95 where no objective is named.
+        cheaper: a cost to be small, `macs`, `params`, `latency` or any other objective to be minimised: what is wanted
+            is then the cheapest network that is not worse than the first start. It is an objective beside the accuracy;
+            with `around` default of `budget` are three quarters of what the start has of it, and nothing is fitted.
+        margin: how many points less it may have, with the whole 95% interval. Default: 0.3.
         confirm: how many of the best are trained again on `data`, from scratch; "none": none. Default: 5.
         confirm_seeds: trainings of each, with fresh seeds. Default: 5; at least 3.
         recipe, epochs: of these trainings; the recipe is that of the ranking too, and its holes, as in
@@ -144,20 +153,22 @@ def search(
         found = load(around, overrides)
         space, overrides, start = neighbourhood(found), None, [found, *(start or ())]
         below = read_config(config)
+        cost = cheaper or below.goal.cheaper
         if budget is None and not below.budget.limits:
-            budget = f"{compile_spec(found).macs}MACs"
-        if fit is None and "fit" not in below.budget.model_fields_set:
+            budget = _limit_around(compile_spec(found), cost)
+        if fit is None and cost is None and "fit" not in below.budget.model_fields_set:
             fit = SHARE
     own = given(
         space={"source": space, "overrides": overrides or None, "start": _listed(start)},
         budget={"limits": budget if isinstance(budget, str | Budget) else _listed(budget), "fit": fit},
         goal={
-            "objectives": _listed(wanted), "data": data, "fidelity": _path(fidelity), "eta": eta,
+            "objectives": _listed(wanted), "cheaper": cheaper, "data": data, "fidelity": _path(fidelity), "eta": eta,
             "weights": _listed(weights), "rungs": _listed(rungs),
             "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },
         confirm={
             "top": confirm, "seeds": confirm_seeds, "recipe": own_recipe, "epochs": epochs, "control": control,
+            "margin": margin,
         },
         proposals={"sampler": sampler, "pruner": pruner, "screen": screen, "seed": seed},
         workers={
@@ -169,6 +180,13 @@ def search(
         study={"out": _path(out), "storage": storage, "name": study},
     )  # fmt: skip
     return run(own.over(read_config(config)), progress)
+
+
+def _limit_around(start: Architecture, cheaper: str | None) -> Budget:
+    """What the neighbours of a network may cost: as much, or where something cheaper is wanted three quarters of it."""
+    if cheaper not in COSTS:
+        return Budget(macs=start.macs)
+    return as_budget({cheaper: int(CHEAPER * getattr(start, cheaper))})
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

@@ -44,7 +44,7 @@ def search(
     fidelity: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="How long to train, as bench fidelity measured it.", show_default="80, 320 steps"
+            metavar="FILE", help="How long to train, as bench fidelity measured it.", show_default="160, 320 steps"
         ),
     ] = None,
     fit: Annotated[
@@ -53,6 +53,16 @@ def search(
             metavar="SHARE|none", help="Scale widths so that each candidate costs this share of the budget.",
             show_default="0.95 without --objective",
         ),
+    ] = None,
+    cheaper: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COST", help="Find the network of the least COST (macs, latency) that is as good as the start."
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="By how much less it is still as good.", show_default="0.3"),
     ] = None,
     confirm: Annotated[
         str | None,
@@ -201,6 +211,7 @@ def search(
       blockforge search --objective train:data=cifar10,epochs=20 --workers 16 --gpus-per-worker 0.5 --out runs/gpus
       blockforge search --sampler optuna.samplers:GPSampler --objective train:data=mnist5k,epochs=5
       blockforge search --around smt_t --out runs/around_smt_t
+      blockforge search --around smt_t --data cifar10 --cheaper macs --margin 0.3 --confirm-seeds 10
       blockforge search my_space.yaml --set stages.2.depth=12
       blockforge search --config runs/small/config.yaml --seed 1
     """
@@ -227,6 +238,7 @@ def search(
     changes = [*(overrides or ()), *([f"input.size={_sides(size)}"] if size is not None else ())]
     result = run(
         space, around=around, budget=budget, data=data, fidelity=fidelity, fit=_number(fit, "--fit"), trials=trials,
+        cheaper=cheaper, margin=margin,
         confirm=_number(confirm, "--confirm"), confirm_seeds=confirm_seeds, recipe=recipe, epochs=epochs,
         control=control or None,
         objectives=objective, weights=_weights(weights), rungs=rung, eta=eta, sampler=sampler, pruner=pruner,

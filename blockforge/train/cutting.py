@@ -23,7 +23,7 @@ MOST = 10_000
 FEWEST = 3
 """Images of a class of which one is cut, even if the share is less."""
 NONE = "none"
-OPTIONS = ("val", "test", "split_seed")
+OPTIONS = ("val", "test", "train", "split_seed")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Cuts:
 
     Attributes:
         val, test: share of the training images; None: not said.
+        train: share of what is left of them that is trained on; None: all.
         no_test: none are wanted, as in `?test=none`.
         seed: of the draw.
         names_val: they name the part to choose by, which is that then.
@@ -39,13 +40,14 @@ class Cuts:
 
     val: float | None = None
     test: float | None = None
+    train: float | None = None
     no_test: bool = False
     seed: int = 0
     names_val: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, str], may_name: Collection[str] = ()) -> Cuts:
-        """Those of a source's options. `may_name`: of `val` and `test`, what may name a part instead.
+        """Those of a source's options. `may_name`: of `val`, `test` and `train`, what may name a part instead.
 
         Raises: DataError for what is no share.
         """
@@ -53,12 +55,12 @@ class Cuts:
         if not re.fullmatch(r"\d{1,9}", seed):
             raise DataError(f"split_seed={seed[:80]} is no seed\n  hint: as in ?split_seed=1")
         named = {key for key in may_name if key in options and not is_share(options[key])}
-        val, test = (options.get(key) if key not in named else None for key in ("val", "test"))
+        val, test, train = (options.get(key) if key not in named else None for key in ("val", "test", "train"))
         no_test = test == NONE
         shares = _share("val", val), None if no_test else _share("test", test)
         if sum(share or 0 for share in shares) >= 1:
             raise DataError(f"val={val} and test={test} leave nothing to train on\n  hint: as in ?val=0.1&test=0.1")
-        return cls(*shares, no_test, int(seed), "val" in named)
+        return cls(*shares, _share("train", train), no_test, int(seed), "val" in named)
 
 
 def is_share(text: str) -> bool:
@@ -84,6 +86,10 @@ def with_parts(opened: Opened, cuts: Cuts, name: str) -> Opened:
             notes.append(f"{cut_off}; the part set apart is the test (?val=0.1: another share; ?test=none: no test)")
     if val is None:
         raise DataError(f"{name} has no images to choose by, and none can be cut from a stream\n  hint: ?val=SPLIT")
+    if cuts.train is not None:
+        if not isinstance(train, Cuttable):
+            raise DataError(f"{name} is a stream: no share of it can be drawn\n  hint: leave out ?train={cuts.train:g}")
+        train = train.only(cut(train.labels(), cuts.train, mixed(cuts.seed, 2))[1])
     return replace(opened, train=train, val=val, test=test, notes=notes)
 
 

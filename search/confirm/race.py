@@ -1,9 +1,10 @@
 """Which training of a confirmation comes next, from those that there are.
 
 The finalists race: all of them are trained with a few seeds, then those that are not behind the leader by more than
-the interval of the difference with one more each, until one is left or no seed is. The highest mean wins. What the
-winner is worth is then measured with seeds that took no part in choosing it, and so are the baselines: whoever wins a
-race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever one has ended.
+the interval of the difference with one more each, until one is left or no seed is. The highest mean wins; where
+something cheaper is wanted (`aim`), the cheapest of those that are not worse than a start, which runs with them.
+What the winner is worth is then measured with seeds that took no part in choosing it, and so are the baselines: whoever
+wins a race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever one has ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from blockforge.search.confirm.aim import Aim
 from blockforge.search.confirm.entrants import Entrants
 from blockforge.search.confirm.statistics import difference, rounding
 
@@ -60,38 +62,50 @@ class Race:
         alive: finalists that may still win, by their hash.
         dropped: the others: after how many seeds, and why.
         missing: trainings that it needs next.
+        enough: by the aim, finalists that are known to be not worse than the start; the cheapest of them wins.
+        values: of every network that runs, by seed.
     """
 
     alive: list[str]
     dropped: dict[str, str] = field(default_factory=dict)
     missing: list[Key] = field(default_factory=list)
+    enough: list[str] = field(default_factory=list)
     values: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
     def winner(self) -> str | None:
         """The hash of the winner, once there is one."""
-        return None if self.missing or not self.alive else max(self.alive, key=self.mean)
+        if self.missing or not self.alive:
+            return None
+        return self.enough[0] if self.enough else max(self.alive, key=self.mean)
 
     def mean(self, network: str) -> float:
         """Of the seeds that it was trained with."""
         return statistics.fmean(self.values[network].values())
 
 
-def run_race(finalists: Sequence[str], trainings: Mapping[Key, Training], seeds: int) -> Race:
+def run_race(finalists: Sequence[str], trainings: Mapping[Key, Training], seeds: int, aim: Aim | None = None) -> Race:
     """The race as far as trainings tell it.
 
     Args:
         finalists: hashes, the best of the search first; of equal means the earlier one wins.
         seeds: that each is trained with at most.
+        aim: what it is for; None: the highest accuracy.
     """
     race = Race(list(dict.fromkeys(finalists)))
+    beside = [aim.start] if aim is not None else []
     for count in range(min(FIRST, seeds), seeds + 1):
-        wanted = [(network, RACE + i) for i in range(count) for network in race.alive]
+        wanted = [(network, RACE + i) for i in range(count) for network in (*race.alive, *beside)]
         race.missing = [key for key in wanted if key not in trainings]
         _drop_failed(race, trainings, wanted)
-        if race.missing or len(race.alive) < 2:
+        if any(network in race.dropped for network in beside):
+            race.alive, race.missing = [], []  # there is nothing to be cheaper than
+        if race.missing or len(race.alive) < (2 if aim is None else 1):
             break
-        _drop_behind(race, count, trainings)
+        if aim is None:
+            _drop_behind(race, count, trainings)
+        else:
+            _drop_by_aim(race, count, trainings, aim)
         if len(race.alive) < 2:
             break
     return race
@@ -107,7 +121,7 @@ def _drop_failed(race: Race, trainings: Mapping[Key, Training], wanted: Sequence
         else:
             race.values.setdefault(network, {})[seed] = known.top1
     race.alive = [network for network in race.alive if network not in race.dropped]
-    race.missing = [key for key in race.missing if key[0] in race.alive]
+    race.missing = [key for key in race.missing if key[0] not in race.dropped]
 
 
 def _drop_behind(race: Race, count: int, trainings: Mapping[Key, Training]) -> None:
@@ -120,12 +134,32 @@ def _drop_behind(race: Race, count: int, trainings: Mapping[Key, Training]) -> N
     race.alive = [network for network in race.alive if network not in race.dropped]
 
 
+def _drop_by_aim(race: Race, count: int, trainings: Mapping[Key, Training], aim: Aim) -> None:
+    """Those that are known to be worse than the start by more than the margin go, but for the best of all, and those
+    that are no cheaper than one that is known not to be."""
+    leads = {
+        network: difference(
+            race.values[network], race.values[aim.start], least_sd=rounding(trainings[network, RACE].images)
+        )
+        for network in race.alive
+    }
+    good = [network for network, lead in leads.items() if lead.not_inferior(aim.margin)]
+    race.enough = sorted(good, key=lambda network: aim.costs[network])[:1]
+    best = max(race.alive, key=race.mean)  # where all are worse, how much worse the best of them is will be told
+    for network, lead in leads.items():
+        if lead.high < -aim.margin and network != best:
+            race.dropped[network] = f"worse than {aim.label} by {-lead.estimate:.2f} after {count} seeds"
+        elif race.enough and network not in race.enough and not aim.costs[network] < aim.costs[race.enough[0]]:
+            race.dropped[network] = f"no cheaper than one that is good enough after {count} seeds"
+    race.alive = [network for network in race.alive if network not in race.dropped]
+
+
 def next_trainings(entered: Entrants, trainings: Mapping[Key, Training], seeds: int) -> tuple[list[Key], int]:
     """What is to be trained next, the most wanted first; and how many trainings there may be, all told.
 
     While the race waits for its round to end, others may measure the baselines.
     """
-    race = run_race([e.hash for e in entered.finalists], trainings, seeds)
+    race = run_race([e.hash for e in entered.finalists], trainings, seeds, entered.aim)
     if not race.alive:
         return [], len(trainings)  # every finalist failed, or there is none: there is nothing to compare
     winner = [race.winner] if race.winner is not None else []
@@ -133,5 +167,6 @@ def next_trainings(entered: Entrants, trainings: Mapping[Key, Training], seeds: 
     final = [
         key for i in range(seeds) for key in ((network, FINAL + i) for network in measured) if key not in trainings
     ]
-    left = 0 if winner else sum(seeds - len(race.values.get(n, ())) for n in race.alive) + seeds
+    running = [*race.alive, *([entered.aim.start] if entered.aim is not None else [])]
+    left = 0 if winner else sum(seeds - len(race.values.get(n, ())) for n in running) + seeds
     return [*race.missing, *final], len(trainings) + len(final) + left

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import optuna
 from optuna.storages import BaseStorage
 
+from blockforge.search.confirm.aim import Aim
 from blockforge.search.confirm.control import read_control
 from blockforge.search.confirm.entrants import Entrant, Entrants, entrants
 from blockforge.search.confirm.race import FINAL, Key, Race, Training, next_trainings, run_race
 from blockforge.search.confirm.session import CONFIRM, read_trainings
-from blockforge.search.confirm.statistics import Interval, difference, mean_interval, rounding, simultaneous
+from blockforge.search.confirm.statistics import CONFIDENCE, Interval, difference, mean_interval, rounding, simultaneous
 from blockforge.search.study.plan import Plan
 from blockforge.search.study.records import TrialRecord
 
@@ -29,6 +31,8 @@ class Measured:
         lead: by how much the winner is better, on the test images if there are any; None for the winner itself, and
             where a training failed.
         failed: why a training of it has no accuracy.
+        seconds: of a training, the median; None: not known.
+        against: the hash of the winner, and what it was chosen for, of the start that something cheaper was wanted for.
     """
 
     entrant: Entrant
@@ -36,12 +40,17 @@ class Measured:
     test: Interval | None
     lead: Interval | None = None
     failed: str | None = None
+    seconds: float | None = None
+    against: tuple[str, Aim] | None = None
 
     @property
     def verdict(self) -> str:
         """What may be said of the winner beside it."""
         if self.lead is None:
             return f"Not compared with {self.entrant.label}: {self.failed}" if self.failed else ""
+        if self.against is not None:
+            winner, aim = self.against
+            return aim.verdict(winner, self.lead)
         said = "Better than" if self.lead.better else "Worse than" if self.lead.worse else "Not better than"
         lead = f"{abs(self.lead.estimate):.2f}" if self.lead.better or self.lead.worse else f"{self.lead.estimate:+.2f}"
         low, high = (-self.lead.high, -self.lead.low) if self.lead.worse else (self.lead.low, self.lead.high)
@@ -100,32 +109,46 @@ def read_confirmation(
 def confirmed(entered: Entrants, trainings: Mapping[Key, Training], seeds: int) -> Confirmation:
     """What trainings say."""
     missing, _ = next_trainings(entered, trainings, seeds)
-    race = run_race([e.hash for e in entered.finalists], trainings, seeds)
+    aim = entered.aim
+    race = run_race([e.hash for e in entered.finalists], trainings, seeds, aim)
     first = next((e for e in entered.finalists if e.hash == race.winner), None)
     if first is None:
         return Confirmation(entered, race, trainings, left=len(missing))
     others = [e for e in entered.baselines if e.hash != first.hash]
-    confidence = simultaneous(len(others))
-    baselines = tuple(_measured(e, trainings, against=first, confidence=confidence) for e in others)
+    wanted = {first.hash, aim.start} if aim is not None else set()
+    confidence = simultaneous(len([e for e in others if e.hash not in wanted]))  # what was asked for is asked alone
+    baselines = tuple(
+        _measured(
+            e, trainings, first, CONFIDENCE if e.hash in wanted else confidence, aim if e.hash in wanted else None
+        )
+        for e in others
+    )
     same = tuple(e.label for e in entered.baselines if e.hash == first.hash)
     return Confirmation(entered, race, trainings, _measured(first, trainings), baselines, len(missing), same)
 
 
 def _measured(
-    entrant: Entrant, trainings: Mapping[Key, Training], against: Entrant | None = None, confidence: float = 0.95
+    entrant: Entrant,
+    trainings: Mapping[Key, Training],
+    against: Entrant | None = None,
+    confidence: float = CONFIDENCE,
+    aim: Aim | None = None,
 ) -> Measured:
     own = _final(entrant, trainings)
     val = mean_interval([t.top1 for t in own if t.top1 is not None], least_sd=0)
     tests = [t.test for t in own if t.test is not None]
     floor = rounding(own[0].images) if own else 0.0
     test = mean_interval(tests, least_sd=floor / math.sqrt(2)) if tests else None
+    times = [t.seconds for t in own if t.seconds is not None]
+    seconds = statistics.median(times) if times else None
     if against is None:
-        return Measured(entrant, val, test)
+        return Measured(entrant, val, test, seconds=seconds)
     theirs = _final(against, trainings)
     if failed := next((f"its {e.reason}" for e in (*own, *theirs) if e.top1 is None), None):
-        return Measured(entrant, val, test, failed=f"a training failed, {failed}")
+        return Measured(entrant, val, test, failed=f"a training failed, {failed}", seconds=seconds)
     a, b = ({t.seed: t.test if t.test is not None else t.top1 or 0.0 for t in runs} for runs in (theirs, own))
-    return Measured(entrant, val, test, difference(a, b, confidence, floor))
+    lead = difference(a, b, confidence, floor)
+    return Measured(entrant, val, test, lead, None, seconds, (against.hash, aim) if aim is not None else None)
 
 
 def _final(entrant: Entrant, trainings: Mapping[Key, Training]) -> list[Training]:

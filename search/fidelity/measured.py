@@ -11,6 +11,7 @@ import numpy as np
 
 from blockforge.console.text_table import Number, TextTable
 from blockforge.errors import SearchError
+from blockforge.search.fidelity.recall import FEWEST, RECALL, good, share_needed
 from blockforge.search.fidelity.record import Fidelity, Rung
 from blockforge.search.fidelity.table import Table
 from blockforge.search.objectives.ranking import Estimate, Rankings
@@ -57,10 +58,14 @@ def measure(table: Table, rungs: Sequence[int] | None = None) -> Findings:
     top = steps[-1]
     rankings = Rankings({str(s): first[s] for s in steps})
     taus = {s: _known(rankings.tau(str(s), str(top))) for s in steps}
+    wanted = good(np.array([_worth(table, n, top) for n in used]))
     values = [
-        Rung(steps=s, tau=tau, low=low, high=high, seconds=_median_seconds(table, used, s))
+        Rung(
+            steps=s, tau=tau, low=low, high=high, seconds=_median_seconds(table, used, s),
+            keep=round(share_needed(np.array(first[s]), wanted), 4) if wanted.sum() >= FEWEST else None,
+        )
         for s, (tau, low, high) in taus.items()
-    ]
+    ]  # fmt: skip
     again, fresh = _fresh(table, used, steps)
     setting = table.setting
     record = Fidelity(
@@ -85,6 +90,11 @@ def _known(tau: Estimate) -> tuple[float, float, float]:
 
 def _median_seconds(table: Table, networks: Sequence[int], steps: int) -> float:
     return round(max(1e-3, statistics.median(table.trainings[n, steps, 0].seconds for n in networks)), 3)
+
+
+def _worth(table: Table, network: int, steps: int) -> float:
+    """The mean of all trainings."""
+    return statistics.fmean([_top1(table, network, steps, 0), *_later(table, network, steps)])
 
 
 def _later(table: Table, network: int, steps: int) -> list[float]:
@@ -159,6 +169,10 @@ def summary(findings: Findings) -> str:
     else:
         needs = ", ".join(f"+{points:g}: {seeds_for(points, noise)}" for points in CLAIMS)
         lines.append(f"Seeds that a claim needs at {record.top.steps} steps, of each network, in points: {needs}.")
+    needed = [(rung.steps, rung.keep) for rung in record.rungs[:-1] if rung.keep is not None]
+    if needed:
+        shares, steps = (", ".join(part) for part in zip(*((f"{k:.0%}", str(s)) for s, k in needed), strict=True))
+        lines.append(f"To keep {RECALL:.0%} of the good, the best {shares} must go up after {steps} steps.")
     choice = record.choose()
     if choice.steps == record.top.steps:
         lines.append(f"No shorter training is worth its time: train all candidates for {choice.steps} steps.")

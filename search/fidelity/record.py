@@ -44,6 +44,9 @@ class Rung(Model):
     """Upper end."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Of a training, the median over networks, evaluation included."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The smallest share of the candidates, the best after it, that holds 90% of those that are good at the top rung;
+    none: too few are good to tell."""
 
 
 class Choice(NamedTuple):
@@ -102,7 +105,8 @@ class Fidelity(Model):
 
         Of each rung the lower end of tau's interval is believed. Accuracies of a rung and of the top count as normal,
         with the correlation sin(pi / 2 * tau); a mean of seeds is as much surer as `seed_noise` says. Something
-        cheaper than the top rung is chosen only if it beats training everything there by more than a margin.
+        cheaper than the top rung is chosen only if it beats training everything there by more than a margin, and never
+        fewer go up than `keep` says: what a first rung throws out is lost.
         """
         best, expected = Choice(self.top.steps, 1, 1), _expected_best(max(1, int(budget)), 1, 1.0) + _MARGIN
         for choice, candidates, correlation in self._ways(budget):
@@ -117,7 +121,7 @@ class Fidelity(Model):
             if rung.low <= 0:
                 continue
             for repeats in REPEATS if self.seed_noise[index] is not None else (1,):
-                for eta in ETAS:
+                for eta in (eta for eta in ETAS if rung.keep is None or rung.keep <= 1 / eta):
                     seconds = repeats * rung.seconds + self.top.seconds / eta
                     candidates = int(budget * self.top.seconds / seconds)
                     if candidates >= eta:

@@ -17,7 +17,7 @@ from blockforge.search.confirm.entrants import chosen
 from blockforge.search.confirm.race import Key, Training, next_trainings
 from blockforge.search.confirm.result import Confirmation, confirmed
 from blockforge.search.fidelity.benchmark import Benchmark
-from blockforge.search.replay.tail import MARGIN
+from blockforge.search.fidelity.recall import MARGIN
 from blockforge.search.study.records import TrialRecord
 
 CANDIDATES, DRAWN, TOP, SEEDS, IMAGES = 64, 10, 5, 5, 10_000

@@ -9,11 +9,9 @@ import numpy as np
 
 from blockforge.console.text_table import Number, TextTable
 from blockforge.search.fidelity.benchmark import Benchmark
+from blockforge.search.fidelity.recall import MARGIN, RECALL, good, kept, share_needed
 from blockforge.search.objectives.ranking import Estimate, estimate, resampled
 
-MARGIN = 1.0
-"""Points below the best of the table from which on a network is bad."""
-RECALL = 0.9
 ETAS = (2, 3, 4)
 
 
@@ -49,9 +47,9 @@ def measure_tail(table: Benchmark) -> Tail:
     """The rungs of a table. Good are networks whose mean after the longest training lies within a point of the best."""
     networks = list(table.networks)
     worth = np.array([table.value(n) for n in networks])
-    good = worth > worth.max() - MARGIN
-    rungs = (_rung(s, np.array([table.value(n, s, seed=0) for n in networks]), good) for s in table.steps[:-1])
-    return Tail(tuple(rungs), int(good.sum()), len(networks))
+    wanted = good(worth)
+    rungs = (_rung(s, np.array([table.value(n, s, seed=0) for n in networks]), wanted) for s in table.steps[:-1])
+    return Tail(tuple(rungs), int(wanted.sum()), len(networks))
 
 
 def _rung(steps: int, seen: np.ndarray, good: np.ndarray) -> Rung:
@@ -59,22 +57,17 @@ def _rung(steps: int, seen: np.ndarray, good: np.ndarray) -> Rung:
     for eta in ETAS:
         again = (_recall(seen[rows], good[rows], eta) for rows in resampled(len(seen)) if good[rows].any())
         recalls[eta] = estimate(np.array([_recall(seen, good, eta), *again]))
-        dropped[eta] = 1 - float(_kept(seen, len(seen) // eta)[~good].mean()) if not good.all() else 1.0
-    places = np.flatnonzero(good[np.argsort(-seen, kind="stable")])  # of the good, the best first
-    kept = int(places[int(np.ceil(RECALL * len(places))) - 1]) + 1
-    then = 1 - float(_kept(seen, kept)[~good].mean()) if not good.all() else 1.0
-    return Rung(steps, recalls, dropped, kept / len(seen), then)
+        dropped[eta] = _dropped(seen, good, len(seen) // eta)
+    needed = share_needed(seen, good)
+    return Rung(steps, recalls, dropped, needed, _dropped(seen, good, round(needed * len(seen))))
+
+
+def _dropped(seen: np.ndarray, good: np.ndarray, number: int) -> float:
+    return 1 - float(kept(seen, number)[~good].mean()) if not good.all() else 1.0
 
 
 def _recall(seen: np.ndarray, good: np.ndarray, eta: int) -> float:
-    return float(_kept(seen, len(seen) // eta)[good].mean())
-
-
-def _kept(seen: np.ndarray, number: int) -> np.ndarray:
-    """Which are among the best."""
-    mask = np.zeros(len(seen), bool)
-    mask[np.argsort(-seen, kind="stable")[: max(1, number)]] = True
-    return mask
+    return float(kept(seen, len(seen) // eta)[good].mean())
 
 
 def text_table(tail: Tail) -> TextTable:

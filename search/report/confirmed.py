@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from blockforge.search.result import SearchResult
 
 Rows = list[tuple[str, ...]]
-COLUMNS = ("network", "top-1 val", "top-1 test", "95% interval", "the winner leads by", "MACs", "params")
+COLUMNS = (
+    "network",
+    "top-1 val",
+    "top-1 test",
+    "95% interval",
+    "the winner leads by",
+    "MACs",
+    "params",
+    "s a training",
+)
 
 
 def confirmed_parts(result: SearchResult) -> list[RenderableType]:
@@ -32,7 +41,7 @@ def confirmed_parts(result: SearchResult) -> list[RenderableType]:
 def text_table(known: Confirmation, title: str) -> TextTable:
     """The winner and what it is compared with, to be printed by rich."""
     name, *numbers = COLUMNS
-    leaving = {"MACs": 2, "params": 1, "95% interval": 3}
+    leaving = {"MACs": 2, "params": 1, "s a training": 1, "95% interval": 3}
     table = TextTable(Label(name), *(Number(n, leaves=leaving.get(n)) for n in numbers), title=title)
     for row in rows(known):
         table.add_row(*row)
@@ -64,7 +73,7 @@ def _row(network: Measured, name: str) -> tuple[str, ...]:
     return (
         name, f"{network.val.estimate:.2f}", test, _ends(network.test or network.val),
         str(network.lead) if network.lead is not None else "", format_count(trial.macs or 0),
-        format_count(trial.params or 0),
+        format_count(trial.params or 0), f"{network.seconds:.1f}" if network.seconds is not None else "-",
     )  # fmt: skip
 
 
@@ -94,7 +103,8 @@ def verdicts(result: SearchResult, known: Confirmation) -> list[str]:
 
 
 def _race(known: Confirmation) -> list[str]:
-    labels = {e.hash: e.label for e in known.entered.finalists}
+    labels = {e.hash: e.label for e in (*known.entered.baselines, *known.entered.finalists)}
+    labels = {n: labels[n] for n in dict.fromkeys([*(e.hash for e in known.entered.finalists), *known.race.values])}
     means = {n: f"{labels[n]} {known.race.mean(n):.2f}" for n in labels if n in known.race.values}
     dropped = [f"{labels[n]} {reason}" for n, reason in known.race.dropped.items()]
     text = f"The race by val images, other seeds: {', '.join(means.values())}"

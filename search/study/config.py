@@ -114,7 +114,10 @@ class GoalConfig(Model):
     data: Annotated[str | None, OrNone] = None
     """Images to rank and to confirm by, as for blockforge train; none: nothing is trained."""
     fidelity: Annotated[str | None, OrNone] = None
-    """A file of blockforge bench fidelity, which says how long to train on each rung; none: 80 and 320 steps."""
+    """A file of blockforge bench fidelity, which says how long to train on each rung; none: 160 and 320 steps."""
+    cheaper: Annotated[str | None, OrNone] = None
+    """A cost to be kept small beside the accuracy: what is wanted is the cheapest network that is not worse than the
+    first start by more than confirm.margin; none: the best network is."""
     weights: list[float] = Field(default_factory=list)
     """Of the objectives in a sum that is maximised; none of them: a Pareto front."""
     rungs: list[Named] = Field(default_factory=list)
@@ -143,6 +146,8 @@ class ConfirmConfig(Model):
     are searched beside those of the space."""
     epochs: Annotated[Annotated[int, Field(ge=1)] | None, OrNone] = None
     """In place of the recipe's."""
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
+    """Points that the winner may have less than the start, where goal.cheaper is wanted."""
     control: bool = False
     """Whether as many random candidates are evaluated as the search has, and the best of them is a baseline."""
 
@@ -235,9 +240,9 @@ class SearchConfig(Model):
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
     """What a candidate may cost: limits, fit."""
     goal: GoalConfig = Field(default_factory=GoalConfig)
-    """What is wanted: objectives, data, weights, rungs, eta, trials, trial_timeout."""
+    """What is wanted: objectives, data, cheaper, weights, rungs, eta, trials, trial_timeout."""
     confirm: ConfirmConfig = Field(default_factory=ConfirmConfig)
-    """How the best are trained again: top, seeds, recipe, epochs, control."""
+    """How the best are trained again: top, seeds, recipe, epochs, margin, control."""
     proposals: ProposalConfig = Field(default_factory=ProposalConfig)
     """Who proposes: sampler, pruner, screen, seed."""
     log: LogConfig = Field(default_factory=LogConfig)

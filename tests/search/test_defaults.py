@@ -50,9 +50,9 @@ def test_what_cannot_be_fitted_is_compared_as_it_is(tiny: Spec, capsys: pytest.C
 def test_with_data_training_ranks(tiny: Spec, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(tiny, goal={"data": "digits"}, confirm={"recipe": "micro"})
     assert [m.text for m in (*found.rungs, *found.objectives)] == [
-        "micro:steps=80,data=digits,recipe=micro", "micro:steps=320,data=digits,recipe=micro"
+        "micro:steps=160,data=digits,recipe=micro", "micro:steps=320,data=digits,recipe=micro"
     ]  # fmt: skip
-    assert "ranks after 80 and 320 steps of training, not measured on these data" in capsys.readouterr().err
+    assert "ranks after 160 and 320 steps of training, not measured on these data" in capsys.readouterr().err
     assert plan(tiny, goal={"data": "digits", "objectives": ["params"]}).objective == "params"
     with pytest.raises(SearchError, match="there are none\\n  hint: --data"):
         plan(tiny, goal={"fidelity": "a.json"})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from blockforge.errors import SearchError
+from blockforge.search.fidelity.recall import good, share_needed
 from blockforge.search.fidelity.record import Fidelity, Rung, read_fidelity, write_fidelity
 
 
@@ -28,6 +30,26 @@ def test_a_cheap_rung_that_ranks_well_is_chosen_over_a_dear_one_that_ranks_as_we
     choice = record(0.6, 0.6).choose()
     assert choice.steps == 20
     assert choice.eta > 1
+
+
+def test_a_rung_that_throws_out_the_good_is_not_chosen_however_well_it_ranks() -> None:
+    known = record(0.6, 0.6)
+
+    def keeping(*shares: float) -> Fidelity:
+        rungs = (rung.model_copy(update={"keep": share}) for rung, share in zip(known.rungs, shares, strict=False))
+        return known.model_copy(update={"rungs": (*rungs, known.top)})
+
+    assert keeping(0.1, 0.1).choose() == known.choose()
+    assert keeping(0.4, 0.51).choose()[::2] == (20, 2)
+    assert keeping(0.51, 0.4).choose()[::2] == (80, 2)
+    assert keeping(0.51, 0.51).choose() == (320, 1, 1)
+
+
+def test_the_share_that_holds_nine_of_ten_good_ones() -> None:
+    seen, is_good = np.arange(20.0, 0, -1), np.arange(20) < 10
+    assert share_needed(seen, is_good) == 0.45
+    assert share_needed(-seen, is_good) == 0.95
+    assert good(np.array([90.0, 89.1, 89.0])).tolist() == [True, True, False]
 
 
 def test_repeats_are_chosen_where_seeds_are_what_blurs() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
+from blockforge.search.confirm.aim import Aim
 from blockforge.search.confirm.entrants import Entrant, Entrants, Role
 from blockforge.search.confirm.race import FINAL, RACE, Key, Training, next_trainings, run_race
 from blockforge.search.confirm.result import Confirmation, confirmed
@@ -99,3 +101,48 @@ def test_failures_leave_the_race_and_forbid_claims() -> None:
 def test_worse_is_said_too() -> None:
     result = confirm(entered("a", entrant("s", "start")), {"a": 80.0, "s": 85.0}, noise=0.1)
     assert result.baselines[0].verdict.startswith("Worse than start s by ")
+
+
+def aimed(finalists: str, costs: dict[str, float]) -> Entrants:
+    whole = entered(finalists, entrant("s", "start"))
+    return dataclasses.replace(whole, aim=Aim(0.3, "s", "start s", "macs", costs))
+
+
+def test_the_cheapest_that_is_not_worse_wins() -> None:
+    """Not the most accurate one; and what is worse leaves, also where it is cheaper still."""
+    whole = aimed("abc", {"a": 70, "b": 60, "c": 30, "s": 100})
+    truth = {"a": 90.5, "b": 90.0, "c": 85.0, "s": 90.0}
+    result = confirm(whole, truth, noise=0.05, seeds=6)
+    assert result.winner is not None
+    assert result.winner.entrant.hash == "b"
+    assert result.race.dropped["c"].startswith("worse than start s by 4.9")
+    assert result.race.dropped["a"].startswith("no cheaper than one that is good enough")
+    (start,) = result.baselines
+    assert start.lead is not None
+    assert start.lead.confidence == 0.95
+    assert start.verdict.startswith("Not worse by more than 0.3 points than start s, at 60% of its MACs: ")
+    assert (result.left, result.seeds) == (0, 6)
+
+
+def test_what_is_not_shown_is_not_said() -> None:
+    """With noise the interval is wider than the margin, though the networks are equal; worse stays worse."""
+    whole = aimed("a", {"a": 70, "s": 100})
+    said = confirm(whole, {"a": 90.0, "s": 90.0}, noise=1.0).baselines[0].verdict
+    assert said.startswith("Not shown to be within 0.3 points of start s, at 70% of its MACs: ")
+    said = confirm(whole, {"a": 88.0, "s": 90.0}, noise=0.1).baselines[0].verdict
+    assert said.startswith("Worse than start s, at 70% of its MACs: -2.")
+
+
+def test_not_worse_is_hardly_ever_said_of_what_is_worse_by_the_margin() -> None:
+    whole = aimed("ab", {"a": 70, "b": 60, "s": 100})
+    truth = {"a": 89.7, "b": 89.7, "s": 90.0}
+    said = [confirm(whole, truth, noise=0.2, draw=draw).baselines[0].verdict for draw in range(80)]
+    assert sum(text.startswith(("Not worse", "Better")) for text in said) <= 6  # 2.5% are expected
+
+
+def test_a_race_whose_start_fails_has_no_winner() -> None:
+    whole = aimed("a", {"a": 70, "s": 100})
+    known = {("s", RACE): Training("s", RACE, reason="no room")}
+    result = confirmed(whole, known, 5)
+    assert (result.winner, result.left) == (None, 0)
+    assert "no room" in result.race.dropped["s"]

@@ -58,6 +58,8 @@ PARTS: list[tuple[dict[str, int], str, dict[str, int]]] = [
     ({"val": 7, "test": 5}, "", {"train": 100, "val": 7, "test": 5}),
     ({"val": 7, "test": 5}, "val=0.1", {"train": 90, "val": 10, "test": 5}),
     ({"val": 7, "test": 5}, "test=0.1", {"train": 90, "val": 7, "test": 10}),
+    ({}, "train=0.5", {"train": 30, "val": 20, "test": 20}),
+    ({"val": 7}, "train=named", {"train": 80, "val": 20, "test": 7}),
 ]
 
 
@@ -68,7 +70,7 @@ def test_what_is_missing_is_cut_from_the_training_images(
     given = dict(pair.split("=") for pair in options.split("&") if pair)
     beside = {name: _numbered(count) for name, count in own.items()}
     opened = Opened(["a", "b"], _numbered(100), **beside)
-    parts = with_parts(opened, Cuts.of(given, ("val", "test")), "x:y")
+    parts = with_parts(opened, Cuts.of(given, ("val", "test", "train")), "x:y")
     assert {n: len(p) for n in ("train", "val", "test") if (p := getattr(parts, n)) is not None} == expected
     cuts = [p for n in ("train", "val", "test") if isinstance(p := getattr(parts, n), TensorSplit)]
     values = [v for part in cuts if part not in beside.values() for v in part.images_BCHW.flatten().tolist()]

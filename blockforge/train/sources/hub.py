@@ -169,8 +169,10 @@ def _load(name: str, options: Options, streaming: bool) -> Any:
 def _named(splits: Any, options: Options, key: str) -> str | None:
     """The split that is this part: the one named, else one of the usual names."""
     given = options.get(key)
-    if given is not None and key != "train" and is_share(given):
-        return None
+    if given is not None and is_share(given):
+        if key != "train":
+            return None
+        given = None
     wanted = (given,) if given is not None else _USUAL[key]
     split = next((name for name in wanted if name in splits), None)
     if split is None and (key == "train" or given is not None):
