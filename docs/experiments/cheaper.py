@@ -9,6 +9,7 @@ checkpoints, rows in `rows.csv`.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import time
@@ -65,11 +66,13 @@ def networks(result: SearchResult) -> dict[str, Architecture]:
 def train_longer(
     name: str, found: dict[str, Architecture], data: str, epochs: int, seeds: int, out: Path
 ) -> Iterator[Row]:
-    """The rows that are missing. Seeds go round, so that what there is can be compared in pairs."""
+    """The rows that are missing: of the winner and the seed in turns, so that what there is can be compared in pairs,
+    then of the random candidate."""
     opened, known = open_data(data), {row.key for row in read_rows(out / "rows.csv", Row)}
-    for seed in range(FIRST, FIRST + seeds):
-        for role, arch in found.items():
-            if (name, arch.hash, seed) in known:
+    numbers = range(FIRST, FIRST + seeds)
+    for roles in (("winner", "seed"), ("random",)):
+        for seed, role in itertools.product(numbers, roles):
+            if (arch := found.get(role)) is None or (name, arch.hash, seed) in known:
                 continue
             folder, started = out / "longer" / f"{arch.hash}-{seed}", time.process_time()
             result = fit(

@@ -69,22 +69,15 @@ class Plan:
             raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs")
 
     def check_proposals(self) -> None:
-        """Raise SearchError where the sampler or the pruner cannot be had.
-
-        Pruners compare values on the way of one objective: rungs and sums have values of several.
-        """
+        """Raise SearchError where the sampler or the pruner cannot be had, or the pruner has nothing to go by."""
         check_sampler(self.config.proposals.sampler)
         check_pruner(self.config.proposals.pruner)
         if self.screen is not None:
             check_installed()
         if self.pruner is None:
             return
-        if len(self.objectives) > 1 or self.rungs:
-            hint = "rungs go by the rank among several objectives: --rung"
-            raise SearchError(f"a pruner needs one objective and no rungs\n  hint: {hint}")
-        known = self.objectives[0]
-        if not known.reports:
-            text = f"the pruner has nothing to go by: {known.text} tells no values on its way"
+        if not any(m.reports for m in (*self.objectives, *self.rungs)):
+            text = f"the pruner has nothing to go by: {self.objective} tells no values on its way"
             raise SearchError(f"{text}\n  hint: def score(arch, trial), which calls trial.report(step, value)")
 
     def check_recipe(self) -> None:

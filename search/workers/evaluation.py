@@ -68,8 +68,9 @@ class Evaluation:
         measures = self.plan.levels[rung]
         try:
             with self.interrupts.evaluation(self.plan.trial_timeout):
+                reporting = next((m for m in measures if m.reports), None)
                 for measure in sorted(measures, key=lambda m: m.cost):
-                    trial = self._trial(candidate, number, rung, measure, trackers)
+                    trial = self._trial(candidate, number, rung, measure, trackers, measure is reporting)
                     measured[measure.name], more = measure(candidate.arch, trial)
                     figures |= more
         except Stopped:
@@ -89,18 +90,18 @@ class Evaluation:
         return {"state": "scored", "values": values, "figures": figures, "seconds": seconds}
 
     def _trial(
-        self, candidate: Candidate, number: int, rung: int, measure: Measure, trackers: Trackers
+        self, candidate: Candidate, number: int, rung: int, measure: Measure, trackers: Trackers, reports: bool
     ) -> ObjectiveTrial:
-        """What an objective is given of its trial. Values on the way are those of the only objective."""
+        """What an objective is given of its trial. Values on the way are those of the first that tells any."""
         trial: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
-        alone = len(self.plan.objectives) == 1
+        noted = reports and (len(self.plan.objectives) == 1 or self.plan.pruner is not None)
         goes_up = any(r.until is not None for r in self.plan.rungs) and measure.call is self.plan.objectives[0].call
         own = str(candidate.name) if goes_up else f"{candidate.name}-{rung}"
         folder = self.folder / TRIAL_FOLDERS / own / measure.name if self.folder else None
 
         def told(value: float, step: int) -> bool:
             trackers.log({measure.name: value}, step)
-            return alone and self.proposals.prunes(trial, value, step)
+            return noted and self.proposals.prunes(trial, value, step)
 
         return ObjectiveTrial(self.plan.seed, folder, told, candidate.recipe, measure.until)
 

@@ -6,6 +6,7 @@ with that trial is written together with it. What it notes with the study goes t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from blockforge.errors import BlockforgeError, SearchError
@@ -49,6 +50,9 @@ class PendingStorage(BaseStorage):
     def __init__(self, inner: BaseStorage, shown: Callable[[FrozenTrial], bool] | None) -> None:
         self.inner, self.shown = inner, shown
         self.pending: FrozenTrial | None = None
+        self.several = False
+        """Whether trials have several values, or another one than they tell on their way, of which samplers then make
+        nothing."""
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._own if trial_id == _PENDING else self.inner.get_trial(trial_id)
@@ -57,6 +61,8 @@ class PendingStorage(BaseStorage):
         trials = self.inner.get_all_trials(study_id, deepcopy, states)
         if self.shown is not None:
             trials = [trial for trial in trials if self.shown(trial)]
+        if self.several:
+            trials = [_silent(trial) if trial.intermediate_values else trial for trial in trials]
         if self.pending is not None and (states is None or TrialState.RUNNING in states):
             trials = [*trials, self.pending]
         return trials
@@ -96,6 +102,41 @@ class PendingStorage(BaseStorage):
     set_trial_intermediate_value = _passed_on("set_trial_intermediate_value")
 
 
+def _silent(trial: FrozenTrial) -> FrozenTrial:
+    """A trial without what was told on its way."""
+    own = copy.copy(trial)
+    own.intermediate_values = {}
+    return own
+
+
+class RungStorage(PendingStorage):
+    """A storage as a pruner sees it: of one objective, with the trials of one rung. Values on the way of two rungs do
+    not compare, and Optuna's pruners know one objective.
+
+    Args:
+        direction: of what is reported.
+        place: of its values among those of a trial.
+    """
+
+    def __init__(self, inner: BaseStorage, direction: StudyDirection, place: int) -> None:
+        super().__init__(inner, None)
+        self.direction, self.place, self.rung = direction, place, 0
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:  # type: ignore[override]
+        return [self.direction]
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        trials = self.inner.get_all_trials(study_id, deepcopy, states)
+        return [self._of_one(trial) for trial in trials if trial.user_attrs.get("rung", 0) == self.rung]
+
+    def _of_one(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.values is None or len(trial.values) < 2:
+            return trial
+        own = copy.copy(trial)
+        own.values = [trial.values[self.place]]
+        return own
+
+
 class _View(Study):
     """The study as a sampler sees it. It may end it at any time."""
 
@@ -114,6 +155,7 @@ class Proposals:
 
     Args:
         shown: which of the study's trials a sampler of Optuna's is to see; None: all.
+        reports: the direction of what is reported on the way, and its place among the values of a trial.
     """
 
     def __init__(
@@ -122,9 +164,14 @@ class Proposals:
         sampler: BaseSampler,
         pruner: BasePruner | None = None,
         shown: Callable[[FrozenTrial], bool] | None = None,
+        reports: tuple[StudyDirection, int] | None = None,
     ) -> None:
         self.sampler, self.pruner = sampler, pruner
         self.storage = PendingStorage(storage_of(study), None if isinstance(sampler, ProposalSampler) else shown)
+        direction, place = reports or (study.directions[0], 0)
+        self.storage.several = len(study.directions) > 1 or direction != study.directions[0]
+        self.on_rung = RungStorage(storage_of(study), direction, place)
+        self.pruned = Study(study.study_name, self.on_rung, sampler, pruner) if pruner is not None else None
         self.view = _View(study.study_name, self.storage, sampler, pruner)
         self._numbers: set[int] = set()
 
@@ -203,10 +250,11 @@ class Proposals:
     def prunes(self, trial: FrozenTrial, value: float, step: int) -> bool:
         """Note a value on the way, and ask the pruner, if there is one, whether that is the end."""
         self.storage.set_trial_intermediate_value(trial_id(trial), step, value)
-        if self.pruner is None:
+        if self.pruner is None or self.pruned is None:
             return False
+        self.on_rung.rung = trial.user_attrs.get("rung", 0)
         try:
-            return self.pruner.prune(self.view, self.storage.get_trial(trial_id(trial)))
+            return self.pruner.prune(self.pruned, self.storage.get_trial(trial_id(trial)))
         except (BlockforgeError, OSError):
             raise
         except Exception as e:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from blockforge.search.workers.launcher import WorkerSettings
 from blockforge.search.workers.limits import begin
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
-from blockforge.search.workers.trial_progress import Reporter, reporter
+from blockforge.search.workers.trial_progress import Reporter, control_reporter, reporter
 from blockforge.trackers import check_trackers
 
 _RESUME = "nothing that was finished is lost; the same command goes on"
@@ -157,6 +158,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.confirming, self._told = ConfirmProgress(self.shows), False
+        self.controlling: Reporter | None = None
 
     def here(self) -> SearchResult:
         """In this process."""
@@ -169,7 +171,7 @@ class _Run:
             finally:
                 self.reporter.stop()
             with self.confirming:
-                stopped = confirm(session, self.confirming) or stopped
+                stopped = confirm(session, self.confirming, control_reporter(self.shows)) or stopped
         return self._result(session.history, stopped)
 
     def in_processes(self) -> SearchResult:
@@ -183,7 +185,7 @@ class _Run:
             where, self.place.name, self.plan.config.workers, logs, folder=self.place.folder, code=self.plan.code
         )
         confirmation = open_confirmation(self.storage, self.place.name) if self.plan.data is not None else None
-        control = None
+        control: Study | None = None
         if confirmation is not None and self.plan.config.confirm.control:
             control = open_control(self.storage, self.place.name, control_plan(self.plan, self.plan.target))
         try:
@@ -191,20 +193,45 @@ class _Run:
                 stopped = supervise(
                     settings, study, history, self.reporter, self.interrupts,
                     [following for following in (control, confirmation) if following is not None],
-                    lambda: self._follow(history, confirmation),
+                    self._follower(history, control, confirmation),
                 )  # fmt: skip
         finally:
-            if not self._told:
-                self.reporter.stop()
+            self._search_ended()
+            self._control_ended()
         return self._result(history, stopped)
 
-    def _follow(self, history: History, confirmation: Study | None) -> bool:
-        """Show how far the trainings are that follow the search; whether one has ended since."""
-        if confirmation is None or not confirmation.get_trials(deepcopy=False):
-            return False
+    def _follower(self, history: History, control: Study | None, confirmation: Study | None) -> Callable[[], bool]:
+        """What shows how far that is which follows the search, and says whether something of it has ended since."""
+        chance = History(control, self.plan.holes, self.plan.signs, len(self.plan.levels)) if control else None
+        return lambda: self._follow_control(history, chance) or self._follow(history, confirmation)
+
+    def _search_ended(self) -> None:
         if not self._told:
             self._told = True
             self.reporter.stop()
+
+    def _control_ended(self) -> None:
+        if self.controlling is not None:
+            self.controlling.stop()
+
+    def _follow_control(self, history: History, chance: History | None) -> bool:
+        if chance is None:
+            return False
+        ended = chance.sync()
+        if self.controlling is None and (chance.records or chance.running):
+            self._search_ended()
+            self.controlling = control_reporter(self.shows)
+            self.controlling.start(history.evaluated, ended, self.plan.signs)
+        elif self.controlling is not None:
+            for record in ended:
+                self.controlling.update(record)
+        return bool(ended)
+
+    def _follow(self, history: History, confirmation: Study | None) -> bool:
+        if confirmation is None or not confirmation.get_trials(deepcopy=False):
+            return False
+        self._search_ended()
+        self._control_ended()
         known = read_trainings(confirmation, self.plan)
         entered = entrants(self.plan, history.records.values(), read_control(self.storage, self.place.name, self.plan))
         _, most = next_trainings(entered, known, self.plan.config.confirm.seeds)

@@ -1,8 +1,8 @@
 """Several fidelities: candidates begin with a cheap stand-in for the objective, and the best 1/eta go up.
 
 Promotion is asynchronous (ASHA, https://arxiv.org/abs/1810.05934): a worker never waits for a rung to fill. With
-several objectives "best" is the non-dominated rank; Optuna's pruners know one objective only. Nothing is kept but
-trials: one that went up is a trial of its own, which names the one below it.
+several objectives "best" is the non-dominated rank. Nothing is kept but trials: one that went up is a trial of its own,
+which names the one below it.
 """
 
 from __future__ import annotations

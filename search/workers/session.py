@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from blockforge.errors import BudgetError, SearchError
@@ -69,6 +69,13 @@ _LOOK = 2.0
 """Seconds between looks for dead workers."""
 
 
+def reports_of(plan: Plan) -> tuple[StudyDirection, int] | None:
+    """What a pruner of a plan goes by: the direction of what is reported, and its place among the values of a trial."""
+    place = next((i for i, measure in enumerate(plan.objectives) if measure.reports), 0)
+    larger = plan.objectives[place].direction == "maximize"
+    return (StudyDirection.MAXIMIZE if larger else StudyDirection.MINIMIZE), 0 if plan.weights else place
+
+
 @dataclass
 class Task:
     """Where the next candidate comes from: given values, or none for a fresh one."""
@@ -107,7 +114,7 @@ class Session:
         self.watch = watch or Watch(study, lease.seconds, lease.steady)
         sampler = make_sampler(plan.config.proposals.sampler, plan.seed, stream)
         pruner = make_pruner(plan.config.proposals.pruner)
-        self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None)
+        self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None, reports_of(plan))
         self.evaluation = Evaluation(plan, study, self.proposals, interrupts, folder)
         self.goes_through_all = goes_through_all(sampler)
         self.screen = Screen(plan, self.history) if plan.screen is not None else None

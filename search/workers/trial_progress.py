@@ -76,18 +76,25 @@ class Tally:
 
 
 class TrialProgress:
-    """Shows how many candidates were evaluated. A bar redraws itself while one is."""
+    """Shows how many candidates were evaluated. A bar redraws itself while one is.
 
-    def __init__(self, shown: Display) -> None:
-        self.shown = shown
+    Args:
+        what: whose they are, where a log has those of several.
+    """
+
+    def __init__(self, shown: Display, what: str = "") -> None:
+        self.shown, self.what = shown, what
 
     def start(self, target: int, earlier: list[TrialRecord], signs: Sequence[float] = (1.0,)) -> None:
         self.tally = Tally(target, earlier, signs)
-        self.shown.start(target, self.tally.evaluated, self.tally.line, resumed=bool(earlier))
+        self.shown.start(target, self.tally.evaluated, self.line, resumed=bool(earlier))
 
     def update(self, record: TrialRecord) -> None:
         self.tally.add(record)
-        self.shown.update(self.tally.evaluated, self.tally.text(), self.tally.line)
+        self.shown.update(self.tally.evaluated, self.tally.text(), self.line)
+
+    def line(self) -> str:
+        return f"{self.what}: {self.tally.line()}" if self.what else self.tally.line()
 
     def stop(self) -> None:
         self.shown.stop()
@@ -98,3 +105,8 @@ def reporter(show: bool | Reporter, console: Console | None = None) -> Reporter:
     if not isinstance(show, bool):
         return show
     return TrialProgress(display("search", show, console, seconds=5.0, to_the_end=True))
+
+
+def control_reporter(show: bool) -> Reporter:
+    """The same of the random candidates that a search is compared with."""
+    return TrialProgress(display("control", show, seconds=5.0, to_the_end=True), "control")

@@ -136,13 +136,14 @@ def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out.index("Confirmed") < out.index("Candidates by")
     assert "The test images were looked at once" in out
     assert "trainings at most" in shown.err
+    assert re.search(r"control: [23]/[23] evaluated", shown.err)
     known = bf.search.open_result(tmp_path / "run").confirmed  # type: ignore[attr-defined]
     (chance,) = (e.label for e in known.entered.baselines if e.role == "random")
     assert re.fullmatch("the best of [23] random candidates at equal cost", chance)  # two workers may make one more
 
 
 def test_the_control_is_as_many_random_candidates_evaluated_alike(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def figures(self: confirming.ConfirmSession, network: str, seed: int, folder: Path) -> dict[str, float]:
         return {"top1": 90.0 + seed % 7, "images": 100.0, **({"test": 89.0} if seed >= FINAL else {})}
@@ -150,7 +151,8 @@ def test_the_control_is_as_many_random_candidates_evaluated_alike(
     monkeypatch.setattr(confirming.ConfirmSession, "_figures", figures)
     storage = f"sqlite:///{tmp_path / 'a.db'}"
     settings: dict[str, Any] = {"trials": 12, "sampler": "tpe", "rungs": ["capacity"], "eta": 2}
-    result = search(data, None, storage=storage, study="a", control=True, **settings)
+    result = search(data, None, storage=storage, study="a", control=True, progress=True, **settings)
+    assert "control: 12/12 evaluated" in capsys.readouterr().err
     beside = optuna.load_study(storage=storage, study_name="a-control").trials
     scored = [t for t in beside if t.user_attrs["outcome"]["state"] == "scored"]
     assert sum(t.user_attrs.get("rung", 0) == 0 for t in scored) == result.evaluated == 12

@@ -218,6 +218,12 @@ def slow(arch: bf.Architecture, report: Callable[[float, int], None] | None = No
     return float(arch.params)
 
 
+def tenth(arch: bf.Architecture, report: Callable[[float, int], None] | None = None) -> float:
+    if report is not None:
+        report(arch.params / 10, 0)
+    return arch.params / 10
+
+
 def test_a_pruner_cuts_evaluations_short(tiny: Spec, tmp_path: Path) -> None:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     result = search(tiny, trials=20, objective=slow, sampler="tpe", pruner=pruner, out=tmp_path)
@@ -234,6 +240,39 @@ def test_a_pruner_cuts_evaluations_short(tiny: Spec, tmp_path: Path) -> None:
     )
     assert sum(t.state == TrialState.PRUNED and bool(t.intermediate_values) for t in study.trials) == len(pruned)
     assert "pruned" in (tmp_path / "trials.csv").read_text()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "optuna.samplers:TPESampler"])
+@pytest.mark.parametrize(
+    "pruner",
+    ["optuna.pruners:MedianPruner:n_startup_trials=4", "optuna.pruners:SuccessiveHalvingPruner"],
+)
+def test_a_pruner_goes_by_the_first_of_several_objectives(tiny: Spec, sampler: str, pruner: str) -> None:
+    result = search(tiny, trials=24, objectives=[slow, "macs"], sampler=sampler, pruner=pruner)
+    pruned = [t for t in result.trials if t.state == "pruned"]
+    assert result.evaluated == 24
+    assert 3 < len(pruned) < 22
+    assert all(t.values is None and t.reason.startswith("pruned at step ") for t in pruned)
+    assert max(t.params for t in pruned) < max(t.params for t in result.ranked)
+
+
+def test_a_pruner_compares_values_of_one_rung_alone(tiny: Spec) -> None:
+    """A rung tells a tenth of what the objective does, so its values would all be below the median of those."""
+    told: dict[int, list[int]] = {}
+
+    class Asked(optuna.pruners.MedianPruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            seen = study.get_trials(deepcopy=False)
+            told[trial.number] = [t.user_attrs.get("rung", 0) for t in seen]
+            assert {t.user_attrs.get("rung", 0) for t in seen} == {trial.user_attrs.get("rung", 0)}
+            return super().prune(study, trial)
+
+    result = search(tiny, trials=16, objective=slow, rungs=[tenth], eta=2, pruner=Asked(n_startup_trials=3))
+    pruned = [t.rung for t in result.trials if t.state == "pruned"]
+    assert pruned.count(0) > 2
+    assert {0, 1} == {rungs[0] for rungs in told.values()}
+    up = {t.promoted_from for t in result.trials if t.rung == 1}
+    assert not up & {t.number for t in result.trials if t.state == "pruned"}
 
 
 class Breaks(optuna.pruners.BasePruner):
@@ -262,8 +301,7 @@ def test_what_a_pruner_cannot_do_is_told(tiny: Spec) -> None:
     name = "optuna.pruners:MedianPruner"
     for settings, message in [
         ({"objective": "params"}, r"nothing to go by: params tells no values on its way\n  hint: def score"),
-        ({"objectives": [slow, "params"]}, r"a pruner needs one objective and no rungs"),
-        ({"objective": slow, "rungs": [size]}, r"a pruner needs one objective and no rungs"),
+        ({"objectives": ["params", "macs"]}, r"nothing to go by: params, macs tells no values"),
         ({"objective": slow, "pruner": "median"}, r"no pruner named 'median'\n  hint: optuna.pruners:MedianPruner"),
     ]:
         with pytest.raises(SearchError, match=message):
