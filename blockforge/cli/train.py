@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,6 @@ from blockforge.cli._output import (
     console,
     print_json,
 )
-
-if TYPE_CHECKING:
-    from blockforge.compiler.lowering.backbone import Backbone
 
 RUNS = Path("runs")
 
@@ -87,18 +84,12 @@ def train(
     from blockforge.train import fit, open_data
     from blockforge.train.distill import open_teacher
     from blockforge.train.launch import leave
-    from blockforge.train.prepare import make_model
 
     refuse_swapped_keys(overrides, recipe_overrides)
     folder = out if out is not None else default_folder(spec, data, recipe, seed)
     opened = open_data(data, skip_broken=True, progress=True) if skip_broken else data
-    network: str | Backbone = spec
-    if init is not None:
-        if weights is not None:
-            raise typer.BadParameter("give --weights or --init", param_hint="--init")
-        opened = open_data(opened) if isinstance(opened, str) else opened
-        network = _begun(init, make_model(spec, opened, overrides=overrides, seed=seed))
-        overrides = None
+    if init is not None and weights is not None:
+        raise typer.BadParameter("give --weights or --init", param_hint="--init")
     taught_by = None
     if teacher is not None:
         opened = open_data(opened) if isinstance(opened, str) else opened
@@ -107,8 +98,8 @@ def train(
         raise typer.BadParameter("it says the weights of --teacher SPEC", param_hint="--teacher-weights")
     try:
         result = fit(
-            network, opened, recipe, epochs=epochs, seed=seed, out=folder,
-            weights=chosen(weights, key, prefix), overrides=overrides, recipe_overrides=recipe_overrides,
+            spec, opened, recipe, epochs=epochs, seed=seed, out=folder,
+            weights=chosen(weights, key, prefix), init=init, overrides=overrides, recipe_overrides=recipe_overrides,
             teacher=taught_by, progress=True, log=log or (),
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -128,16 +119,6 @@ def train(
     ran = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)}"
     text = f"top-1 {result.final:.2f} after {ran}, best {result.best:.2f}, {result.seconds:.1f} s"
     console().print(f"{text}\nwritten to {folder}", soft_wrap=True)
-
-
-def _begun(folder: Path, model: Backbone) -> Backbone:
-    """The model with the weights of the one in a folder; says what became of them."""
-    from blockforge.saving import load_model
-    from blockforge.weights.transplant import move_weights
-
-    said = move_weights(load_model(folder), model)
-    typer.echo(f"from {folder}: {said}", err=True)
-    return model
 
 
 def _say_how_to_go_on(context: typer.Context, what: str) -> None:

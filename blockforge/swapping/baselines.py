@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
-from blockforge.swapping.slots import Alternative
+from blockforge.swapping.slots import Alternative, meet
 from blockforge.swapping.solve import best
 
 Picked = list[int] | None
@@ -44,7 +44,7 @@ def uniform(
     Args:
         whole: multiply-adds of each slot, by its name.
     """
-    slots = _members(found)
+    slots = [members for members in _members(found) if not found[members[0]].slot.is_width]
     thinnest = _thinned_alike(found, slots, whole, 1.0)
     if not _reaches(found, thinnest.values(), least):
         return _fewer(found, slots, thinnest, least, together)
@@ -76,6 +76,11 @@ def drawn(
 def _members(found: Sequence[Alternative]) -> list[list[int]]:
     """The numbers of each slot's alternatives."""
     return [list(members) for _, members in groupby(range(len(found)), key=lambda i: found[i].slot)]
+
+
+def _fits(found: Sequence[Alternative], chosen: Mapping[int, int], number: int, pick: int) -> bool:
+    """Whether nothing stands in other slots that cannot stand beside it."""
+    return not any(meet(found[i], found[pick]) for slot, i in chosen.items() if slot != number)
 
 
 def _thinned_alike(
@@ -123,7 +128,9 @@ def _draw(
             saves = found[chosen[number]].saved["macs"] if number in chosen else -1
             more = [i for i in slots[number] if found[i].saved["macs"] > saves]
             pick = draw.choice(more) if more and (turn or draw.random() < 1 - 1 / (len(more) + 1)) else None
-            if pick is not None and not _breaks(together, {*chosen.values(), pick}):
+            if pick is None or not _fits(found, chosen, number, pick):
+                continue
+            if not _breaks(together, {*chosen.values(), pick}):
                 chosen[number] = pick
             if _reaches(found, chosen.values(), least):
                 return sorted(chosen.values())

@@ -26,9 +26,14 @@ def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
     foreign block `dw` stands in it; and with a number where there are several of a name.
     """
     chosen: dict[tuple[int, int], dict[int, Alternative]] = {}
+    widths: dict[int, Mapping[str, Any]] = {}
     tree = copy.deepcopy(dict(spec.tree))
     for alternative in alternatives:
         slot = alternative.slot
+        if slot.is_width:
+            assert alternative.branch is not None
+            widths[slot.stage] = alternative.branch
+            continue
         chosen.setdefault((slot.stage, slot.layer), {})[slot.branch] = alternative
         if alternative.define:
             tree["define"] = {**tree.get("define", {}), **alternative.define}
@@ -39,12 +44,13 @@ def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
         names = []
         for number, (name, _) in enumerate(stage.layers):
             changes = chosen.get((stage.index, number), {})
-            branches = _branches(tree["blocks"][name], changes)
+            branches = _branches(widths.get(stage.index, tree)["blocks"][name], changes)
             if branches:
                 stem = f"{name}_{_sort(changes.values())}"
                 names.append(_named(blocks, tree["blocks"], name, stem, branches))
         said = tree["stages"][stage.index]
         said["depth"] = len(names)
+        said |= {key: value for key, value in widths.get(stage.index, {}).items() if key != "blocks"}
         if names:
             said["layers"] = pattern_of(names)
         else:

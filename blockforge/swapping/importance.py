@@ -49,7 +49,7 @@ def importances(
                 if g is not None
             }
             for sort, alternative in one_of_each.items():
-                prefix = f"{alternative.slot.name}.op."
+                prefix = "" if alternative.slot.is_width else f"{alternative.slot.name}.op."
                 own = {n.removeprefix(prefix): t for n, t in felt.items() if n.startswith(prefix)}
                 assert isinstance(alternative.cut, Units)
                 score = alternative.cut.summed(own).square()

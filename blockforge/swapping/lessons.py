@@ -28,6 +28,7 @@ from blockforge.compiler.lowering.outputs import main_output
 from blockforge.console.progress import Advance, counting
 from blockforge.errors import RunError
 from blockforge.files import make_folder
+from blockforge.swapping.shared import in_turns
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.weights import new_branch, replaced
 from blockforge.train.data import Data, digest_of
@@ -80,22 +81,29 @@ def distilled(
     Raises: OutputError; RunError for a file that cannot be read.
     """
     files = {a: _file(folder, a, run) for a in alternatives} if folder is not None else {}
-    known = {a: _read(file) for a, file in files.items() if file.exists()}
-    missing = [a for a in alternatives if a not in known]
-    if folder is not None and missing:
+    known: dict[Alternative, Mapping[str, Tensor]] = {}
+    parts = [alternatives[i : i + TOGETHER] for i in range(0, len(alternatives), TOGETHER)]
+    if folder is not None:
         make_folder(folder / FOLDER)
-    with _frozen(model), counting("steps of foreign blocks", len(missing) * _steps(lessons), progress) as advance:
-        for start in range(0, len(missing), TOGETHER):
-            part = missing[start : start + TOGETHER]
-            torch.manual_seed(lessons.seed)
-            branches = {a: new_branch(model, a) for a in part}
-            _learn_alone(model, branches, images(), lessons, advance)
-            _learn_inside(model, branches, images, lessons, advance)
+    with _frozen(model), counting("steps of foreign blocks", len(alternatives) * _steps(lessons), progress) as advance:
+        for part in in_turns(parts, folder, FOLDER):
+            known |= {a: _read(files[a]) for a in part if a in files and files[a].exists()}
+            advance(_steps(lessons) * sum(a in known for a in part))
+            branches = {a: _begun(model, a, lessons) for a in part if a not in known}
+            if branches:
+                _learn_alone(model, branches, images(), lessons, advance)
+                _learn_inside(model, branches, images, lessons, advance)
             for alternative, branch in branches.items():
                 known[alternative] = branch.state_dict()
                 if alternative in files:
-                    save_tensors(known[alternative], files[alternative], {"format": "pt"})
+                    save_tensors(branch.state_dict(), files[alternative], {"format": "pt"})
     return {a: known[a] for a in alternatives}
+
+
+def _begun(model: Backbone, alternative: Alternative, lessons: Lessons) -> Branch:
+    """The branch with first weights that do not depend on what else learns beside it."""
+    torch.manual_seed(lessons.seed)
+    return new_branch(model, alternative)
 
 
 def training_images(

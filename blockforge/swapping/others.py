@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from blockforge.compiler import Architecture, compile_spec
@@ -60,8 +60,8 @@ def combinations(
     They save as much as the budget's multiply-adds and parameters ask for; of a budget on anything else, as many
     multiply-adds as the answer `chosen` does.
     """
-    least = to_save(arch, budget) or {"macs": sum(found[i].saved["macs"] for i in chosen)}
-    whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in found}
+    least: Mapping[str, float] = to_save(arch, budget) or {"macs": sum(found[i].saved["macs"] for i in chosen)}
+    whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in found if not a.slot.is_width}
     ways: dict[str, Picked] = {
         "uniform thinning": uniform(found, whole, least, linked),
         "skip alone": skip_alone(found, scores, least, linked),

@@ -137,10 +137,14 @@ def _panel(axes: Axes, groups: Mapping[str, Sequence[Mapping[str, Any]]], cost: 
 
 def picture(parent: Architecture, answer: Answer) -> str:
     """The parent as SVG: a branch is the warmer, the larger the share of its multiply-adds that is gone."""
-    gone = {}
+    gone: dict[str, float] = {}
     for chosen in answer.chosen:
-        whole = parent.nodes[chosen.slot.name].costs.macs
-        gone[chosen.slot.name] = 1.0 if chosen.is_skip else max(0.05, min(1.0, chosen.saved["macs"] / max(whole, 1)))
+        names = [chosen.slot.name]
+        if chosen.slot.is_width:
+            names = [name for name, node in parent.nodes.items() if node.stage == chosen.slot.stage]
+        whole = sum(parent.nodes[name].costs.macs for name in names)
+        share = 1.0 if chosen.is_skip else max(0.05, min(1.0, chosen.saved["macs"] / max(whole, 1)))
+        gone |= dict.fromkeys(names, share)
     return to_svg(parent, heat=gone or None, heat_is="of its multiply-adds are gone")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,24 +16,26 @@ from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import BudgetError, DataError
 from blockforge.extras import need
 from blockforge.notes import note
-from blockforge.search.budget import excess, over
 from blockforge.spec import SpecLike
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.beside import Judge, Work, stand_beside
-from blockforge.swapping.edits import edited, written_out
+from blockforge.swapping.choosing import check_reachable, choose, not_all
+from blockforge.swapping.edits import written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
+from blockforge.swapping.latency import timed
 from blockforge.swapping.lessons import Lessons, distilled, training_images
 from blockforge.swapping.record import known_scores, recorded
 from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult
-from blockforge.swapping.scores import Score, answers, compare, score
+from blockforge.swapping.scores import METHOD, answers, compare, score
+from blockforge.swapping.shared import alone
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.solve import best, most_saved
 from blockforge.swapping.statistics import settled
-from blockforge.swapping.targets import targets, to_save
+from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.swapping.widths import narrower_stages
 from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
 from blockforge.train.evaluate import reading
@@ -94,14 +95,13 @@ def swap(
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
     opened, network, batches, lessons, found = task.data, task.network, task.batches, task.lessons, task.found
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
-    linked = _not_all(network.arch, found)
-    for name, limits in wanted:
-        if best(found, [0.0] * len(found), to_save(network.arch, limits), linked) is None:
-            raise BudgetError(_unreached(network.arch, found, name, limits, linked))
+    found = _timed(network, found, wanted, progress)
+    linked = not_all(network.arch, found)
+    check_reachable(network.arch, found, wanted, linked)
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
-    run = {**whose, "images": len(teacher), "seed": seed}
-    known = known_scores(folder, run)
+    run = {**whose, "images": len(teacher), "seed": seed, "method": METHOD}
+    known_scores(folder, run)  # those of another run are refused before anything is computed
     kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}
     kept |= settled(network, found, kept, batches)
     if any(a.is_foreign for a in found):
@@ -109,21 +109,22 @@ def swap(
         depends = {"network": run["network"], "data": opened.part("train").digest()}
         foreign = [a for a in found if a.is_foreign]
         kept |= distilled(network, foreign, images_of, lessons, folder, depends, progress)
-    scores = recorded(found, lambda a: score(network, a, kept, teacher, batches, labels), folder, known, progress)
+    scores = recorded(found, lambda a: score(network, a, kept, teacher, batches, labels), folder, run, progress)
     own = compare(teacher, teacher, labels)
-    given = []
-    for name, limits in wanted:
-        chosen = _chosen(network.arch, found, scores, name, limits)
-        other = with_alternatives(network, network.arch.source, [found[i] for i in chosen], kept).eval()
-        joint = compare(teacher, answers(other, batches), labels)
-        given.append(Answer(name, other, tuple(found[i] for i in chosen), sum(scores[i].kl for i in chosen), joint))
-    result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
-    if folder is not None or tuning is not None:
-        judge = Judge(network, teacher, batches, labels, opened, weights)
-        result = stand_beside(result, [limits for _, limits in wanted], linked, kept, judge, work)
-    if folder is not None:
-        result.save(folder)
-    return result
+    with alone(folder, "answers"):
+        given = []
+        for name, limits in wanted:
+            chosen = choose(network.arch, found, [s.kl for s in scores], name, limits, linked)
+            other = with_alternatives(network, network.arch.source, [found[i] for i in chosen], kept).eval()
+            joint = compare(teacher, answers(other, batches), labels)
+            given.append(Answer(name, other, tuple(found[i] for i in chosen), sum(scores[i].kl for i in chosen), joint))
+        result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
+        if folder is not None or tuning is not None:
+            judge = Judge(network, teacher, batches, labels, opened, weights)
+            result = stand_beside(result, [limits for _, limits in wanted], linked, kept, judge, work)
+        if folder is not None:
+            result.save(folder)
+        return result
 
 
 def rehearsed(
@@ -147,7 +148,7 @@ def rehearsed(
     tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
     each = task.lessons.alone + task.lessons.inside
-    linked = _not_all(task.network.arch, task.found)
+    linked = not_all(task.network.arch, task.found)
     return rehearse(task.network, task.found, linked, task.batches, each, tuning, len(task.data.train))
 
 
@@ -178,12 +179,25 @@ def _task(
     batches = _batches(network, opened, weights, images, seed)
     blocks = foreign_blocks(alternatives) if alternatives is not None else []
     lessons = Lessons(steps, steps // 4, seed=seed)
-    own = alternatives_of(network.arch, network.arch.source)
+    own = [
+        *alternatives_of(network.arch, network.arch.source),
+        *narrower_stages(network.arch, network.arch.source),
+    ]
     foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)) if blocks else ()
     found = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
     if not found:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
     return _Task(opened, network, batches, lessons, found)
+
+
+def _timed(
+    network: Backbone, found: list[Alternative], wanted: Sequence[tuple[str, Budget]], progress: bool
+) -> list[Alternative]:
+    """The alternatives with what they save in time, where a budget limits it. Raises: BudgetError."""
+    devices = {limits.device or "cpu" for _, limits in wanted if limits.latency_ms is not None}
+    if len(devices) > 1:
+        raise BudgetError(f"latencies are of one device, not of {', '.join(sorted(devices))}\n  hint: a swap for each")
+    return timed(network, found, devices.pop(), progress) if devices else found
 
 
 def _written_out(network: Backbone) -> Backbone:
@@ -223,41 +237,3 @@ def _labels(
         note(f"no accuracy is told, for {str(e).partition(chr(10))[0]}")
         return None
     return torch.tensor(own)[torch.cat([labels for _, labels in batches])]
-
-
-def _chosen(
-    arch: Architecture, found: Sequence[Alternative], scores: Sequence[Score], name: str, budget: Budget
-) -> list[int]:
-    """The alternatives for a budget. What is no sum over slots (memory, latency) is asked of the whole: as long as it
-    exceeds its limit, more multiply-adds must go. Raises: BudgetError."""
-    costs, linked = [s.kl for s in scores], _not_all(arch, found)
-    least = to_save(arch, budget)
-    while (chosen := best(found, costs, least, linked)) is not None:
-        other = compile_spec(edited(arch.source, [found[i] for i in chosen]))
-        if all(share <= 0 for share in excess(other, budget).values()):
-            return chosen
-        least["macs"] = arch.macs - other.macs + math.ceil(arch.macs / 100)
-    raise BudgetError(_unreached(arch, found, name, budget, linked))
-
-
-def _unreached(
-    arch: Architecture, found: Sequence[Alternative], name: str, budget: Budget, linked: Sequence[Sequence[int]]
-) -> str:
-    smallest = compile_spec(edited(arch.source, [found[i] for i in most_saved(found, "macs", linked)]))
-    text = f"no combination of thinner and fewer branches reaches {name}"
-    return f"{text}: the smallest network has {over(smallest, budget) or smallest.totals}"
-
-
-def _not_all(arch: Architecture, found: Sequence[Alternative]) -> list[list[int]]:
-    """Alternatives of which one must stay out: a layer that others read through `connect` stays, and one of a stage
-    without a downsample."""
-    skips = {a.slot.name: i for i, a in enumerate(found) if a.is_skip}
-    groups = []
-    for stage in arch.stages:
-        plan = arch.plan.stages[stage.index]
-        layers = [[node.name for node in layer.branches.values()] for layer in stage.layers]
-        if plan.connect is not None:
-            groups += layers
-        elif plan.downsample is None:
-            groups.append([name for names in layers for name in names])
-    return [[skips[name] for name in names] for names in groups if names and all(name in skips for name in names)]

@@ -16,6 +16,9 @@ from blockforge.swapping.slots import Alternative
 from blockforge.swapping.weights import Kept, standing_in
 from blockforge.train.data import Batch
 
+METHOD = "units by Taylor importance, statistics of norms moved, KL of the answers"
+"""What scores are, in words: with another method a folder's scores are others, and this text is another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -62,5 +65,5 @@ def score(
     labels: Tensor | None,
 ) -> Score:
     """The score of an alternative alone in `model`, whose own answers are `teacher`."""
-    with standing_in(model, alternative, kept):
-        return compare(teacher, answers(model, batches), labels)
+    with standing_in(model, alternative, kept) as other:
+        return compare(teacher, answers(other, batches), labels)

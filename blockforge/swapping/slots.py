@@ -16,12 +16,12 @@ from blockforge.weights.symmetry import Cut
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A branch of a layer.
+    """A branch of a layer, or the width of a stage with all that reads and writes it.
 
     Attributes:
-        stage, layer, branch: its numbers, in its network, stage and layer.
+        stage, layer, branch: its numbers, in its network, stage and layer; those of a width are -1.
         name: the path of its module.
-        op: the name of its block.
+        op: the name of its block, or `dim`.
     """
 
     stage: int
@@ -30,6 +30,11 @@ class Slot:
     name: str
     op: str
 
+    @property
+    def is_width(self) -> bool:
+        """Whether it is the width of a whole stage."""
+        return self.layer < 0
+
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
@@ -37,9 +42,11 @@ class Alternative:
 
     Attributes:
         label: in a few words: `mlp_ratio 2`.
-        branch: what stands in place of the branch, written out; None: it is left out.
-        cut: how its block's tensors come from those of the network's own; None: they do not.
-        saved: multiply-adds and parameters that the network then has fewer of.
+        branch: what stands in place of the branch, written out; None: it is left out. Of a width, what the stage says:
+            `dim`, and `blocks` with their branches.
+        cut: how its block's tensors come from those of the network's own; None: they do not. Of a width, how all of the
+            network's do.
+        saved: multiply-adds and parameters that the network then has fewer of; milliseconds, where they were measured.
         define: the definitions that it names.
         mark: tells it from others of its label: of what it is and how it learns.
     """
@@ -48,7 +55,7 @@ class Alternative:
     label: str
     branch: Mapping[str, Any] | None
     cut: Cut | None = None
-    saved: Mapping[str, int] = field(default_factory=dict)
+    saved: Mapping[str, float] = field(default_factory=dict)
     define: Mapping[str, Any] = field(default_factory=dict)
     mark: str = ""
 
@@ -110,6 +117,12 @@ def _maps(arch: Architecture, slot: Slot) -> list[Shape]:
     """What a branch gives and reads; an aggregator may feed it."""
     node = [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch]
     return [node.out_shape, *(arch.nodes[name].out_shape for name in node.inputs)]
+
+
+def meet(one: Alternative, other: Alternative) -> bool:
+    """Whether two cannot stand together: in one slot, or where one is the width of the other's stage."""
+    a, b = one.slot, other.slot
+    return a.stage == b.stage and (a == b or a.is_width or b.is_width)
 
 
 def in_words(values: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ def best(
     least: Mapping[str, float],
     together: Sequence[Sequence[int]] = (),
 ) -> list[int] | None:
-    """The numbers of the alternatives whose scores have the smallest sum, at most one a slot.
+    """The numbers of the alternatives whose scores have the smallest sum, at most one a slot; a stage becomes narrower
+    or its branches change, not both.
 
     Args:
         scores: what each costs in accuracy; leaving a slot as it is costs nothing.
@@ -38,8 +39,9 @@ def best(
     for name, saved in least.items():
         rows.append(-np.array([a.saved[name] for a in alternatives], dtype=float))
         upper.append(-saved)
-    for _, members in groupby(range(number), key=lambda i: alternatives[i].slot):
-        rows.append(_row(number, list(members)))
+    widths = {i: alternatives[i].slot.stage for i in range(number) if alternatives[i].slot.is_width}
+    for slot, members in groupby(range(number), key=lambda i: alternatives[i].slot):
+        rows.append(_row(number, [*members, *(i for i, stage in widths.items() if stage == slot.stage)]))
         upper.append(1.0)
     for group in together:
         rows.append(_row(number, group))

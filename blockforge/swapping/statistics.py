@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.swapping.lessons import seen_by
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.weights import Kept, new_branch, tensors_of
+from blockforge.swapping.weights import Kept, Narrowed, new_branch, tensors_of, with_alternatives
 from blockforge.train.data import Batch
 from blockforge.weights.symmetry import Cut
 
@@ -30,14 +30,16 @@ _LEAST = 1e-12
 @torch.no_grad()
 def settled(
     model: Backbone, alternatives: Sequence[Alternative], kept: Kept, images: Sequence[Batch]
-) -> dict[Alternative, Mapping[str, Tensor]]:
-    """The tensors of the thinner branches whose norms keep running statistics, with these as the images have them.
+) -> dict[Alternative, Mapping[str, Tensor] | Narrowed]:
+    """The tensors of the thinner branches whose norms keep running statistics, with these as the images have them; and
+    what narrower stages keep, with the statistics of the whole network.
 
     Args:
         model: is in inference mode.
     """
-    thinner = [a for a in alternatives if a.cut is not None and _norms(model.get_submodule(a.slot.name))]
-    found: dict[Alternative, Mapping[str, Tensor]] = {}
+    branches_of = [a for a in alternatives if a.cut is not None and not a.slot.is_width]
+    thinner = [a for a in branches_of if _norms(model.get_submodule(a.slot.name))]
+    found: dict[Alternative, Mapping[str, Tensor] | Narrowed] = {}
     for part in _parts(thinner):
         names = {a.slot.name for a in part}
         own = {name: copy.deepcopy(model.get_submodule(name)) for name in names}
@@ -56,10 +58,38 @@ def settled(
         for alternative, branch in branches.items():
             units = kept.get(alternative, ())
             assert alternative.cut is not None
-            assert not isinstance(units, Mapping)
+            assert not isinstance(units, Mapping | Narrowed)
             whole = _cut(own[alternative.slot.name].state_dict(), alternative.cut, units)
             found[alternative] = _moved(before[alternative], branch.state_dict(), whole)
+    if _norms(model):
+        narrow = [a for a in alternatives if a.slot.is_width]
+        found |= _narrowed(model, narrow, kept, images)
     return found
+
+
+def _narrowed(
+    model: Backbone, alternatives: Sequence[Alternative], kept: Kept, images: Sequence[Batch]
+) -> dict[Alternative, Narrowed]:
+    """What narrower stages keep, with the statistics of all norms as the images have them."""
+    own = _measured(copy.deepcopy(model), images) if alternatives else {}
+    found = {}
+    for alternative in alternatives:
+        units = kept[alternative]
+        assert alternative.cut is not None
+        assert not isinstance(units, Mapping | Narrowed)
+        narrow = with_alternatives(model, model.arch.source, [alternative], kept)
+        before = {name: tensor.clone() for name, tensor in narrow.state_dict().items()}
+        moved = _moved(before, _measured(narrow, images), alternative.cut.of(own, units))
+        found[alternative] = Narrowed(units, {n: t for n, t in moved.items() if "running_" in n})
+    return found
+
+
+def _measured(network: Backbone, images: Sequence[Batch]) -> Mapping[str, Tensor]:
+    """Its tensors, with the statistics of the images."""
+    _begin(network)
+    for x, _ in images:
+        network(x)
+    return network.state_dict()
 
 
 def _parts(alternatives: Sequence[Alternative]) -> list[Sequence[Alternative]]:

@@ -49,7 +49,7 @@ def thinner(
                 if path == ("num_heads",) and given.get("head_dim", 0) is None:
                     params["head_dim"] = placed.place[0].dim // value  # heads that stay are as wide as before
                 changed = _with(written, path, less) if is_composed else {**written, **params}
-                narrow = _compiled(spec, slot, changed) if is_composed else _made(wide, {**given, **params})
+                narrow = _compiled(spec, slot, changed) if is_composed else made(wide, {**given, **params})
                 cut = _cut(wide, narrow, small_place(placed), value) if narrow is not None else None
                 if cut is not None:
                     how = f"{share:.0%}" if isinstance(less, str) else less
@@ -104,7 +104,7 @@ def _with(tree: Any, path: Path, value: Any) -> Any:
     return changed
 
 
-def _made(wide: AnyOp, given: Mapping[str, Any]) -> AnyOp | None:
+def made(wide: AnyOp, given: Mapping[str, Any]) -> AnyOp | None:
     """The same block with other parameters; None: there is none."""
     try:
         return type(wide)(**given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -17,7 +18,27 @@ from blockforge.swapping.edits import edited
 from blockforge.swapping.slots import Alternative
 from blockforge.weights.symmetry import Units
 
-Kept = Mapping[Alternative, Sequence[int] | Mapping[str, Tensor]]
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What a narrower stage keeps.
+
+    Attributes:
+        units: of its channels, in order.
+        statistics: running ones of the network's norms, as they are then, by their names.
+    """
+
+    units: Sequence[int]
+    statistics: Mapping[str, Tensor]
+
+    def of(self, tensors: Mapping[str, Tensor], alternative: Alternative) -> dict[str, Tensor]:
+        """The network's tensors with the narrower stage. Statistics that another narrower stage cuts stay its own."""
+        assert alternative.cut is not None
+        cut = alternative.cut.of(tensors, self.units)
+        return cut | {n: t for n, t in self.statistics.items() if t.shape == cut[n].shape}
+
+
+Kept = Mapping[Alternative, Sequence[int] | Mapping[str, Tensor] | Narrowed]
 """Where the weights of each alternative come from: the units of the network's own block that it keeps, in order; or the
 tensors of a foreign branch, by their names in it."""
 
@@ -37,21 +58,26 @@ def tensors_of(model: Backbone, alternative: Alternative, kept: Kept) -> dict[st
     if isinstance(given, Mapping):
         return dict(given)
     assert alternative.cut is not None
+    assert not isinstance(given, Narrowed)
     tensors = model.get_submodule(alternative.slot.name).state_dict()
     block = alternative.cut.of({n.removeprefix("op."): t for n, t in tensors.items() if n.startswith("op.")}, given)
     return tensors | {f"op.{name}": tensor for name, tensor in block.items()}
 
 
 @contextmanager
-def standing_in(model: Backbone, alternative: Alternative, kept: Kept) -> Iterator[None]:
-    """`model` with an alternative in its slot, for as long as the context lasts."""
+def standing_in(model: Backbone, alternative: Alternative, kept: Kept) -> Iterator[Backbone]:
+    """`model` with an alternative in its slot, for as long as the context lasts; with a narrower stage it is another
+    network."""
+    if alternative.slot.is_width:
+        yield with_alternatives(model, model.arch.source, [alternative], kept)
+        return
     layer, name = alternative.slot.name.rsplit(".", 1)
     other: nn.Module = nn.Identity()
     if not alternative.is_skip:
         other = new_branch(model, alternative)
         other.load_state_dict(tensors_of(model, alternative, kept))
     with replaced(model.get_submodule(layer), name, other):
-        yield
+        yield model
 
 
 @contextmanager
@@ -85,7 +111,11 @@ def with_alternatives(model: Backbone, spec: Spec, chosen: Sequence[Alternative]
     arch = compile_spec(edited(spec, chosen))
     other = Backbone.from_architecture(arch)
     tensors = model.state_dict()
-    for alternative in chosen:
+    for alternative in (a for a in chosen if a.slot.is_width):
+        own = kept[alternative]
+        assert not isinstance(own, Mapping)
+        tensors = (own if isinstance(own, Narrowed) else Narrowed(own, {})).of(tensors, alternative)
+    for alternative in (a for a in chosen if not a.slot.is_width):
         prefix = f"{alternative.slot.name}."
         tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
         if not alternative.is_skip:

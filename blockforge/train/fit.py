@@ -14,7 +14,8 @@ from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.errors import OutputError, RunError
 from blockforge.extras import need
-from blockforge.saving import save_model
+from blockforge.notes import note
+from blockforge.saving import load_model, save_model
 from blockforge.spec import SpecLike
 from blockforge.trackers import check_trackers
 from blockforge.train.augment import normalization
@@ -23,7 +24,7 @@ from blockforge.train.checkpoint import CHECKPOINT
 from blockforge.train.data import Data, Want
 from blockforge.train.distill import Teacher, make_loss
 from blockforge.train.epoch_progress import Reporter, reporter
-from blockforge.train.identity import compare, identity, tell_changes
+from blockforge.train.identity import compare, identity, network_digest, tell_changes
 from blockforge.train.launch import join, together
 from blockforge.train.logs import Folder
 from blockforge.train.loop import NotFiniteError, Trainer
@@ -32,6 +33,7 @@ from blockforge.train.prepare import Overrides, make_model, workers_for
 from blockforge.train.recipe import Recipe, load_recipe
 from blockforge.train.result import DivergedError, TrainResult
 from blockforge.weights.files import Weights
+from blockforge.weights.transplant import move_weights
 
 
 def fit(
@@ -43,6 +45,7 @@ def fit(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    init: Backbone | str | os.PathLike[str] | None = None,
     overrides: Overrides = None,
     recipe_overrides: Mapping[str, Any] | list[str] | None = None,
     teacher: Backbone | Teacher | None = None,
@@ -60,6 +63,8 @@ def fit(
         out: folder of checkpoints, logs and weights; a run that it holds goes on, also to more epochs than it was
             begun with. None: nothing is written.
         weights: a file to start from, or a `Weights`; a classifier of another number of classes is replaced.
+        init: a network to start from, or the folder of one, as far as its layers are alike (see `bf.transplant`); what
+            was copied, cut, grown and made anew is said.
         overrides, recipe_overrides: values to replace in the spec and in the recipe.
         teacher: a trained network whose answers this one learns, as the recipe's `distill` says. Where its classes are
             not those of the data, `share: 1` learns without labels, and top-1 tells agreement with it.
@@ -78,11 +83,21 @@ def fit(
     if taught_by is not None:
         opened = taught_by.labelled(opened, settled)
     network = make_model(model, opened, overrides=overrides, weights=weights, seed=seed)
+    begun = _begun(init, network, weights) if init is not None else None
+    folder = Path(out) if out is not None else None
     with torch.random.fork_rng():  # the caller's generator is as before
         start = Weights.of(weights) if weights is not None else None
-        return _fit(
-            network, opened, settled, seed, Path(out) if out is not None else None, start, taught_by, progress, log
-        )
+        return _fit(network, opened, settled, seed, folder, start, begun, taught_by, progress, log)
+
+
+def _begun(init: Backbone | str | os.PathLike[str], network: Backbone, weights: str | os.PathLike[str] | None) -> str:
+    """Put the weights of another network into one that is to be trained; says what tells that one from others."""
+    if weights is not None:
+        raise RunError("a run starts from a file of weights, or from another network\n  hint: give weights or init")
+    source = init if isinstance(init, Backbone) else load_model(init)
+    name = source.arch.name if isinstance(init, Backbone) else os.fspath(init)
+    note(f"from {name}: {move_weights(source, network)}")
+    return network_digest(source)
 
 
 def _fit(
@@ -92,6 +107,7 @@ def _fit(
     seed: int,
     out: Path | None,
     weights: Weights | None,
+    init: str | None,
     teacher: Teacher | None,
     progress: bool | Reporter,
     log: Sequence[str],
@@ -111,7 +127,8 @@ def _fit(
     settings: dict[str, Any] = {}
     if out is not None:
         of_teacher = teacher.identity() if teacher is not None else None
-        folder, settings = Folder(out), identity(network.arch, data, recipe, seed, weights, want.world, of_teacher)
+        settings = identity(network.arch, data, recipe, seed, weights, want.world, of_teacher, init)
+        folder = Folder(out)
     shown = progress if accelerator.is_main_process or not isinstance(progress, bool) else False
     trainer = Trainer(
         network, data, recipe, normalize, want, batches, accelerator,

@@ -35,14 +35,20 @@ def identity(
     weights: Weights | None,
     world: int,
     teacher: str | None = None,
+    init: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that a result depends on, as plain data; nothing of where files lie."""
+    """Everything that a result depends on, as plain data; nothing of where files lie.
+
+    Args:
+        teacher, init: digests of the network that it learns from, and of that whose weights it begins with.
+    """
     return {
         "network": arch.hash,
         "data": data.identity(),
         "seed": seed,
         "weights": _weights_identity(weights) if weights is not None else None,
         "teacher": teacher,
+        "init": init,
         "plugins": _plugins(arch, data),
         "processes": world,
         "recipe": recipe.model_dump(exclude=NO_RESULT),

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,32 @@ Cut = Units | Middle
 """How the tensors of a block become those of a narrower one."""
 
 
+class Tried(Protocol):
+    """What cuts are tried on: a block at a place, or a whole network."""
+
+    def build(self) -> nn.Module: ...
+
+    def drawn(self, draw: torch.Generator) -> Tensor:
+        """What it reads, in float64."""
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """What a module of it gives."""
+
+
+@dataclass(frozen=True)
+class _AtPlace:
+    placed: AnyPlaced
+
+    def build(self) -> nn.Module:
+        return self.placed.build()
+
+    def drawn(self, draw: torch.Generator) -> Tensor:
+        return torch.randn(1, *self.placed.place[0], generator=draw, dtype=torch.float64)
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        return on_map(module, x, self.placed.op.layout)
+
+
 def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Cut | None:
     """How a block becomes the same block with other parameters, at the same place: fewer units, or smaller kernels.
 
@@ -164,15 +190,12 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
     """
     with torch.device("meta"):
         before, after = sizes_of(wide.build()), sizes_of(narrow.build())
-    if before.keys() != after.keys() or any(len(before[n]) != len(after[n]) for n in before):
+    shrinks = _shrinking(before, after)
+    if not shrinks:
         return None
-    shrinks = [(n, i) for n in before for i, (a, b) in enumerate(zip(before[n], after[n], strict=True)) if a != b]
-    if not shrinks or any(before[n][i] < after[n][i] for n, i in shrinks):
-        return None
-    guesses = list(itertools.islice(_guesses(shrinks, before, after), MOST_GUESSES))
-    trial = _Trial(wide, narrow)
+    trial = Trial(wide, narrow)
     first: Units | None = None
-    for guess in sorted(guesses, key=lambda g: g.number != likely):
+    for guess in _likely_first(shrinks, before, after, likely, MOST_GUESSES):
         if trial.is_symmetric(guess):
             if trial.separates(guess):
                 return guess
@@ -186,10 +209,22 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
     return middle if trial.is_separable(middle, []) else None
 
 
+def channels_between(trial: Trial, narrow: Sizes, likely: int, most: int) -> Units | None:
+    """The units of a network that one of these sizes has fewer of, as its symmetry alone says, for norms stand over
+    channels: how a stage becomes narrower. None: there are no such.
+
+    Args:
+        trial: of the network. likely: how many units there may be. most: arrangements that are tried.
+    """
+    before = sizes_of(trial.wide)
+    guesses = _likely_first(_shrinking(before, narrow), before, narrow, likely, most)
+    return next((guess for guess in guesses if trial.is_symmetric(guess)), None)
+
+
 def silent_axes(wide: AnyPlaced, narrow: AnyPlaced, units: Units) -> tuple[Axis, ...] | None:
     """Where new units must be zero so that the wide block gives what the narrower one gives; elsewhere they may be
     anything, so that they learn. None: zeros nowhere do, for a norm over the units stands between."""
-    trial = _Trial(wide, narrow)
+    trial = Trial(wide, narrow)
     some = trial.narrow_tensors()
     grown = units.into(trial.tensors, some)
     learnt = [axis for axis in units.axes if "running_" not in axis.tensor]
@@ -213,6 +248,21 @@ def small_place(placed: AnyPlaced) -> tuple[Any, ...]:
 def sizes_of(module: nn.Module) -> Sizes:
     """The shapes of a module's tensors, by name."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _shrinking(before: Sizes, after: Sizes) -> list[tuple[str, int]]:
+    """The sides of tensors that become shorter; none where the tensors are others, or a side becomes longer."""
+    if before.keys() != after.keys() or any(len(before[n]) != len(after[n]) for n in before):
+        return []
+    changed = [(n, i) for n in before for i, (a, b) in enumerate(zip(before[n], after[n], strict=True)) if a != b]
+    return [] if any(before[n][i] < after[n][i] for n, i in changed) else changed
+
+
+def _likely_first(
+    shrinks: Sequence[tuple[str, int]], before: Sizes, after: Sizes, likely: int | None, most: int
+) -> list[Units]:
+    guesses = itertools.islice(_guesses(shrinks, before, after), most) if shrinks else ()
+    return sorted(guesses, key=lambda g: g.number != likely)
 
 
 def _guesses(shrinks: Sequence[tuple[str, int]], before: Sizes, after: Sizes) -> Iterator[Units]:
@@ -255,15 +305,16 @@ def _axis(tensor: str, axis: int, size: int, each: int, inner: int, units: int, 
     return Axis(tensor, axis, 0 if is_last else apart, each // inner, inner, apart if is_last else 0)
 
 
-class _Trial:
-    """A block with random tensors in float64, and the narrower one."""
+class Trial:
+    """A block with random tensors in float64, and the narrower one; or a network, without."""
 
-    def __init__(self, wide: AnyPlaced, narrow: AnyPlaced) -> None:
+    def __init__(self, wide: AnyPlaced | Tried, narrow: AnyPlaced | None = None) -> None:
         self.draw = torch.Generator().manual_seed(0)
-        self.wide, self.narrow = wide.build().double().eval(), narrow.build().double().eval()
-        self.layout = wide.op.layout
+        self.wide = wide.build().double().eval()
+        self.narrow = narrow.build().double().eval() if narrow is not None else self.wide
+        self.tried: Tried = _AtPlace(wide) if isinstance(wide, Placed) else wide
         self.tensors = {name: self._values(name, t) for name, t in self.wide.state_dict().items()}
-        self.x = torch.randn(1, *wide.place[0], generator=self.draw, dtype=torch.float64)
+        self.x = self.tried.drawn(self.draw)
         self.y = self._run(self.wide, self.tensors)
 
     def is_symmetric(self, units: Units) -> bool:
@@ -292,8 +343,7 @@ class _Trial:
     def _run(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
         module.load_state_dict(tensors)
         with backend("torch"):  # nothing is compiled for a few passes in float64
-            y: Tensor = on_map(module, self.x, self.layout)
-        return y
+            return self.tried.run(module, self.x)
 
     def _values(self, name: str, tensor: Tensor) -> Tensor:
         """Values that no two entries share, and that a norm's statistics may have."""

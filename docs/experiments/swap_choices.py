@@ -14,7 +14,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,22 +25,26 @@ from scipy.stats import kendalltau
 
 import blockforge as bf
 from blockforge.cli import script
+from blockforge.compiler import Architecture
 from blockforge.files import cut_torn_line
 from blockforge.search.budget import as_budget
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
 from blockforge.search.space.fit import fit as fitted
+from blockforge.spec import load
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.baselines import drawn, skip_alone, uniform
+from blockforge.swapping.choosing import not_all
 from blockforge.swapping.importance import importances
+from blockforge.swapping.others import narrower
 from blockforge.swapping.scores import answers, compare, score
 from blockforge.swapping.solve import best
-from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.swapping.statistics import settled
+from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train import Data, evaluate, fit, open_data
 from blockforge.train.cutting import cut
 
 BUDGETS = (80, 60, 45, 30)
-RANDOM = 2
 SCRATCH = (60, 30)
 EPOCHS = 5
 ENOUGH = 20
@@ -88,26 +92,35 @@ def small(name: str, images: int, val: int, test: int) -> Data:
     return dataclasses.replace(data, train=parts[0], val=parts[1], test=parts[2])
 
 
+def spec_of(parent: str, channels: int, share: int) -> Architecture:
+    """A narrow spec by its name, all its widths scaled to a share of its multiply-adds."""
+    whole = bf.compile(load(f"specs/narrow/{parent}.yaml", {"input.channels": channels}))
+    scaled = whole if share == 100 else narrower(whole, whole.macs * share // 100)
+    assert scaled is not None
+    return scaled
+
+
 class Parent:
     """A trained network with what its networks are chosen by."""
 
-    def __init__(self, spec: str, seed: int, data: Data, scored: int, kept: Path) -> None:
-        self.data, self.seed, self.name = data, seed, Path(spec).stem
-        folder = kept / f"{self.name}-{seed}"
+    def __init__(self, name: str, arch: Architecture, seed: int, data: Data, scored: int, kept: Path) -> None:
+        self.data, self.seed, self.name = data, seed, name
+        folder = kept / f"{name}-{seed}"
         started = time.process_time()
-        model = fit(spec, data, "micro", epochs=EPOCHS, seed=seed, out=folder).model
+        model = fit(arch, data, "micro", epochs=EPOCHS, seed=seed, out=folder).model
         self.seconds = time.process_time() - started
         self.model = swapping._written_out(model.eval())
         self.macs = self.model.arch.macs
         started = time.process_time()
         batches = swapping._batches(self.model, data, folder / "model.safetensors", scored, seed)
         self.found = list(alternatives_of(self.model.arch, self.model.arch.source))
-        self.kept = most_important(importances(self.model, self.found, batches))
+        self.kept: Kept = {**most_important(importances(self.model, self.found, batches))}
+        self.kept = {**self.kept, **settled(self.model, self.found, self.kept, batches)}
         self.batches, self.own = batches, answers(self.model, batches)
         scores = [score(self.model, a, self.kept, self.own, batches, None) for a in self.found]
         self.scores = [s.kl for s in scores]
         self.scoring = time.process_time() - started
-        self.linked = swapping._not_all(self.model.arch, self.found)
+        self.linked = not_all(self.model.arch, self.found)
         self.whole = {a.slot.name: self.model.arch.nodes[a.slot.name].costs.macs for a in self.found}
 
     def picked(self, budget: int, way: str) -> list[int] | None:
@@ -168,16 +181,19 @@ class Parent:
 MICRO: dict[str, Any] = {"extends": "micro", "epochs": EPOCHS}
 
 
-def wanted(parents: list[str], seeds: int) -> Iterator[tuple[str, int, int, str]]:
+def wanted(
+    parents: list[str], seeds: int, budgets: Sequence[int] = BUDGETS, randoms: int = 2
+) -> Iterator[tuple[str, int, int, str]]:
     """All rows of a seed before those of the next; what trains from scratch behind them all."""
-    ways = ["choice", "uniform", "skip", *(f"random{i}" for i in range(RANDOM))]
+    ways = ["choice", "uniform", "skip", *(f"random{i}" for i in range(randoms))]
     for seed in range(seeds):
         for parent in parents:
             yield parent, seed, 100, "parent"
-            yield from ((parent, seed, budget, way) for budget in BUDGETS for way in ways)
+            yield from ((parent, seed, budget, way) for budget in budgets for way in ways)
+    scratch = [budget for budget in SCRATCH if budget in budgets]
     for seed in range(seeds):
         for parent in parents:
-            yield from ((parent, seed, budget, way) for budget in SCRATCH for way in ("scratch", "taught"))
+            yield from ((parent, seed, budget, way) for budget in scratch for way in ("scratch", "taught"))
 
 
 def swap_choices(
@@ -192,6 +208,10 @@ def swap_choices(
     val: Annotated[int, typer.Option(help="Of them, to choose by.")] = 1000,
     test: Annotated[int, typer.Option(help="Of them, for the last word.")] = 3000,
     scored: Annotated[int, typer.Option(help="Of those to choose by, images that score.")] = 256,
+    channels: Annotated[int, typer.Option(help="Of the images.")] = 1,
+    share: Annotated[int, typer.Option(help="Of a spec's multiply-adds, those of the parent: it is narrower.")] = 100,
+    budgets: Annotated[str, typer.Option(help="Shares of the parent's.")] = "80,60,45,30",
+    randoms: Annotated[int, typer.Option(help="Random combinations of a budget.")] = 2,
     only_table: Annotated[bool, typer.Option("--table", help="Print the table of what there is.")] = False,
 ) -> None:
     """Compare a swap's choices with others of the same budget. Stops and goes on at any time.
@@ -206,11 +226,12 @@ def swap_choices(
     known = {row.key for row in read_rows(rows, Row)}
     if not only_table:
         opened, now = small(data, images, val, test), None
-        for parent, seed, budget, way in wanted(parents.split(","), seeds):
+        shares = [int(text) for text in budgets.split(",")]
+        for parent, seed, budget, way in wanted(parents.split(","), seeds, shares, randoms):
             if (parent, seed, budget, way) in known:
                 continue
             if now is None or (now.name, now.seed) != (parent, seed):
-                now = Parent(f"specs/narrow/{parent}.yaml", seed, opened, scored, kept)
+                now = Parent(parent, spec_of(parent, channels, share), seed, opened, scored, kept)
             row = now.itself() if way == "parent" else now.row(budget, way)
             append_row(rows, row)
             print(f"{parent}, seed {seed}, {budget}%, {way}: {row.top1:.2f}, {row.seconds:.1f} s", flush=True)
@@ -221,12 +242,13 @@ def table(rows: list[Row]) -> Iterator[str]:
     """The rows in Markdown, each figure with its mean and standard deviation over parents and seeds."""
     known = {row.key: row for row in rows if row.macs}
     pairs = sorted({row.key[:2] for row in rows})
+    randoms = sorted({row.way for row in rows if row.way.startswith("random")})
     yield "| budget | against the parent | random | uniform | skip alone | scratch | scratch, taught |"
     yield "|---|---|---|---|---|---|---|"
-    for budget in BUDGETS:
+    for budget in sorted({row.budget for row in rows} - {100}, reverse=True):
         own = {pair: known[*pair, budget, "choice"].top1 for pair in pairs if (*pair, budget, "choice") in known}
         cells = [_spread([top1 - known[*pair, 100, "parent"].top1 for pair, top1 in own.items()])]
-        for ways in ([f"random{i}" for i in range(RANDOM)], ["uniform"], ["skip"], ["scratch"], ["taught"]):
+        for ways in (randoms, ["uniform"], ["skip"], ["scratch"], ["taught"]):
             others = {pair: [known[key].top1 for way in ways if (key := (*pair, budget, way)) in known] for pair in own}
             leads = [own[pair] - statistics.fmean(top1) for pair, top1 in others.items() if top1]
             wins = sum(own[pair] > value for pair, top1 in others.items() for value in top1)

@@ -19,6 +19,7 @@ from blockforge.cli import main
 from blockforge.errors import BlockforgeError, BudgetError, RunError
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
+from blockforge.swapping.choosing import not_all
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.lessons import seen_by
 from blockforge.swapping.slots import Alternative, Slot
@@ -166,7 +167,7 @@ def test_a_layer_that_others_read_stays() -> None:
     connected = {**NET["stages"][1], "connect": {"rule": "dense", "aggregate": "concat"}}
     arch = bf.compile(written_out({**NET, "stages": [NET["stages"][0], connected]}))
     found = list(alternatives_of(arch, arch.source))
-    linked = swapping._not_all(arch, found)
+    linked = not_all(arch, found)
     chosen = best(found, [-float(a.saved["macs"]) for a in found], {}, linked)
     assert chosen is not None
     smallest = bf.compile(edited(arch.source, [found[i] for i in chosen]))
@@ -254,8 +255,14 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (
         "no combination of thinner and fewer branches reaches 1%: the smallest network has" in capsys.readouterr().err
     )
+    for budget in ("1KB", "0.0001ms@cpu", "9GMACs,0.0001ms"):
+        assert main([*run, budget]) == 1
+        assert f"reaches {budget}: the smallest network has" in capsys.readouterr().err
     assert main([*run, "50%", "--images", "16"]) == 1
     assert "holds the scores of another run: other images" in capsys.readouterr().err
+    monkeypatch.setattr(swapping, "METHOD", "by guess")
+    assert main([*run, "50%"]) == 1
+    assert "holds the scores of another run: other method" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0%", "101%", "abc%", "50%..", "..", ""])

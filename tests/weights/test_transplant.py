@@ -178,3 +178,8 @@ def test_training_begins_with_the_weights_of_a_folder(tmp_path: Path, capsys: py
     assert "tensors copied" in said.err + said.out
     assert "2 branches begin as zero residuals, 0 cannot" in said.err + said.out
     assert main([*command, "--weights", "x.safetensors"]) == 2
+    bf.save_model(bf.build(tree, seed=1), tmp_path / "other")
+    command[command.index("--init") + 1] = str(tmp_path / "other")
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "holds another run:\n  init: " in capsys.readouterr().err
