@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from blockforge.search.confirm import session as confirming
 from blockforge.search.confirm.race import FINAL, RACE
 from blockforge.search.result import SearchResult
 from blockforge.spec import to_yaml
+from blockforge.train import checkpoint
 
 SPACE: dict[str, Any] = {
     "blockforge": 1,
@@ -229,3 +233,54 @@ def test_what_cannot_be_aimed_at_is_told_in_a_line(data: str, tmp_path: Path, wr
     with pytest.raises(bf.BlockforgeError, match=told):
         bf.search(SPACE, out=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+KILLED = """
+import json, os, signal, sys
+import blockforge as bf
+from blockforge.train import checkpoint
+
+save, saves = checkpoint.save, []
+
+def saved(*arguments):
+    save(*arguments)
+    saves.append(1)
+    if len(saves) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save = saved
+bf.search(**json.load(open(sys.argv[1])))
+"""
+
+
+def test_kill_9_inside_a_training_loses_nothing_of_it(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the checkpoint after the first of two epochs of the second training; what comes out is as without the kill."""
+    settings = {
+        "space": SPACE, "data": data, "objective": "capacity", "trials": 1, "confirm": 1, "confirm_seeds": 3,
+        "recipe": {"extends": "micro", "epochs": 2, "save_seconds": 0}, "sampler": "random",
+        "out": str(tmp_path / "run"),
+    }  # fmt: skip
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "killed.py").write_text(KILLED)
+    process = subprocess.run([sys.executable, tmp_path / "killed.py", tmp_path / "settings.json"], check=False)
+    assert process.returncode == -signal.SIGKILL
+    begun: list[int] = []
+    load = checkpoint.load
+
+    def loaded(*arguments: Any) -> Any:
+        position = load(*arguments)
+        begun.append(position.step if position is not None else 0)
+        return position
+
+    monkeypatch.setattr(checkpoint, "load", loaded)
+    again = bf.search(**settings)  # type: ignore[operator]
+    whole = bf.search(**{**settings, "out": str(tmp_path / "whole")})  # type: ignore[operator]
+    assert sorted(begun) == [0] * 10 + [1]  # of what is left of six trainings one goes on after its first step
+
+    def values(result: SearchResult) -> dict[Any, Any]:
+        assert result.confirmed is not None
+        return {key: (t.top1, t.test) for key, t in result.confirmed.trainings.items()}
+
+    assert values(again) == values(whole)
