@@ -41,6 +41,7 @@ def search(
     trials: int | None = None,
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    checkpoints: str | None = None,
     data: str | None = None,
     fidelity: str | os.PathLike[str] | None = None,
     sampler: str | BaseSampler | None = None,
@@ -95,6 +96,8 @@ def search(
         seed: makes proposals and scores reproducible, with one worker. Default: 0.
         out: a folder for the study and its results. If it holds a study, that study goes on until `trials` are
             reached in total.
+        checkpoints: a URL of shared storage, any that fsspec knows, in which the folders of trainings are kept as well:
+            one whose machine is lost goes on elsewhere. The study and its results stay in `out`.
         sampler: `tpe` (the default), `random`, `nsga2`, `evolution`, `brute`; or any sampler of Optuna's, as an object
             or by the name of what makes it: `module:factory`, `file.py:factory`, with `:key=value` behind it. Its
             random numbers come from `seed`. An object serves this process alone.
@@ -163,6 +166,7 @@ def search(
         budget={"limits": budget if isinstance(budget, str | Budget) else _listed(budget), "fit": fit},
         goal={
             "objectives": _listed(wanted), "cheaper": cheaper, "data": data, "fidelity": _path(fidelity), "eta": eta,
+            "checkpoints": checkpoints,
             "weights": _listed(weights), "rungs": _listed(rungs),
             "trials": trials, "trial_timeout": trial_timeout, "time": time, "gpu_hours": gpu_hours,
         },

@@ -137,6 +137,10 @@ def search(
             "--out", "-o", metavar="DIR", help="Folder of the study and its results.", show_default="runs/..."
         ),
     ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep trainings in shared storage as well, as in s3://bucket/runs."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the study of a folder.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that evaluate candidates.", show_default="1")
@@ -245,7 +249,8 @@ def search(
         screen=_number(screen, "--screen"),
         start=start.split(",") if start else None, seed=seed,
         out=resume or out or below.study.out or default_folder(named, budget, data, seed, below),
-        workers=workers, storage=storage, study=study, launcher=launcher.value if launcher else None, address=address,
+        checkpoints=checkpoints, workers=workers, storage=storage, study=study,
+        launcher=launcher.value if launcher else None, address=address,
         gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker, resources=_resources(resource),
         runtime_env=load_file(runtime_env).tree if runtime_env is not None else None,
         overrides=changes or None, trial_timeout=trial_timeout, lease=lease,

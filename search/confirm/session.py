@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from blockforge.search.study.trials import close_trial, flush, make_trial, recov
 
 CONFIRM = "confirm"
 SEED, SETTINGS = "seed", "settings"
+Kept = Callable[[Path, str], AbstractContextManager[Any]]
 Progress = Callable[[int, int], object]
 """Told how many trainings there are, and how many there may be."""
 _LOOK = 2.0
@@ -95,6 +97,7 @@ class ConfirmSession:
     Args:
         watch: who of the search's workers is alive.
         folder: for what trainings leave behind; None: one that goes away with each.
+        kept: keeps the folder of a training elsewhere as well, under a name, while it is trained.
     """
 
     def __init__(
@@ -106,7 +109,9 @@ class ConfirmSession:
         watch: Watch,
         interrupts: EvaluationInterrupts,
         folder: Path | None,
+        kept: Kept | None = None,
     ) -> None:
+        self.kept = kept
         self.plan, self.study, self.entered, self.lease = plan, study, entered, lease
         self.watch, self.interrupts = watch, interrupts
         self.settings = settings_of(plan)
@@ -165,8 +170,14 @@ class ConfirmSession:
     def _trained(self, network: str, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         try:
-            with self.interrupts.evaluation(), self._own_folder(network, seed) as folder:
+            with (
+                self.interrupts.evaluation(),
+                self._own_folder(network, seed) as folder,
+                self._keeping(folder) as elsewhere,
+            ):
                 figures = self._figures(network, seed, folder)
+                if elsewhere is not None:
+                    elsewhere.finished = True
         except Stopped:
             return {"state": "interrupted", REASON: "it was stopped"}
         except (Exception, SystemExit) as e:
@@ -197,6 +208,10 @@ class ConfirmSession:
             images = data.test
             figures[_TEST] = evaluate(result.model, data, recipe=recipe, split="test").top1
         return {**figures, _IMAGES: float(len(images))}
+
+    def _keeping(self, folder: Path) -> AbstractContextManager[Any]:
+        name = "/".join([self.study.study_name, self.settings, folder.name])
+        return self.kept(folder, name) if self.kept is not None else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _own_folder(self, network: str, seed: int) -> Any:

@@ -59,6 +59,11 @@ class ObjectiveTrial:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
+    def own_folder(self) -> Path | None:
+        """The same, made or not; None: the search keeps none."""
+        return self._folder if self.kept else None
+
+    @property
     def folder(self) -> Path:
         """A folder of this network on this rung. It is the same one when the trial is tried again after its process
         died or was stopped, so a checkpoint in it goes on. Where the search has no folder, it goes with the trial."""

@@ -122,6 +122,8 @@ class GoalConfig(Model):
     """Of the objectives in a sum that is maximised; none of them: a Pareto front."""
     rungs: list[Named] = Field(default_factory=list)
     """Cheap stand-ins for the first objective, the cheapest first."""
+    checkpoints: Annotated[str | None, OrNone] = None
+    """A URL of shared storage that keeps trainings as well, as in s3://bucket/runs; none: the folder alone does."""
     eta: int = 3
     """The best 1/eta of a rung go up."""
     trials: int = 64

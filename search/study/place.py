@@ -25,6 +25,9 @@ class StudyPlace:
     @classmethod
     def of(cls, config: StudyConfig) -> StudyPlace:
         """The place that settings say, with what the folder itself says of it."""
+        if config.out is not None and "://" in config.out:
+            hint = f"--out DIR --checkpoints {config.out} keeps trainings there; --storage URL a study in a database"
+            raise SearchError(f"--out is a folder of this machine, not {config.out}\n  hint: {hint}")
         folder = Path(config.out) if config.out is not None else None
         known = read_place(folder)
         storage = config.storage or known.get("storage")

@@ -28,7 +28,7 @@ def confirm(
     entered = entrants(session.plan, session.records, read_control(storage, name, session.plan))
     own = ConfirmSession(
         session.plan, open_confirmation(storage, name), entered, session.lease, session.watch, session.interrupts,
-        session.folder,
+        session.folder, session.mirror.kept if session.mirror is not None else None,
     )  # fmt: skip
     return own.run(progress)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import tempfile
 import time
 import traceback
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from blockforge.search.objectives.trial import ObjectiveTrial
 from blockforge.search.study.folder import TRACKED, TRIAL_FOLDERS
 from blockforge.search.study.plan import Plan
 from blockforge.search.workers.checks import Candidate
+from blockforge.search.workers.mirror import Mirror
 from blockforge.search.workers.proposals import Proposals, PrunerError
 from blockforge.trackers import End, Run, Trackers
 
@@ -30,6 +35,7 @@ class Evaluation:
 
     Args:
         folder: for what evaluations leave behind; None: nothing stays.
+        mirror: where that is kept as well.
     """
 
     def __init__(
@@ -39,9 +45,10 @@ class Evaluation:
         proposals: Proposals,
         interrupts: EvaluationInterrupts,
         folder: Path | None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.plan, self.study, self.proposals = plan, study, proposals
-        self.interrupts, self.folder = interrupts, folder
+        self.interrupts, self.folder, self.mirror = interrupts, folder, mirror
 
     def __call__(self, candidate: Candidate, number: int, rung: int) -> dict[str, Any]:
         """The outcome of its trial, of this number."""
@@ -71,7 +78,8 @@ class Evaluation:
                 reporting = next((m for m in measures if m.reports), None)
                 for measure in sorted(measures, key=lambda m: m.cost):
                     trial = self._trial(candidate, number, rung, measure, trackers, measure is reporting)
-                    measured[measure.name], more = measure(candidate.arch, trial)
+                    with self._kept(trial):
+                        measured[measure.name], more = measure(candidate.arch, trial)
                     figures |= more
         except Stopped:
             return {"state": "interrupted", "reason": "it was stopped"}
@@ -97,13 +105,26 @@ class Evaluation:
         noted = reports and (len(self.plan.objectives) == 1 or self.plan.pruner is not None)
         goes_up = any(r.until is not None for r in self.plan.rungs) and measure.call is self.plan.objectives[0].call
         own = str(candidate.name) if goes_up else f"{candidate.name}-{rung}"
-        folder = self.folder / TRIAL_FOLDERS / own / measure.name if self.folder else None
+        root = self.folder or (Path(self.scratch.name) if self.mirror is not None else None)
+        folder = root / TRIAL_FOLDERS / own / measure.name if root is not None else None
 
         def told(value: float, step: int) -> bool:
             trackers.log({measure.name: value}, step)
             return noted and self.proposals.prunes(trial, value, step)
 
         return ObjectiveTrial(self.plan.seed, folder, told, candidate.recipe, measure.until)
+
+    @functools.cached_property
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """Where a worker without a folder has what is kept in shared storage."""
+        return tempfile.TemporaryDirectory(prefix="blockforge-")
+
+    def _kept(self, trial: ObjectiveTrial) -> AbstractContextManager[Any]:
+        """While a trial is measured that may leave something in its folder."""
+        own = trial.own_folder
+        if self.mirror is None or own is None:
+            return contextlib.nullcontext()
+        return self.mirror.kept(own, "/".join([self.study.study_name, *own.parts[-3:]]))
 
 
 def late(plan: Plan) -> dict[str, Any]:

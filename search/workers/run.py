@@ -47,6 +47,7 @@ from blockforge.search.workers.confirm import confirm
 from blockforge.search.workers.devices import check_share, dealt, visible_gpus
 from blockforge.search.workers.launcher import WorkerSettings
 from blockforge.search.workers.limits import begin
+from blockforge.search.workers.mirror import Mirror
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
 from blockforge.search.workers.trial_progress import Reporter, control_reporter, reporter
@@ -77,6 +78,8 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         place.check_whole(known)
         plan = _resolve(config, known if resumes else None)
         check_trackers(plan.config.log.trackers, place.folder / TRACKED if place.folder is not None else None)
+        if plan.config.goal.checkpoints is not None:
+            Mirror(plan.config.goal.checkpoints)
         alone = _is_alone(plan, place)
         check_budget(plan.space, plan.budget, plan.fit)
         if not resumes:

@@ -54,6 +54,7 @@ from blockforge.search.workers.checks import Candidate, compiled, held_against, 
 from blockforge.search.workers.draft import Draft
 from blockforge.search.workers.evaluation import MAX_TRACE, Evaluation, late
 from blockforge.search.workers.limits import Limits
+from blockforge.search.workers.mirror import Mirror
 from blockforge.search.workers.proposals import Proposals
 from blockforge.search.workers.rungs import next_promotion
 from blockforge.search.workers.trial_progress import Reporter
@@ -115,7 +116,8 @@ class Session:
         sampler = make_sampler(plan.config.proposals.sampler, plan.seed, stream)
         pruner = make_pruner(plan.config.proposals.pruner)
         self.proposals = Proposals(study, sampler, pruner, self._is_shown if plan.rungs else None, reports_of(plan))
-        self.evaluation = Evaluation(plan, study, self.proposals, interrupts, folder)
+        self.mirror = Mirror(plan.config.goal.checkpoints) if plan.config.goal.checkpoints is not None else None
+        self.evaluation = Evaluation(plan, study, self.proposals, interrupts, folder, self.mirror)
         self.goes_through_all = goes_through_all(sampler)
         self.screen = Screen(plan, self.history) if plan.screen is not None else None
         self._under_way: int | None = None
