@@ -17,6 +17,7 @@ from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.fields import OddKernel
 from blockforge.blocks.joins.position_bias import PositionBias
 from blockforge.compiler.graph.connect import RULES
+from blockforge.described import descriptions
 
 HEAD = """# Building blocks
 
@@ -73,9 +74,9 @@ def entry(name: str, cls: type[BaseModel]) -> str:
         lines.append("")
     lines += _inside(name, cls)
     if cls.model_fields:
-        hints = get_type_hints(cls, include_extras=True)
+        hints, meanings = get_type_hints(cls, include_extras=True), descriptions(cls)
         lines += ["| parameter | values | default | meaning |", "|---|---|---|---|"]
-        lines += [row(key, hints[key], field) for key, field in cls.model_fields.items()]
+        lines += [row(key, hints[key], field, meanings.get(key, "")) for key, field in cls.model_fields.items()]
         lines.append("")
     return "\n".join(lines)
 
@@ -95,11 +96,10 @@ def _inside(name: str, cls: type[BaseModel]) -> list[str]:
     return [f"Runs: {runs}.", ""] if runs else []
 
 
-def row(name: str, annotation: Any, field: FieldInfo) -> str:
+def row(name: str, annotation: Any, field: FieldInfo, meaning: str) -> str:
     """One parameter."""
     default = "required" if field.is_required() else shown(field.default)
-    meaning = " ".join((field.description or "").split())
-    return f"| `{name}` | {values(annotation)} | {default} | {meaning} |"
+    return f"| `{name}` | {values(annotation)} | {default} | {' '.join(meaning.split())} |"
 
 
 def shown(value: Any) -> str:

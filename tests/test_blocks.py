@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,25 @@ def _varies_its_own(op: Op) -> bool:
 VARIANTS = [op for cls in BLOCKS.values() for op in variants(cls) if _varies_its_own(op)]
 
 
+def _quick_and_slow() -> list[Any]:
+    """Two values of each parameter, or set of parameters, that varies; the further ones are slow tests."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    given = []
+    for op in VARIANTS:
+        usual = type(op)()
+        varied = (op.op, *(name for name in type(op).model_fields if getattr(op, name) != getattr(usual, name)))
+        seen[varied] += 1
+        marks = [pytest.mark.slow] if seen[varied] > 2 else []
+        given.append(pytest.param(op, marks=marks, id=f"{op.op}-{op}".replace(" ", ",")))
+    return given
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_conformance(name: str) -> None:
     check_op(BLOCKS[name]())
 
 
-@pytest.mark.parametrize("op", VARIANTS, ids=lambda op: f"{op.op}-{op}".replace(" ", ","))
+@pytest.mark.parametrize("op", _quick_and_slow())
 def test_conformance_of_variants(op: Op) -> None:
     check_op(op, *next(p for p in example_places(op.kind) if accepts(op, *p)))
 

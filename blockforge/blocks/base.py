@@ -24,13 +24,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVarTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import tokens
 from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
+from blockforge.described import Described
 from blockforge.errors import OpError
 from blockforge.spec.slots import Kind as Kind
 
@@ -85,13 +86,13 @@ Place = TypeVarTuple("Place")
 """The arguments of a block's methods: where it stands. See the module's table."""
 
 
-class Op(BaseModel, Generic[*Place]):
+class Op(Described, Generic[*Place]):
     """Base of all building blocks. Subclass one of the kinds below and register it with its decorator.
 
     Parameters are annotated fields with defaults; unknown ones are refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod

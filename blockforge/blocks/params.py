@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from blockforge.described import descriptions
 from blockforge.errors import OpError, did_you_mean
 from blockforge.spec.schema_errors import sentence
 
@@ -70,6 +71,6 @@ def _explain(cls: type[AnyOp], where: Where, error: Any) -> tuple[Where, OpError
     nested = error.get("ctx", {}).get("error")
     if isinstance(nested, OpError):
         return where, nested
-    field = cls.model_fields.get(str(where[0])) if where else None
-    hint = f"{where[0]}: {field.description}" if field is not None and field.description else None
+    text = descriptions(cls).get(str(where[0])) if where else None
+    hint = f"{where[0]}: {text}" if text else None
     return where, OpError(sentence(error), hint=hint, code="value")

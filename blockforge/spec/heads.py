@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from blockforge.described import descriptions
 from blockforge.errors import Report
 from blockforge.spec.model import Spec
 
@@ -14,7 +15,7 @@ def check_heads(tree: dict[Any, Any], report: Report) -> None:
     """Report a spec without a head, or with both keys."""
     heads = tree.get("heads")
     if "heads" not in tree and "head" not in tree:
-        hint = f"head: {Spec.model_fields['head'].description}"
+        hint = f"head: {descriptions(Spec)['head']}"
         report.error("missing-key", "the key 'head' is missing", ("head",), hint=hint)
     elif "heads" in tree and "head" in tree:
         text = "head and heads are both given; keep one of them"

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from blockforge.described import descriptions
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec import patterns
 from blockforge.spec.glossary import Glossary
@@ -125,7 +126,7 @@ def _check_keys(stage: Mapping[str, Any], path: Path, report: Report) -> None:
 
 
 def _report_missing(key: str, path: Path, origins: Origins, report: Report) -> None:
-    hint = f"{key}: {StageSpec.model_fields[key].description}"
+    hint = f"{key}: {descriptions(StageSpec)[key]}"
     report_at(report, origins, "missing-key", f"the key '{key}' is missing", (*path, key), hint=hint)
 
 

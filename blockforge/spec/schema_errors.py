@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from blockforge.described import descriptions
 from blockforge.errors import Path, Report, did_you_mean
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.values import BROKEN, Expr, Hole, Ref
@@ -131,8 +132,9 @@ def _describe(model: type[BaseModel], loc: Path) -> str | None:
     for end in range(len(loc), 0, -1):
         owner, key = _model_at(model, loc[: end - 1]), loc[end - 1]
         fields = owner.model_fields.items() if owner else ()
-        if field := next((f for n, f in fields if key in (n, f.alias)), None):
-            return f"{key}: {field.description}" if field.description else None
+        if owner and (name := next((n for n, f in fields if key in (n, f.alias)), None)):
+            text = descriptions(owner).get(name)
+            return f"{key}: {text}" if text else None
     return None
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 
+from blockforge.described import Described
 from blockforge.spec.fields import Dim, Open, OrNone
 from blockforge.spec.forms import OP_KEYS, Form, beside_no_name, refuse, wrong_forms
 from blockforge.spec.values import Expr, Hole, Ref
@@ -14,12 +15,10 @@ Kind = Literal["mixer", "ffn", "norm", "act", "stem", "downsample", "aggregator"
 """What a block does in a network."""
 
 
-class Model(BaseModel):
+class Model(Described):
     """Base of the schema's parts: frozen, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
 class OpSpec(Model):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -18,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from blockforge.described import Described
 from blockforge.errors import OpError, Path, PluginError, did_you_mean
 from blockforge.plugins import Registry
 from blockforge.spec.schema_errors import shown
@@ -38,10 +38,10 @@ class RuleError(OpError):
         self.errors = errors
 
 
-class Rule(BaseModel):
+class Rule(Described):
     """Base of connection rules."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     rule: ClassVar[str]
 
     def sources(self, depth: int, first_stage: bool) -> Feeds:
