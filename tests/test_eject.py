@@ -181,7 +181,7 @@ def test_any_network_is_written_out(tree: dict[str, Any]) -> None:
 def test_the_file_holds_what_the_network_uses_and_no_more() -> None:
     text = eject(bf.build("smt_t", SMALL["smt_t"], seed=0))
     defined = [n.name for n in ast.parse(text).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    assert {"SAM", "ConvMLP", "Attention", "Branch", "SamLayer", "MsaLayer", "Backbone"} <= set(defined)
+    assert {"SAM", "ConvMlp", "Attention", "Branch", "SamLayer", "MsaLayer", "Backbone"} <= set(defined)
     assert not {"WindowAttention", "WindowIn", "DMCA", "LSMM", "untouched", "activate", "mixed_conv"} & set(defined)
     assert "import blockforge" not in text
     assert "from blockforge" not in text

@@ -116,6 +116,9 @@ class Op(Described, Generic[*Place]):
     """Python for what its module would do inside a block, where it has none, see `blocks.part.Join`."""
     overwrites: ClassVar[bool] = False
     """Whether in inference its result takes the memory of a map that nobody else reads."""
+    elementwise: ClassVar[bool] = False
+    """Whether each value of its result is made of those at the same position and channel alone, wherever in memory
+    these lie."""
     classifies: ClassVar[bool] = False
     """Whether it gives the classes of a head, see `blocks.part.Part`."""
     kind: ClassVar[Kind]
@@ -287,6 +290,10 @@ class Act(MapOp):
     overwrites: ClassVar[bool] = False
     """Whether `kernels.cpu.activate` computes its module in the input's memory where that may be: one of the classes of
     torch that are known there, or with a method `overwrite(x)` of equal results."""
+
+    @property
+    def elementwise(self) -> bool:  # type: ignore[override]
+        return self.overwrites
 
     def cost(self, shape: Shape) -> Cost:
         return Cost()  # elementwise work counts no multiply-adds

@@ -87,6 +87,18 @@ class Convolution(Part):
             return over.out_shape(shape, shape.dim)
         return padded_shape(over, shape)
 
+    def adds_input(self, shape: Shape, dim: int | None) -> bool:
+        return self.mixes and self.is_dwconv(shape, dim)
+
+    def is_dwconv(self, shape: Shape, dim: int | None) -> bool:
+        """Whether its module is a `DWConv`."""
+        over = self.window
+        return (
+            over.padding is not None
+            and over.keeps_size
+            and self.num_groups(shape) == shape.dim == self.width(shape, dim)
+        )
+
     def cost(self, shape: Shape, dim: int | None) -> Cost:
         out, over = self.out_shape(shape, dim), self.window
         return primitives.conv(
@@ -103,7 +115,7 @@ class Convolution(Part):
         over, out, groups = self.window, self.width(shape, dim), self.num_groups(shape)
         if over.padding is None:
             return PaddedConv2d(shape.dim, out, over, groups=groups, bias=self.has_bias, init=self.init)
-        if over.keeps_size and groups == shape.dim == out:
+        if self.is_dwconv(shape, dim):
             return DWConv(out, over.kernel, bias=self.has_bias, init=self.init)
         return Conv2d(
             shape.dim, out, over.kernel, stride=over.stride, padding=over.padding, dilation=over.dilation,

@@ -31,6 +31,14 @@ class Part(Op[Shape, int | None]):
         """Whether what it gives at one position depends on others."""
         return False
 
+    def as_view(self, shape: Shape, dim: int | None) -> tuple[int, int] | None:
+        """From which channel to which it gives what it reads, if that is all it does. The default: it does more."""
+        return None
+
+    def adds_input(self, shape: Shape, dim: int | None) -> bool:
+        """Whether `layers.residual_dwconv` adds what its module reads to what that gives, in one pass."""
+        return False
+
 
 class TrainingPart(Part):
     """A part that changes the map in training alone; in inference it gives the map itself."""

@@ -64,6 +64,8 @@ def _plain(node: ast.expr) -> ast.expr | str | None:
     match node:
         case ast.Call(func=ast.Name(id="activate" | "classify"), args=[module, x, *_]):
             return ast.Call(module, [x], [])
+        case ast.Call(func=ast.Name(id="residual_dwconv"), args=[module, ast.Name(id=x)]):
+            return f"{x} + {ast.unparse(module)}({x}.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)"
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in QUESTIONS:
             return "False"
         case ast.Call(func=ast.Name(id="all" | "any"), args=[ast.GeneratorExp(elt=ast.Constant(value=bool(answer)))]):

@@ -65,6 +65,7 @@ class Add(Join):
     op = "add"
     token_rule = "each"
     pairwise = True
+    elementwise = True
     inline = "{} + {}"
 
     def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...]:

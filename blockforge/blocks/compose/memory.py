@@ -1,8 +1,8 @@
 """Which maps of a composite live at once, in inference.
 
 A map lives from the step that makes it to the last step that reads it. A part that may overwrite takes the memory of
-what it reads if nobody else holds that; one that takes no memory gives a view of what it reads. What the composite
-itself reads is the caller's, who counts it.
+what it reads if nobody reads that later; one that takes no memory gives a view of what it reads, as slices do where
+`shorter` says so. What the composite itself reads is the caller's, who counts it.
 """
 
 from __future__ import annotations
@@ -75,20 +75,46 @@ def _swept(program: Program) -> tuple[list[int], int]:
 
 def in_place(program: Program) -> frozenset[int]:
     """The steps that put their result where their input is, though they would make a map of their own elsewhere."""
-    memory, said = _owners(program), program.facts(costed())
-    return frozenset(n for n, own in enumerate(said, 1) if memory[n] != n and own.workspace)
+    memory, said, short = _owners(program), program.facts(costed()), program.shorter
+    without = {*short.views, *short.added.values()}
+    return frozenset(n for n, own in enumerate(said, 1) if memory[n] != n and own.workspace and n not in without)
 
 
 def _owners(program: Program) -> list[int]:
     """For each value the step whose memory it is in; 0: the caller's."""
-    memory, last = [0], {0: 0}  # last: the step that reads the memory of each owner last
+    memory, short = [0], program.shorter
+    of_owner: list[Channels] = [_ALL]  # of its owner's memory, for each value
+    reads: dict[int, list[tuple[int, Channels]]] = {0: _reads(program, 0, _ALL)}
+    added = frozenset(short.added.values())
     for number, (step, own) in enumerate(zip(program.steps, program.facts(costed()), strict=True), 1):
-        source = memory[step.inputs[0]]
-        shares = own.workspace == 0 or (source != 0 and last[source] <= number and _may_overwrite(program, step))
+        giver = step.inputs[0]
+        source, channels = memory[giver], of_owner[giver]
+        shares = own.workspace == 0 or number in short.views or number in added
+        if not shares and source and _may_overwrite(program, step):
+            shares = not any(reader > number and _overlap(read, channels) for reader, read in reads[source])
         owner = source if shares else number
         memory.append(owner)
-        last[owner] = max(last.get(owner, 0), *program.readers[number][-1:], 0)
+        of_owner.append(_part_of(channels, short.views.get(number)) if shares else _ALL)
+        reads.setdefault(owner, []).extend(_reads(program, number, of_owner[number]))
     return memory
+
+
+Channels = tuple[int, int]
+_ALL: Channels = (0, 1 << 62)
+"""From which channel to which; of a map that is nobody's view, all."""
+
+
+def _reads(program: Program, value: int, channels: Channels) -> list[tuple[int, Channels]]:
+    """The steps that read a value, and which channels of its memory: a view reads no more than it shows."""
+    return [(r, _part_of(channels, program.shorter.views.get(r))) for r in program.readers[value]]
+
+
+def _part_of(channels: Channels, view: Channels | None) -> Channels:
+    return channels if view is None else (channels[0] + view[0], channels[0] + view[1])
+
+
+def _overlap(a: Channels, b: Channels) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
 
 
 def _taken(program: Program, step: Step, said: Facts) -> int:

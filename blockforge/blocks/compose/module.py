@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blockforge.blocks.base import Layout
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.program import Program, Step
+from blockforge.blocks.layers import residual_dwconv
 from blockforge.kernels.cpu import activate, untouched
 
 Run = Callable[..., Tensor]
@@ -96,6 +97,7 @@ def _written(program: Program, names: tuple[tuple[str, ...], ...]) -> str:
 def _compiled(text: str, made: tuple[type, ...]) -> Run:
     """The function that `code` writes: nothing of a spec is in the text but names of modules."""
     scope: dict[str, Any] = {"activate": activate, "untouched": untouched, "called": called, "made": made}
+    scope["residual_dwconv"] = residual_dwconv
     exec(compile(text, "<composed block>", "exec"), scope)
     run: Run = scope["run"]
     return run
@@ -111,16 +113,23 @@ class _Writer:
     """Writes the lines; a value has a variable for each layout that somebody reads it in."""
 
     def __init__(self, program: Program) -> None:
-        self.program, self.in_place = program, memory.in_place(program)
+        self.program, self.in_place, self.shorter = program, memory.in_place(program), program.shorter
+        self.without_line = frozenset(self.shorter.added.values())
+        self.without_line |= {n for numbers in self.shorter.shares.values() for n in numbers[1:]}
         self.known: list[dict[Layout, str]] = [{"NHWC": "x"}]
         self.lines: list[str] = []
 
     def text(self) -> str:
         last = len(self.program.steps)
         for number, step in enumerate(self.program.steps, 1):
-            args = [self.variable(i, step.op.layout) for i in step.inputs]
+            if number in self.without_line:  # another one's does it
+                self.known.append({"NHWC": f"x{number}"} if number in self.shorter.views else {})
+                self.forget(number)
+                continue
+            args = [self.variable(i, step.op.layout) for i in step.inputs if self.known[i]]
             self.known.append({step.op.layout: f"x{number}"})
-            self.lines.append(f"x{number} = {self.call(number, step, args)}")
+            gives = ", ".join(f"x{n}" for n in self.shorter.shares.get(number, (number,)))
+            self.lines.append(f"{gives} = {self.call(number, step, args)}")
             if any(s.sized_by == number for s in self.program.steps):
                 self.lines.append(f"size{number} = {args[0]}.shape[1:3]")
             self.forget(number)
@@ -128,6 +137,11 @@ class _Writer:
         return "def run(self, x, classify=called):\n" + "".join(f"    {line}\n" for line in self.lines)
 
     def call(self, number: int, step: Step, args: list[str]) -> str:
+        if number in self.shorter.added:
+            return f"residual_dwconv({_module(self.program.steps[self.shorter.added[number] - 1])}, {args[0]})"
+        if number in self.shorter.shares:
+            sizes = [end - start for start, end in map(self.shorter.views.__getitem__, self.shorter.shares[number])]
+            return f"{args[0]}.split({sizes}, -1)"
         if step.inline is not None:
             return step.inline.format(*args)
         if step.classifies:
@@ -135,6 +149,8 @@ class _Writer:
         if number not in self.in_place:
             return f"{_module(step)}({', '.join([*args, *self.about_tiles(step, args[0])])})"
         giver = step.inputs[0]
+        while giver in self.shorter.views:
+            giver = self.program.steps[giver - 1].inputs[0]
         source = self.program.steps[giver - 1]
         own = f"untouched({_module(source)}, made[{giver - 1}])" if source.has_module else "True"
         return f"activate({_module(step)}, {args[0]}, {own})"

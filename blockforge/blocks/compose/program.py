@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Scratch, Shape
 from blockforge.blocks.compose import memory
+from blockforge.blocks.compose.shorter import Shorter, shorter
 from blockforge.blocks.facts import Facts, facts
 from blockforge.errors import Path
 from blockforge.kernels.costs import costed
@@ -75,6 +76,11 @@ class Program:
     @property
     def out_shape(self) -> Shape:
         return self.steps[-1].shape if self.steps else self.shape
+
+    @functools.cached_property
+    def shorter(self) -> Shorter:
+        """Where it runs in a shorter way than step by step."""
+        return shorter(self)
 
     @functools.cached_property
     def swept(self) -> dict[str, tuple[list[int], int]]:

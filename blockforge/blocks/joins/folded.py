@@ -17,6 +17,10 @@ class FoldedJoin(MeetingJoin):
     pairwise = True
 
     @property
+    def elementwise(self) -> bool:  # type: ignore[override]
+        return self.resize is None
+
+    @property
     def commutes(self) -> bool:
         return self.resize is None
 

@@ -16,8 +16,8 @@ from blockforge.errors import OpError
 
 @part("slice")
 class Slice(Part):
-    """So many channels from one on. They are copied: what reads them wants its channels
-    side by side in memory.
+    """So many channels from one on. They are copied where what reads them wants its channels side by side in memory;
+    activations, sums and products do not.
 
     Shape: x_BHWC -> y_BHW(size).
     Cost: no parameters and no multiply-adds.
@@ -44,6 +44,9 @@ class Slice(Part):
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return shape._replace(dim=self.size or shape.dim - self.start)
+
+    def as_view(self, shape: Shape, dim: int | None) -> tuple[int, int]:
+        return self.start, self.start + self.out_shape(shape, dim).dim
 
     def cost(self, shape: Shape, dim: int | None) -> Cost:
         return Cost()
