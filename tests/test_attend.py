@@ -137,6 +137,18 @@ def test_channels_attend_to_channels() -> None:
         module(q, k, v, mask=torch.ones(1, 20, 20, dtype=torch.bool))
 
 
+def test_talking_heads() -> None:
+    """Heads are mixed before the softmax, with the bias, and behind it."""
+    module, (q, k, v), y = run(make(talking_heads=True, bias="rel_pos_table"), (ALIKE[0],) * 3)
+    logits = torch.einsum("bnld,bnsd->bnls", each(q), each(k)) * (each(q).shape[-1] ** -0.5) + module.rel_pos(None)
+    before, behind = module.mix_products, module.mix_weights
+    mixed = torch.einsum("bnls,mn->bmls", logits, before.weight) + before.bias[:, None, None]
+    weights = torch.einsum("bnls,mn->bmls", mixed.softmax(-1), behind.weight) + behind.bias[:, None, None]
+    close(y, whole(torch.einsum("bnls,bnsd->bnld", weights, each(v)), q))
+    with pytest.raises(OpError, match="talking heads cannot keep the positions of rolled tiles apart"):
+        make(talking_heads=True).check_masked()
+
+
 def test_cosine_with_a_bounded_factor() -> None:
     module, (q, k, v), _ = run(make(cosine=True), THREE)
     assert make(cosine=True).build(THREE, None).logit_scale.exp().flatten().tolist() == pytest.approx([10] * HEADS)
@@ -292,7 +304,15 @@ def test_linear_attention_takes_no_mask() -> None:
     "shapes", [ONE, TWO, THREE, SHARED, WIDE_VALUES], ids=["one", "two", "three", "shared", "wide"]
 )
 @pytest.mark.parametrize(
-    "params", [{}, {"cosine": True, "qk_norm": True}, {"form": "relu_linear", "qk_norm": True}, {"scale": 0.5}], ids=str
+    "params",
+    [
+        {},
+        {"cosine": True, "qk_norm": True},
+        {"form": "relu_linear", "qk_norm": True},
+        {"scale": 0.5},
+        {"talking_heads": True},
+    ],
+    ids=str,
 )
 def test_laws(shapes: Shapes, params: dict[str, Any]) -> None:
     check_op(make(**params), shapes, None)
@@ -346,6 +366,7 @@ def test_places_that_do_not_fit(params: dict[str, Any], shapes: Shapes, message:
         ({"form": "relu_linear", "cosine": True}, "relu_linear has no cosine"),
         ({"form": "relu_linear", "bias": "rel_pos_table"}, "relu_linear has no bias"),
         ({"form": "channels", "qk_norm": True}, "channels has no qk_norm"),
+        ({"form": "channels", "talking_heads": True}, "channels has no talking_heads"),
         ({"cosine": True, "scale": 0.5}, "cosine has no scale"),
         ({"bias": "rel_pos"}, "a bias is rel_pos_table, rel_pos_mlp, or none"),
         ({"bias": {"op": "rel_pos_mlp", "hidden": 0}}, "rel_pos_mlp: hidden: "),

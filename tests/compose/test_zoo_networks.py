@@ -30,11 +30,13 @@ MORE_MACS = {"maxvit_tiny": 168 * 39494}
 OF_ONE_SIZE = {"coatnet_0_rw_224", "gmlp_s16_224", "hiera_tiny", "maxvit_tiny", "mixer_s16_224", "twins_svt_small"}
 """Their weights, or in timm their windows, are made for the size of the image."""
 BUILT_FOR = {
+    "cait_xxs24_224": 64,
     "crossvit_9_240": 120,
     "deit_small_distilled_patch16_224": 64,
     "pit_s_224": 64,
     "swinv2_tiny": 128,
     "vit_small_patch16_224": 64,
+    "vit_mediumd_patch16_rope_reg1_gap_256": 64,
     "vit_small_reg4": 56,
 }
 """Small sizes that timm can be told: of Swin the smallest one with tiles that are shifted in two stages."""

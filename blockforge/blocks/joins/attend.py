@@ -10,7 +10,14 @@ from torch import nn
 from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Shape, TokenRule, divisible
 from blockforge.blocks.fields import Count, Eps, Ratio
-from blockforge.blocks.joins.attention import AttendModule, ChannelAttendModule, LinearAttendModule, Order, Splits
+from blockforge.blocks.joins.attention import (
+    AttendModule,
+    ChannelAttendModule,
+    LinearAttendModule,
+    Order,
+    Splits,
+    TalkingAttendModule,
+)
 from blockforge.blocks.joins.meeting import listed
 from blockforge.blocks.joins.position_bias import BiasParam
 from blockforge.blocks.joins.roles import Roles, channel_elements, fused_elements, linear_elements, product_elements
@@ -35,17 +42,19 @@ class Attend(Join):
     Keys and values may be of another size than the queries, values of another width.
 
     Shape: q_BHWC, k_BhwC, v_BhwD -> y_BHWD, also kv_Bhw(C + D), or qkv_BHW(2C + D).
-    Cost: L S (C + D) multiply-adds of L queries and S keys; `relu_linear` has (L + S) C (D / num_heads + 1), `channels`
-        2 L C^2 / num_heads.
+    Cost: L S (C + D) multiply-adds of L queries and S keys, 2 L S num_heads^2 more of talking heads;
+        `relu_linear` has (L + S) C (D / num_heads + 1), `channels` 2 L C^2 / num_heads.
     Raises: OpError if the heads do not divide the widths, or the maps do not fit each other; at run time if a table of
         positions meets a map that is larger than the one it was built for.
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; relu_linear: EfficientViT, ICCV 2023,
     https://arxiv.org/abs/2205.14756; channels: XCiT, NeurIPS 2021, https://arxiv.org/abs/2106.09681; cosine and
-    rel_pos_mlp: Swin Transformer V2, CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136.
+    rel_pos_mlp: Swin Transformer V2, CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021,
+    https://arxiv.org/abs/2104.01136; talking heads: https://arxiv.org/abs/2003.02436.
     """
 
     masked = True
     alone = True
+    silent = frozenset({"talking_heads"})
     mixes: ClassVar[bool] = True
 
     num_heads: Count | None = None
@@ -70,6 +79,9 @@ class Attend(Join):
     """Factor of the products; absent: 1 / sqrt(width of a head)."""
     eps: Eps = 1e-5
     """Added to the sum of the weights that relu_linear divides by."""
+    talking_heads: bool | None = None
+    """true: a linear layer over the heads mixes their products, the bias included, before the softmax, and another
+    their weights behind it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +95,7 @@ class Attend(Join):
     @model_validator(mode="after")
     def _fits(self) -> Attend:
         softmax_only = {"cosine": self.cosine, "bias": self.bias is not None, "scale": self.scale is not None}
+        softmax_only["talking_heads"] = bool(self.talking_heads)
         if self.form == "channels":
             softmax_only["qk_norm"] = self.qk_norm
         if self.form != "softmax" and (wrong := next((k for k, said in softmax_only.items() if said), None)):
@@ -95,9 +108,10 @@ class Attend(Join):
         return "all" if self.bias is None else "none"
 
     def check_masked(self) -> None:
-        if self.form != "softmax":
-            hint = "tiles without shift, or form: softmax"
-            raise OpError(f"{self.form} cannot keep the positions of rolled tiles apart", hint=hint, param="form")
+        if self.form != "softmax" or self.talking_heads:
+            what, param = ("talking heads", "talking_heads") if self.talking_heads else (self.form, "form")
+            hint = "tiles without shift, or form: softmax with heads apart"
+            raise OpError(f"{what} cannot keep the positions of rolled tiles apart", hint=hint, param=param)
 
     def heads(self, dim: int) -> int:
         """Number of heads of queries of width `dim`."""
@@ -125,8 +139,11 @@ class Attend(Join):
         order = self.order if len(shapes) < 3 and roles.num_heads > 1 else "by_role"
         eps = self.eps if self.form == "relu_linear" else Attend.model_fields["eps"].default
         return self.model_copy(
-            update={"num_heads": roles.num_heads, "head_dim": own, "scale": scale, "order": order, "eps": eps}
-        )
+            update={
+                "num_heads": roles.num_heads, "head_dim": own, "scale": scale, "order": order, "eps": eps,
+                "talking_heads": self.talking_heads or None,
+            }
+        )  # fmt: skip
 
     def check(self, shapes: tuple[Shape, ...], dim: int | None) -> None:
         if len(shapes) > 3:
@@ -173,6 +190,9 @@ class Attend(Join):
             cost += primitives.matmul(d, keys, d_v + 1, over)
             return cost + primitives.matmul(length, d, d_v + 1, heads)
         cost += primitives.matmul(length, d, keys, heads) + primitives.matmul(length, keys, d_v, heads)
+        if self.talking_heads:
+            mixing = primitives.linear(heads, heads, length * keys, on_map=False)
+            cost = cost + mixing + mixing
         return cost + (self.bias.cost(roles.q, roles.k, heads) if self.bias is not None else Cost())
 
     def once(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
@@ -187,6 +207,8 @@ class Attend(Join):
         return roles.q.positions * roles.k.positions * (roles.num_heads if self.bias is not None else 1)
 
     def workspace(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
+        if self.talking_heads:
+            return super().workspace(shapes, dim)
         roles = self.roles(shapes)
         q, k = roles.q.elements, roles.k.elements
         if self.form == "relu_linear":
@@ -207,4 +229,5 @@ class Attend(Join):
             return ChannelAttendModule(splits)
         bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
         grows = self.bias is not None and self.bias.grows()
-        return AttendModule(splits, self.qk_norm, self.cosine, self.scale, bias, (roles.q[:2], roles.k[:2]), grows)
+        made = TalkingAttendModule if self.talking_heads else AttendModule
+        return made(splits, self.qk_norm, self.cosine, self.scale, bias, (roles.q[:2], roles.k[:2]), grows)

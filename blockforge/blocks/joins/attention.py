@@ -6,12 +6,13 @@ Shapes: B batch, H height, W width, C channels; N heads, L queries, S keys, D ch
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockforge.blocks.layers import Linear
 from blockforge.blocks.rel_pos import Size
 from blockforge.blocks.windows import is_symbolic
 from blockforge.errors import OpError
@@ -113,8 +114,12 @@ class AttendModule(HeadsModule):
             k = F.normalize(k, dim=-1)
         if self.splits.kv_heads < self.splits.num_heads:
             k, v = (t.expand(-1, self.splits.num_heads, -1, -1) for t in (k, v))
-        y = attention(q, k, v, self.added(maps_BHWC, mask), self.scale)
+        y = self.attended(q, k, v, self.added(maps_BHWC, mask))
         return y.transpose(1, 2).flatten(2).unflatten(1, (height, width))
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
+        """The values that each query finds, (B, N, L, D)."""
+        return attention(q, k, v, added, self.scale)
 
     def added(self, maps: tuple[Tensor, ...], mask: Tensor | None) -> Tensor | None:
         """What is added to the logits: the bias of the positions, and the mask of each tile."""
@@ -140,6 +145,26 @@ class AttendModule(HeadsModule):
             text = f"attention with a bias of positions was built for maps of {built}, not {now}"
             raise OpError(text, hint="build the model for this size with input.size")
         return height, width
+
+
+class TalkingAttendModule(AttendModule):
+    """Softmax attention whose heads are mixed, before the softmax and behind it."""
+
+    def __init__(self, splits: Splits, *args: Any) -> None:
+        super().__init__(splits, *args)
+        self.mix_products = Linear(splits.num_heads, splits.num_heads)
+        self.mix_weights = Linear(splits.num_heads, splits.num_heads)
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
+        scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        products = (q * scale) @ k.transpose(-1, -2)
+        mixed = _mixed(self.mix_products, products if added is None else products + added)
+        return _mixed(self.mix_weights, mixed.softmax(-1)) @ v
+
+
+def _mixed(over_heads: nn.Module, x_BNLS: Tensor) -> Tensor:
+    y: Tensor = over_heads(x_BNLS.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return y
 
 
 class LinearAttendModule(HeadsModule):

@@ -37,12 +37,12 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 _MARKS = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
-_HIERA = "blocks.1.proj.weight"
-"""Hiera's layers bear the same names, and some of them this one besides."""
+_OTHERS = {"blocks.1.proj.weight", "blocks.0.gamma_1"}
+"""Hiera's layers bear the same names, and some of them this one besides, those with rotary embeddings the other."""
 
 
 def _matches(keys: set[str]) -> bool:
-    return keys >= _MARKS and _HIERA not in keys
+    return keys >= _MARKS and keys.isdisjoint(_OTHERS)
 
 
 DEIT = register(Family("deit", _matches, by_table(_ROWS), _prepare, counts_through=True))
