@@ -46,8 +46,8 @@ class Composed(Parts):
 
     def hold_types(self) -> None:
         """Remember what was built: another class in its place takes no shorter way."""
-        steps = self.program.steps
-        self.made = tuple(type(self.get_submodule(s.path)) if s.has_module else nn.Identity for s in steps)
+        steps, called = enumerate(self.program.steps, 1), self.program.called
+        self.made = tuple(type(self.get_submodule(s.path)) if n in called else nn.Identity for n, s in steps)
         self.run = _compiled(self.code, self.made)
 
     def become(self, program: Program) -> bool:
@@ -152,7 +152,7 @@ class _Writer:
         while giver in self.shorter.views:
             giver = self.program.steps[giver - 1].inputs[0]
         source = self.program.steps[giver - 1]
-        own = f"untouched({_module(source)}, made[{giver - 1}])" if source.has_module else "True"
+        own = f"untouched({_module(source)}, made[{giver - 1}])" if giver in self.program.called else "True"
         return f"activate({_module(step)}, {args[0]}, {own})"
 
     def about_tiles(self, step: Step, x: str) -> list[str]:

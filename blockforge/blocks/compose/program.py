@@ -106,9 +106,15 @@ class Program:
                 found[i].append(number)
         return tuple(map(tuple, found))
 
+    @functools.cached_property
+    def called(self) -> frozenset[int]:
+        """The numbers of the steps that call a module: not those that another's shorter way is."""
+        without = {*self.shorter.views, *self.shorter.added}
+        return frozenset(n for n, step in enumerate(self.steps, 1) if step.has_module and n not in without)
+
     def own_modules(self) -> tuple[Step, ...]:
         """The steps that each have a module of their own."""
-        return tuple(step for step in self.steps if step.has_module and not step.is_shared)
+        return tuple(self.steps[n - 1] for n in sorted(self.called) if not self.steps[n - 1].is_shared)
 
     def widened_by(self) -> Step | None:
         """The step that gave the result its width: those behind it keep the width of what they read."""

@@ -1,8 +1,8 @@
 """Shorter ways that a program runs in than part by part, found of its steps: costs and code both go by them.
 
 Slices that share a map are views of it where all that read them go element by element. A convolution whose result is
-added to what it reads, and that nothing else reads, is one pass over the map with that sum. The modules of these slices
-and sums are not called.
+added to what it reads, and that nothing else reads, is one pass over the map with that sum. These slices and sums have
+no module.
 """
 
 from __future__ import annotations

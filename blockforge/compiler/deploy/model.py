@@ -68,19 +68,19 @@ def _fill(made: nn.Module, trained: nn.Module, found: Rewritten) -> None:
     """Give a composed module its parts: as they were, or with the values that recipes make."""
     assert isinstance(made, Composed)
     like = next((p for p in trained.parameters() if p.is_floating_point()), None)
-    for step, recipe in zip(found.program.steps, found.recipes, strict=True):
-        if step.has_module and not step.is_shared:
+    for number, (step, recipe) in enumerate(zip(found.program.steps, found.recipes, strict=True), 1):
+        if number in found.program.called and not step.is_shared:
             parent, _, name = step.path.rpartition(".")
             setattr(made.get_submodule(parent), name, _part(step, recipe, trained, like))
     made.hold_types()
 
 
 def _part(step: Step, recipe: Recipe, trained: nn.Module, like: Tensor | None) -> nn.Module:
-    if isinstance(recipe, Own):
+    if isinstance(recipe, Own) and recipe.path in dict(trained.named_modules()):  # absent where it was not called
         return copy.deepcopy(trained.get_submodule(recipe.path))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         module = step.placed.build()
-    if isinstance(recipe, New):
+    if isinstance(recipe, Own | New):
         return module
     weight, bias = recipe.values(trained)
     for name, value in {"weight": weight, "bias": bias}.items():
