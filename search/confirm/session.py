@@ -190,15 +190,16 @@ class ConfirmSession:
 
     def _figures(self, network: str, seed: int, folder: Path) -> dict[str, float]:
         """Train from scratch; of those that measure the test images are looked at, this once."""
-        from blockforge.train import evaluate, fit
+        from blockforge.search.objectives.scores.train import trained
+        from blockforge.train import evaluate
 
         assert self.plan.data is not None
         settings, data = self.plan.config.confirm, open_cached(self.plan.data)
         trial = self.networks[network]
         recipe = self.plan.recipe_of(trial) or settings.recipe or "micro"
-        result = fit(
-            compile_spec(candidate_of(self.plan.space, trial)), data, recipe, epochs=settings.epochs,
-            seed=seed, out=folder, overrides={"num_classes": len(data.classes)},
+        result = trained(
+            compile_spec(candidate_of(self.plan.space, trial)), self.plan.data, recipe, epochs=settings.epochs,
+            seed=seed, out=folder, processes=getattr(self.plan.objectives[0].call, "processes", 1),
         )  # fmt: skip
         if result.signal is not None:
             signal.raise_signal(result.signal)  # the loop has ended in order; so does the search

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import signal
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockforge.compiler import Architecture
 from blockforge.search.objectives.network import open_cached
-from blockforge.train import EpochRecord, Recipe, TrainResult, fit
+from blockforge.train import EpochRecord, Recipe, Reporter, TrainResult, fit
 from blockforge.train.epoch_progress import EnoughError, EpochProgress
+from blockforge.train.processes import check_processes, fit_in_processes
 
 if TYPE_CHECKING:
     from blockforge.search.objectives.trial import ObjectiveTrial
@@ -26,6 +29,7 @@ class Train:
         recipe: a packaged name or a file; None: that of the search (`--recipe`) where it has holes, else micro.
         epochs: in place of the recipe's.
         seed: of the initialisation and of everything drawn in training.
+        processes: that train together, one a GPU, under accelerate's launcher: with `--gpus-per-worker 2` two.
         out: a folder; each candidate's run is kept in `out/HASH-SEED`, and one that was cut off goes on there.
     """
 
@@ -36,6 +40,10 @@ class Train:
     epochs: int | None = None
     seed: int = 0
     out: str | None = None
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        check_processes(self.processes)
 
     @property
     def about(self) -> str:
@@ -72,10 +80,41 @@ class Train:
     def _fit(
         self, arch: Architecture, folder: Path | None, recipe: Recipe | None, reporting: _Reporting | None
     ) -> TrainResult:
-        opened = open_cached(self.data)
+        return trained(
+            arch,
+            self.data,
+            recipe or self.recipe or "micro",
+            epochs=self.epochs,
+            seed=self.seed,
+            out=folder,
+            processes=self.processes,
+            progress=reporting,
+        )
+
+
+def trained(
+    arch: Architecture,
+    data: str,
+    recipe: Recipe | str | Mapping[str, Any],
+    *,
+    epochs: int | None,
+    seed: int,
+    out: Path | None,
+    processes: int = 1,
+    progress: Reporter | None = None,
+) -> TrainResult:
+    """A training of a search: in this process, or in several that share every batch."""
+    opened = open_cached(data)
+    overrides = {"num_classes": len(opened.classes)}
+    if processes == 1:
         return fit(
-            arch, opened, recipe or self.recipe or "micro", epochs=self.epochs, seed=self.seed, out=folder,
-            overrides={"num_classes": len(opened.classes)}, progress=reporting or False,
+            arch, opened, recipe, epochs=epochs, seed=seed, out=out, overrides=overrides, progress=progress or False
+        )
+    with tempfile.TemporaryDirectory(prefix="blockforge-") as scratch:
+        folder = out if out is not None else Path(scratch) / "run"
+        return fit_in_processes(
+            arch, data, recipe, processes=processes, out=folder, epochs=epochs, seed=seed, overrides=overrides,
+            progress=progress,
         )  # fmt: skip
 
 
