@@ -15,7 +15,9 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path as FilePath
@@ -144,6 +146,42 @@ class YamlFiles(Registry[Traversable]):
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.name.endswith(".yaml"):
                 self.add(file.name.removesuffix(".yaml"), file, module)
+
+
+# --- code of others, while it runs
+
+
+@contextmanager
+def plugin_code(thing: str, module: str, error: Callable[[str], BlockforgeError] = PluginError) -> Iterator[None]:
+    """Tell what code of a plugin raises as a failure of the plugin, with the line in it; errors that it raises on
+    purpose (ours) stay, and what code of ours raises is a bug and keeps its traceback.
+
+    Args:
+        thing: what runs, as in `rule 'first'`.
+        module: where that is defined.
+        error: makes what is raised in place of it.
+    """
+    try:
+        yield
+    except BlockforgeError:
+        raise
+    except (Exception, SystemExit) as e:
+        if is_ours(module):
+            raise
+        raise error(f"{thing} failed ({_line_of(e, module)}): {type(e).__name__}: {e}") from e
+
+
+def _line_of(e: BaseException, module: str) -> str:
+    """Where a plugin was when it failed; where it was not even called, where it is from."""
+    own = module.partition(".")[0]
+    frames = traceback.walk_tb(e.__traceback__)
+    lines = [(f.f_code.co_filename, n) for f, n in frames if f.f_globals.get("__name__", "").partition(".")[0] == own]
+    return f"{shown_path(lines[-1][0])}:{lines[-1][1]}" if lines else defined_in(module)
+
+
+def defined_in(module: str) -> str:
+    """Where a thing of a plugin is defined, for messages: the file as it was given, or the module."""
+    return shown_path(getattr(sys.modules.get(module), GIVEN, module))
 
 
 # --- files that a user names

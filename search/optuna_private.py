@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, QMCSampler, TPESampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_gamma_multiobjective
 from optuna.search_space.group_decomposed import _SearchSpaceGroup
@@ -61,18 +61,27 @@ def engine_of(storage: BaseStorage) -> Any:
 
 def reseed(sampler: BaseSampler, seeds: list[int]) -> None:
     """Begin the random numbers of any of Optuna's samplers anew, and those of the samplers inside it: each proposal
-    then depends on the study and the seed alone, and not on what this process has proposed before."""
-    for number, state in enumerate(_random_states(sampler, set())):
-        state.rng.seed(int(np.random.SeedSequence([*seeds, number]).generate_state(1)[0]))
+    then depends on the study and the seed alone, and not on what this process has proposed before.
+
+    Args:
+        seeds: of this proposal; the first is that of the search.
+    """
+    for number, part in enumerate(_random_parts(sampler, set())):
+        if isinstance(part, QMCSampler):  # scrambled, its one sequence is that of all proposals, whoever makes them
+            part._seed = int(np.random.SeedSequence(seeds[:1]).generate_state(1)[0])
+        else:
+            part.rng.seed(int(np.random.SeedSequence([*seeds, number]).generate_state(1)[0]))
 
 
-def _random_states(sampler: BaseSampler, seen: set[int]) -> Iterable[LazyRandomState]:
+def _random_parts(sampler: BaseSampler, seen: set[int]) -> Iterable[LazyRandomState | QMCSampler]:
     seen.add(id(sampler))
     for value in list(vars(sampler).values()):
         if isinstance(value, LazyRandomState):
             yield value
         elif isinstance(value, BaseSampler) and id(value) not in seen:
-            yield from _random_states(value, seen)
+            yield from _random_parts(value, seen)
+    if isinstance(sampler, QMCSampler):
+        yield sampler
 
 
 # --- TPE, with what it computes anew and from all trials computed once

@@ -32,7 +32,8 @@ from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.described import Described
-from blockforge.errors import OpError
+from blockforge.errors import OpError, PluginError
+from blockforge.plugins import defined_in, plugin_code
 from blockforge.spec.slots import Kind as Kind
 
 if TYPE_CHECKING:
@@ -229,10 +230,17 @@ class Placed(Generic[*Place]):
         return tokens.given(self.op, self.place, self.op.out_shape(*self.told))
 
     def build(self) -> nn.Module:
-        return self.op.build(*self.told)
+        module = type(self.op).__module__
+        with plugin_code(f"block '{self.op.op}'", module):
+            built = self.op.build(*self.told)
+            if not isinstance(built, nn.Module):
+                text = f"block '{self.op.op}' ({defined_in(module)}) builds {type(built).__name__}"
+                raise PluginError(f"{text}\n  hint: build() gives a torch.nn.Module")
+        return built
 
     def resolved(self) -> Op[*Place]:
-        return self.op.resolved(*self.told)
+        with plugin_code(f"block '{self.op.op}'", type(self.op).__module__):
+            return self.op.resolved(*self.told)
 
 
 AnyPlaced = Placed[*tuple[Any, ...]]

@@ -9,6 +9,7 @@ from blockforge.blocks import tokens
 from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
 from blockforge.errors import OpError
 from blockforge.kernels.costs import DEFAULT, costs_of
+from blockforge.plugins import defined_in, is_ours, plugin_code
 
 
 class Facts(NamedTuple):
@@ -28,6 +29,24 @@ def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
 
 @functools.lru_cache(65_536)
 def _facts(placed: AnyPlaced, backend: str) -> Facts:
+    op, module = placed.op, type(placed.op).__module__
+    if is_ours(module):
+        return _said(placed, backend)
+    with plugin_code(f"block '{op.op}'", module, functools.partial(OpError, code="plugin")):
+        return _right(_said(placed, backend), op.op, module)
+
+
+def _right(said: Facts, name: str, module: str) -> Facts:
+    """What a plugin's block says of itself. Raises: OpError where that is nothing of the kind."""
+    for method, value in said._asdict().items():
+        kind = {"out_shape": Shape, "cost": Cost}.get(method, int)
+        if not isinstance(value, kind):
+            text = f"{method} of block '{name}' ({defined_in(module)}) gives {type(value).__name__}"
+            raise OpError(text, hint=f"it gives {'a ' * (kind is not int)}{kind.__name__}", code="plugin")
+    return said
+
+
+def _said(placed: AnyPlaced, backend: str) -> Facts:
     op, place = placed.op, placed.told
     op.check(*place)
     out = tokens.given(op, placed.place, op.out_shape(*place))

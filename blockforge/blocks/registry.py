@@ -9,6 +9,7 @@ or a plugin file that the user names (`--plugin`). A YAML file alone never impor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from blockforge.blocks import base
 from blockforge.blocks.params import ParamsError, explained
 from blockforge.blocks.part import Join, Part
 from blockforge.errors import OpError, PluginError, did_you_mean
-from blockforge.plugins import Registry, load_plugin, load_plugins, plugins
+from blockforge.plugins import Registry, load_plugin, load_plugins, plugin_code, plugins
 
 __all__ = [
     "BLOCKS", "ParamsError", "PluginError", "act", "aggregator", "blocks", "downsample", "ffn", "get", "head", "join",
@@ -126,10 +127,11 @@ def make(name: str, params: Mapping[str, Any], *kinds: base.Kind) -> base.AnyOp:
     if (made := _MADE.get(key)) is not None:
         return made
     cls = get(name, *kinds)
-    try:
-        op = cls.model_validate(dict(params))
-    except ValidationError as e:
-        raise ParamsError(explained(cls, e.errors(), params)) from None
+    with plugin_code(f"block '{name}'", cls.__module__, functools.partial(OpError, code="plugin")):
+        try:
+            op = cls.model_validate(dict(params))
+        except ValidationError as e:
+            raise ParamsError(explained(cls, e.errors(), params)) from None
     if len(_MADE) > 50_000:  # a long search must not grow without bound
         _MADE.clear()
     _MADE[key] = op

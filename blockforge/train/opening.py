@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from blockforge.errors import DataError, did_you_mean
-from blockforge.plugins import Registry
+from blockforge.plugins import Registry, defined_in, plugin_code
 from blockforge.train.cutting import OPTIONS, Cuts, with_parts
 from blockforge.train.data import Data, Opened
 
@@ -31,6 +31,7 @@ class DataSource(NamedTuple):
 
 SOURCES: Registry[DataSource] = Registry("blockforge.data", "data source", "blockforge.train.sources")
 _SKIP = "skip_broken"
+_METHODS = ("__len__", "batches", "statistics", "digest", "crops")
 FIRST = 5
 """Problems that an error lists."""
 
@@ -72,15 +73,33 @@ def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
     (opener, _, known), rest, options = _source_of(data)
     skips = options.pop(_SKIP, "false").lower() in ("true", "1", "yes")
     cuts = Cuts.of(options, known)
-    opened = with_parts(opener(rest, options), cuts, data)
-    if len(opened.classes) < least:
-        raise DataError(f"{data} has {len(opened.classes)} class; a classifier needs two or more")
-    assert opened.val is not None, "cut, or refused"
-    for split, what in ((opened.train, "train on"), (opened.val, "choose by"), (opened.test, "test on")):
-        if split is not None and not len(split):
-            raise DataError(f"{data} has no image to {what}")
-    told = opened.named, tuple(opened.problems), tuple(opened.notes)
-    return Data(data, tuple(opened.classes), opened.train, opened.val, *told, opened.test), skips
+    module = opener.__module__
+    with plugin_code(f"data source '{data}'", module, DataError):
+        opened = opener(rest, options)
+        if (wrong := _wrong(opened)) is not None:
+            raise DataError(f"data source '{data}' ({defined_in(module)}) gives {wrong}\n  hint: it gives an Opened")
+        opened = with_parts(opened, cuts, data)
+        if len(opened.classes) < least:
+            raise DataError(f"{data} has {len(opened.classes)} class; a classifier needs two or more")
+        assert opened.val is not None, "cut, or refused"
+        for split, what in ((opened.train, "train on"), (opened.val, "choose by"), (opened.test, "test on")):
+            if split is not None and not len(split):
+                raise DataError(f"{data} has no image to {what}")
+        told = opened.named, tuple(opened.problems), tuple(opened.notes)
+        return Data(data, tuple(opened.classes), opened.train, opened.val, *told, opened.test), skips
+
+
+def _wrong(opened: Opened) -> str | None:
+    """What a source may not give: code of others says what it likes; None: all is right."""
+    if not isinstance(opened, Opened):
+        return type(opened).__name__
+    if isinstance(opened.classes, str) or not all(isinstance(name, str) for name in opened.classes):
+        return f"{str(opened.classes)[:80]} as names of classes"
+    for part in ("train", "val", "test"):
+        split = getattr(opened, part)
+        if not all(hasattr(split, method) for method in _METHODS) and (split is not None or part == "train"):
+            return f"{type(split).__name__} as images to {part}"
+    return None
 
 
 def _source_of(data: str) -> tuple[DataSource, str, dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from blockforge.errors import WeightsError
-from blockforge.plugins import Registry
+from blockforge.plugins import Registry, is_ours, plugin_code
 from blockforge.weights.mismatch import some
 
 
@@ -62,8 +64,24 @@ FAMILIES: Registry[Family] = Registry("blockforge.weights", "weight layout", "bl
 
 def register(family: Family) -> Family:
     """Add a family's layout."""
-    FAMILIES.add(family.name, family, family.matches.__module__)
+    module = family.matches.__module__
+    if not is_ours(module):
+        names = ("matches", "sources", "prepare", "computed")
+        family = dataclasses.replace(family, **{name: _guarded(family, name) for name in names})
+    FAMILIES.add(family.name, family, module)
     return family
+
+
+def _guarded(family: Family, name: str) -> Callable[..., Any]:
+    """A function of a plugin's layout, whose failure is told as the plugin's."""
+    function: Callable[..., Any] = getattr(family, name)
+
+    @functools.wraps(function)
+    def guarded(argument: Any) -> Any:
+        with plugin_code(f"{name} of the weight layout '{family.name}'", function.__module__, WeightsError):
+            return function(argument)
+
+    return guarded
 
 
 def family_of(state: Mapping[str, Any]) -> Family:

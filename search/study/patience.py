@@ -38,7 +38,7 @@ def is_away(error: BaseException) -> bool:
     """Whether an error says that a storage does not answer now."""
     if isinstance(error, OSError):
         return True
-    causes = list(_causes(error))
+    causes = list(causes(error))
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "grpc" in modules:
         code = getattr(error, "code", lambda: None)()
@@ -48,7 +48,7 @@ def is_away(error: BaseException) -> bool:
     return False
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and those that it was raised from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -59,7 +59,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def said(error: BaseException) -> str:
     """The line of an error that says most: that of the innermost cause."""
-    innermost = list(_causes(error))[-1]
+    innermost = list(causes(error))[-1]
     if callable(details := getattr(innermost, "details", None)):
         return str(details() or type(innermost).__name__)
     text = getattr(innermost, "strerror", None) or str(innermost).strip() or type(innermost).__name__

@@ -25,7 +25,7 @@ from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.base import ProposalSampler, proposal_of
 from blockforge.search.samplers.choose import Choose
 from blockforge.search.space.parameters import member
-from blockforge.search.study.patience import is_away
+from blockforge.search.study.patience import causes
 from blockforge.search.workers.draft import Draft
 
 _PENDING = -1
@@ -34,7 +34,7 @@ _PENDING = -1
 
 def _passed_on(name: str) -> Any:
     def method(self: PendingStorage, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.inner, name)(*args, **kwargs)
+        return self.passed_on(name, *args, **kwargs)
 
     method.__name__ = name
     return method
@@ -53,12 +53,26 @@ class PendingStorage(BaseStorage):
         self.several = False
         """Whether trials have several values, or another one than they tell on their way, of which samplers then make
         nothing."""
+        self._refused: BaseException | None = None
+
+    def passed_on(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What the storage itself does."""
+        try:
+            return getattr(self.inner, name)(*args, **kwargs)
+        except Exception as e:
+            self._refused = e
+            raise
+
+    def has_raised(self, error: BaseException) -> bool:
+        """Whether an error comes from the storage, and not from whoever uses it."""
+        return self._refused is not None and any(cause is self._refused for cause in causes(error))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._own if trial_id == _PENDING else self.inner.get_trial(trial_id)
+        trial: FrozenTrial = self._own if trial_id == _PENDING else self.passed_on("get_trial", trial_id)
+        return trial
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = self.inner.get_all_trials(study_id, deepcopy, states)
+        trials: list[FrozenTrial] = self.passed_on("get_all_trials", study_id, deepcopy, states)
         if self.shown is not None:
             trials = [trial for trial in trials if self.shown(trial)]
         if self.several:
@@ -71,13 +85,13 @@ class PendingStorage(BaseStorage):
         if trial_id == _PENDING:
             self._own.system_attrs[key] = value
         else:
-            self.inner.set_trial_system_attr(trial_id, key, value)
+            self.passed_on("set_trial_system_attr", trial_id, key, value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         if trial_id == _PENDING:
             self._own.user_attrs[key] = value
         else:
-            self.inner.set_trial_user_attr(trial_id, key, value)
+            self.passed_on("set_trial_user_attr", trial_id, key, value)
 
     @property
     def _own(self) -> FrozenTrial:
@@ -255,10 +269,10 @@ class Proposals:
         self.on_rung.rung = trial.user_attrs.get("rung", 0)
         try:
             return self.pruner.prune(self.pruned, self.storage.get_trial(trial_id(trial)))
-        except (BlockforgeError, OSError):
+        except BlockforgeError:
             raise
         except Exception as e:
-            if is_away(e):
+            if self.storage.has_raised(e):
                 raise
             text = f"the pruner {describe(self.pruner)} failed: {type(e).__name__}: {e}"
             raise PrunerError(f"{text}\n  hint: another --pruner, or none") from e
@@ -268,10 +282,10 @@ class Proposals:
         """What a sampler raises is no error of ours, and none of a candidate's."""
         try:
             yield
-        except (BlockforgeError, OSError):
+        except BlockforgeError:
             raise
         except (Exception, SystemExit) as e:
-            if is_away(e) or isinstance(e, UpdateFinishedTrialError):
+            if self.storage.has_raised(e):
                 raise
             text = f"the sampler {describe(self.sampler)} failed: {type(e).__name__}: {e}"
             hint = "another --sampler; blockforge's own take every space"

@@ -95,6 +95,8 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
             own = _Run(plan, place, storage, reporter(progress), interrupts, progress is not False)
             return own.here() if alone else own.in_processes()
         except OSError as e:  # what an objective raises is kept with its trial: this is the folder
+            if place.where is None:
+                raise SearchError(f"cannot write: {e.strerror or e}") from e
             where = shown_url(str(place.where))
             raise SearchError(f"cannot write in {where}: {e.strerror or e}\n  hint: {_RESUME}") from e
 

@@ -5,6 +5,7 @@ A rule is a small pydantic model with one method. `-1` stands for the stage's in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from blockforge.described import Described
 from blockforge.errors import OpError, Path, PluginError, did_you_mean
-from blockforge.plugins import Registry
+from blockforge.plugins import Registry, defined_in, plugin_code
 from blockforge.spec.schema_errors import shown
 
 STAGE_INPUT = -1
@@ -76,6 +77,42 @@ def make_rule(name: str, params: Mapping[str, Any]) -> Rule:
     if name not in RULES:
         raise OpError(f"no rule named '{name}'", hint=did_you_mean(name, RULES, "rules"), code="unknown-rule")
     return RULES[name].model_validate(dict(params))
+
+
+def fed_by(rule: Rule, depth: int, first_stage: bool) -> Feeds:
+    """Who feeds whom, as a rule says.
+
+    Raises: OpError, of which RuleError is one, where the rule does not fit, or where it is wrong itself.
+    """
+    name, module = f"the rule '{rule.rule}'", type(rule).__module__
+    with plugin_code(name, module, functools.partial(OpError, code="plugin")):
+        found = rule.sources(depth, first_stage)
+        if (wrong := _wrong(found, depth)) is not None:
+            text = f"{name} ({defined_in(module)}) gives {wrong}"
+            hint = "sources() gives a mapping: layer -> the layers before it that it receives, -1 the stage's input"
+            raise OpError(text, hint=hint, code="plugin")
+        _bound(sum(map(len, found.values())))
+    return found
+
+
+def _wrong(feeds: Any, depth: int) -> str | None:
+    """What is no answer of a rule; None: all is right."""
+    if not isinstance(feeds, Mapping):
+        return shown(feeds)
+    for layer, sources in feeds.items():
+        if not _is_layer(layer) or not 0 <= layer < depth:
+            return f"something to {shown(layer)}, of layers 0 to {depth - 1}"
+        if not isinstance(sources, tuple | list) or not sources:
+            return f"{shown(sources)} to layer {layer}"
+        if (wrong := next((s for s in sources if not _is_layer(s) or not STAGE_INPUT <= s < layer), None)) is not None:
+            return f"{shown(wrong)} to layer {layer}, which receives from {STAGE_INPUT} to {layer - 1}"
+        if len(set(sources)) < len(sources):
+            return f"one layer twice to layer {layer}: {shown(list(sources))}"
+    return None
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _or_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:

@@ -19,7 +19,7 @@ from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
 from blockforge.blocks.joins.aggregated import as_join
 from blockforge.compiler.graph.branches import as_residual, is_residual
-from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, make_rule
+from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, fed_by, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
 from blockforge.provenance import hint_in_comment
 from blockforge.spec import late
@@ -111,7 +111,7 @@ class Maker:
         name = stage.connect.rule
         try:
             rule = make_rule(name, stage.connect.model_extra or {})
-            found = rule.sources(len(stage.layers), stage.index == 0)
+            found = fed_by(rule, len(stage.layers), stage.index == 0)
             self._check_fed(stage, [stage.layers[i] for i in found])
             return found
         except RuleError as errors:
