@@ -11,7 +11,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 Path = tuple[str | int, ...]
 """The way from the top of a document to a value: `("stages", 2, "depth")`."""
@@ -122,9 +122,19 @@ class Diagnostic:
 
 
 class BlockforgeError(Exception):
-    """Base of everything that is the user's to mend. `exit_code` is the command line's."""
+    """Base of everything that is the user's to mend. `exit_code` is the command line's.
+
+    Attributes:
+        setting: which of a search's settings it is about, if that is known.
+    """
 
     exit_code = 1
+    setting: Path | None = None
+
+    def about(self, *setting: str | int) -> Self:
+        """The same error, about a setting unless that is known already."""
+        self.setting = self.setting or setting
+        return self
 
 
 class SpecError(BlockforgeError, ValueError):

@@ -91,6 +91,10 @@ def telling(path: Path, error: Callable[[object, str], OutputError] | None = Non
         raise
     except OSError as e:
         raise (error or OutputError.of)(path, reason(e)) from None
+    except ValueError as e:
+        if "\0" not in str(path):
+            raise
+        raise (error or OutputError.of)(repr(str(path)), "a null byte is in its name") from e
 
 
 class PatientFile(io.RawIOBase):

@@ -138,6 +138,10 @@ class YamlFiles(Registry[Traversable]):
     def _take(self, loaded: Any) -> None:
         self._add_all(resources.files(loaded), loaded.__name__)
 
+    def shown(self, name: str) -> str:
+        """What messages call a file: of ours its name, of a plugin's its path."""
+        return f"{name}.yaml" if is_ours(self._modules.get(name, "blockforge")) else shown_path(str(self[name]))
+
     def add_folder(self, folder: str | os.PathLike[str], module: str) -> None:
         """Register every YAML file of a folder, as a plugin file does: `SPECS.add_folder(folder, __name__)`."""
         self._add_all(FilePath(folder), module)

@@ -110,6 +110,21 @@ class Budget:
     optimizer: str | None = None
     checkpointing: bool | None = None
 
+    def __post_init__(self) -> None:
+        """Raises: BudgetError for a limit that is none."""
+        for name, value in self.as_dict().items():
+            if name.endswith("device"):
+                right, law = isinstance(value, str), "text, as in cpu"
+            elif name == "optimizer":
+                right, law = value in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"
+            elif name == "checkpointing":
+                right, law = isinstance(value, bool), "true or false"
+            else:
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                right, law = number and 0 < float(value) < float("inf"), "a number above 0"
+            if not right:
+                raise BudgetError(f"the budget's {name} is {value!r:.80}, and should be {law}\n  hint: {EXAMPLES}")
+
     @property
     def limits(self) -> dict[str, int]:
         """The limits on what a compiled graph tells, under the names of `Architecture`'s figures. Latency and training

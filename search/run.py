@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from blockforge.compiler import Architecture, compile_spec
-from blockforge.errors import SearchError
+from blockforge.errors import BlockforgeError, SearchError
 from blockforge.search.budget import as_budget
 from blockforge.search.confirm.result import read_confirmation
 from blockforge.search.objectives.measure import Measure
@@ -19,7 +19,7 @@ from blockforge.search.space.around import around as neighbourhood
 from blockforge.search.space.fit import SHARE
 from blockforge.search.study.attributes import read_plan
 from blockforge.search.study.config import Launcher, given
-from blockforge.search.study.config_files import ConfigLike, read_config
+from blockforge.search.study.config_files import ConfigLike, place_in_file, read_config
 from blockforge.search.study.history import History
 from blockforge.search.study.place import StudyPlace
 from blockforge.search.study.storage import join_study, opened, quiet_optuna, shown_url
@@ -183,7 +183,12 @@ def search(
         log={"trackers": _listed(log)},
         study={"out": _path(out), "storage": storage, "name": study},
     )  # fmt: skip
-    return run(own.over(read_config(config)), progress)
+    below = read_config(config)
+    try:
+        return run(own.over(below), progress)
+    except BlockforgeError as e:
+        place_in_file(e, own, below)
+        raise
 
 
 def _limit_around(start: Architecture, cheaper: str | None) -> Budget:

@@ -10,9 +10,11 @@ import pytest
 
 import blockforge as bf
 from blockforge.blocks import registry
+from blockforge.cli import main
 from blockforge.compiler.graph.connect import RULES
 from blockforge.errors import DataError, PluginError, WeightsError
 from blockforge.plugins import load_plugin, plugin_code
+from blockforge.spec.load import SPECS
 from blockforge.train.opening import SOURCES, look
 from blockforge.weights.family import FAMILIES, family_of
 
@@ -94,6 +96,22 @@ def test_a_data_source_that_is_wrong_is_named(name: str, told: str) -> None:
 def test_a_layout_that_fails_is_named() -> None:
     with pytest.raises(WeightsError, match=f"matches of the weight layout 'broken' failed .*{FAILS}"):
         family_of({"broken_layout": None})
+
+
+def test_a_broken_spec_of_a_plugin_is_named_and_the_zoo_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SPECS, "things", dict(SPECS))
+    monkeypatch.setattr(SPECS, "_modules", dict(SPECS.modules()))
+    (tmp_path / "smt_tiny_odd.yaml").write_text("blockforge: 1\nnmae: odd\n")
+    (tmp_path / "smt_tiny_lost.yaml").mkdir()
+    SPECS.add_folder(tmp_path, "odd_package")
+    assert main(["zoo", "smt_t*"]) == 1
+    told = capsys.readouterr()
+    assert "smt_t " in told.out
+    assert "the spec 'smt_tiny_odd' of module odd_package is left out" in told.err
+    assert f"{tmp_path / 'smt_tiny_odd.yaml'}:2:1: error[unknown-key]" in told.err
+    assert f"cannot read {tmp_path / 'smt_tiny_lost.yaml'}: is a directory" in told.err
 
 
 def test_our_own_mistakes_keep_their_traceback() -> None:

@@ -215,3 +215,11 @@ def test_a_short_figure_is_right_within_half_a_percent(value: int) -> None:
     text = format_count(value)
     power = "KMGTP".index(text[-1]) + 1
     assert float(text[:-1]) * 1000**power == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"macs": -1}, {"params": "many"}, {"latency_ms": float("nan")}, {"batch": True}, {"optimizer": "odd"}]
+)
+def test_a_limit_that_is_none_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(BudgetError, match=f"the budget's {next(iter(wrong))} is .*, and should be "):
+        Budget(**wrong)  # type: ignore[arg-type]

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from blockforge.blocks.base import AnyPlaced
-from blockforge.compiler import compile_spec
-from blockforge.spec import list_specs
+from blockforge.compiler.zoo import compile_zoo
 
 Test = Callable[[nn.Module], bool]
 
@@ -18,8 +17,8 @@ def nowhere(name: str, what: str, test: Test) -> str:
     """The error of a network in which no module passes a test: which specs of the zoo have one that does."""
     known: dict[type, bool] = {}
     having = []
-    for spec in list_specs():
-        nodes = compile_spec(spec).nodes.values()
+    for spec, arch in compile_zoo()[0].items():
+        nodes = arch.nodes.values()
         blocks = {type(n.shapes.placed.op): n.shapes.placed for n in nodes if n.shapes.placed is not None}
         for kind, placed in blocks.items():
             if kind not in known:

@@ -37,6 +37,8 @@ def eject(
 
     arch = bf.compile(spec, overrides)
     file = output if output is not None else Path(f"{arch.name}.py")
+    if file.suffix != ".py" and (file.is_file() or not file.exists()):
+        raise EjectError(f"{file} is no name of a Python file, which it will be\n  hint: -o {file.with_suffix('.py')}")
     if file.stem in {*sys.stdlib_module_names, "torch"}:
         hint = f"-o {file.with_stem(f'{file.stem}_net')}"
         raise EjectError(

@@ -301,6 +301,8 @@ def _resources(texts: list[str] | None) -> dict[str, float] | None:
     found = {}
     for text in texts or ():
         name, _, amount = text.partition("=")
+        if name.strip() in found:
+            raise typer.BadParameter(f"'{name.strip()}' is given twice", param_hint="--resource")
         try:
             found[name.strip()] = float(amount)
         except ValueError:

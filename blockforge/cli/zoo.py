@@ -23,12 +23,16 @@ def zoo(
       blockforge zoo 'smt*'
     """
     import blockforge as bf
+    from blockforge.compiler.zoo import compiled_zoo
     from blockforge.draw.summary import overview, overview_table
 
-    rows = [overview(bf.compile(name)) for name in bf.list_specs(pattern)]
+    known = compiled_zoo(pattern)
+    rows = [overview(arch) for arch in known.values()]
     if json:
         print_json(rows)
     elif rows:
         console().print(overview_table(rows))
-    else:
+    elif not bf.list_specs(pattern):
         print(f"no spec of the zoo matches '{pattern}'; there are: {', '.join(bf.list_specs())}")
+    if len(rows) < len(bf.list_specs(pattern)):
+        raise typer.Exit(1)

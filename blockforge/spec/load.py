@@ -147,7 +147,7 @@ def _zoo(name: str) -> Base:
 
 def _packaged(files: YamlFiles, name: str) -> Base:
     file = files[name]
-    return Base(os.path.realpath(str(file)), load_text(text_of(file), f"{name}.yaml"))
+    return Base(os.path.realpath(str(file)), load_text(text_of(file), files.shown(name)))
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Document:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from blockforge.api import build
 from blockforge.compiler import compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
+from blockforge.compiler.zoo import compiled_zoo
 from blockforge.errors import BlockforgeError, did_you_mean
 from blockforge.integrations.pretrained_cfg import pretrained_cfg
-from blockforge.spec import SpecLike, list_specs
+from blockforge.spec import SpecLike
 from blockforge.weights.differences import allowed_differences
 from blockforge.weights.mismatch import MismatchError
 from blockforge.weights.official import fitted, unwrap
@@ -28,8 +29,9 @@ _PARAMETERS = (
 
 def register_zoo(module: str, default_cfgs: dict[str, Any]) -> None:
     """Register every zoo spec as a model of `module`, and the model `blockforge` that takes a spec."""
-    names = {f"bf_{name}": name for name in list_specs()}
-    default_cfgs.update(generate_default_cfgs({name: pretrained_cfg(compile_spec(s)) for name, s in names.items()}))
+    zoo = compiled_zoo()
+    names = {f"bf_{name}": name for name in zoo}
+    default_cfgs.update(generate_default_cfgs({f"bf_{name}": pretrained_cfg(arch) for name, arch in zoo.items()}))
     for name, spec in names.items():
         register_model(_entry_point(module, name, spec))
     register_model(_any_spec(module))

@@ -128,4 +128,9 @@ def _split_options(text: str) -> tuple[str, dict[str, str]]:
     pairs = [pair.partition("=") for pair in rest.split("&")]
     if not mark or not all(key.isidentifier() and equals for key, equals, _ in pairs):
         return text, {}
-    return name, {key: value for key, _, value in pairs}
+    options: dict[str, str] = {}
+    for key, _, value in pairs:
+        if key in options:
+            raise DataError(f"{name} is given the option '{key}' twice\n  hint: leave out one of them")
+        options[key] = value
+    return name, options

@@ -234,7 +234,7 @@ def _packaged(name: str) -> Base:
     if name not in RECIPES:
         hint = did_you_mean(name, RECIPES, what="recipes") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("file", f"no recipe named '{name[:80]}'", hint=hint)])
-    return Base(name, load_text(text_of(RECIPES[name]), f"{name}.yaml"))
+    return Base(name, load_text(text_of(RECIPES[name]), RECIPES.shown(name)))
 
 
 def _overridden(document: Document, overrides: Mapping[str, Any] | list[str] | None) -> Document:

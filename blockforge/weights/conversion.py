@@ -13,9 +13,10 @@ from torch import Tensor
 
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.compiler.lowering.backbone import Backbone
-from blockforge.errors import SpecError, WeightsError, did_you_mean
+from blockforge.compiler.zoo import compile_zoo
+from blockforge.errors import WeightsError, did_you_mean
 from blockforge.provenance import source_in
-from blockforge.spec import SpecLike, list_specs
+from blockforge.spec import SpecLike
 from blockforge.weights.family import FAMILIES, Family, family_of
 from blockforge.weights.mismatch import MismatchError, looks_ours
 from blockforge.weights.official import convert
@@ -98,15 +99,10 @@ def variant(
 
 def _compiled(overrides: Mapping[str, Any] | list[str] | None) -> list[Architecture]:
     """The zoo with some values replaced, without the specs that have no such value."""
-    zoo, refusal = [], None
-    for name in list_specs():
-        try:
-            zoo.append(compile_spec(name, overrides))
-        except SpecError as e:
-            refusal = e
-    if not zoo and refusal is not None:
-        raise refusal
-    return zoo
+    zoo, refused = compile_zoo(overrides=overrides)
+    if not zoo and refused:
+        raise next(iter(refused.values()))
+    return list(zoo.values())
 
 
 def _is_of(ours: Mapping[str, Tensor], layout: Family) -> bool:

@@ -66,8 +66,10 @@ def register(family: Family) -> Family:
     """Add a family's layout."""
     module = family.matches.__module__
     if not is_ours(module):
-        names = ("matches", "sources", "prepare", "computed")
-        family = dataclasses.replace(family, **{name: _guarded(family, name) for name in names})
+        family = dataclasses.replace(
+            family, matches=_guarded(family, "matches"), sources=_guarded(family, "sources"),
+            prepare=_guarded(family, "prepare"), computed=_guarded(family, "computed"),
+        )  # fmt: skip
     FAMILIES.add(family.name, family, module)
     return family
 

@@ -10,8 +10,13 @@ from blockforge.errors import BlockforgeError, SearchError, did_you_mean
 
 
 def read_options(name: str, text: str) -> dict[str, Any]:
-    """`steps=10,data=mnist5k` -> a mapping. Raises: SearchError for a part that is no option."""
-    return dict(_option(name, part) for part in text.split(",") if part.strip())
+    """`steps=10,data=mnist5k` -> a mapping. Raises: SearchError for a part that is no option, or one twice."""
+    options: dict[str, Any] = {}
+    for key, value in (_option(name, part) for part in text.split(",") if part.strip()):
+        if key in options:
+            raise SearchError(f"'{name}' is given the option '{key}' twice\n  hint: leave out one of them")
+        options[key] = value
+    return options
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:

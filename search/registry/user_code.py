@@ -46,6 +46,12 @@ def reference(text: str) -> Reference | None:
     return Reference(match["module"], match["name"], match["options"] or "") if match else None
 
 
+def is_of_main(text: str) -> bool:
+    """Whether a text names what a notebook or a script holds: no other process has it."""
+    ref = reference(text)
+    return ref is not None and ref.module == "__main__"
+
+
 def imported(ref: Reference, kind: str) -> Any:
     """What a reference names.
 
@@ -60,6 +66,10 @@ def imported(ref: Reference, kind: str) -> Any:
     except SearchError:
         raise
     except (Exception, SystemExit) as e:  # whatever the user's module raises while it is imported
+        if ref.module == "__main__":
+            hint = "write it at the top of a module and name it as module:function, or as file.py:function"
+            text = f"the {kind} {ref.text} is of a notebook or a script, and this process runs another one"
+            raise SearchError(f"{text}\n  hint: {hint}") from e
         raised = "" if isinstance(e, ImportError | AttributeError) else f"{type(e).__name__}: "
         raise SearchError(f"the {kind} {ref.text} cannot be imported: {raised}{e}") from e
     return value

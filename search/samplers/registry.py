@@ -93,9 +93,14 @@ def is_handed_over(thing: Any) -> bool:
     return thing is not None and (not isinstance(thing, str) or thing.endswith(")"))
 
 
+def is_of_this_process(thing: Any) -> bool:
+    """Whether no other process can make a sampler or pruner: an object, or what its main module alone holds."""
+    return is_handed_over(thing) or (isinstance(thing, str) and user_code.is_of_main(thing))
+
+
 def check_shareable(thing: Any, kind: str) -> None:
     """Raise SearchError for an object, where workers in processes of their own need it."""
-    if is_handed_over(thing):
+    if is_of_this_process(thing):
         raise SearchError(
             f"workers cannot make the {kind} {describe(thing)} again\n"
             f"  hint: write a function that returns it, and name it as module:function or file.py:function\n"
@@ -114,7 +119,11 @@ def _check(thing: Any, kind: str, hint: str) -> None:
     if isinstance(thing, _KINDS[kind]):
         return
     if not isinstance(thing, str):
-        raise SearchError(f"a {kind} is a name or a {_KINDS[kind].__name__} of Optuna's, not {describe(thing)}")
+        hint = ""
+        if isinstance(thing, type) and issubclass(thing, _KINDS[kind]):
+            hint = f"\n  hint: one that is made: {kind}={thing.__name__}(...)"
+        text = f"a {kind} is a name or a {_KINDS[kind].__name__} of Optuna's, not {describe(thing)}"
+        raise SearchError(f"{text}{hint}")
     if is_handed_over(thing):
         text = f"the {kind} of this study, {thing}, was handed over as an object, which is gone"
         raise SearchError(f"{text}\n  hint: hand it over again: search(..., {kind}=...)")
@@ -126,9 +135,12 @@ def _of_user(text: str, kind: str, seed: int | None) -> Any:
     """What a class or a function of the user's makes, with the options and, if it takes one, the search's seed."""
     ref = user_code.reference(text)
     assert ref is not None
-    code = user_code.imported(ref, kind)
-    if callable(code):
-        options = read_options(ref.text, ref.options)
+    code, options = user_code.imported(ref, kind), read_options(ref.text, ref.options)
+    if not callable(code):
+        if options:
+            hint = "a class or a function takes options"
+            raise SearchError(f"{ref.text} is an object, and takes no option {', '.join(options)}\n  hint: {hint}")
+    else:
         if seed is not None and "seed" in inspect.signature(code).parameters:
             options.setdefault("seed", seed)
         code = user_code.made(ref, code, options)

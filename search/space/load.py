@@ -33,7 +33,7 @@ def load_space(source: SpecLike = DEFAULT_SPACE, overrides: Mapping[str, Any] | 
     Raises: SpecError if it cannot be read, SearchError if it has no holes.
     """
     if isinstance(source, str) and source in SPACES:
-        spec = load(from_text(text_of(SPACES[source]), f"{source}.yaml"), overrides)
+        spec = load(from_text(text_of(SPACES[source]), SPACES.shown(source)), overrides)
     elif isinstance(source, str) and _is_name(source) and source not in list_specs():
         hint = did_you_mean(source, SPACES, what="spaces") + "; a file needs its .yaml"
         raise SpecError([Diagnostic("space", f"no search space named '{source}'", hint=hint)])

@@ -9,14 +9,15 @@ may be handed over as objects; what is kept of them is the text that names them,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import NoneType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from blockforge.errors import Locs, Report
+from blockforge.errors import BlockforgeError, Locs, Path, Report
 from blockforge.search.registry.describe import describe
 from blockforge.search.space.load import DEFAULT_SPACE
 from blockforge.spec import Spec
@@ -254,6 +255,23 @@ class SearchConfig(Model):
     study: StudyConfig = Field(default_factory=StudyConfig)
     """Where the study is: out, storage, name."""
 
+    _locs: Locs | None = PrivateAttr(default=None)
+
+    @property
+    def locs(self) -> Locs | None:
+        """Where they are written in the file that they were read from; None: in none."""
+        return self._locs
+
+    def written_in(self, locs: Locs) -> SearchConfig:
+        """They, as read from a file."""
+        self._locs = locs
+        return self
+
+    def sets(self, path: Path) -> bool:
+        """Whether the setting at a path is set here."""
+        part = getattr(self, str(path[0]))
+        return len(path) == 1 or path[1] in part.model_fields_set
+
     def over(self, below: SearchConfig) -> SearchConfig:
         """What is set here, and for the rest what `below` has."""
         parts = {}
@@ -272,7 +290,35 @@ class SearchConfig(Model):
         return kept
 
 
+@contextmanager
+def setting(*path: str | int) -> Iterator[None]:
+    """What is wrong meanwhile is about a setting."""
+    try:
+        yield
+    except BlockforgeError as e:
+        e.about(*path)
+        raise
+
+
+def from_tree(tree: Any, report: Report) -> SearchConfig:
+    """Settings from plain data. Raises: SpecError with every one that is wrong."""
+    for path in _nulls(tree, ()):
+        report.error("value", "a null byte is in this text, and no file or name has one", path)
+    return validated(SearchConfig, tree, report)
+
+
+def _nulls(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, str) and "\0" in value:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from _nulls(each, (*path, key))
+
+
 def given(**parts: Mapping[str, Any]) -> SearchConfig:
     """Settings from Python: those that are not None. Raises: SpecError with every one that is wrong."""
     tree = {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
-    return validated(SearchConfig, tree, Report(Locs()))
+    report = Report(Locs())
+    config = from_tree(tree, report)
+    report.close()
+    return config

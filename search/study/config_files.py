@@ -3,30 +3,34 @@ study, so that the same search can be made again."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blockforge.errors import BlockforgeError, Loc, Locs, Report, SearchError, Source
+from blockforge.errors import BlockforgeError, Diagnostic, Loc, Locs, Report, SearchError, Source, SpecError
 from blockforge.errors import Path as Place
 from blockforge.files import write_text
 from blockforge.search.budget import as_budget
 from blockforge.search.objectives import registry as objectives
 from blockforge.search.objectives.measure import is_cut
 from blockforge.search.samplers.registry import check_pruner, check_sampler
-from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.config import SearchConfig, from_tree
 from blockforge.search.study.folder import CONFIG
 from blockforge.spec.emit import dump_yaml
-from blockforge.spec.schema_errors import shown, validated
+from blockforge.spec.schema_errors import shown
 from blockforge.spec.yaml.loader import Document, load_file
 from blockforge.spec.yaml.plain_data import plain_data
 from blockforge.trackers import check_name
 from blockforge.units import parse_duration
 
+_PLACE = re.compile(r"[^\n]*:\d+:\d+: error\[[\w-]+\]: ")
 _PLACE_OF_ITS_OWN = re.compile(r"^\w+:\d+:\d+: error\[[\w-]+\]: ")
 """A budget says where in its text it is wrong; here the place is that in the file."""
+_MAPPING = "<mapping>"
+_WRITTEN_OUT = (_MAPPING, "override", "--set")
 ConfigLike = SearchConfig | str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -44,14 +48,38 @@ def read_config(source: ConfigLike | None) -> SearchConfig:
     if not isinstance(document.tree, dict):
         report.error("config", "settings are a mapping of keys", hint="as in space: tiny")
         report.close()
-    config = validated(SearchConfig, document.tree, report)
+    config = from_tree(document.tree, report)
     _check_names(config, report)
     report.close()
-    return config
+    return config if isinstance(source, Mapping) else config.written_in(document.locs)
+
+
+def place_in_file(error: BlockforgeError, own: SearchConfig, below: SearchConfig) -> None:
+    """Give an error its place in the file that `below` is of, where what it is about is written there and `own`, which
+    goes before it, says nothing of it."""
+    path, locs = error.setting, below.locs
+    if path is None or locs is None or own.sets(path) or not below.sets(path):
+        return
+    if isinstance(error, SpecError):
+        moved = SpecError(_moved(found, path, locs) for found in error.diagnostics)
+        error.diagnostics, error.args = moved.diagnostics, moved.args
+    elif not _PLACE.match(message := str(error)):
+        first, *rest = message.split("\n")
+        error.args = ("\n".join([Diagnostic("value", first, path, locs.value(path)).render(), *rest]),)
+
+
+def _moved(found: Diagnostic, path: Place, locs: Locs) -> Diagnostic:
+    """What was found in a value that stands in a file of settings."""
+    if found.loc is not None and found.loc.source.name not in _WRITTEN_OUT:
+        return found  # in a file of its own
+    inner = found.path
+    if found.loc is not None and found.loc.source.name != _MAPPING:
+        inner = (found.loc.source.lines[0].partition("=")[0],)  # of values by path, which path it is
+    return dataclasses.replace(found, path=(*path, *inner), loc=locs.value((*path, *inner)), related=())
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Document:
-    report = Report(Locs({(): (None, Loc(Source("<mapping>", ()), 1, 1))}))
+    report = Report(Locs({(): (None, Loc(Source(_MAPPING, ()), 1, 1))}))
     tree = plain_data(source, report)
     report.close()
     return Document(tree, report.locs)

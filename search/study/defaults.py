@@ -21,7 +21,7 @@ from blockforge.search.fidelity.record import read_fidelity
 from blockforge.search.objectives.measure import as_measure
 from blockforge.search.space.fit import fit
 from blockforge.search.space.load import draw
-from blockforge.search.study.config import SearchConfig
+from blockforge.search.study.config import SearchConfig, setting
 from blockforge.spec import Hole, Spec
 from blockforge.train.opening import check_name
 from blockforge.units import Budget
@@ -67,11 +67,11 @@ def settled(config: SearchConfig, space: Spec, budget: Budget) -> SearchConfig:
     if goal.fidelity is not None and goal.data is None:
         raise SearchError(
             "a fidelity says how to train on data, and there are none\n  hint: --data, as in --data fashion"
-        )
+        ).about("goal", "fidelity")
     if config.confirm.control and goal.data is None:
         raise SearchError(
             "a control is confirmed by training on data, and there are none\n  hint: --data, as in --data fashion"
-        )
+        ).about("confirm", "control")
     if goal.cheaper is not None:
         config = _with_cheaper(config, goal.cheaper)
         goal = config.goal
@@ -82,7 +82,8 @@ def settled(config: SearchConfig, space: Spec, budget: Budget) -> SearchConfig:
         return config
     changes: dict[str, Any] = {"objectives": goal.objectives}
     if goal.data is not None:
-        changes = _by_training(config, goal.data)
+        with setting("goal", "data"):
+            changes = _by_training(config, goal.data)
     goal = goal.model_copy(update=changes)
     if "fit" not in cost.model_fields_set and budget.limits:
         share = SHARE if can_fit(space, budget, SHARE) else None
@@ -137,7 +138,8 @@ def _by_training(config: SearchConfig, data: str) -> dict[str, Any]:
 
 def _measured(file: str, data: str, recipe: str | dict[str, Any] | None) -> Ranking:
     """What a file of fidelity says. Raises: SearchError."""
-    fidelity = read_fidelity(file)
+    with setting("goal", "fidelity"):
+        fidelity = read_fidelity(file)
     named = "one of its own" if isinstance(recipe, dict) else recipe or "micro"
     for what, known, here in (("data", fidelity.data, data), ("recipe", fidelity.recipe, named)):
         if known != here:

@@ -38,13 +38,13 @@ def is_away(error: BaseException) -> bool:
     """Whether an error says that a storage does not answer now."""
     if isinstance(error, OSError):
         return True
-    causes = list(causes(error))
+    chain = list(causes(error))
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "grpc" in modules:
         code = getattr(error, "code", lambda: None)()
         return getattr(code, "name", "") not in _GRPC_LASTING
     if isinstance(error, StorageInternalError) or "sqlalchemy" in modules:
-        return not any(type(e).__name__ in _LASTING for e in causes)
+        return not any(type(e).__name__ in _LASTING for e in chain)
     return False
 
 

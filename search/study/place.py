@@ -31,6 +31,9 @@ class StudyPlace:
         folder = Path(config.out) if config.out is not None else None
         known = read_place(folder)
         storage = config.storage or known.get("storage")
+        if storage and "://" not in storage:
+            hint = "sqlite:///FILE, postgresql+psycopg://...; a folder is --out"
+            raise SearchError(f"'{storage}' is no URL of a database\n  hint: {hint}")
         own = folder.name if storage and folder is not None else STUDY
         return cls(folder, storage, config.name or known.get("study") or own)
 

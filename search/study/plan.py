@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blockforge import __version__
 from blockforge.compiler.graph import canonical
-from blockforge.errors import SearchError
+from blockforge.errors import BlockforgeError, SearchError, SpecError
 from blockforge.kernels import costs
 from blockforge.plugins import plugins
 from blockforge.search.budget import as_budget
@@ -19,8 +19,8 @@ from blockforge.search.registry.describe import describe
 from blockforge.search.samplers.registry import check_pruner, check_sampler
 from blockforge.search.screen.predictor import check_installed
 from blockforge.search.space.load import fingerprint, load_space
-from blockforge.search.space.starts import find_starts
-from blockforge.search.study.config import SearchConfig
+from blockforge.search.space.starts import check_starts, find_starts
+from blockforge.search.study.config import SearchConfig, setting
 from blockforge.search.study.defaults import settled
 from blockforge.spec import Hole, Spec, holes
 from blockforge.units import Budget, parse_duration
@@ -53,32 +53,41 @@ class Plan:
     def __post_init__(self) -> None:
         names = [m.name for m in self.objectives]
         if len(set(names)) < len(names):
-            raise SearchError(f"objectives need names of their own, there are {', '.join(names)}")
+            raise SearchError(f"objectives need names of their own, there are {', '.join(names)}").about(
+                "goal", "objectives"
+            )
         if self.weights and len(self.weights) != len(self.objectives):
-            raise SearchError(f"{len(self.objectives)} objectives need as many weights, there are {len(self.weights)}")
+            text = f"{len(self.objectives)} objectives need as many weights, there are {len(self.weights)}"
+            raise SearchError(text).about("goal", "weights")
         if self.eta < 2:
-            raise SearchError("with rungs at most every second candidate goes up\n  hint: --eta 2 or more")
+            text = "with rungs at most every second candidate goes up\n  hint: --eta 2 or more"
+            raise SearchError(text).about("goal", "eta")
         steps = [rung.until for rung in self.rungs if rung.until is not None]
         if steps != sorted(set(steps)):
-            raise SearchError(f"rungs go up, steps {', '.join(map(str, steps))} do not\n  hint: the lowest step first")
-        for rung in self.rungs:
+            text = f"rungs go up, steps {', '.join(map(str, steps))} do not\n  hint: the lowest step first"
+            raise SearchError(text).about("goal", "rungs")
+        for i, rung in enumerate(self.rungs):
             if rung.direction != (first := self.objectives[0]).direction:
                 text = f"the rung {rung.text} is to {rung.direction}, what it stands for ({first.text}) is not"
-                raise SearchError(f"{text}\n  hint: all rungs of a search have one direction")
+                raise SearchError(f"{text}\n  hint: all rungs of a search have one direction").about("goal", "rungs", i)
         if self.fit is not None and not self.budget.limits:
-            raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs")
+            raise SearchError("--fit needs a budget to fit to\n  hint: --budget 5GFLOPs").about("budget", "fit")
 
     def check_proposals(self) -> None:
         """Raise SearchError where the sampler or the pruner cannot be had, or the pruner has nothing to go by."""
-        check_sampler(self.config.proposals.sampler)
-        check_pruner(self.config.proposals.pruner)
+        with setting("proposals", "sampler"):
+            check_sampler(self.config.proposals.sampler)
+        with setting("proposals", "pruner"):
+            check_pruner(self.config.proposals.pruner)
         if self.screen is not None:
-            check_installed()
+            with setting("proposals", "screen"):
+                check_installed()
         if self.pruner is None:
             return
         if not any(m.reports for m in (*self.objectives, *self.rungs)):
             text = f"the pruner has nothing to go by: {self.objective} tells no values on its way"
-            raise SearchError(f"{text}\n  hint: def score(arch, trial), which calls trial.report(step, value)")
+            hint = "def score(arch, trial), which calls trial.report(step, value)"
+            raise SearchError(f"{text}\n  hint: {hint}").about("proposals", "pruner")
 
     def check_recipe(self) -> None:
         """Raise SearchError where the recipe has holes that no objective sees, or another one is named."""
@@ -264,18 +273,41 @@ def resolve(config: SearchConfig, earlier: Mapping[str, Mapping[str, Any]] | Non
         earlier: candidates that the study was told to begin with before.
     Raises: SearchError, SpecError, BudgetError.
     """
-    space = load_space(config.space.source, config.space.overrides or None)
-    budget, seed = as_budget(config.budget.limits), config.proposals.seed
-    config, recipe = with_recipe(config)
-    config = settled(config, space, budget)
+    space = _space(config)
+    with setting("budget", "limits"):
+        budget = as_budget(config.budget.limits)
+    with setting("confirm", "recipe"):
+        config, recipe = with_recipe(config)
+    config, seed = settled(config, space, budget), config.proposals.seed
     begin = config.space.start
-    starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
-    goal = tuple(as_measure(objective, seed) for objective in config.goal.objectives)
-    rungs = tuple(as_rung(rung, goal[0], seed) for rung in config.goal.rungs)
+    with setting("space", "start"):
+        starts = {**(earlier or {}), **(begin if isinstance(begin, dict) else find_starts(space, begin))}
+    goal = tuple(_named(i, "objectives", as_measure, o, seed) for i, o in enumerate(config.goal.objectives))
+    rungs = tuple(_named(i, "rungs", as_rung, rung, goal[0], seed) for i, rung in enumerate(config.goal.rungs))
     plan = Plan(with_values(config, space, budget, starts), space, budget, goal, rungs, recipe)
     plan.check_proposals()
-    plan.check_recipe()
+    with setting("confirm", "recipe"):
+        plan.check_recipe()
+    with setting("space", "start"):
+        check_starts(begin if isinstance(begin, dict) else {}, plan.holes)
     return plan
+
+
+def _space(config: SearchConfig) -> Spec:
+    """The space, with the values of it that settings replace."""
+    overrides = config.space.overrides or None
+    try:
+        return load_space(config.space.source, overrides)
+    except BlockforgeError as e:
+        places = [d.loc for d in e.diagnostics] if isinstance(e, SpecError) else []
+        of_overrides = any(loc is not None and loc.source.name in ("override", "--set") for loc in places)
+        e.about("space", "overrides" if of_overrides else "source")
+        raise
+
+
+def _named(index: int, key: str, make: Callable[..., Measure], *arguments: Any) -> Measure:
+    with setting("goal", key, index):
+        return make(*arguments)
 
 
 def with_recipe(config: SearchConfig) -> tuple[SearchConfig, RecipeSpace | None]:

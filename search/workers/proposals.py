@@ -140,7 +140,7 @@ class RungStorage(PendingStorage):
         return [self.direction]
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = self.inner.get_all_trials(study_id, deepcopy, states)
+        trials = self.passed_on("get_all_trials", study_id, deepcopy, states)
         return [self._of_one(trial) for trial in trials if trial.user_attrs.get("rung", 0) == self.rung]
 
     def _of_one(self, trial: FrozenTrial) -> FrozenTrial:
@@ -272,7 +272,7 @@ class Proposals:
         except BlockforgeError:
             raise
         except Exception as e:
-            if self.storage.has_raised(e):
+            if self.storage.has_raised(e) or self.on_rung.has_raised(e):
                 raise
             text = f"the pruner {describe(self.pruner)} failed: {type(e).__name__}: {e}"
             raise PrunerError(f"{text}\n  hint: another --pruner, or none") from e

@@ -28,13 +28,11 @@ from blockforge.search.samplers.registry import (
     check_pruner,
     check_sampler,
     check_shareable,
-    is_handed_over,
-    make_pruner,
-    make_sampler,
+    is_of_this_process,
 )
 from blockforge.search.space.load import differences
 from blockforge.search.study.attributes import IDENTITY, attributes, check_plugins, stored_config
-from blockforge.search.study.config import SearchConfig, WorkersConfig
+from blockforge.search.study.config import SearchConfig, WorkersConfig, setting
 from blockforge.search.study.config_files import write_config
 from blockforge.search.study.folder import LOGS, TRACKED, read_space, write_place, write_space
 from blockforge.search.study.history import History
@@ -48,6 +46,7 @@ from blockforge.search.workers.devices import check_share, dealt, visible_gpus
 from blockforge.search.workers.launcher import WorkerSettings
 from blockforge.search.workers.limits import begin
 from blockforge.search.workers.mirror import Mirror
+from blockforge.search.workers.rehearsal import try_proposals
 from blockforge.search.workers.session import Session
 from blockforge.search.workers.supervisor import supervise
 from blockforge.search.workers.trial_progress import Reporter, control_reporter, reporter
@@ -61,15 +60,21 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
 
     Raises: see `blockforge.search.search`.
     """
-    check_sampler(config.proposals.sampler)
-    check_pruner(config.proposals.pruner)
-    for what, number in (("trials", config.goal.trials), ("workers", config.workers.number)):
+    with setting("proposals", "sampler"):
+        check_sampler(config.proposals.sampler)
+    with setting("proposals", "pruner"):
+        check_pruner(config.proposals.pruner)
+    for what, number, path in (
+        ("trials", config.goal.trials, ("goal", "trials")), ("workers", config.workers.number, ("workers", "number")),
+    ):  # fmt: skip
         if number < 1:
-            raise SearchError(f"{number} {what} are none\n  hint: give 1 or more")
-    check_share(config.workers.gpus_per_worker)
+            raise SearchError(f"{number} {what} are none\n  hint: give 1 or more").about(*path)
+    with setting("workers", "gpus_per_worker"):
+        check_share(config.workers.gpus_per_worker)
     _check_of_ray(config.workers)
-    place = StudyPlace.of(config.study)
-    resumes = place.study_exists()
+    with setting("study", "storage" if config.study.storage else "out"):
+        place = StudyPlace.of(config.study)
+        resumes = place.study_exists()
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_optuna())
         if resumes:
@@ -77,15 +82,16 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
         known = place.attributes() if resumes or place.storage else None
         place.check_whole(known)
         plan = _resolve(config, known if resumes else None)
-        check_trackers(plan.config.log.trackers, place.folder / TRACKED if place.folder is not None else None)
+        with setting("log", "trackers"):
+            check_trackers(plan.config.log.trackers, place.folder / TRACKED if place.folder is not None else None)
         if plan.config.goal.checkpoints is not None:
-            Mirror(plan.config.goal.checkpoints)
+            with setting("goal", "checkpoints"):
+                Mirror(plan.config.goal.checkpoints)
         alone = _is_alone(plan, place)
-        check_budget(plan.space, plan.budget, plan.fit)
+        with setting("budget", "limits"):
+            check_budget(plan.space, plan.budget, plan.fit)
         if not resumes:
-            # made once before there is a study: a slip in a name or an option leaves none behind
-            make_sampler(plan.config.proposals.sampler, plan.seed)
-            make_pruner(plan.config.proposals.pruner)
+            try_proposals(plan)
             stack.enter_context(working_in(place.folder))
         if progress:
             announce(plan)
@@ -104,11 +110,12 @@ def run(config: SearchConfig, progress: bool | Reporter = False) -> SearchResult
 def _check_of_ray(workers: WorkersConfig) -> None:
     """Raise SearchError for what only a Ray cluster gives."""
     asked = {
-        "--cpus-per-worker": workers.cpus_per_worker, "--resource": workers.resources,
-        "--runtime-env": workers.runtime_env,
+        "address": "--address", "cpus_per_worker": "--cpus-per-worker", "resources": "--resource",
+        "runtime_env": "--runtime-env",
     }  # fmt: skip
-    if workers.launcher != "ray" and (given := next((name for name, value in asked.items() if value), None)):
-        raise SearchError(f"{given} is for Ray tasks\n  hint: --launcher ray")
+    for key, option in asked.items():
+        if workers.launcher != "ray" and getattr(workers, key):
+            raise SearchError(f"{option} is for Ray tasks\n  hint: --launcher ray").about("workers", key)
 
 
 def _resolve(config: SearchConfig, known: dict[str, Any] | None) -> Plan:
@@ -140,12 +147,14 @@ def _is_alone(plan: Plan, place: StudyPlace) -> bool:
     if workers.number > 1 or workers.launcher != "local":
         place.check_shared()
         if workers.launcher == "local":
-            dealt(workers.number, visible_gpus(), workers.gpus_per_worker)
+            with setting("workers", "gpus_per_worker"):
+                dealt(workers.number, visible_gpus(), workers.gpus_per_worker)
         check_remakable(measures)
-        check_shareable(proposals.sampler, "sampler")
-        check_shareable(proposals.pruner, "pruner")
+        for key, thing in (("sampler", proposals.sampler), ("pruner", proposals.pruner)):
+            with setting("proposals", key):
+                check_shareable(thing, key)
         return False
-    objects = is_handed_over(proposals.sampler) or is_handed_over(proposals.pruner)
+    objects = is_of_this_process(proposals.sampler) or is_of_this_process(proposals.pruner)
     return plan.trial_timeout is None or place.where is None or objects or not all(map(is_remakable, measures))
 
 

@@ -72,3 +72,8 @@ def test_an_interrupt_is_one_line() -> None:
         finally:
             program.kill()
     assert (program.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "blockforge", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "blockforge"), done.stderr

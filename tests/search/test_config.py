@@ -118,3 +118,53 @@ def test_the_manuals_example_is_right(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(page.partition("```yaml settings.yaml\n")[2].partition("```")[0])
     config = read_config(tmp_path / "settings.yaml")
     assert (config.workers.number, config.goal.trials, config.budget.fit) == (4, 200, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("goal: {trials: 0}", r":3:16: error\[value\]: 0 trials are none \(goal.trials\)(?s:.*)hint: give 1 or more"),
+        ("workers: 0", r":3:10: .*0 workers are none \(workers.number\)"),
+        ("goal: {eta: 1}", r":3:13: .*at most every second candidate goes up \(goal.eta\)"),
+        ("goal: {objectives: [depth, params], weights: [1]}", r":3:46: .*as many weights.*\(goal.weights\)"),
+        ("goal: {objectives: [depth, depth]}", r":3:20: .*names of their own.*\(goal.objectives\)"),
+        ("goal: {objectives: ['micro:nosuch=1']}", r":3:21: .*no option 'nosuch' \(goal.objectives\[0\]\)"),
+        ("goal: {data: nosuch}", r":3:14: .*no data source 'nosuch' \(goal.data\)"),
+        ("confirm: {recipe: nosuch}", r":3:19: error\[file\]: no recipe named 'nosuch' \(confirm.recipe\)"),
+        ("confirm: {recipe: {extends: micro, lr: -1}}", r":3:40: .*\(confirm.recipe.lr\)"),
+        ("proposals: {pruner: 'optuna.pruners:MedianPruner'}", r":3:21: .*nothing to go by.*\(proposals.pruner\)"),
+        ("proposals: {sampler: 'optuna.samplers:GPSampler:odd=1'}", r":3:22: .*no option 'odd' \(proposals.sampler\)"),
+        ("workers: {address: auto}", r":3:20: .*--address is for Ray tasks \(workers.address\)"),
+        ("study: {storage: nosuch}", r":3:18: .*'nosuch' is no URL of a database \(study.storage\)"),
+        ('study: "a\\0b"', r":3:8: .*a null byte is in this text.*\(study\)"),
+        ("budget: {limits: {macs: -1}}", r":3:18: .*the budget's macs is -1, and should be a number above 0"),
+        ("budget: 1FLOPs", r":3:9: .*no candidate of 'tiny' fits in 1 MACs \(budget.limits\)(?s:.*)smallest one"),
+    ],
+)
+def test_mistakes_that_a_search_finds_have_their_place_too(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(f"space: {TINY}\n\n{text}\n")
+    with pytest.raises(BlockforgeError, match=rf"wrong\.yaml{message}"):
+        search(config=file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("overrides: {stages.9.dim: 1}", r":2:\d+: error\[set\]: stages has no item '9'"),
+        ("overrides: [stages.9.dim=1]", r":2:\d+: error\[set\]: stages has no item '9'"),
+        ("start: [smt_t]", r":2:\d+: .*'smt_t' is no point of 'tiny' \(space.start\)"),
+        ("start: {a: {nosuch: 1}}", r":2:\d+: .*the start 'a' fills the hole 'nosuch', and there is none"),
+        ("start: {a: {stages.0.dim: 9}}", r":2:\d+: .*the start 'a' cannot be: 9 is no value of 'stages.0.dim'"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_the_space_have_their_place(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(f"space: {{source: {TINY},\n {text}}}\n")
+    with pytest.raises(BlockforgeError, match=rf"wrong\.yaml{message}"):
+        search(config=file)
+
+
+def test_what_is_given_beside_a_file_is_not_looked_for_in_it(file: Path) -> None:
+    with pytest.raises(SearchError, match=r"^0 trials are none\n"):
+        search(config=file, trials=0)

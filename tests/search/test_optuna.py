@@ -18,6 +18,7 @@ import blockforge as bf
 from blockforge.cli import main
 from blockforge.errors import SearchError
 from blockforge.search import SearchResult, open_result, search
+from blockforge.search.optuna_private import reseed
 from blockforge.search.samplers.registry import SAMPLERS, make_sampler
 from blockforge.spec import Spec
 
@@ -324,3 +325,56 @@ def test_private_names_of_optuna_stand_in_one_file() -> None:
             if private and isinstance(node.value, ast.Name) and node.value.id in {"study", "trial", "distribution"}:
                 wrong.append(f"{file.name}: {node.value.id}.{node.attr}")
     assert not wrong
+
+
+class FullDisk(optuna.samplers.RandomSampler):
+    """Keeps something of its own, where there is no more place for it."""
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_sampler_without_a_file_is_not_taken_for_the_study(tiny: Spec, tmp_path: Path) -> None:
+    for out in (None, tmp_path / "study"):
+        with pytest.raises(SearchError, match=r"the sampler .*FullDisk \(an object\) failed: OSError: .*No space left"):
+            search(tiny, trials=2, objective=size, sampler=FullDisk(), out=out)
+
+
+SEEDED: dict[str, Callable[[int], BaseSampler]] = {
+    "TPESampler": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
+    "RandomSampler": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "NSGAIISampler": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=4),
+    "NSGAIIISampler": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=4),
+    "QMCSampler": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+    "GPSampler": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=4),
+    "CmaEsSampler": lambda seed: optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=4),
+    "BruteForceSampler": lambda seed: optuna.samplers.BruteForceSampler(seed=seed),
+    "PartialFixedSampler": lambda seed: optuna.samplers.PartialFixedSampler(
+        {"width": 16}, optuna.samplers.QMCSampler(seed=seed, scramble=True)
+    ),
+}
+NOT_SEEDED = {"BaseSampler", "BaseGASampler", "nsgaii", "GridSampler"}
+"""What is no sampler, and one whose order its constructor has drawn, by its own seed or 0."""
+
+
+def flat(trial: optuna.Trial) -> float:
+    return trial.suggest_int("width", 8, 256) + trial.suggest_int("depth", 1, 40) / 40
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in optuna.samplers.__all__ if n not in NOT_SEEDED])
+def test_every_sampler_of_theirs_follows_the_seed_of_the_search(name: str) -> None:
+    """Whatever seed it was made with: workers make their samplers each for themselves."""
+    if name == "CmaEsSampler":
+        pytest.importorskip("cmaes")
+
+    def proposed(made_with: int, seed: int) -> list[dict[str, object]]:
+        study, sampler = optuna.create_study(direction="maximize"), SEEDED[name](made_with)
+        study.sampler = sampler
+        for number in range(8):
+            reseed(sampler, [seed, number])
+            study.optimize(flat, n_trials=1)
+        return [trial.params for trial in study.trials]
+
+    assert proposed(1, 5) == proposed(2, 5)
+    assert proposed(1, 5) != proposed(1, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from optuna.samplers import TPESampler
 import blockforge as bf
 from blockforge.search import SearchError, search
 from blockforge.search.samplers.evolution import mutated
-from blockforge.search.samplers.registry import SAMPLERS, make_sampler
+from blockforge.search.samplers.registry import SAMPLERS, check_shareable, make_sampler
 from blockforge.search.samplers.tpe import BoundedTPE
 from blockforge.search.space.parameters import count, index_of, nth
 from blockforge.search.study.pareto import crowding, order, ranks
@@ -166,3 +167,44 @@ def test_ranks_agree_with_the_definition() -> None:
     for i, a in enumerate(points):
         above = [found[j] for j, b in enumerate(points) if (b <= a).all() and (b < a).any()]
         assert found[i] == max(above, default=-1) + 1
+
+
+FILE = """
+import optuna
+
+made = optuna.samplers.RandomSampler(seed=0)
+
+
+class Picky(optuna.samplers.RandomSampler):
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__(seed=0)
+        self.share = share
+
+    def before_trial(self, study, trial):
+        assert 0 < self.share < 1, "share is from 0 to 1"
+"""
+
+
+def test_options_that_fail_at_the_first_proposal_leave_no_study(tiny: Spec, tmp_path: Path) -> None:
+    (tmp_path / "picky_sampler.py").write_text(FILE)
+    named = f"{tmp_path / 'picky_sampler.py'}:Picky"
+    with pytest.raises(SearchError, match="failed: AssertionError: share is from 0 to 1"):
+        search(tiny, trials=2, objective=size, sampler=f"{named}:share=7", out=tmp_path / "run")
+    assert search(tiny, trials=2, objective=size, sampler=f"{named}:share=0.7", out=tmp_path / "run").evaluated == 2
+
+
+def test_options_that_nobody_takes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "picky_sampler.py").write_text(FILE)
+    with pytest.raises(SearchError, match=r":made is an object, and takes no option seed\n  hint: a class or a func"):
+        make_sampler(f"{tmp_path / 'picky_sampler.py'}:made:seed=3", 0)
+    with pytest.raises(SearchError, match="'tpe' is given the option 'seed' twice"):
+        make_sampler("tpe:seed=1,seed=2", 0)
+    with pytest.raises(SearchError, match=r"not optuna.*TPESampler\n  hint: one that is made: sampler=TPESampler\("):
+        make_sampler(TPESampler, 0)
+
+
+def test_what_a_script_holds_is_of_no_use_to_workers(tiny: Spec, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"__main__:nosuch is of a notebook or a script, and this process runs anoth"):
+        make_sampler("__main__:nosuch", 0)
+    with pytest.raises(SearchError, match="workers cannot make the sampler __main__:mine again"):
+        check_shareable("__main__:mine", "sampler")

@@ -64,8 +64,14 @@ def load_file(path: str | os.PathLike[str]) -> Document:
 
 
 def text_of(file: Traversable) -> str:
-    """The text of a file that a package brings, which may be anybody's. Raises: SpecError if it is no UTF-8."""
-    return _decoded(file.read_bytes(), shown_path(str(file)))
+    """The text of a file that a package brings, which may be anybody's. Raises: SpecError if it cannot be read, or is
+    no UTF-8."""
+    name = shown_path(str(file))
+    try:
+        data = file.read_bytes()
+    except OSError as e:
+        raise _file_error(f"cannot read {name}: {(e.strerror or str(e)).lower()}") from None
+    return _decoded(data, name)
 
 
 def _decoded(data: bytes, name: str) -> str:
