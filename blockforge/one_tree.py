@@ -18,16 +18,26 @@ def at_home(name: str, file: str) -> bool:
 
     Raises: ImportError if `file` belongs to another tree than `blockforge`, or nobody else has the short name.
     """
-    above = os.path.dirname(os.path.dirname(file))
+    folder = os.path.dirname(file)
     if not name.startswith("blockforge."):
         _hand_over(name, file)
         return False
-    if above not in blockforge.__path__:
+    if os.path.dirname(folder) not in blockforge.__path__ or not _is_of_one_tree(folder):
         raise ImportError(
-            f"two trees are mixed: {name} is in {above}, blockforge in {blockforge.__path__[0]}; "
-            "check that one out whole, or install it with pip"
+            f"two trees are mixed: {name} is in {os.path.dirname(os.path.realpath(folder))}, "
+            f"blockforge in {blockforge.__path__[0]}; check that one out whole, or install it with pip"
         )
     return True
+
+
+def _is_of_one_tree(folder: str) -> bool:
+    """Whether a folder really lies in the package or beside it, once links are followed. Installers may link every file
+    to a place of their own, so it is folders that count; and where `blockforge` is made of links itself, what these
+    lead to."""
+    homes = {os.path.realpath(blockforge.__path__[0]), os.path.dirname(os.path.realpath(blockforge.__file__))}
+    return os.path.dirname(os.path.realpath(folder)) in {
+        above for home in homes for above in (home, os.path.dirname(home))
+    }
 
 
 def _hand_over(name: str, file: str) -> None:

@@ -152,6 +152,38 @@ def test_mixed_trees_are_refused(tmp_path: Path) -> None:
         at_home("blockforge.specs", str(tmp_path / "specs" / "__init__.py"))
 
 
+def tree(root: Path, linked: Path | None = None) -> Path:
+    """A clone in small, with the links of a clone; its package."""
+    for name in ("blockforge", "specs"):
+        (root / name).mkdir(parents=True)
+        init = root / name / "__init__.py"
+        init.touch() if linked is None else init.symlink_to(linked / name / "__init__.py")
+    (root / "blockforge" / "specs").symlink_to("../specs")
+    return root / "blockforge"
+
+
+def test_a_linked_folder_of_another_tree_is_refused_and_linked_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs(package: Path) -> bool:
+        monkeypatch.setattr(blockforge, "__path__", [str(package)])
+        monkeypatch.setattr(blockforge, "__file__", str(package / "__init__.py"))
+        return at_home("blockforge.specs", str(package / "specs" / "__init__.py"))
+
+    own = tree(tmp_path / "own")
+    assert runs(own)
+    assert runs(tree(tmp_path / "installed", linked=own.parent)), "an installer that links each file"
+    (tmp_path / "whole").symlink_to(own.parent)
+    assert runs(tmp_path / "whole" / "blockforge")
+    mixed = tree(tmp_path / "mixed")
+    (mixed / "specs").unlink()
+    (mixed / "specs").symlink_to(own.parent / "specs")
+    with pytest.raises(
+        ImportError, match=r"two trees are mixed: blockforge.specs is in .*/own, blockforge in .*/mixed/"
+    ):
+        runs(mixed)
+
+
 def test_short_names_are_other_peoples(tmp_path: Path) -> None:
     """Hugging Face has a package `kernels`, which transformers imports if it is there."""
     for name in LINKED:

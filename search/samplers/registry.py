@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -17,26 +18,23 @@ from blockforge.search.registry import user_code
 from blockforge.search.registry.describe import describe
 from blockforge.search.registry.factories import Factories
 from blockforge.search.registry.options import call_with_options, read_options
+from blockforge.search.samplers import algorithms
 from blockforge.search.samplers.base import ProposalSampler
 
-SAMPLERS = {
-    "tpe": "tpe:BoundedTPE",
-    "random": "independent:Uniform",
-    "nsga2": "evolution:SteadyStateNSGAII",
-    "evolution": "evolution:RegularizedEvolution",
-    "brute": "brute:Enumeration",
-}
-"""Ours: the module of this package, and the class in it."""
+SAMPLERS = tuple(module.name for module in pkgutil.iter_modules(algorithms.__path__))
+"""Ours, by their files: none is imported before it is wanted."""
 _KINDS: dict[str, type[Any]] = {"sampler": BaseSampler, "pruner": BasePruner}
 
 
-def _class(place: str) -> type[ProposalSampler]:
-    module, _, cls = place.partition(":")
-    found: type[ProposalSampler] = getattr(importlib.import_module(f"blockforge.search.samplers.{module}"), cls)
-    return found
+def _class(name: str) -> type[ProposalSampler]:
+    """The class in the file of a sampler."""
+    module = importlib.import_module(f"{algorithms.__name__}.{name}")
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    (cls,) = (value for value in own if isinstance(value, type) and issubclass(value, ProposalSampler))
+    return cls
 
 
-_OURS = {name: functools.partial(_class, place) for name, place in SAMPLERS.items()}
+_OURS = {name: functools.partial(_class, name) for name in SAMPLERS}
 FACTORIES = Factories("blockforge.samplers", "sampler", lambda: _OURS)
 sampler = FACTORIES.register
 """Registers what makes a sampler, with the options of its text as parameters: `@sampler("name")`."""
@@ -52,16 +50,20 @@ def make_sampler(sampler: Any, seed: int, stream: int = 0) -> BaseSampler:
     check_sampler(sampler)
     if isinstance(sampler, BaseSampler):
         return sampler
-    if (name := FACTORIES.named_in(sampler)) is None:
-        return _of_user(sampler, "sampler", seed)
-    factory, rest = FACTORIES.factory(name), sampler.strip().partition(":")[2]
-    is_ours = name in SAMPLERS
-    parameters = inspect.signature(factory).parameters
-    taken = {key: p for key, p in parameters.items() if not (is_ours and key == "stream")}
-    made = _checked_kind(call_with_options(name, factory, taken, rest, seed), name, "sampler")
-    if is_ours:
+    made: BaseSampler = _named(sampler, seed) if FACTORIES.named_in(sampler) else _of_user(sampler, "sampler", seed)
+    if isinstance(made, ProposalSampler):  # also one of a plugin or a user: else all workers proposed the same
         made.stream = stream
     return made
+
+
+def _named(text: str, seed: int) -> Any:
+    """What a sampler's name makes, of this package or of a plugin, with its options."""
+    name, _, rest = (part.strip() for part in text.partition(":"))
+    factory = FACTORIES.factory(name)
+    told_apart = isinstance(factory, type) and issubclass(factory, ProposalSampler)
+    parameters = inspect.signature(factory).parameters
+    taken = {key: p for key, p in parameters.items() if not (told_apart and key == "stream")}
+    return _checked_kind(call_with_options(name, factory, taken, rest, seed), name, "sampler")
 
 
 def make_pruner(pruner: Any) -> BasePruner | None:
@@ -110,7 +112,7 @@ def check_shareable(thing: Any, kind: str) -> None:
 
 def goes_through_all(sampler: BaseSampler) -> bool:
     """Whether a sampler counts what it has proposed, so that no proposal may be replaced by another."""
-    from blockforge.search.samplers.brute import Enumeration
+    from blockforge.search.samplers.algorithms.brute import Enumeration
 
     return isinstance(sampler, Enumeration | BruteForceSampler | GridSampler)
 

@@ -15,7 +15,7 @@ from blockforge.search.fidelity.benchmark import Benchmark, benchmark, list_benc
 from blockforge.search.fidelity.collect import draw_network
 from blockforge.search.fidelity.measured import measure
 from blockforge.search.fidelity.table import Network, Setting, Table, Training
-from blockforge.search.samplers.tpe import BoundedTPE
+from blockforge.search.samplers.algorithms.tpe import BoundedTPE
 from blockforge.search.space.load import load_space
 
 

@@ -17,7 +17,7 @@ from blockforge.search.fidelity.benchmark import Benchmark
 from blockforge.search.fidelity.table import Network, Setting, Table, Training
 from blockforge.search.objectives.ranking import resampled
 from blockforge.search.replay import claims, command, searches, tail
-from blockforge.search.samplers.independent import Uniform
+from blockforge.search.samplers.algorithms.random import Uniform
 
 Replayed = command.Replayed
 

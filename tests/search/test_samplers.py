@@ -14,9 +14,9 @@ from optuna.samplers import TPESampler
 
 import blockforge as bf
 from blockforge.search import SearchError, search
-from blockforge.search.samplers.evolution import mutated
+from blockforge.search.samplers.algorithms.tpe import BoundedTPE
+from blockforge.search.samplers.mutation import mutated
 from blockforge.search.samplers.registry import SAMPLERS, check_shareable, make_sampler
-from blockforge.search.samplers.tpe import BoundedTPE
 from blockforge.search.space.parameters import count, index_of, nth
 from blockforge.search.study.pareto import crowding, order, ranks
 from blockforge.search.study.storage import quiet_optuna

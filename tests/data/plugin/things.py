@@ -8,7 +8,7 @@ import torch
 from blockforge.compiler import Architecture
 from blockforge.compiler.graph.connect import Feeds, Rule, rule
 from blockforge.search.objectives.registry import objective
-from blockforge.search.samplers.independent import Uniform
+from blockforge.search.samplers.algorithms.random import Uniform
 from blockforge.search.samplers.registry import sampler
 from blockforge.train.data import Opened
 from blockforge.train.opening import Options, source
