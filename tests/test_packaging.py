@@ -246,6 +246,7 @@ LEVELS = (
     ("search",),
     ("swapping",),
     ("cli", "testing"),
+    ("__main__",),
 )
 """The folders and files of `blockforge`, from the ground up. Each imports only those below it, wherever the import
 stands; `blockforge` itself, the front door, may be asked by all, and names of types may be read from anywhere."""
