@@ -73,7 +73,8 @@ def settled(config: SearchConfig, space: Spec, budget: Budget) -> SearchConfig:
             "a control is confirmed by training on data, and there are none\n  hint: --data, as in --data fashion"
         ).about("confirm", "control")
     if goal.cheaper is not None:
-        config = _with_cheaper(config, goal.cheaper)
+        with setting("goal", "cheaper"):
+            config = _with_cheaper(config, goal.cheaper)
         goal = config.goal
     if "trials" not in goal.model_fields_set and (goal.time is not None or goal.gpu_hours is not None):
         goal = goal.model_copy(update={"trials": UNBOUNDED})
