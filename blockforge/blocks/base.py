@@ -28,12 +28,13 @@ from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import tokens
+from blockforge.blocks.foreign import built
 from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.described import Described
-from blockforge.errors import OpError, PluginError
-from blockforge.plugins import defined_in, plugin_code
+from blockforge.errors import OpError
+from blockforge.plugins import plugin_code
 from blockforge.spec.slots import Kind as Kind
 
 if TYPE_CHECKING:
@@ -230,13 +231,7 @@ class Placed(Generic[*Place]):
         return tokens.given(self.op, self.place, self.op.out_shape(*self.told))
 
     def build(self) -> nn.Module:
-        module = type(self.op).__module__
-        with plugin_code(f"block '{self.op.op}'", module):
-            built = self.op.build(*self.told)
-            if not isinstance(built, nn.Module):
-                text = f"block '{self.op.op}' ({defined_in(module)}) builds {type(built).__name__}"
-                raise PluginError(f"{text}\n  hint: build() gives a torch.nn.Module")
-        return built
+        return built(self.op, self.told)
 
     def resolved(self) -> Op[*Place]:
         with plugin_code(f"block '{self.op.op}'", type(self.op).__module__):
