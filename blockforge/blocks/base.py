@@ -34,7 +34,6 @@ from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.described import Described
 from blockforge.errors import OpError
-from blockforge.plugins import plugin_code
 from blockforge.spec.slots import Kind as Kind
 
 if TYPE_CHECKING:
@@ -234,8 +233,7 @@ class Placed(Generic[*Place]):
         return built(self.op, self.told)
 
     def resolved(self) -> Op[*Place]:
-        with plugin_code(f"block '{self.op.op}'", type(self.op).__module__):
-            return self.op.resolved(*self.told)
+        return self.op.resolved(*self.told)
 
 
 AnyPlaced = Placed[*tuple[Any, ...]]

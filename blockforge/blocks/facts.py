@@ -60,7 +60,9 @@ def _said(placed: AnyPlaced, backend: str) -> Facts:
 @functools.lru_cache(4096)
 def resolved(placed: AnyPlaced) -> AnyOp:
     """See `Op.resolved`."""
-    return placed.resolved()
+    op = placed.op
+    with plugin_code(f"block '{op.op}'", type(op).__module__, functools.partial(OpError, code="plugin")):
+        return placed.resolved()
 
 
 @functools.lru_cache(4096)
