@@ -19,6 +19,7 @@ from blockforge.errors import RunError
 from blockforge.notes import note
 from blockforge.swapping.finetune import FINETUNE, Tuning, finetuned, stop_if
 from blockforge.swapping.others import DEPTH, TAUGHT, WIDTH, Other, combinations, narrower, shallower
+from blockforge.swapping.pairs import Losses
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare
 from blockforge.swapping.weights import Kept, with_alternatives
@@ -158,11 +159,12 @@ def _of_alternatives(
     work: Work,
 ) -> Iterator[Other]:
     costs, found = [s.kl for s in result.scores], result.alternatives
+    losses = Losses.of(found, result.scores)
     chosen = [i for i, a in enumerate(found) if a in answer.chosen]
     source = result.parent.arch.source
     for way, picked in combinations(result.parent.arch, found, costs, budget, chosen, linked, work.seed):
         model = with_alternatives(result.parent, source, [found[i] for i in picked], kept).eval()
-        expected, score, tested = sum(costs[i] for i in picked), judge.score(model), None
+        expected, score, tested = losses.total(picked), judge.score(model), None
         if work.controls:
             tested = judge.last_word(_tuned(model, judge, work, CONTROLS, f"{answer.folder} {way}"))
         yield Other(answer.budget, way, model.arch, expected, score, tested)

@@ -8,6 +8,7 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BudgetError
 from blockforge.search.budget import excess, measured_latency, over
 from blockforge.swapping.edits import edited
+from blockforge.swapping.pairs import Losses
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.solve import best, most_saved
 from blockforge.swapping.targets import to_save
@@ -35,7 +36,7 @@ def not_all(arch: Architecture, found: Sequence[Alternative]) -> list[list[int]]
 def choose(
     arch: Architecture,
     found: Sequence[Alternative],
-    costs: Sequence[float],
+    losses: Losses,
     name: str,
     budget: Budget,
     linked: Sequence[Sequence[int]],
@@ -45,11 +46,11 @@ def choose(
     (memory), more multiply-adds must go. At last the smallest network is asked.
 
     Args:
-        costs: in accuracy. name: of the budget, as it was written. linked: as `solve.best` takes them.
+        losses: in accuracy. name: of the budget, as it was written. linked: as `solve.best` takes them.
     Raises: BudgetError.
     """
     least: dict[str, float] = {**to_save(arch, budget), **_latency_to_save(arch, budget, found)}
-    while (chosen := best(found, costs, least, linked)) is not None:
+    while (chosen := losses.best(found, least, linked)) is not None:
         exceeded = {limit: share for limit, share in _excess(arch, found, chosen, budget).items() if share > 0}
         if not exceeded:
             return chosen

@@ -33,7 +33,7 @@ class Other:
     Attributes:
         budget: as it was written.
         way: how it was made: uniform thinning, skip alone, random, or from scratch.
-        expected: sum of the scores of what changed; None: it was not made of alternatives.
+        expected: KL as the scores of what changed say; None: it was not made of alternatives.
         score: on the images that alternatives are scored by, before any fine-tuning.
         tested: on the test images, at the end; None: they were not touched.
     """

@@ -26,7 +26,7 @@ class Answer:
         budget: as it was written.
         model: with the parent's weights; its spec is `model.spec`.
         chosen: what changed.
-        expected: sum of the scores (KL) of what changed, each alone.
+        expected: KL of all changes together as single scores and pairs say, see `pairs`.
         score: measured, of all together, on the images that alternatives are scored by, before any fine-tuning.
         tested: on the test images, at the end; None: they were not touched.
     """

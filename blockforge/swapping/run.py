@@ -26,6 +26,7 @@ from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
 from blockforge.swapping.latency import timed
 from blockforge.swapping.lessons import Lessons, distilled, training_images
+from blockforge.swapping.pairs import Losses
 from blockforge.swapping.record import known_scores, recorded
 from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult
@@ -110,14 +111,15 @@ def swap(
         foreign = [a for a in found if a.is_foreign]
         kept |= distilled(network, foreign, images_of, lessons, folder, depends, progress)
     scores = recorded(found, lambda a: score(network, a, kept, teacher, batches, labels), folder, run, progress)
+    losses = Losses.of(found, scores)
     own = compare(teacher, teacher, labels)
     with alone(folder, "answers"):
         given = []
         for name, limits in wanted:
-            chosen = choose(network.arch, found, [s.kl for s in scores], name, limits, linked)
+            chosen = choose(network.arch, found, losses, name, limits, linked)
             other = with_alternatives(network, network.arch.source, [found[i] for i in chosen], kept).eval()
             joint = compare(teacher, answers(other, batches), labels)
-            given.append(Answer(name, other, tuple(found[i] for i in chosen), sum(scores[i].kl for i in chosen), joint))
+            given.append(Answer(name, other, tuple(found[i] for i in chosen), losses.total(chosen), joint))
         result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
         if folder is not None or tuning is not None:
             judge = Judge(network, teacher, batches, labels, opened, weights)

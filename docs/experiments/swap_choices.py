@@ -37,8 +37,8 @@ from blockforge.swapping.baselines import drawn, skip_alone, uniform
 from blockforge.swapping.choosing import not_all
 from blockforge.swapping.importance import importances
 from blockforge.swapping.others import narrower
+from blockforge.swapping.pairs import Losses
 from blockforge.swapping.scores import answers, compare, score
-from blockforge.swapping.solve import best
 from blockforge.swapping.statistics import settled
 from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train import Data, evaluate, fit, open_data
@@ -58,7 +58,7 @@ class Row:
 
     Attributes:
         macs: its multiply-adds; 0: this way reaches no such budget.
-        expected: sum of the scores of what changed; `kl` measured before fine-tuning, of all together.
+        expected: KL as the scores of what changed say, pairs too; `kl` measured before fine-tuning, of all together.
         before: top-1 of the images to choose by, before fine-tuning. top1: of the test images, at the end.
         seconds: CPU time of its training; `scoring` of finding what all of a parent's networks are chosen by.
     """
@@ -118,7 +118,7 @@ class Parent:
         self.kept = {**self.kept, **settled(self.model, self.found, self.kept, batches)}
         self.batches, self.own = batches, answers(self.model, batches)
         scores = [score(self.model, a, self.kept, self.own, batches, None) for a in self.found]
-        self.scores = [s.kl for s in scores]
+        self.scores, self.losses = [s.kl for s in scores], Losses.of(self.found, scores)
         self.scoring = time.process_time() - started
         self.linked = not_all(self.model.arch, self.found)
         self.whole = {a.slot.name: self.model.arch.nodes[a.slot.name].costs.macs for a in self.found}
@@ -126,7 +126,7 @@ class Parent:
     def picked(self, budget: int, way: str) -> list[int] | None:
         least = {"macs": self.macs * (1 - budget / 100)}
         if way == "choice":
-            return best(self.found, self.scores, least, self.linked)
+            return self.losses.best(self.found, least, self.linked)
         if way == "skip":
             return skip_alone(self.found, self.scores, least, self.linked)
         if way == "uniform":
@@ -145,7 +145,7 @@ class Parent:
         model.classes = self.model.classes
         before = self._top1(model, "val")
         seconds = self._trained(model, {**MICRO, **TUNED}, self.model)
-        expected = sum(self.scores[i] for i in chosen)
+        expected = self.losses.total(chosen)
         return self._row(budget, way, model, expected, kl, before, seconds)
 
     def itself(self) -> Row:

@@ -68,10 +68,10 @@ def uniform(parent: bf.Backbone, found: list[Alternative], macs: float) -> list[
 
 
 def distil(student: bf.Backbone, parent: bf.Backbone, images: Iterator[Batch], steps: int, lr: float) -> None:
-    """Bring the student's answers to the parent's."""
+    """Bring the student's answers to the parent's. Norms keep their statistics: steps are too few for others."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    student.train()
+    student.eval()
     for x, _ in itertools.islice(images, steps):
         with torch.no_grad():
             wanted = parent(x)
@@ -79,7 +79,6 @@ def distil(student: bf.Backbone, parent: bf.Backbone, images: Iterator[Batch], s
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    student.eval()
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=960, help="to tell agreement by")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--lr", type=float, default=1e-4)
     given = parser.parse_args()
     weights = parent_in(given.out / "parent", given.size)
     data = open_data(given.data)

@@ -88,7 +88,7 @@ def test_from_the_command_line_with_controls(
     command += ["--budget", "50%", "--images", "32", "--out", str(tmp_path / "out"), "--finetune", "40%", "--controls"]
     assert main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "8 slots, " in said
+    assert "9 slots, " in said
     assert "fine-tuning an answer: about " in said
     assert not (tmp_path / "out").exists()
     assert main(command) == 0

@@ -9,6 +9,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_swap import NET
@@ -21,8 +22,9 @@ from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.choosing import check_reachable, choose, not_all
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.latency import timed
+from blockforge.swapping.pairs import Losses
 from blockforge.swapping.record import TOGETHER, recorded
-from blockforge.swapping.scores import Score
+from blockforge.swapping.scores import Score, compare, moved
 from blockforge.swapping.shared import in_turns
 from blockforge.swapping.slots import Alternative, Slot, meet
 from blockforge.swapping.statistics import settled
@@ -55,11 +57,11 @@ def test_latency_is_saved_where_it_is_spent(network: bf.Architecture, monkeypatc
         dataclasses.replace(a, saved={**a.saved, "latency_ms": 3.0 ** (a.slot.op == "dwconv") if a.is_skip else 0.0})
         for a in alternatives_of(network, network.source)
     ]
-    costs, whole = [1.0] * len(found), slow(network, None)
+    losses, whole = Losses([1.0] * len(found), np.zeros((len(found),) * 2)), slow(network, None)
     linked = not_all(network, found)
     for share in (0.9, 0.7, 0.5):
         budget = parse_budget(f"{share * whole:.3f}ms")
-        chosen = [found[i] for i in choose(network, found, costs, "x", budget, linked)]
+        chosen = [found[i] for i in choose(network, found, losses, "x", budget, linked)]
         assert slow(bf.compile(edited(network.source, chosen)), None) <= share * whole
         assert {a.slot.op for a in chosen if share == 0.9} <= {"dwconv"}
     with pytest.raises(BudgetError, match=r"reaches x: the smallest network has 3.1 ms against 1 ms"):
@@ -103,7 +105,7 @@ def test_stages_become_narrower(network: bf.Architecture, alternatives: list[Alt
         chosen = choose(
             network,
             both,
-            [0.0 if a.slot.is_width else 1.0 for a in both],
+            Losses([0.0 if a.slot.is_width else 1.0 for a in both], np.zeros((len(both),) * 2)),
             "x",
             Budget(macs=int(network.macs * least)),
             [],
@@ -154,3 +156,27 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
         results = [run.result() for run in runs]
     assert sorted(computed) == sorted(a.slot.name for a in found)
     assert results[0] == results[1] == results[2]
+
+
+def test_pairs_say_what_changes_cost_together() -> None:
+    """Answers that move twice as far cost four times as much, not twice; what mends another costs less; and the choice
+    knows it. Moves of many images and classes are drawn together."""
+    draw = torch.Generator().manual_seed(0)
+    own, move = torch.randn(256, 10, generator=draw).log_softmax(1), 0.05 * torch.randn(256, 10, generator=draw)
+    moves = [move, move, -move, 0.05 * torch.randn(256, 10, generator=draw)]
+    given = [(own + m).log_softmax(1) for m in moves]
+    scores = [dataclasses.replace(compare(own, g, None), moved=moved(own, g)) for g in given]
+    slots = [Slot(0, i, 0, f"stages.0.layers.{i}.mlp", "mlp") for i in range(4)]
+    found = [Alternative(slot, "x", None, saved={"macs": 10}) for slot in slots]
+    losses = Losses.of(found, scores)
+    for chosen in ([0, 1], [0, 2], [0, 3], [0, 1, 2, 3]):
+        joint = compare(own, (own + sum(moves[i] for i in chosen)).log_softmax(1), None).kl
+        assert losses.total(chosen) == pytest.approx(joint, abs=0.05 * scores[0].kl + 0.05 * joint)
+    assert losses.best(found, {"macs": 20}, []) in ([0, 2], [1, 2])
+    wide, kept = torch.randn(300, 64, generator=draw).log_softmax(1), 0.05 * torch.randn(300, 64, generator=draw)
+    far = [
+        dataclasses.replace(compare(wide, g, None), moved=moved(wide, g)) for g in ((wide + kept).log_softmax(1),) * 2
+    ]
+    assert Losses.of(found[:2], far).total([0, 1]) == pytest.approx(4 * far[0].kl, rel=0.1)
+    without = Losses.of(found, [dataclasses.replace(s, moved="") for s in scores])
+    assert without.total([0, 1]) == scores[0].kl + scores[1].kl
