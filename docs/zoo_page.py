@@ -24,7 +24,15 @@ What a network of the literature needs that YAML alone does not say, and so is a
 
 - **MViT v2** (`mvitv2_tiny`): its convolutions pool each head of the queries, keys and values with one set of
   weights for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split`
-  gives each share weights of its own, and a `bias` of `attend` does not read the queries.
+  gives each share weights of its own, and a `bias` of `attend` does not read the queries. BoTNet and the encoder of SAM
+  have such a bias, too.
+- **VOLO, TNT, HaloNet**: patches that overlap, each with a mixing of its own, and put together again.
+- **GCViT**: queries of the whole map that every window reads; an op in `tiles` reads its tile alone.
+- **DaViT**: channels that attend to channels without queries and keys of length 1. **SwiftFormer**: rows of length 1
+  outside of attention.
+- **ConViT**: weights between those of two softmaxes. **BEiT**: a table of positions with entries for the class token.
+- **Sequencer**: an LSTM.
+- **ResMLP** can be said, but `scale` with a term counts multiply-adds, which timm's affine layer does not.
 - **Vision Mamba** (Vim-T): its scan is causal in both directions, each with a convolution and step sizes of its own,
   over a row of tokens with the class token in the middle. Scans are blocks, not parts: `ss2d`, `bi_ssd` and
   `mamba_vision` are other ones.
