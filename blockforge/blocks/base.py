@@ -317,11 +317,11 @@ class Reducing(Op[Shape, int]):
 
     def total_stride(self, shape: Shape, dim: int) -> int:
         """How many positions of what it reads, along a side, stand for one of what it gives; found from `out_shape`."""
-        near, far = (self.out_shape(Shape(side, side, shape.dim), dim).height for side in (_FAR, 2 * _FAR))
-        return round(_FAR / (far - near))
+        near, far = (self.out_shape(Shape(side, side, shape.dim), dim).height for side in (VERY_FAR, 2 * VERY_FAR))
+        return round(VERY_FAR / (far - near))
 
 
-_FAR = 2**20
+VERY_FAR = 2**20
 """Sides whose difference leaves of a stride's rounding nothing to see."""
 
 
