@@ -28,7 +28,6 @@ from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import tokens
-from blockforge.blocks.foreign import built
 from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.tokens import TokenRule as TokenRule
@@ -230,7 +229,7 @@ class Placed(Generic[*Place]):
         return tokens.given(self.op, self.place, self.op.out_shape(*self.told))
 
     def build(self) -> nn.Module:
-        return built(self.op, self.told)
+        return self.op.build(*self.told)
 
     def resolved(self) -> Op[*Place]:
         return self.op.resolved(*self.told)

@@ -26,6 +26,7 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.compiler.lowering import modules
+from blockforge.compiler.lowering.block_modules import built
 from blockforge.compiler.lowering.modules import Branch, Fuse, WindowIn, WindowOut, image_map
 from blockforge.compiler.lowering.out_norms import out_norm_path
 from blockforge.compiler.maps import beside_map, fit_map, token_map
@@ -213,7 +214,7 @@ def build_module(unit: Unit) -> nn.Module:
     if isinstance(unit, Layer):
         return _layer(unit)
     assert placed is not None
-    return placed.build()
+    return built(placed)
 
 
 def _layer(layer: Layer) -> modules.Layer:
@@ -224,7 +225,7 @@ def _layer(layer: Layer) -> modules.Layer:
         site, placed = node.site, node.shapes.placed
         assert isinstance(site, NormedSite)
         assert placed is not None
-        block = placed.build()
+        block = built(placed)
         norm = Placed(site.norm, (node.shapes.in_shape,)).build() if site.norm is not None else None
         if isinstance(site, BranchSite):
             options: dict[str, Any] = {
