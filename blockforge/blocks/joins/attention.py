@@ -6,7 +6,7 @@ Shapes: B batch, H height, W width, C channels; N heads, L queries, S keys, D ch
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -150,8 +150,17 @@ class AttendModule(HeadsModule):
 class TalkingAttendModule(AttendModule):
     """Softmax attention whose heads are mixed, before the softmax and behind it."""
 
-    def __init__(self, splits: Splits, *args: Any) -> None:
-        super().__init__(splits, *args)
+    def __init__(
+        self,
+        splits: Splits,
+        qk_norm: bool,
+        cosine: bool,
+        scale: float | None,
+        bias: nn.Module | None,
+        sizes: tuple[Size, Size],
+        grows: bool = False,
+    ) -> None:
+        super().__init__(splits, qk_norm, cosine, scale, bias, sizes, grows)
         self.mix_products = Linear(splits.num_heads, splits.num_heads)
         self.mix_weights = Linear(splits.num_heads, splits.num_heads)
 
