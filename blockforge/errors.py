@@ -57,11 +57,11 @@ class Locs:
 
     def written(self, path: Path) -> Path:
         """The path as it is written: of a list in an op's place, which is its `op`, the items are."""
-        found: Path = ()
+        kept: Path = ()
         for part, inner in itertools.zip_longest(path, path[1:]):
-            if part != "op" or (*found, part) in self.table or (*found, inner) not in self.table:
-                found = (*found, part)
-        return found
+            if part != "op" or (*kept, part) in self.table or (*kept, inner) not in self.table:
+                kept = (*kept, part)
+        return kept
 
     def value(self, path: Path) -> Loc | None:
         """The place of the value at `path`, or of the nearest enclosing one that was written."""

@@ -52,7 +52,7 @@ def needed(tree: Any) -> dict[Source, list[str]]:
         for name, module in sorted(registry.modules().items() if registry.in_specs else ()):
             if name in texts and (source := source_of(module)) is not None:
                 names.setdefault(source, []).append(name)
-    return {source: sorted(found) for source, found in names.items()}
+    return {source: sorted(its_names) for source, its_names in names.items()}
 
 
 def sources() -> set[Source]:

@@ -57,17 +57,17 @@ def json_schema(spec: Spec | None = None) -> Schema:
     """
     glossary = Glossary() if spec is None else Glossary.of(spec.lifted)
     whole, patch = _Writer(glossary), _Writer(glossary, partial=True)
-    writers, found = [whole, patch], _spec_or_patch(whole, patch)
+    writers, rule = [whole, patch], _spec_or_patch(whole, patch)
     if spec is None:
         writers += [_Writer(glossary, strict=whole), _Writer(glossary, partial=True, strict=patch)]
         defines = {"anyOf": [{"required": ["define"]}, {"required": ["use"]}]}
-        found = {"if": defines, "then": _spec_or_patch(*writers[2:]), "else": found}
+        rule = {"if": defines, "then": _spec_or_patch(*writers[2:]), "else": rule}
     defs = {name: schema for writer in writers for name, schema in writer.defs.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "BlockForge spec",
         "type": "object",
-        **found,
+        **rule,
         "$defs": {**_holes(), **_forms(), **dict(sorted(defs.items()))},
     }
 

@@ -137,8 +137,8 @@ class MLflow:
             self.id = known
             self.client.update_run(self.id, status="RUNNING")
             return
-        found = self.client.get_experiment_by_name(run.project)
-        experiment = found.experiment_id if found is not None else self.client.create_experiment(run.project)
+        existing = self.client.get_experiment_by_name(run.project)
+        experiment = existing.experiment_id if existing is not None else self.client.create_experiment(run.project)
         self.id = self.client.create_run(experiment, run_name=run.name).info.run_id
         params = [Param(name, str(value)[:500]) for name, value in run.settings.items()]
         self.client.log_batch(self.id, params=params)

@@ -135,11 +135,11 @@ class Budget:
     @property
     def latencies(self) -> dict[str, tuple[float, str]]:
         """The limits on measured latency, under the names of their fields: milliseconds, and the device."""
-        found = {
+        limits = {
             LATENCY: (self.latency_ms, self.device),
             LATENCY_DEPLOYED: (self.deployed_latency_ms, self.deployed_device),
         }
-        return {name: (ms, device or DEVICES[0]) for name, (ms, device) in found.items() if ms is not None}
+        return {name: (ms, device or DEVICES[0]) for name, (ms, device) in limits.items() if ms is not None}
 
     @property
     def compiled(self) -> Budget:

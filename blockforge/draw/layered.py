@@ -142,8 +142,8 @@ def _order(rows: _Rows) -> None:
             places = {key: i for i, key in enumerate(upper)}
             own = {key: i for i, key in enumerate(line)}
             line.sort(key=lambda key: _mean([places[k] for k in joined.get(key, ())], own[key]))
-        if (found := rows.crossings()) < fewest:
-            best, fewest = [list(line) for line in rows.rows], found
+        if (crossings := rows.crossings()) < fewest:
+            best, fewest = [list(line) for line in rows.rows], crossings
     rows.rows[:] = best
 
 

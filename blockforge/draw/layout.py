@@ -95,16 +95,16 @@ def open_size(panel: Panel, node: Node) -> tuple[float, float]:
 def lay_out(arch: Architecture, titles: dict[int, tuple[str, ...]], opened: Mapping[str, Panel]) -> Layout:
     """Place every node of a network. `titles`: lines of text at the top of each stage's box."""
     columns = _columns(arch)
-    found = Layout(columns, {name: panel for name, panel in opened.items() if not _is_skip([arch.nodes[name]])})
-    top = MARGIN + HEADER + GAP + max(found.heights(c.head) for c in columns)
+    layout = Layout(columns, {name: panel for name, panel in opened.items() if not _is_skip([arch.nodes[name]])})
+    top = MARGIN + HEADER + GAP + max(layout.heights(c.head) for c in columns)
     x = MARGIN
     for column in columns:
         column.titles = titles[column.stage.index]
         column.lane = max((bulge(s, t) for t, s in received(arch, column.stage)), default=0.0)
-        x = _place(column, found, x, top) + _BETWEEN
-    found.width = x - _BETWEEN + MARGIN
-    found.height = max(b.bottom for b in (*found.chips.values(), *(c.box for c in columns))) + MARGIN
-    return found
+        x = _place(column, layout, x, top) + _BETWEEN
+    layout.width = x - _BETWEEN + MARGIN
+    layout.height = max(b.bottom for b in (*layout.chips.values(), *(c.box for c in columns))) + MARGIN
+    return layout
 
 
 def _columns(arch: Architecture) -> list[Column]:

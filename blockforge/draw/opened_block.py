@@ -87,28 +87,28 @@ def opens(node: Node) -> bool:
 
 def pieces_of(node: Node, backend: str = DEFAULT) -> list[Piece]:
     """All that a node does, in the order it is done. The first piece is the map that it reads."""
-    found = [Piece(INPUT, INPUT, "input", (), _map(node.shapes.in_shape, node.shapes.windows))]
+    pieces = [Piece(INPUT, INPUT, "input", (), _map(node.shapes.in_shape, node.shapes.windows))]
     residual = node.site.residual if isinstance(node.site, BranchSite) else None
     if node.norm is not None:
-        found.append(Piece("norm", node.norm.op, "norm", (INPUT,), found[0].gives))
+        pieces.append(Piece("norm", node.norm.op, "norm", (INPUT,), pieces[0].gives))
     program = node.program
-    found += parts_of(program, found[-1].name, backend) if program is not None else [_whole(node, found)]
+    pieces += parts_of(program, pieces[-1].name, backend) if program is not None else [_whole(node, pieces)]
     if residual is None:
-        return found
-    gives = found[-1].gives
+        return pieces
+    gives = pieces[-1].gives
     if residual.keys.scale is not None and residual.keys.scale.branch is not None:
-        found.append(Piece("scale", "scale", "other", (found[-1].name,), gives))
+        pieces.append(Piece("scale", "scale", "other", (pieces[-1].name,), gives))
     if residual.keys.skip:
         around, scale = INPUT, residual.keys.scale
         if scale is not None and scale.skip is not None:
-            found.append(Piece("skip", "scale", "other", (INPUT,), gives))
-            around, before = "skip", found[-2].name
+            pieces.append(Piece("skip", "scale", "other", (INPUT,), gives))
+            around, before = "skip", pieces[-2].name
         else:
-            before = found[-1].name
-        found.append(Piece("add", "add", "join", (around, before), gives))
+            before = pieces[-1].name
+        pieces.append(Piece("add", "add", "join", (around, before), gives))
     if residual.post_act is not None:
-        found.append(Piece("post_act", residual.post_act.op, "act", (found[-1].name,), gives))
-    return found
+        pieces.append(Piece("post_act", residual.post_act.op, "act", (pieces[-1].name,), gives))
+    return pieces
 
 
 def parts_alone(node: Node, backend: str = DEFAULT) -> list[Piece]:
@@ -121,21 +121,21 @@ def parts_alone(node: Node, backend: str = DEFAULT) -> list[Piece]:
 def parts_of(program: Program, source: str = INPUT, backend: str = DEFAULT) -> list[Piece]:
     """The parts of a composed block that act in inference; `source`: the piece that it reads."""
     names = [source]
-    found: dict[str, Piece] = {}
+    pieces: dict[str, Piece] = {}
     for i, step in enumerate(program.steps):
         if isinstance(step.op, TrainingPart):
             names.append(names[step.inputs[0]])
             continue
         says = _says(step.op, [program.shape_of(v) for v in step.inputs], step.shape)
         inputs = [names[v] for v in step.inputs]
-        first = found.get(inputs[0])
+        first = pieces.get(inputs[0])
         if len(inputs) > 1 and first is not None and _goes_on(program, step, first):
-            inputs[:1] = found.pop(inputs[0]).inputs
+            inputs[:1] = pieces.pop(inputs[0]).inputs
         names.append(name := f"{step.path}#{i}")
-        found[name] = Piece(
+        pieces[name] = Piece(
             name, says, _kind(step, backend), tuple(inputs), _map(step.shape, step.tiles), _about(step, backend)
         )
-    return list(found.values())
+    return list(pieces.values())
 
 
 def _goes_on(program: Program, step: Step, first: Piece) -> bool:
@@ -151,13 +151,13 @@ def groups_of(pieces: Sequence[Piece]) -> list[Group]:
     for piece in pieces:
         for name in dict.fromkeys(piece.inputs):
             readers[name] = readers.get(name, 0) + 1
-    found: dict[str, list[Piece]] = {}
+    groups: dict[str, list[Piece]] = {}
     for piece in pieces:
         before = piece.inputs[0] if len(piece.inputs) == 1 else ""
-        joins = piece.kind in _FOLLOWS and before in found and readers[before] == 1
-        joins = joins and found[before][0].kind not in (INPUT, "norm")
-        found[piece.name] = [*(found.pop(before) if joins else ()), piece]
-    return [Group(tuple(group)) for group in found.values()]
+        joins = piece.kind in _FOLLOWS and before in groups and readers[before] == 1
+        joins = joins and groups[before][0].kind not in (INPUT, "norm")
+        groups[piece.name] = [*(groups.pop(before) if joins else ()), piece]
+    return [Group(tuple(group)) for group in groups.values()]
 
 
 def _whole(node: Node, before: Sequence[Piece]) -> Piece:

@@ -26,12 +26,12 @@ def opened(arch: Architecture, patterns: Sequence[str] = (), parts: bool = False
     known = {node.name: node for node in arch.nodes.values() if opens(node)}
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {name for name, node in known.items() if any(fnmatchcase(n, pattern) for n in _names(node))}
-        if not found:
+        matches = {name for name, node in known.items() if any(fnmatchcase(n, pattern) for n in _names(node))}
+        if not matches:
             names = dict.fromkeys(node.name if "." in pattern else label(node) for node in known.values())
             hint = did_you_mean(pattern, names, what="made of parts are") if names else "none is made of parts"
             raise BlockforgeError(f"no block to open is called '{pattern}'\n  hint: {hint}")
-        chosen |= found
+        chosen |= matches
     if parts:
         first: dict[Any, str] = {}
         for node in known.values():

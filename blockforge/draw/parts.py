@@ -29,13 +29,13 @@ def part_tables(arch: Architecture) -> list[RenderableType]:
         program = node.program
         if program is not None and len(program.steps) > 1:
             places.setdefault((node.op, program), []).append(node)
-    found: list[RenderableType] = []
+    renderables: list[RenderableType] = []
     for (_, program), nodes in places.items():
         others = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-        found.append(Prose(f"{nodes[0].name}{others}, on {program.shape}", "bold"))
-        found.append(Prose(in_one_line(groups_of(pieces_of(nodes[0], arch.backend)), _LINE)))
-        found.append(_table(program, arch.backend))
-    return found
+        renderables.append(Prose(f"{nodes[0].name}{others}, on {program.shape}", "bold"))
+        renderables.append(Prose(in_one_line(groups_of(pieces_of(nodes[0], arch.backend)), _LINE)))
+        renderables.append(_table(program, arch.backend))
+    return renderables
 
 
 def _table(program: Program, backend: str) -> TextTable:

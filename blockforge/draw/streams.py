@@ -76,18 +76,18 @@ def is_graph(arch: Architecture) -> bool:
 
 def _cells(arch: Architecture) -> dict[str, Cell]:
     stages = {stage.index: stage for stage in arch.stages}
-    found: dict[str, Cell] = {}
+    cells: dict[str, Cell] = {}
     owner: dict[str, str] = {}
     for unit in arch.units:
         name = f"stage {unit.stage}" if unit.stage is not None else _outside(unit)
-        cell = found.setdefault(name, Cell(name, stages.get(unit.stage) if unit.stage is not None else None))
+        cell = cells.setdefault(name, Cell(name, stages.get(unit.stage) if unit.stage is not None else None))
         cell.units.append(unit)
         for node in unit.nodes:
             owner[node.name] = name
             cell.reads += [(owner[source], node) for source in node.inputs if owner[source] != name]
-    for cell in found.values():
+    for cell in cells.values():
         _arrange(cell)
-    return found
+    return cells
 
 
 def _outside(unit: Unit) -> str:

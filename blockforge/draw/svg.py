@@ -99,8 +99,8 @@ def to_svg(
 def framed_svg(arch: Architecture) -> str:
     """The picture inside an HTML page, where it is a document of its own."""
     svg = to_svg(arch)
-    found = re.search(r'height="([0-9]+)"', svg)
-    height = min(int(found[1]) if found else 600, 900) + 20
+    match = re.search(r'height="([0-9]+)"', svg)
+    height = min(int(match[1]) if match else 600, 900) + 20
     return f'<iframe srcdoc="{html.escape(svg)}" width="100%" height="{height}" style="border:0"></iframe>'
 
 

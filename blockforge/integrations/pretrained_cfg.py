@@ -33,13 +33,13 @@ def pretrained_cfg(arch: Architecture) -> dict[str, Any]:
 
 def classifiers(arch: Architecture) -> tuple[str, ...]:
     """The modules that give the classes, by path."""
-    found: list[str] = []
+    paths: list[str] = []
     for node in arch.nodes.values():
         if node.site.output is not None and node.program is not None:
-            found += [f"{node.name}.{step.path}" for step in node.program.own_modules() if step.classifies]
+            paths += [f"{node.name}.{step.path}" for step in node.program.own_modules() if step.classifies]
         elif isinstance(node.site, HeadSite):
-            found.append(f"{node.name}.fc")
-    return tuple(found)
+            paths.append(f"{node.name}.fc")
+    return tuple(paths)
 
 
 def _one(names: tuple[str, ...]) -> str | tuple[str, ...] | None:

@@ -51,10 +51,10 @@ def warn_of_names(tree: Any, report: Report) -> None:
     for block, branches in tree.get("blocks", {}).items():
         for i, branch in enumerate(branches if isinstance(branches, list) else ()):
             called = branch.get("op") if isinstance(branch, dict) else None
-            found = glossary.find(called) if isinstance(called, str) else None
-            if found is None:
+            callee = glossary.find(called) if isinstance(called, str) else None
+            if callee is None:
                 continue
-            for key in BranchSpec.model_fields.keys() & found.params.keys() & branch.keys():
+            for key in BranchSpec.model_fields.keys() & callee.params.keys() & branch.keys():
                 text = f"'{key}' is the branch's here, not the parameter of '{called}'"
                 hint = f"for the parameter write op: [{{op: {called}, {key}: ...}}]"
                 report.warn("key", text, ("blocks", block, i, key), hint=hint)
@@ -102,11 +102,11 @@ def _check_names(definition: Definition, lets: Collection[str], report: Report) 
 
 def _check_known(tree: Any, known: list[str], definition: Definition, lets: Collection[str], report: Report) -> None:
     for value in all_values(tree):
-        found: list[tuple[str, Any]] = [(value.name, None)] if isinstance(value, Ref) else []
+        uses: list[tuple[str, Any]] = [(value.name, None)] if isinstance(value, Ref) else []
         for node in names(value.node) if isinstance(value, Expr) else ():
             place = functools.partial(inside, text=value.text, column=node.column, length=node.length)
-            found.append((node.value[0], place))
-        for name, within in found:
+            uses.append((node.value[0], place))
+        for name, within in uses:
             if name in known or name in PLACE:
                 continue
             text, hint = (
@@ -133,9 +133,9 @@ def _called(definition: Definition, report: Report) -> Iterator[Definition]:
     at = {"params": (*definition.path, "params"), "body": definition.body_path}
     for key, tree in written.items():
         for call in calls(tree, at[key], is_op=key == "body"):
-            if (found := definition.glossary.find(call.name)) is not None:
-                _check_call(call, found, (), report)
-                yield found
+            if (callee := definition.glossary.find(call.name)) is not None:
+                _check_call(call, callee, (), report)
+                yield callee
 
 
 def _check_call(call: Call, definition: Definition, more: Collection[str], report: Report) -> None:
@@ -176,7 +176,7 @@ def _check_clashes(glossary: Glossary, report: Report) -> None:
 
 def _check_cycles(ways: Mapping[Path, list[Definition]], report: Report) -> None:
     """Report definitions that lead back to themselves."""
-    arrows = {path: {found.path for found in called} for path, called in ways.items()}
+    arrows = {path: {definition.path for definition in called} for path, called in ways.items()}
     while True:
         try:
             return TopologicalSorter(arrows).prepare()

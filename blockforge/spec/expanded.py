@@ -163,8 +163,8 @@ def _without_lists(node: Node) -> Node:
     if node.kind != "index" or parts[0].kind != "constant":
         return replace(node, parts=parts)
     items = [Node("constant", 0, 0, (), item) for item in parts[0].value]
-    found = items.pop()
+    cases = items.pop()
     for i, item in reversed(list(enumerate(items))):
         case = Node("compare", 0, 0, (parts[1], Node("constant", 0, 0, (), i)), ("==",))
-        found = Node("if", 0, 0, (case, item, found))
-    return found
+        cases = Node("if", 0, 0, (case, item, cases))
+    return cases

@@ -46,16 +46,16 @@ def _option_errors(hole: Hole, handler: ValidatorFunctionWrapHandler) -> list[In
             try:
                 handler(option)
             except ValidationError as e:
-                errors += [_moved(found, (*prefix, *found["loc"])) for found in e.errors()]
+                errors += [_moved(error, (*prefix, *error["loc"])) for error in e.errors()]
     return errors
 
 
-def _moved(found: Any, loc: tuple[str | int, ...]) -> InitErrorDetails:
+def _moved(error: Any, loc: tuple[str | int, ...]) -> InitErrorDetails:
     """An error of pydantic's at another place."""
-    value = found["input"]
-    if found["type"] in _KNOWN:
-        return InitErrorDetails(type=found["type"], loc=loc, input=value, ctx=found.get("ctx", {}))
-    ours = PydanticCustomError(found["type"], "{text}", {"text": found["msg"]})
+    value = error["input"]
+    if error["type"] in _KNOWN:
+        return InitErrorDetails(type=error["type"], loc=loc, input=value, ctx=error.get("ctx", {}))
+    ours = PydanticCustomError(error["type"], "{text}", {"text": error["msg"]})
     return InitErrorDetails(type=ours, loc=loc, input=value)
 
 

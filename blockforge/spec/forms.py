@@ -80,9 +80,9 @@ def _error(kind: str, value: Any, at: Path, context: dict[str, Any] | None = Non
     return InitErrorDetails(type=kind, loc=at, input=value, ctx=context or {})
 
 
-def refuse(found: Iterator[InitErrorDetails]) -> None:
+def refuse(details: Iterator[InitErrorDetails]) -> None:
     """Raise what was found, for pydantic to put it in its place. Raises: ValidationError."""
-    if errors := list(found):
+    if errors := list(details):
         raise ValidationError.from_exception_data("op", errors)
 
 

@@ -109,10 +109,10 @@ def reached(glossary: Glossary, network: Any, fill: Callable[[Any, Path], Any]) 
     while todo:
         value, scope = todo.pop()
         for text in _texts(value):
-            found = scope.find(text)
-            if found is not None and found.path not in done:
-                done[found.path] = fill(found.glossary.define[found.name], found.path)
-                todo.append((done[found.path], found.glossary))
+            definition = scope.find(text)
+            if definition is not None and definition.path not in done:
+                done[definition.path] = fill(definition.glossary.define[definition.name], definition.path)
+                todo.append((done[definition.path], definition.glossary))
     return done
 
 
@@ -123,8 +123,8 @@ def flat(glossary: Glossary, network: Any) -> dict[str, Any] | None:
     table = {name: done[p] for part in scopes.values() for name in part.define if (p := (*part.path, name)) in done}
     for value, scope in [(network, glossary), *((written, scopes[path[:-1]]) for path, written in done.items())]:
         for text in _texts(value):
-            found = scope.find(text)
-            if table.get(text) != (None if found is None else found.glossary.define[found.name]):
+            meant = scope.find(text)
+            if table.get(text) != (None if meant is None else meant.glossary.define[meant.name]):
                 return None
     return table
 

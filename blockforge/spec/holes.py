@@ -15,11 +15,11 @@ from blockforge.spec.yaml.loader import Document
 
 def holes(spec: Spec) -> dict[str, Hole]:
     """Every hole of `spec` by name, those inside choices included, in the order they are written."""
-    found: dict[str, Hole] = {}
+    by_name: dict[str, Hole] = {}
     for value in all_values(spec.lifted):
         if isinstance(value, Hole):
-            found.setdefault(value.name, value)
-    return found
+            by_name.setdefault(value.name, value)
+    return by_name
 
 
 def fill(spec: Spec, answers: Mapping[str, Any], name: str | None = None) -> Spec:

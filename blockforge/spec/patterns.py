@@ -108,17 +108,17 @@ def of_list(items: Sequence[Any]) -> tuple[Name, ...]:
 def _items(pattern: Pattern) -> list[_Item]:
     if isinstance(pattern, str):
         return _parse(pattern)
-    found: list[_Item] = []
+    items: list[_Item] = []
     for i, part in enumerate(pattern):
         if isinstance(part, int):
-            found.append(_Item((part,), 1, 0, 1))
+            items.append(_Item((part,), 1, 0, 1))
             continue
         try:
-            found += _parse(part, alone=False)
+            items += _parse(part, alone=False)
         except PatternError as e:
             e.item = i
             raise
-    return found
+    return items
 
 
 def _repeat(names: tuple[Name, ...], count: int) -> tuple[Name, ...]:

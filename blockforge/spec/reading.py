@@ -82,19 +82,19 @@ class StageNames:
     def _in_scope(self, given: int | str, before: int, others: Sequence[str] | None = None) -> str:
         numbers = [f"{0} to {before - 1}" if before > 1 else "0"] if before else []
         names = [name for name, stage in self.known.items() if stage < before]
-        found = did_you_mean(str(given), [*(self.others if others is None else others), *names], what="names here")
-        return f"{found}; stages {numbers[0]}" if numbers else found
+        hint = did_you_mean(str(given), [*(self.others if others is None else others), *names], what="names here")
+        return f"{hint}; stages {numbers[0]}" if numbers else hint
 
 
 def layers_before(stages: Sequence[Stage]) -> list[int]:
     """How many layers stand before each layer of the network, on the longest way from the image to it."""
     ends: dict[int | str, int] = {}
-    found: list[int] = []
+    before: list[int] = []
     for stage in stages:
         start = max((ends.get(source.of, 0) for source in stage.reads.sources), default=0)
-        found += range(start, start + len(stage.layers))
+        before += range(start, start + len(stage.layers))
         ends[stage.index] = start + len(stage.layers)
-    return found
+    return before
 
 
 def unread(stages: Sequence[Stage], read: Collection[int]) -> list[Stage]:

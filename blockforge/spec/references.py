@@ -187,9 +187,9 @@ def _clash(hole: Hole) -> bool:
     """
     known: dict[str, Any] = {hole.name: None}
     for option in hole.options:
-        for found in (value for value in all_values(option) if isinstance(value, Hole)):
-            tree = found.tree()
-            if known.setdefault(found.name, tree) != tree:
+        for inner in (value for value in all_values(option) if isinstance(value, Hole)):
+            tree = inner.tree()
+            if known.setdefault(inner.name, tree) != tree:
                 return True
     return False
 

@@ -110,24 +110,24 @@ class _Resolver:
 
     def part(self, model: type[_M], tree: Any, path: Path, scope: Scope, origins: Origins) -> _M:
         """One part of the spec, resolved and validated."""
-        found = self.values.deep(tree, path, scope, origins)
-        return self._validated(model, found, path, origins)
+        resolved = self.values.deep(tree, path, scope, origins)
+        return self._validated(model, resolved, path, origins)
 
     def _validated(self, model: type[_M], tree: Any, path: Path, origins: Origins, unread: Collection[str] = ()) -> _M:
         """`unread`: fields that are not resolved yet."""
         try:
-            found = model.model_validate(tree)
+            part = model.model_validate(tree)
         except ValidationError as e:
             report_schema_errors(e, model, self.report, path, origins)
             raise FailedError from None
-        wrong = [(at, expr) for at, expr in late.late_values(found) if at[0] not in unread]
+        wrong = [(at, expr) for at, expr in late.late_values(part) if at[0] not in unread]
         for at, expr in wrong:
             report_at(self.report, origins, "late", late.message(expr), (*path, *at), hint=late.HINT)
         if wrong:
             raise FailedError
-        self.parts.append(found)
-        self.values.used |= names_read(self.glossary, found)
-        return found
+        self.parts.append(part)
+        self.values.used |= names_read(self.glossary, part)
+        return part
 
     def op(self, tree: Any, path: Path, scope: Scope, model: type[OpSpec] = OpSpec) -> PlannedOp | None:
         """A block, or None for `none`."""
@@ -145,12 +145,12 @@ class _Resolver:
         tried = [self.attempt(self._head, name, *place) for name, place in written.items()]
         if None in tried:
             raise FailedError
-        found = tuple(head for made in tried for head in made or ())
-        if not found:
+        heads = tuple(head for made in tried for head in made or ())
+        if not heads:
             what = "the head cannot be none" if "head" in self.tree else "every head is none"
             path = ("head",) if "head" in self.tree else ("heads",)
             raise self.fail("value", what, path, Origins(), "every backbone has one")
-        return found
+        return heads
 
     def _head(self, name: str, written: Any, path: Path) -> tuple[Head, ...]:
         """A head; of `none` none."""
@@ -162,9 +162,9 @@ class _Resolver:
         return (Head(name, op, self._reads(last, path, given, self.scope, origins, None)),)
 
     def _stem(self) -> PlannedOp | None:
-        found = self.op(self.tree["stem"], ("stem",), self.scope, StemSpec)
-        self.names.others = (INPUT,) if found is None else (INPUT, STEM)
-        return found
+        stem = self.op(self.tree["stem"], ("stem",), self.scope, StemSpec)
+        self.names.others = (INPUT,) if stem is None else (INPUT, STEM)
+        return stem
 
     def _basics(self) -> Basics:
         tree = {k: self.tree[k] for k in Basics.model_fields if k in self.tree}
@@ -174,16 +174,16 @@ class _Resolver:
         """The stages that `features` names. Raises: SpecError for those that there are not."""
         if basics.features is None:
             return None
-        found, before = [], -1
+        stages, before = [], -1
         for i, given in enumerate(basics.features):
             stage = self.attempt(self.names.stage, given, ("features", i))
             if stage is not None and stage <= before:
                 text, hint = f"'{given}' is no stage behind stage {before}", "stages in their order, each once"
                 self.fail("features", text, ("features", i), NOWHERE, hint)
             before = before if stage is None else stage
-            found.append(before)
+            stages.append(before)
         self.report.close()
-        return tuple(found)
+        return tuple(stages)
 
     def _check_read(self, stages: Sequence[Stage], heads: Sequence[Head], features: Sequence[int] | None) -> None:
         """Report stages that would run for nothing: neither a stage nor a head reads them, and `features` names them
@@ -232,10 +232,10 @@ class _Resolver:
 
     def _pattern(self, value: Any, path: Path, scope: Scope, origins: Origins) -> Any:
         """What `layers` says; ops in a list are read in their layers."""
-        found = self.values.shallow(value, path, scope, origins)
-        if not isinstance(found, list):
-            return found
-        return [self.values.shallow(item, (*path, i), scope, origins) for i, item in enumerate(found)]
+        pattern = self.values.shallow(value, path, scope, origins)
+        if not isinstance(pattern, list):
+            return pattern
+        return [self.values.shallow(item, (*path, i), scope, origins) for i, item in enumerate(pattern)]
 
     def _layers(
         self, written: Any, path: Path, names: Sequence[Name], scope: Scope, origins: Origins
@@ -331,10 +331,10 @@ class _Resolver:
         return self.part(DefaultsSpec, given, ("defaults",), scope, Origins()).scale
 
     def _defaults(self, scope: Scope) -> dict[str, Any]:
-        found = self.values.shallow(self.tree.get("defaults", {}), ("defaults",), scope, Origins())
-        if not isinstance(found, dict):
+        defaults = self.values.shallow(self.tree.get("defaults", {}), ("defaults",), scope, Origins())
+        if not isinstance(defaults, dict):
             raise self.fail("value", "defaults is a mapping", ("defaults",), Origins(), "{norm: layer_norm}")
-        return found
+        return defaults
 
     # --- long edges
 

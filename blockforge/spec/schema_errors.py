@@ -61,12 +61,12 @@ def report_schema_errors(
     Args:
         more_keys: what may stand at `prefix` beside the model's own fields.
     """
-    for found in error.errors(include_url=False):
-        if found["input"] is BROKEN:
+    for details in error.errors(include_url=False):
+        if details["input"] is BROKEN:
             continue  # lift said what is wrong with it
-        loc = tuple(p for p in found["loc"] if p != "[key]")
-        path, kind = (*prefix, *loc), found["type"]
-        on_key = kind == "extra_forbidden" or "[key]" in found["loc"]
+        loc = tuple(p for p in details["loc"] if p != "[key]")
+        path, kind = (*prefix, *loc), details["type"]
+        on_key = kind == "extra_forbidden" or "[key]" in details["loc"]
         if kind == "extra_forbidden":
             message, hint = (
                 f"there is no key '{shorten(str(loc[-1]))}' here",
@@ -74,20 +74,20 @@ def report_schema_errors(
             )
         elif kind == "missing":
             message, hint = f"the key '{loc[-1]}' is missing", _describe(model, loc)
-        elif "[key]" in found["loc"]:
+        elif "[key]" in details["loc"]:
             message, hint = (
                 f"'{shorten(str(loc[-1]))}' cannot be a name here",
-                f"a name is {_name_law(found)}",
+                f"a name is {_name_law(details)}",
             )
         else:
-            message, hint = sentence(found), _describe(model, loc)
+            message, hint = sentence(details), _describe(model, loc)
         code = {"extra_forbidden": "unknown-key", "missing": "missing-key"}.get(kind, "value")
         report_at(report, origins, code, message, path, hint=hint, on_key=on_key)
 
 
-def sentence(found: Any) -> str:
+def sentence(details: Any) -> str:
     """`this should be at most 16384, not 99999`."""
-    kind, value, context = found["type"], found["input"], found.get("ctx", {})
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if isinstance(value, Hole | Ref | Expr):
         what = "hole" if isinstance(value, Hole) else "reference" if isinstance(value, Ref) else "expression"
         law = f"this should be {_SAID[kind].format(**context)}" if kind in _SAID else "a value must be written here"
@@ -103,15 +103,15 @@ def sentence(found: Any) -> str:
         items = "item" if count == 1 else "items"
         return f"this list should have at {law} {count} {items}, not {context['actual_length']}"
     if kind == "string_pattern_mismatch":
-        return f"'{shorten(str(value))}' is not a name: {_name_law(found)}"
+        return f"'{shorten(str(value))}' is not a name: {_name_law(details)}"
     if kind not in _SAID:
-        return str(found["msg"][0].lower() + found["msg"][1:])
+        return str(details["msg"][0].lower() + details["msg"][1:])
     the_text = "the text " if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") else ""
     return f"this should be {_SAID[kind].format(**context)}, not {the_text}{shown(value)}"
 
 
-def _name_law(found: Any) -> str:
-    return _NAME if "-]" in found.get("ctx", {}).get("pattern", "") else _LET_NAME
+def _name_law(details: Any) -> str:
+    return _NAME if "-]" in details.get("ctx", {}).get("pattern", "") else _LET_NAME
 
 
 def shown(value: Any) -> str:

@@ -114,7 +114,7 @@ class Values:
             return known[name]
 
         try:
-            found = expr.fold(look_up)
+            value = expr.fold(look_up)
         except ExpressionError as e:
             within = functools.partial(inside, text=expr.text, column=e.column, length=e.length)
             hint = None if e.hint == EXAMPLE else e.hint
@@ -124,7 +124,7 @@ class Values:
             self._too_much(path)
         origins.add(path, expr.written)
         origins.computed.add(path)
-        return found
+        return value
 
     def _of_place(self, ref: Ref, scope: Scope) -> Any:
         """What a place gives for a name that no `let` does."""
@@ -157,7 +157,7 @@ class Values:
         below = Origins()
         try:
             # what a name stands for is known by its own path, a choice by the path of its hole
-            found = go_on(given, at if isinstance(value, Ref) else path, scope, below)
+            resolved = go_on(given, at if isinstance(value, Ref) else path, scope, below)
         finally:
             self.trail.pop()
         self.room -= len(below.table)
@@ -165,35 +165,35 @@ class Values:
         if isinstance(value, Hole):
             origins.table.update(below.table)
             origins.computed |= below.computed
-        return found
+        return resolved
 
     def _reference(self, ref: Ref, scope: Scope) -> tuple[Any, Path]:
-        found = scope.find(ref.name)
-        if found is None:
+        binding = scope.find(ref.name)
+        if binding is None:
             known = did_you_mean(ref.name, set(scope.names()), what="names")
             if scope.outer is None:
                 self._fail("unknown-name", f"no let gives ${ref.name}", ref.written, known)
             stage = format_path(scope.path[:-1])
             hint = f"give it in {stage}.let or in let; {known}"
             self._fail("unknown-name", f"{stage} needs ${ref.name}, which no let gives it", ref.written, hint)
-        if found[1] in self.trail:
-            loop = self.trail[self.trail.index(found[1]) :]
-            way = " -> ".join(f"${p[-1]}" for p in (*loop, found[1]) if p[-2:-1] == ("let",))
+        if binding[1] in self.trail:
+            loop = self.trail[self.trail.index(binding[1]) :]
+            way = " -> ".join(f"${p[-1]}" for p in (*loop, binding[1]) if p[-2:-1] == ("let",))
             hint = "give one of them a value that does not lead back"
             self._fail("let-cycle", f"${ref.name} refers to itself: {way}", min(loop, key=str), hint)
-        return found
+        return binding
 
     def _each(self, value: Mapping[str, Any], is_out: bool, of: Callable[[str, Any], Any]) -> dict[str, Any]:
         """`of` each value of a mapping. `is_out`: it is an op that is left out, whose holes nobody is asked for."""
-        found = {}
+        parts = {}
         for key, part in value.items():
             is_muted = is_out and key not in OF_BRANCHES
             self.muted += is_muted
             try:
-                found[key] = of(key, part)
+                parts[key] = of(key, part)
             finally:
                 self.muted -= is_muted
-        return found
+        return parts
 
     def _fill(self, hole: Hole) -> tuple[Any, Path]:
         """The value of a hole and where it is written."""

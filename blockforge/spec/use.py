@@ -45,9 +45,9 @@ class _Inliner:
             table |= {("use",): locs.table[here]} if here in locs.table else {}
             read = [self.used(base, chain, *item) for item in _items(tree["use"], here)]
             if isinstance(tree["use"], list) or _is_prefixed(tree["use"]):
-                tree = {**tree, "use": [found.tree for found in read]}
-            for i, found in enumerate(read):
-                table |= {("use", i, *p): place for p, place in found.locs.table.items()}
+                tree = {**tree, "use": [document.tree for document in read]}
+            for i, document in enumerate(read):
+                table |= {("use", i, *p): place for p, place in document.locs.table.items()}
         return Document(tree, Locs(table))
 
     def used(self, base: Base, chain: tuple[str, ...], value: Any, at: Path, prefix: str | None) -> Document:
@@ -58,9 +58,9 @@ class _Inliner:
         if not isinstance(value, str):
             return Document(value, Locs(table))  # an error, which validation will find
         other = self.read(base, chain, value, at)
-        found = self.inlined(other, (*chain, other.name))
-        tree = {"define": found.tree.get("define", {}), **{k: v for k, v in found.tree.items() if k == "use"}}
-        table |= {p: place for p, place in found.locs.table.items() if p[:1] in (("define",), ("use",))}
+        document = self.inlined(other, (*chain, other.name))
+        tree = {"define": document.tree.get("define", {}), **{k: v for k, v in document.tree.items() if k == "use"}}
+        table |= {p: place for p, place in document.locs.table.items() if p[:1] in (("define",), ("use",))}
         return Document({**tree, "as": prefix} if prefix is not None else tree, Locs(table))
 
     def read(self, base: Base, chain: tuple[str, ...], name: str, at: Path) -> Base:
@@ -72,18 +72,18 @@ class _Inliner:
             report.error("use", law, at, hint="name the files themselves that hold what is needed")
             report.close()
         try:
-            found = self.find(name, base)
+            other = self.find(name, base)
         except SpecError as e:
             here = report.locs.value(at)
             beside = "a path counts from this file's folder; a name without .yaml is that of a packaged file"
             moved = [d if d.loc else Diagnostic(d.code, d.message, at, here, d.hint or beside) for d in e.diagnostics]
             raise SpecError(moved) from None
-        if found.name in chain:
-            loop = " -> ".join(map(short_path, (*chain[chain.index(found.name) :], found.name)))
+        if other.name in chain:
+            loop = " -> ".join(map(short_path, (*chain[chain.index(other.name) :], other.name)))
             report.error("use", f"use goes in a circle: {loop}", at, hint="leave out one of them")
             report.close()
-        _check(found)
-        return found
+        _check(other)
+        return other
 
 
 def _items(use: Any, at: Path) -> Iterator[tuple[Any, Path, str | None]]:

@@ -195,13 +195,13 @@ def plain(value: Any) -> Any:
 
 def all_values(tree: Any) -> list[Any]:
     """Every value of a lifted tree as it is written, what holds others before them, the options of holes included."""
-    found, todo = [], [tree]
+    values, todo = [], [tree]
     while todo:
         value = todo.pop()
-        found.append(value)
+        values.append(value)
         children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
         todo += reversed(value.options if isinstance(value, Hole) else tuple(children))
-    return found
+    return values
 
 
 def same(a: Any, b: Any) -> bool:

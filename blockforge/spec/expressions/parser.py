@@ -81,10 +81,10 @@ def _named(node: Node) -> Node:
     if not all(isinstance(part, int) for part in rest):
         text = f"'{format_path(node.value)}' is a path; names stand here, of let and of the place"
         raise ExpressionError(text, node.column, node.length)
-    found = replace(node, value=(name,))
+    indexed = replace(node, value=(name,))
     for index in rest:
-        found = replace(node, kind="index", value=None, parts=(found, replace(node, kind="constant", value=index)))
-    return found
+        indexed = replace(node, kind="index", value=None, parts=(indexed, replace(node, kind="constant", value=index)))
+    return indexed
 
 
 def _tokens(text: str) -> list[_Token]:

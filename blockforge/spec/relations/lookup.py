@@ -90,8 +90,8 @@ class _Walk:
         elif isinstance(value, Expr):
             if self.computed is not None:
                 self.computed(value)
-            for found in self.values(value, followed + 1) if followed < _MAX_FOLLOWED else ():
-                yield from self.below(found, path, followed + 1)
+            for candidate in self.values(value, followed + 1) if followed < _MAX_FOLLOWED else ():
+                yield from self.below(candidate, path, followed + 1)
         elif isinstance(value, Hole):
             for option in self.options(value):
                 called = None if path else _name_of(value, option)

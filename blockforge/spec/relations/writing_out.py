@@ -17,8 +17,8 @@ _MAX_FOLLOWED = 10
 
 def written_out(node: Node, tree: Mapping[str, Any]) -> Node:
     """A relation with what names stand for in place of those that stand for expressions of a lifted tree."""
-    found = _written_out(node, tree, 0)
-    return found if count(found) <= MAX_NODES else node
+    relation = _written_out(node, tree, 0)
+    return relation if count(relation) <= MAX_NODES else node
 
 
 def _written_out(node: Node, tree: Mapping[str, Any], followed: int) -> Node:

@@ -74,9 +74,9 @@ class TreeBuilder:
             loc = Loc(self.source, at.line + 1, at.column + 1, len(rest.split("\n", 1)[0]))
             self._stop("yaml", "text after the value", (), loc, "quote the whole value if this belongs to it")
 
-    def _broken(self, found: Diagnostic) -> None:
+    def _broken(self, diagnostic: Diagnostic) -> None:
         """The text stops being YAML; for `*sam msa*` that says more than the unknown alias at its start."""
-        self.report.found = [*(d for d in self.report.found if str(d.loc) != str(found.loc)), found]
+        self.report.found = [*(d for d in self.report.found if str(d.loc) != str(diagnostic.loc)), diagnostic]
 
     def _document(self, event: Any) -> None:
         self.documents += 1

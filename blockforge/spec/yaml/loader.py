@@ -120,8 +120,8 @@ def _check_characters(text: str, source: Source) -> None:
         report.error("character", f"the character U+{code:04X} is not allowed", loc=loc, hint=f"remove it{escape}")
     if "\t" in text:
         _refuse_tabs(source, report)
-    if "%" in text and (found := [i for i, line in enumerate(source.lines) if line.startswith("%")]):
-        loc = Loc(source, found[0] + 1, 1, len(source.lines[found[0]]))
+    if "%" in text and (directives := [i for i, line in enumerate(source.lines) if line.startswith("%")]):
+        loc = Loc(source, directives[0] + 1, 1, len(source.lines[directives[0]]))
         hint = "remove the line; quote or indent it if it is text"
         report.error("yaml", "YAML directives ('%') are not allowed", loc=loc, hint=hint)
     report.close()
@@ -130,9 +130,9 @@ def _check_characters(text: str, source: Source) -> None:
 def _refuse_tabs(source: Source, report: Report) -> None:
     """Only comments may hold tabs: elsewhere one parser skips what the other refuses."""
     tabs = ((i, line, line.find("\t")) for i, line in enumerate(source.lines, 1))
-    found = [(i, at) for i, line, at in tabs if at >= 0 and not _COMMENT.match(line[:at])]
-    if found:
-        (line, column), more = found[0], len(found) - 1
+    places = [(i, at) for i, line, at in tabs if at >= 0 and not _COMMENT.match(line[:at])]
+    if places:
+        (line, column), more = places[0], len(places) - 1
         also = f" (also in {more} more line{'s' * (more > 1)})" if more else ""
         hint = r'write spaces; in double quotes a tab is "\t"'
         report.error("tab", f"tabs are not allowed{also}", loc=Loc(source, line, column + 1), hint=hint)

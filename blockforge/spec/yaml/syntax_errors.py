@@ -186,11 +186,11 @@ def _special_before(m: _Mistake) -> int | None:
 
 
 def _no_value(m: _Mistake) -> Diagnostic:
-    found = m.rest(m.problem)[:1]
-    if found in ("]", "}"):
-        return m.at(m.problem, f"this '{found}' closes nothing", "remove it, or quote the text")
+    char = m.rest(m.problem)[:1]
+    if char in ("]", "}"):
+        return m.at(m.problem, f"this '{char}' closes nothing", "remove it, or quote the text")
     hints = {",": "remove the comma, or quote the text", "-": "close the bracket above, or quote the text"}
-    return m.at(m.problem, "a value is missing here", hints.get(found))
+    return m.at(m.problem, "a value is missing here", hints.get(char))
 
 
 def _not_a_pair(m: _Mistake) -> Diagnostic:
