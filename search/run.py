@@ -153,12 +153,12 @@ def search(
     if around is not None:
         if space is not None:
             raise SearchError("space and around exclude one another: the neighbourhood of a spec is the space")
-        found = load(around, overrides)
-        space, overrides, start = neighbourhood(found), None, [found, *(start or ())]
+        spec = load(around, overrides)
+        space, overrides, start = neighbourhood(spec), None, [spec, *(start or ())]
         below = read_config(config)
         cost = cheaper or below.goal.cheaper
         if budget is None and not below.budget.limits:
-            budget = _limit_around(compile_spec(found), cost)
+            budget = _limit_around(compile_spec(spec), cost)
         if fit is None and cost is None and "fit" not in below.budget.model_fields_set:
             fit = SHARE
     own = given(

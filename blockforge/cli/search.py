@@ -298,16 +298,16 @@ def _weights(text: str | None) -> list[float] | None:
 
 def _resources(texts: list[str] | None) -> dict[str, float] | None:
     """`["tpu=1"]` -> `{"tpu": 1.0}`."""
-    found = {}
+    amounts = {}
     for text in texts or ():
         name, _, amount = text.partition("=")
-        if name.strip() in found:
+        if name.strip() in amounts:
             raise typer.BadParameter(f"'{name.strip()}' is given twice", param_hint="--resource")
         try:
-            found[name.strip()] = float(amount)
+            amounts[name.strip()] = float(amount)
         except ValueError:
             raise typer.BadParameter(f"'{text}' is not NAME=AMOUNT", param_hint="--resource") from None
-    return found or None
+    return amounts or None
 
 
 def _sides(size: str) -> str:

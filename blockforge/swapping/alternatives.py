@@ -30,14 +30,14 @@ def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = 
         arch: the network.
         spec: it written out, see `edits.written_out`.
     """
-    found: dict[Any, list[tuple[str, Mapping[str, Any], Cut]]] = {}
+    forms: dict[Any, list[tuple[str, Mapping[str, Any], Cut]]] = {}
     savings = Savings(arch, spec)
     for slot in slots_of(arch):
         node, branch = arch.nodes[slot.name], branch_at(spec, arch, slot)
         key = node.shapes.placed, str(branch)
-        if key not in found:
-            found[key] = list(thinner(arch, spec, slot, shares))
-        changes: list[tuple[str, Mapping[str, Any] | None, Cut | None]] = [*found[key]]
+        if key not in forms:
+            forms[key] = list(thinner(arch, spec, slot, shares))
+        changes: list[tuple[str, Mapping[str, Any] | None, Cut | None]] = [*forms[key]]
         if _may_go(arch, node):
             changes.append(("nothing", None, None))
         for label, changed, cut in changes:

@@ -19,21 +19,21 @@ _GOLDEN = 0.6180339887
 
 
 def skip_alone(
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     scores: Sequence[float],
     least: Mapping[str, float],
     together: Sequence[Sequence[int]] = (),
 ) -> Picked:
     """The best combination that leaves branches out and thins none. Arguments are those of `solve.best`."""
-    own = [i for i, a in enumerate(found) if a.is_skip]
+    own = [i for i, a in enumerate(alternatives) if a.is_skip]
     place = {i: number for number, i in enumerate(own)}
     groups = [[place[i] for i in group] for group in together]
-    chosen = best([found[i] for i in own], [scores[i] for i in own], least, groups) if own else None
+    chosen = best([alternatives[i] for i in own], [scores[i] for i in own], least, groups) if own else None
     return None if chosen is None else [own[i] for i in chosen]
 
 
 def uniform(
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     whole: Mapping[str, int],
     least: Mapping[str, float],
     together: Sequence[Sequence[int]] = (),
@@ -44,61 +44,62 @@ def uniform(
     Args:
         whole: multiply-adds of each slot, by its name.
     """
-    slots = [members for members in _members(found) if not found[members[0]].slot.is_width]
-    thinnest = _thinned_alike(found, slots, whole, 1.0)
-    if not _reaches(found, thinnest.values(), least):
-        return _fewer(found, slots, thinnest, least, together)
+    slots = [members for members in _members(alternatives) if not alternatives[members[0]].slot.is_width]
+    thinnest = _thinned_alike(alternatives, slots, whole, 1.0)
+    if not _reaches(alternatives, thinnest.values(), least):
+        return _fewer(alternatives, slots, thinnest, least, together)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        enough = _reaches(found, _thinned_alike(found, slots, whole, middle).values(), least)
+        enough = _reaches(alternatives, _thinned_alike(alternatives, slots, whole, middle).values(), least)
         low, high = (low, middle) if enough else (middle, high)
-    chosen, more = (_thinned_alike(found, slots, whole, share) for share in (low, high))
+    chosen, more = (_thinned_alike(alternatives, slots, whole, share) for share in (low, high))
     for slot, pick in more.items():
-        if _reaches(found, chosen.values(), least):
+        if _reaches(alternatives, chosen.values(), least):
             break
         chosen[slot] = pick
     return sorted(chosen.values())
 
 
 def drawn(
-    found: Sequence[Alternative], least: Mapping[str, float], seed: int, together: Sequence[Sequence[int]] = ()
+    alternatives: Sequence[Alternative], least: Mapping[str, float], seed: int, together: Sequence[Sequence[int]] = ()
 ) -> Picked:
     """A random combination: slots in a random order take an alternative at random, then one that saves more, until
     enough is saved. Of several such draws the one that saves least beyond that, so that it costs about the budget."""
     draw = random.Random(seed)
-    slots = _members(found)
-    draws = (_draw(found, slots, least, draw, together) for _ in range(_DRAWS))
+    slots = _members(alternatives)
+    draws = (_draw(alternatives, slots, least, draw, together) for _ in range(_DRAWS))
     able = [chosen for chosen in draws if chosen is not None]
-    return min(able, key=lambda chosen: sum(found[i].saved["macs"] for i in chosen), default=None)
+    return min(able, key=lambda chosen: sum(alternatives[i].saved["macs"] for i in chosen), default=None)
 
 
-def _members(found: Sequence[Alternative]) -> list[list[int]]:
+def _members(alternatives: Sequence[Alternative]) -> list[list[int]]:
     """The numbers of each slot's alternatives."""
-    return [list(members) for _, members in groupby(range(len(found)), key=lambda i: found[i].slot)]
+    return [list(members) for _, members in groupby(range(len(alternatives)), key=lambda i: alternatives[i].slot)]
 
 
-def _fits(found: Sequence[Alternative], chosen: Mapping[int, int], number: int, pick: int) -> bool:
+def _fits(alternatives: Sequence[Alternative], chosen: Mapping[int, int], number: int, pick: int) -> bool:
     """Whether nothing stands in other slots that cannot stand beside it."""
-    return not any(meet(found[i], found[pick]) for slot, i in chosen.items() if slot != number)
+    return not any(meet(alternatives[i], alternatives[pick]) for slot, i in chosen.items() if slot != number)
 
 
 def _thinned_alike(
-    found: Sequence[Alternative], slots: Sequence[Sequence[int]], whole: Mapping[str, int], share: float
+    alternatives: Sequence[Alternative], slots: Sequence[Sequence[int]], whole: Mapping[str, int], share: float
 ) -> dict[int, int]:
     """For each slot, by its number, what saves about this share of it; slots that stay as they are have none."""
     chosen = {}
     for number, members in enumerate(slots):
-        wanted = share * whole[found[members[0]].slot.name]
-        thinner = [i for i in members if not found[i].is_skip]
-        near = min(thinner, key=lambda i: abs(found[i].saved["macs"] - wanted), default=None)
-        if near is not None and found[near].saved["macs"] < 2 * wanted:  # else it is nearer to the branch as it is
+        wanted = share * whole[alternatives[members[0]].slot.name]
+        thinner = [i for i in members if not alternatives[i].is_skip]
+        near = min(thinner, key=lambda i: abs(alternatives[i].saved["macs"] - wanted), default=None)
+        # if even the nearest saves twice what is wanted, that is nearer to the branch as it is
+        if near is not None and alternatives[near].saved["macs"] < 2 * wanted:
             chosen[number] = near
     return chosen
 
 
 def _fewer(
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     slots: Sequence[Sequence[int]],
     thinnest: Mapping[int, int],
     least: Mapping[str, float],
@@ -106,17 +107,17 @@ def _fewer(
 ) -> Picked:
     chosen = dict(thinnest)
     for number in sorted(range(len(slots)), key=lambda i: i * _GOLDEN % 1):
-        skip = next((i for i in slots[number] if found[i].is_skip), None)
+        skip = next((i for i in slots[number] if alternatives[i].is_skip), None)
         if skip is None or _breaks(together, {*chosen.values(), skip}):
             continue
         chosen[number] = skip
-        if _reaches(found, chosen.values(), least):
+        if _reaches(alternatives, chosen.values(), least):
             return sorted(chosen.values())
     return None
 
 
 def _draw(
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     slots: Sequence[Sequence[int]],
     least: Mapping[str, float],
     draw: random.Random,
@@ -125,14 +126,14 @@ def _draw(
     chosen: dict[int, int] = {}
     for turn in range(_TURNS):
         for number in draw.sample(range(len(slots)), len(slots)):
-            saves = found[chosen[number]].saved["macs"] if number in chosen else -1
-            more = [i for i in slots[number] if found[i].saved["macs"] > saves]
+            saves = alternatives[chosen[number]].saved["macs"] if number in chosen else -1
+            more = [i for i in slots[number] if alternatives[i].saved["macs"] > saves]
             pick = draw.choice(more) if more and (turn or draw.random() < 1 - 1 / (len(more) + 1)) else None
-            if pick is None or not _fits(found, chosen, number, pick):
+            if pick is None or not _fits(alternatives, chosen, number, pick):
                 continue
             if not _breaks(together, {*chosen.values(), pick}):
                 chosen[number] = pick
-            if _reaches(found, chosen.values(), least):
+            if _reaches(alternatives, chosen.values(), least):
                 return sorted(chosen.values())
     return None
 
@@ -141,5 +142,5 @@ def _breaks(together: Sequence[Sequence[int]], chosen: set[int]) -> bool:
     return any(set(group) <= chosen for group in together)
 
 
-def _reaches(found: Sequence[Alternative], chosen: Collection[int], least: Mapping[str, float]) -> bool:
-    return all(sum(found[i].saved[name] for i in chosen) >= saved for name, saved in least.items())
+def _reaches(alternatives: Sequence[Alternative], chosen: Collection[int], least: Mapping[str, float]) -> bool:
+    return all(sum(alternatives[i].saved[name] for i in chosen) >= saved for name, saved in least.items())

@@ -158,12 +158,12 @@ def _of_alternatives(
     judge: Judge,
     work: Work,
 ) -> Iterator[Other]:
-    costs, found = [s.kl for s in result.scores], result.alternatives
-    losses = Losses.of(found, result.scores)
-    chosen = [i for i, a in enumerate(found) if a in answer.chosen]
+    costs, alternatives = [s.kl for s in result.scores], result.alternatives
+    losses = Losses.of(alternatives, result.scores)
+    chosen = [i for i, a in enumerate(alternatives) if a in answer.chosen]
     source = result.parent.arch.source
-    for way, picked in combinations(result.parent.arch, found, costs, budget, chosen, linked, work.seed):
-        model = with_alternatives(result.parent, source, [found[i] for i in picked], kept).eval()
+    for way, picked in combinations(result.parent.arch, alternatives, costs, budget, chosen, linked, work.seed):
+        model = with_alternatives(result.parent, source, [alternatives[i] for i in picked], kept).eval()
         expected, score, tested = losses.total(picked), judge.score(model), None
         if work.controls:
             tested = judge.last_word(_tuned(model, judge, work, CONTROLS, f"{answer.folder} {way}"))

@@ -18,10 +18,10 @@ _STEP = 0.01
 """Of the network's cost, that goes beyond what the last try saved where that was not enough."""
 
 
-def not_all(arch: Architecture, found: Sequence[Alternative]) -> list[list[int]]:
+def not_all(arch: Architecture, alternatives: Sequence[Alternative]) -> list[list[int]]:
     """Alternatives of which one must stay out: a layer that others read through `connect` stays, and one of a stage
     without a downsample."""
-    skips = {a.slot.name: i for i, a in enumerate(found) if a.is_skip}
+    skips = {a.slot.name: i for i, a in enumerate(alternatives) if a.is_skip}
     groups = []
     for stage in arch.stages:
         plan = arch.plan.stages[stage.index]
@@ -35,7 +35,7 @@ def not_all(arch: Architecture, found: Sequence[Alternative]) -> list[list[int]]
 
 def choose(
     arch: Architecture,
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     losses: Losses,
     name: str,
     budget: Budget,
@@ -49,38 +49,38 @@ def choose(
         losses: in accuracy. name: of the budget, as it was written. linked: as `solve.best` takes them.
     Raises: BudgetError.
     """
-    least: dict[str, float] = {**to_save(arch, budget), **_latency_to_save(arch, budget, found)}
-    while (chosen := losses.best(found, least, linked)) is not None:
-        exceeded = {limit: share for limit, share in _excess(arch, found, chosen, budget).items() if share > 0}
+    least: dict[str, float] = {**to_save(arch, budget), **_latency_to_save(arch, budget, alternatives)}
+    while (chosen := losses.best(alternatives, least, linked)) is not None:
+        exceeded = {limit: share for limit, share in _excess(arch, alternatives, chosen, budget).items() if share > 0}
         if not exceeded:
             return chosen
         cost = LATENCY if LATENCY in exceeded and LATENCY in least else "macs"
-        saved = sum(found[i].saved[cost] for i in chosen)
+        saved = sum(alternatives[i].saved[cost] for i in chosen)
         missing = exceeded[LATENCY] * (budget.latency_ms or 0) if cost == LATENCY else 0.0
         least[cost] = saved + max(missing, _STEP * _whole(arch, cost, budget))
-    smallest = most_saved(found, _decisive(budget, found), linked)
-    if any(share > 0 for share in _excess(arch, found, smallest, budget).values()):
-        raise BudgetError(_unreached(arch, found, name, budget, linked))
+    smallest = most_saved(alternatives, _decisive(budget, alternatives), linked)
+    if any(share > 0 for share in _excess(arch, alternatives, smallest, budget).values()):
+        raise BudgetError(_unreached(arch, alternatives, name, budget, linked))
     return smallest
 
 
 def check_reachable(
     arch: Architecture,
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     wanted: Sequence[tuple[str, Budget]],
     linked: Sequence[Sequence[int]],
 ) -> None:
     """Refuse what no combination reaches, before anything is scored: what is a sum over slots exactly; latency and
     memory by the network with the least latency, or the fewest multiply-adds. Raises: BudgetError."""
     for name, budget in wanted:
-        smallest = most_saved(found, _decisive(budget, found), linked)
-        is_sum_kept = best(found, [0.0] * len(found), to_save(arch, budget), linked) is not None
+        smallest = most_saved(alternatives, _decisive(budget, alternatives), linked)
+        is_sum_kept = best(alternatives, [0.0] * len(alternatives), to_save(arch, budget), linked) is not None
         only_sums = not (budget.latencies or budget.training_bytes or len(budget.limits) > len(to_save(arch, budget)))
         if is_sum_kept and (
-            only_sums or all(share <= 0 for share in _excess(arch, found, smallest, _not_sums(budget)).values())
+            only_sums or all(share <= 0 for share in _excess(arch, alternatives, smallest, _not_sums(budget)).values())
         ):
             continue
-        raise BudgetError(_unreached(arch, found, name, budget, linked))
+        raise BudgetError(_unreached(arch, alternatives, name, budget, linked))
 
 
 def _not_sums(budget: Budget) -> Budget:
@@ -89,13 +89,13 @@ def _not_sums(budget: Budget) -> Budget:
 
 
 def _excess(
-    arch: Architecture, found: Sequence[Alternative], chosen: Sequence[int], budget: Budget
+    arch: Architecture, alternatives: Sequence[Alternative], chosen: Sequence[int], budget: Budget
 ) -> dict[str, float]:
-    return excess(compile_spec(edited(arch.source, [found[i] for i in chosen])), budget)
+    return excess(compile_spec(edited(arch.source, [alternatives[i] for i in chosen])), budget)
 
 
-def _latency_to_save(arch: Architecture, budget: Budget, found: Sequence[Alternative]) -> Mapping[str, float]:
-    if budget.latency_ms is None or not all(LATENCY in a.saved for a in found):
+def _latency_to_save(arch: Architecture, budget: Budget, alternatives: Sequence[Alternative]) -> Mapping[str, float]:
+    if budget.latency_ms is None or not all(LATENCY in a.saved for a in alternatives):
         return {}
     return {LATENCY: max(0.0, _whole(arch, LATENCY, budget) - budget.latency_ms)}
 
@@ -104,15 +104,15 @@ def _whole(arch: Architecture, cost: str, budget: Budget) -> float:
     return measured_latency(arch, budget.device) if cost == LATENCY else float(getattr(arch, cost))
 
 
-def _decisive(budget: Budget, found: Sequence[Alternative]) -> str:
+def _decisive(budget: Budget, alternatives: Sequence[Alternative]) -> str:
     """The cost whose least stands for the smallest network."""
-    return LATENCY if budget.latency_ms is not None and all(LATENCY in a.saved for a in found) else "macs"
+    return LATENCY if budget.latency_ms is not None and all(LATENCY in a.saved for a in alternatives) else "macs"
 
 
 def _unreached(
-    arch: Architecture, found: Sequence[Alternative], name: str, budget: Budget, linked: Sequence[Sequence[int]]
+    arch: Architecture, alternatives: Sequence[Alternative], name: str, budget: Budget, linked: Sequence[Sequence[int]]
 ) -> str:
-    picked = most_saved(found, _decisive(budget, found), linked)
-    smallest = compile_spec(edited(arch.source, [found[i] for i in picked]))
+    picked = most_saved(alternatives, _decisive(budget, alternatives), linked)
+    smallest = compile_spec(edited(arch.source, [alternatives[i] for i in picked]))
     text = f"no combination of thinner and fewer branches reaches {name}"
     return f"{text}: the smallest network has {over(smallest, budget) or smallest.totals}"

@@ -57,7 +57,7 @@ def foreign_blocks(file: str | os.PathLike[str]) -> list[Foreign]:
     written = load(os.fspath(file), {**_FRAME, "stages": [{"from": "input", "dim": 16}]}).lifted.get("blocks", {})
     if not written:
         raise BudgetError(f"{file} has no blocks\n  hint: blocks: {{dw: [{{op: dwconv, kernel_size: 7}}]}}")
-    found: list[Foreign] = []
+    forms: list[Foreign] = []
     for name, branches in written.items():
         if len(branches) != 1:
             hint = "a chain of `residual` is one branch: {op: [{op: residual, of: ...}, ...], skip: false}"
@@ -69,8 +69,8 @@ def foreign_blocks(file: str | os.PathLike[str]) -> list[Foreign]:
                 raise outcome
             if number == MOST:
                 raise BudgetError(f"block '{name}' of {file} has more than {MOST} forms\n  hint: fewer holes")
-            found.append(_made(name, space, answers))
-    return found
+            forms.append(_made(name, space, answers))
+    return forms
 
 
 def _made(name: str, space: Spec, answers: Mapping[str, Any]) -> Foreign:

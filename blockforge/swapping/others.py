@@ -48,7 +48,7 @@ class Other:
 
 def combinations(
     arch: Architecture,
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     scores: Sequence[float],
     budget: Budget,
     chosen: Sequence[int],
@@ -60,12 +60,12 @@ def combinations(
     They save as much as the budget's multiply-adds and parameters ask for; of a budget on anything else, as many
     multiply-adds as the answer `chosen` does.
     """
-    least: Mapping[str, float] = to_save(arch, budget) or {"macs": sum(found[i].saved["macs"] for i in chosen)}
-    whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in found if not a.slot.is_width}
+    least: Mapping[str, float] = to_save(arch, budget) or {"macs": sum(alternatives[i].saved["macs"] for i in chosen)}
+    whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in alternatives if not a.slot.is_width}
     ways: dict[str, Picked] = {
-        "uniform thinning": uniform(found, whole, least, linked),
-        "skip alone": skip_alone(found, scores, least, linked),
-        **{f"random {i + 1}": drawn(found, least, seed * RANDOM + i, linked) for i in range(RANDOM)},
+        "uniform thinning": uniform(alternatives, whole, least, linked),
+        "skip alone": skip_alone(alternatives, scores, least, linked),
+        **{f"random {i + 1}": drawn(alternatives, least, seed * RANDOM + i, linked) for i in range(RANDOM)},
     }
     yield from ((way, picked) for way, picked in ways.items() if picked is not None)
 

@@ -80,7 +80,7 @@ class Rehearsal:
 
 def rehearse(
     network: Backbone,
-    found: Sequence[Alternative],
+    alternatives: Sequence[Alternative],
     linked: Sequence[Sequence[int]],
     batches: Sequence[Batch],
     lesson_steps: int,
@@ -102,17 +102,18 @@ def rehearse(
 
     arch = network.arch
     smallest = [
-        compile_spec(edited(arch.source, [found[i] for i in most_saved(found, c, linked)])) for c in ("macs", "params")
+        compile_spec(edited(arch.source, [alternatives[i] for i in most_saved(alternatives, c, linked)]))
+        for c in ("macs", "params")
     ]
     epochs, batch = (tuning.recipe.epochs, tuning.recipe.batch_size) if tuning is not None else (0, 1)
     return Rehearsal(
         arch,
-        len({a.slot for a in found}),
-        len(found),
+        len({a.slot for a in alternatives}),
+        len(alternatives),
         len(x),
-        len(batches) * (len(found) + 1),
+        len(batches) * (len(alternatives) + 1),
         _seconds(lambda: answers(network, batches[:1])),
-        lesson_steps * sum(a.is_foreign for a in found),
+        lesson_steps * sum(a.is_foreign for a in alternatives),
         epochs * (images // batch) * batch // len(x),  # in steps of as many images as were measured
         _seconds(step),
         (smallest[0], smallest[1]),

@@ -94,33 +94,33 @@ def swap(
     tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
     work = Work(tuning, controls, folder, seed, progress)
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
-    opened, network, batches, lessons, found = task.data, task.network, task.batches, task.lessons, task.found
+    opened, network, batches, lessons, candidates = task.data, task.network, task.batches, task.lessons, task.found
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
-    found = _timed(network, found, wanted, progress)
-    linked = not_all(network.arch, found)
-    check_reachable(network.arch, found, wanted, linked)
+    candidates = _timed(network, candidates, wanted, progress)
+    linked = not_all(network.arch, candidates)
+    check_reachable(network.arch, candidates, wanted, linked)
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
     run = {**whose, "images": len(teacher), "seed": seed, "method": METHOD}
     known_scores(folder, run)  # those of another run are refused before anything is computed
-    kept: dict[Alternative, Any] = {**most_important(importances(network, found, batches))}
-    kept |= settled(network, found, kept, batches)
-    if any(a.is_foreign for a in found):
+    kept: dict[Alternative, Any] = {**most_important(importances(network, candidates, batches))}
+    kept |= settled(network, candidates, kept, batches)
+    if any(a.is_foreign for a in candidates):
         images_of = training_images(network, opened, weights, lessons.batch_size, seed)
         depends = {"network": run["network"], "data": opened.part("train").digest()}
-        foreign = [a for a in found if a.is_foreign]
+        foreign = [a for a in candidates if a.is_foreign]
         kept |= distilled(network, foreign, images_of, lessons, folder, depends, progress)
-    scores = recorded(found, lambda a: score(network, a, kept, teacher, batches, labels), folder, run, progress)
-    losses = Losses.of(found, scores)
+    scores = recorded(candidates, lambda a: score(network, a, kept, teacher, batches, labels), folder, run, progress)
+    losses = Losses.of(candidates, scores)
     own = compare(teacher, teacher, labels)
     with alone(folder, "answers"):
         given = []
         for name, limits in wanted:
-            chosen = choose(network.arch, found, losses, name, limits, linked)
-            other = with_alternatives(network, network.arch.source, [found[i] for i in chosen], kept).eval()
+            chosen = choose(network.arch, candidates, losses, name, limits, linked)
+            other = with_alternatives(network, network.arch.source, [candidates[i] for i in chosen], kept).eval()
             joint = compare(teacher, answers(other, batches), labels)
-            given.append(Answer(name, other, tuple(found[i] for i in chosen), losses.total(chosen), joint))
-        result = SwapResult(network, own, tuple(found), tuple(scores), tuple(given))
+            given.append(Answer(name, other, tuple(candidates[i] for i in chosen), losses.total(chosen), joint))
+        result = SwapResult(network, own, tuple(candidates), tuple(scores), tuple(given))
         if folder is not None or tuning is not None:
             judge = Judge(network, teacher, batches, labels, opened, weights)
             result = stand_beside(result, [limits for _, limits in wanted], linked, kept, judge, work)
@@ -186,20 +186,20 @@ def _task(
         *narrower_stages(network.arch, network.arch.source),
     ]
     foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)) if blocks else ()
-    found = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
-    if not found:
+    candidates = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
+    if not candidates:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
-    return _Task(opened, network, batches, lessons, found)
+    return _Task(opened, network, batches, lessons, candidates)
 
 
 def _timed(
-    network: Backbone, found: list[Alternative], wanted: Sequence[tuple[str, Budget]], progress: bool
+    network: Backbone, alternatives: list[Alternative], wanted: Sequence[tuple[str, Budget]], progress: bool
 ) -> list[Alternative]:
     """The alternatives with what they save in time, where a budget limits it. Raises: BudgetError."""
     devices = {limits.device or "cpu" for _, limits in wanted if limits.latency_ms is not None}
     if len(devices) > 1:
         raise BudgetError(f"latencies are of one device, not of {', '.join(sorted(devices))}\n  hint: a swap for each")
-    return timed(network, found, devices.pop(), progress) if devices else found
+    return timed(network, alternatives, devices.pop(), progress) if devices else alternatives
 
 
 def _written_out(network: Backbone) -> Backbone:

@@ -39,7 +39,7 @@ def settled(
     """
     branches_of = [a for a in alternatives if a.cut is not None and not a.slot.is_width]
     thinner = [a for a in branches_of if _norms(model.get_submodule(a.slot.name))]
-    found: dict[Alternative, Mapping[str, Tensor] | Narrowed] = {}
+    states: dict[Alternative, Mapping[str, Tensor] | Narrowed] = {}
     for part in _parts(thinner):
         names = {a.slot.name for a in part}
         own = {name: copy.deepcopy(model.get_submodule(name)) for name in names}
@@ -60,11 +60,11 @@ def settled(
             assert alternative.cut is not None
             assert not isinstance(units, Mapping | Narrowed)
             whole = _cut(own[alternative.slot.name].state_dict(), alternative.cut, units)
-            found[alternative] = _moved(before[alternative], branch.state_dict(), whole)
+            states[alternative] = _moved(before[alternative], branch.state_dict(), whole)
     if _norms(model):
         narrow = [a for a in alternatives if a.slot.is_width]
-        found |= _narrowed(model, narrow, kept, images)
-    return found
+        states |= _narrowed(model, narrow, kept, images)
+    return states
 
 
 def _narrowed(
@@ -72,7 +72,7 @@ def _narrowed(
 ) -> dict[Alternative, Narrowed]:
     """What narrower stages keep, with the statistics of all norms as the images have them."""
     own = _measured(copy.deepcopy(model), images) if alternatives else {}
-    found = {}
+    narrowed = {}
     for alternative in alternatives:
         units = kept[alternative]
         assert alternative.cut is not None
@@ -80,8 +80,8 @@ def _narrowed(
         narrow = with_alternatives(model, model.arch.source, [alternative], kept)
         before = {name: tensor.clone() for name, tensor in narrow.state_dict().items()}
         moved = _moved(before, _measured(narrow, images), alternative.cut.of(own, units))
-        found[alternative] = Narrowed(units, {n: t for n, t in moved.items() if "running_" in n})
-    return found
+        narrowed[alternative] = Narrowed(units, {n: t for n, t in moved.items() if "running_" in n})
+    return narrowed
 
 
 def _measured(network: Backbone, images: Sequence[Batch]) -> Mapping[str, Tensor]:

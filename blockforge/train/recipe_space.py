@@ -67,19 +67,19 @@ def recipe_space(source: str | os.PathLike[str] | Mapping[str, Any]) -> RecipeSp
     rest = {k: v for k, v in document.tree.items() if k != "about"}
     lifted = about | lift(rest, report, (PREFIX,), ())
     report.close()
-    found: dict[str, Hole] = {}
+    holes: dict[str, Hole] = {}
     for value in all_values({k: v for k, v in lifted.items() if k != "about"}):
         if isinstance(value, Ref | Expr):
             report.error("reference", f"a recipe has no names to look up, as in {value}", value.written)
         elif isinstance(value, Hole) and value is not BROKEN:
-            found.setdefault(value.name, value)
+            holes.setdefault(value.name, value)
             if value.path[1] in NO_RESULT:
                 text = f"'{value.path[1]}' changes no result, so there is nothing to search"
                 report.error("hole", text, value.written, hint="write a value")
     report.close()
-    space = RecipeSpace(document.tree, found, lifted, document.locs)
+    space = RecipeSpace(document.tree, holes, lifted, document.locs)
     space.filled({})
-    for name, hole in found.items():
+    for name, hole in holes.items():
         for answer in hole.labels if hole.kind == "choice" else (hole.low, hole.high):
             space.filled({**space.middle(), name: answer})
     return space

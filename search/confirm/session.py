@@ -241,10 +241,10 @@ def _tidy(folder: Path, keep: bool) -> None:
 
 def weights_of(folder: Path, plan: Plan, networks: Iterable[str]) -> dict[str, Path]:
     """The kept weights of each network, of the training that measured it before one that chose."""
-    found: dict[str, Path] = {}
+    weights: dict[str, Path] = {}
     for network in networks:
         for seed in reversed(KEPT):
             if (own := folder / CONFIRM / settings_of(plan) / f"{network}-{seed}" / "model.safetensors").exists():
-                found[network] = own
+                weights[network] = own
                 break
-    return found
+    return weights

@@ -109,13 +109,13 @@ class Benchmark:
         Raises: SearchError for what was not trained.
         """
         length = self._length(steps)
-        found = [v for (n, s, repeat), v in self._top1.items()
-                 if (n, s) == (network, length) and seed in (None, repeat)]  # fmt: skip
-        if network not in self.networks or not found:
+        accuracies = [v for (n, s, repeat), v in self._top1.items()
+                      if (n, s) == (network, length) and seed in (None, repeat)]  # fmt: skip
+        if network not in self.networks or not accuracies:
             have = f"it has {self.seeds(network, length)} seeds" if network in self.networks else self._numbers()
             what = f"network {network}" + (f" with seed {seed}" if seed is not None else "")
             raise SearchError(f"'{self.name}' holds no training of {what} for {length} steps\n  hint: {have}")
-        return statistics.fmean(found)
+        return statistics.fmean(accuracies)
 
     def evaluate(self, answers: Mapping[str, Any], steps: int | None = None, seed: int | None = None) -> float:
         """`value` of the network that these answers to the space's holes make, its widths fitted as all were.

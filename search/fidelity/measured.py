@@ -99,8 +99,8 @@ def _worth(table: Table, network: int, steps: int) -> float:
 
 def _later(table: Table, network: int, steps: int) -> list[float]:
     """What a network reached in trainings that were not looked at when it was chosen to be trained again."""
-    found = [t.top1 for (n, s, repeat), t in table.trainings.items() if n == network and s == steps and repeat > 0]
-    return [value for value in found if value is not None]
+    accuracies = [t.top1 for (n, s, repeat), t in table.trainings.items() if n == network and s == steps and repeat > 0]
+    return [value for value in accuracies if value is not None]
 
 
 def _noise(table: Table, networks: Sequence[int], steps: int) -> float | None:

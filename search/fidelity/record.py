@@ -110,9 +110,9 @@ class Fidelity(Model):
         """
         best, expected = Choice(self.top.steps, 1, 1), _expected_best(max(1, int(budget)), 1, 1.0) + _MARGIN
         for choice, candidates, correlation in self._ways(budget):
-            found = _expected_best(candidates, choice.eta, correlation)
-            if found > expected + (_MARGIN if best.eta > 1 else 0):
-                best, expected = choice, found
+            expected_best = _expected_best(candidates, choice.eta, correlation)
+            if expected_best > expected + (_MARGIN if best.eta > 1 else 0):
+                best, expected = choice, expected_best
         return best
 
     def _ways(self, budget: float) -> Iterator[tuple[Choice, int, float]]:

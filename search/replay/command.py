@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from blockforge.console.prose import Prose
 from blockforge.search.fidelity.benchmark import Benchmark
 from blockforge.search.replay import claims as said
-from blockforge.search.replay import searches as found
+from blockforge.search.replay import searches as searched
 from blockforge.search.replay import tail as thrown
 
 _MANY = 50
@@ -23,15 +23,15 @@ class Replayed:
     """All that is replayed on a table."""
 
     table: Benchmark
-    searches: found.Searches
+    searches: searched.Searches
     tail: thrown.Tail
     claims: said.Claims
     many_claims: said.Claims
 
     def report(self) -> Group:
         """To be printed by rich."""
-        parts: list[RenderableType] = [Prose(repr(self.table), "bold"), found.text_table(self.searches)]
-        parts += map(Prose, found.summary(self.searches))
+        parts: list[RenderableType] = [Prose(repr(self.table), "bold"), searched.text_table(self.searches)]
+        parts += map(Prose, searched.summary(self.searches))
         parts += [thrown.text_table(self.tail), *map(Prose, thrown.summary(self.tail))]
         return Group(*parts, *map(Prose, said.summary(self.claims, self.many_claims)))
 
@@ -56,6 +56,6 @@ def replay(table: Benchmark, number: int, pool: int, told: Callable[[str], objec
         pool: proposals of which a screen chooses.
         told: is given a line where a search has ended.
     """
-    searches = found.replay_searches(table, number, pool, told)
+    searches = searched.replay_searches(table, number, pool, told)
     few, many = (said.replay_claims(table, n) for n in (number, _MANY * number))
     return Replayed(table, searches, thrown.measure_tail(table), few, many)

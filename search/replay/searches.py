@@ -95,30 +95,30 @@ def replay_searches(
     return Searches(table, values, max(table.value(n, seed=0) for n in table.networks), pool)
 
 
-def text_table(found: Searches) -> TextTable:
+def text_table(searches: Searches) -> TextTable:
     """How far the best lies below the table's, to be printed by rich."""
-    counts = [n for n in COUNTS if n <= max(values.shape[1] for values in found.values.values())]
-    number = next(iter(found.values.values())).shape[0]
+    counts = [n for n in COUNTS if n <= max(values.shape[1] for values in searches.values.values())]
+    number = next(iter(searches.values.values())).shape[0]
     title = f"Points below the best of the table, the mean of {number} searches, after so many trainings"
     shown = TextTable(Label("search"), *(Number(str(n)) for n in counts), title=title)
-    for sampler, screened in found.values:
-        best = found.best(sampler, screened)
-        below = [f"{found.top - best[:, n - 1].mean():.2f}" if n <= best.shape[1] else "" for n in counts]
-        shown.add_row(f"{sampler}, screened of {found.pool}" if screened else sampler, *below)
+    for sampler, screened in searches.values:
+        best = searches.best(sampler, screened)
+        below = [f"{searches.top - best[:, n - 1].mean():.2f}" if n <= best.shape[1] else "" for n in counts]
+        shown.add_row(f"{sampler}, screened of {searches.pool}" if screened else sampler, *below)
     return shown
 
 
-def summary(found: Searches) -> Iterator[str]:
+def summary(searches: Searches) -> Iterator[str]:
     """What the screen was worth, two lines a sampler."""
-    networks = len(found.table)
+    networks = len(searches.table)
     for sampler in SAMPLERS:
-        few, many = found.values[sampler, True].shape[1], found.values[sampler, False].shape[1]
-        needed = found.needed(sampler, few)
+        few, many = searches.values[sampler, True].shape[1], searches.values[sampler, False].shape[1]
+        needed = searches.needed(sampler, few)
         yield (
             f"{sampler}: what was trained from the {FEWEST + 1}th to the {few}th was better by "
-            f"{_points(found.picked(sampler, few))} points where it was screened."
+            f"{_points(searches.picked(sampler, few))} points where it was screened."
         )
-        equal, all_plain = (_points(found.lead(sampler, few, plain)) for plain in (few, many))
+        equal, all_plain = (_points(searches.lead(sampler, few, plain)) for plain in (few, many))
         whole = ", the whole table" if many == networks else ""
         yield (
             f"{sampler}: the best of {few} screened ones lies {equal} points above that of {few} others, and "

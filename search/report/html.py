@@ -210,9 +210,9 @@ def _differences(result: SearchResult) -> str:
         ]
         if not near:
             continue
-        count, name, found = min(near, key=lambda item: item[:2])
+        count, name, units = min(near, key=lambda item: item[:2])
         title = f"rank {i} ({trial.hash}): {count} of its units differ from {name}" if count else f"rank {i} is {name}"
-        cells = [[c.name, c.before or "-", c.after or "-", format_count(c.params), format_count(c.macs)] for c in found]
+        cells = [[c.name, c.before or "-", c.after or "-", format_count(c.params), format_count(c.macs)] for c in units]
         rows = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in cells)
         head = f"<tr><th></th><th>{html.escape(name or '')}</th><th>rank {i}</th><th>params</th><th>MACs</th></tr>"
         parts.append(

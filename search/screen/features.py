@@ -18,8 +18,8 @@ def features(arch: Architecture) -> dict[str, float]:
     """Figures of a network: its sizes; of each stage depth, width and shares of the costs; of each block how often it
     stands there, in all and in each stage, its shares of the costs and the means of its parameters; how often
     each norm and each role of an edge."""
-    found: defaultdict[str, float] = defaultdict(float)
-    found |= {
+    figures: defaultdict[str, float] = defaultdict(float)
+    figures |= {
         "log macs": math.log1p(arch.macs), "log params": math.log1p(arch.params), "depth": float(arch.depth),
         "log activations": math.log1p(arch.activation_bytes), "sum log dim": Capacity()(arch),
         "scans": arch.scan_macs / max(1, arch.macs),
@@ -27,30 +27,30 @@ def features(arch: Architecture) -> dict[str, float]:
     nodes = list(arch.computed.values())
     for index, stage in enumerate(arch.stages):
         of_stage = [node for node in nodes if node.stage == index]
-        found[f"depth of stage {index}"] = len(stage.layers)
-        found[f"log dim of stage {index}"] = math.log(stage.end.last.out_shape.dim)
-        _add_shares(found, f"stage {index}", of_stage, arch)
+        figures[f"depth of stage {index}"] = len(stage.layers)
+        figures[f"log dim of stage {index}"] = math.log(stage.end.last.out_shape.dim)
+        _add_shares(figures, f"stage {index}", of_stage, arch)
     by_op: defaultdict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         by_op[node.op].append(node)
-        found[f"number of {node.kind}s"] += 1
+        figures[f"number of {node.kind}s"] += 1
         if node.stage is not None:
-            found[f"number of {node.op} in stage {node.stage}"] += 1
+            figures[f"number of {node.op} in stage {node.stage}"] += 1
         if node.norm is not None:
-            found[f"number of {node.norm.title}"] += 1
+            figures[f"number of {node.norm.title}"] += 1
     for op, own in by_op.items():
-        found[f"number of {op}"] = len(own)
-        _add_shares(found, op, own, arch)
+        figures[f"number of {op}"] = len(own)
+        _add_shares(figures, op, own, arch)
         for name, values in _numbers(own).items():
-            found[name] = math.fsum(values) / len(values)
+            figures[name] = math.fsum(values) / len(values)
     for edge in arch.edges:
-        found[f"{edge.role} edges"] += 1
-    return dict(found)
+        figures[f"{edge.role} edges"] += 1
+    return dict(figures)
 
 
-def _add_shares(found: defaultdict[str, float], of: str, nodes: Sequence[Node], arch: Architecture) -> None:
-    found[f"macs of {of}"] = sum(node.macs for node in nodes) / max(1, arch.macs)
-    found[f"params of {of}"] = sum(node.params for node in nodes) / max(1, arch.params)
+def _add_shares(figures: defaultdict[str, float], of: str, nodes: Sequence[Node], arch: Architecture) -> None:
+    figures[f"macs of {of}"] = sum(node.macs for node in nodes) / max(1, arch.macs)
+    figures[f"params of {of}"] = sum(node.params for node in nodes) / max(1, arch.params)
 
 
 def _numbers(nodes: Sequence[Node]) -> dict[str, list[float]]:

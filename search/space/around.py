@@ -48,9 +48,9 @@ def around(source: SpecLike, overrides: Overrides | None = None) -> Spec:
         )
     start = compile_spec(spec)
     tree = _written_out(start)
-    found = _distinct([*_widths(tree, start), *_in_stages(tree), *_ops(tree)])
-    wide = _with_holes(tree, found)
-    kept = _fitting(_parsed(wide), start, {opened.path: opened for opened in found})
+    openings = _distinct([*_widths(tree, start), *_in_stages(tree), *_ops(tree)])
+    wide = _with_holes(tree, openings)
+    kept = _fitting(_parsed(wide), start, {opened.path: opened for opened in openings})
     if not kept:
         hint = "write holes yourself, as in depth: {$int: [2, 4]}"
         raise SearchError(f"nothing in '{spec.name}' has a neighbour that fits\n  hint: {hint}")
@@ -140,11 +140,11 @@ def _widths(tree: dict[str, Any], start: Architecture) -> Iterator[Open]:
 def _tied(start: Architecture, widths: Widths) -> list[int]:
     """For each group the first one whose width it is a multiple of, by what the spec itself computes them from."""
     names = [_names_of(start.source.lifted, widths.paths(group)) for group in range(len(widths.groups))]
-    found: list[int] = []
+    firsts: list[int] = []
     for group, dim in enumerate(widths.start):
-        same = (i for i in range(group) if found[i] == i and names[group] & names[i] and dim % widths.start[i] == 0)
-        found.append(next(same, group))
-    return found
+        same = (i for i in range(group) if firsts[i] == i and names[group] & names[i] and dim % widths.start[i] == 0)
+        firsts.append(next(same, group))
+    return firsts
 
 
 def _names_of(tree: Mapping[str, Any], paths: list[Path]) -> frozenset[str]:
@@ -195,18 +195,18 @@ def _ops(tree: dict[str, Any]) -> Iterator[Open]:
             yield from neighbours_of(stage["connect"].get("aggregate"), ("stages", i, "connect", "aggregate"), define)
 
 
-def _distinct(found: list[Open]) -> list[Open]:
+def _distinct(openings: list[Open]) -> list[Open]:
     """The first of those at one path: the width of a stem stands among its parameters too."""
     by_path: dict[Path, Open] = {}
-    for opened in found:
+    for opened in openings:
         by_path.setdefault(opened.path, opened)
     return list(by_path.values())
 
 
-def _with_holes(tree: dict[str, Any], found: list[Open]) -> dict[str, Any]:
+def _with_holes(tree: dict[str, Any], openings: list[Open]) -> dict[str, Any]:
     """The tree with a hole at each path; those inside an op go into its own option, the first."""
     wide = copy.deepcopy(tree)
-    inner = sorted(found, key=lambda opened: -len(opened.path))
+    inner = sorted(openings, key=lambda opened: -len(opened.path))
     for opened in inner:
         own = _at(wide, opened.path) if opened.labels else opened.options[0]
         _put(wide, opened.path, _hole(own, opened))
@@ -245,11 +245,11 @@ def _put(tree: Any, path: Path, value: Any) -> None:
     holder[path[-1]] = value
 
 
-def _fitting(space: Spec, start: Architecture, found: Mapping[Path, Open]) -> list[Open]:
+def _fitting(space: Spec, start: Architecture, openings: Mapping[Path, Open]) -> list[Open]:
     """What is left of each: the options with which the network compiles, the rest being as it was."""
-    own = {hole.name: _own_label(opened) for hole, opened in _holes_of(space, found)}
+    own = {hole.name: _own_label(opened) for hole, opened in _holes_of(space, openings)}
     kept = []
-    for hole, opened in _holes_of(space, found):
+    for hole, opened in _holes_of(space, openings):
         labels = opened.labels or opened.options
         fits = [0, *(i for i in range(1, len(labels)) if _fits(space, {**own, hole.name: labels[i]}, start, opened))]
         if len(fits) > 1:
@@ -262,9 +262,9 @@ def _own_label(opened: Open) -> Any:
     return (opened.labels or opened.options)[0]
 
 
-def _holes_of(space: Spec, found: Mapping[Path, Open]) -> list[tuple[Hole, Open]]:
+def _holes_of(space: Spec, openings: Mapping[Path, Open]) -> list[tuple[Hole, Open]]:
     """Each hole of a space with what it was made of."""
-    return [(hole, found[hole.path]) for hole in holes(space).values()]
+    return [(hole, openings[hole.path]) for hole in holes(space).values()]
 
 
 def _fits(space: Spec, answers: Mapping[str, Any], start: Architecture, opened: Open) -> bool:

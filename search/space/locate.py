@@ -65,8 +65,8 @@ def locate(space: Spec, source: SpecLike) -> dict[str, Any]:
     target = compile_spec(spec)
     failed: str | None = None
     ways = [_parts(space.lifted, target, kept) for kept in _kept_stages(space.lifted, len(target.plan.stages))]
-    found = (known for parts in ways for known in in_turn(list(parts.values()), {}))
-    for known in itertools.islice(found, _MAX_FOUND):
+    matches = (known for parts in ways for known in in_turn(list(parts.values()), {}))
+    for known in itertools.islice(matches, _MAX_FOUND):
         try:
             arch = compile_spec(space, ask=functools.partial(_answer, known))
         except SpecError as e:
@@ -143,16 +143,16 @@ def _head(tree: Mapping[str, Any], value: Any, target: Head | None, lets: Lets, 
 
 def _called(space: Glossary, spec: Glossary) -> dict[tuple[str], tuple[str, Mapping[str, Any]]]:
     """The definitions of a spec that a space has too: the spec's name, what the space calls it, and its parameters."""
-    ours = [(name, found) for name in space.names() if (found := space.find(name)) is not None]
-    theirs = [(name, found) for name in spec.names() if (found := spec.find(name)) is not None]
+    ours = [(name, definition) for name in space.names() if (definition := space.find(name)) is not None]
+    theirs = [(name, definition) for name in spec.names() if (definition := spec.find(name)) is not None]
     same = [(a, b, f) for a, g in theirs for b, f in ours if a == b or g == f]
     return {(a,): (b, f.params) for a, b, f in same}
 
 
 def _with_holes(glossary: Glossary) -> dict[str, Any]:
     """The definitions that hold holes, as they are written."""
-    found = [(name, glossary.find(name)) for name in glossary.names()]
-    written = {name: d.glossary.define[d.name] for name, d in found if d is not None}
+    definitions = [(name, glossary.find(name)) for name in glossary.names()]
+    written = {name: d.glossary.define[d.name] for name, d in definitions if d is not None}
     return {name: tree for name, tree in written.items() if any(isinstance(v, Hole) for v in all_values(tree))}
 
 

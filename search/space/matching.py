@@ -142,13 +142,13 @@ def _late(value: Any, target: Expr, lets: Lets, known: Bindings) -> Iterator[Bin
         return
     if not isinstance(value, Expr):
         return
-    found: list[tuple[Any, Bindings]] = []
+    folds: list[tuple[Any, Bindings]] = []
     for chosen, bindings in itertools.islice(_fill_all([Ref(name) for name in named], lets, known), _MAX_FILLS):
         values = dict(zip(named, chosen, strict=True))
         with contextlib.suppress(ExpressionError):
-            found.append((value.fold(functools.partial(_value_or_name, values)), bindings))
-    equal = [bindings for folded, bindings in found if folded == target]
-    yield from equal or (bindings for _, bindings in found)
+            folds.append((value.fold(functools.partial(_value_or_name, values)), bindings))
+    equal = [bindings for folded, bindings in folds if folded == target]
+    yield from equal or (bindings for _, bindings in folds)
 
 
 def _op(

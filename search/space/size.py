@@ -148,13 +148,13 @@ class _Counter:
         for depth, known in fills(own.get("depth"), lets, {}):
             for pattern, items, bound in layer_lists(own.get("layers"), lets, known):
                 try:
-                    found = set(patterns.expand(pattern, depth))
+                    entries = set(patterns.expand(pattern, depth))
                 except patterns.PatternError:
                     continue
-                names = tuple(sorted(name for name in found if isinstance(name, str)))
+                names = tuple(sorted(name for name in entries if isinstance(name, str)))
                 if names not in blocks:
                     blocks[names] = _join_all(self._block(name, lets) for name in names)
-                ops = _join_all(self.value(items[i], lets) for i in found if isinstance(i, int))
+                ops = _join_all(self.value(items[i], lets) for i in entries if isinstance(i, int))
                 chosen = self.without({_key(bound): 1}, self._private, sizes=False)
                 chosen = _join(chosen, self.without(ops, self._private))
                 for key, number in _join(chosen, blocks[names]).items():
@@ -238,8 +238,8 @@ def _named_definitions(tree: Mapping[str, Any]) -> list[Any]:
         with contextlib.suppress(patterns.PatternError):
             texts += [name for name, _ in patterns.names(text)]
     # what is in holes is looked through too
-    found = reached(Glossary.of(tree), texts, lambda written, _: [written, *all_values(written)])
-    return [written for written, *_ in found.values()]
+    definitions = reached(Glossary.of(tree), texts, lambda written, _: [written, *all_values(written)])
+    return [written for written, *_ in definitions.values()]
 
 
 def _is_flat(hole: Hole) -> bool:

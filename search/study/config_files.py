@@ -61,21 +61,21 @@ def place_in_file(error: BlockforgeError, own: SearchConfig, below: SearchConfig
     if path is None or locs is None or own.sets(path) or not below.sets(path):
         return
     if isinstance(error, SpecError):
-        moved = SpecError(_moved(found, path, locs) for found in error.diagnostics)
+        moved = SpecError(_moved(diagnostic, path, locs) for diagnostic in error.diagnostics)
         error.diagnostics, error.args = moved.diagnostics, moved.args
     elif not _PLACE.match(message := str(error)):
         first, *rest = message.split("\n")
         error.args = ("\n".join([Diagnostic("value", first, path, locs.value(path)).render(), *rest]),)
 
 
-def _moved(found: Diagnostic, path: Place, locs: Locs) -> Diagnostic:
+def _moved(diagnostic: Diagnostic, path: Place, locs: Locs) -> Diagnostic:
     """What was found in a value that stands in a file of settings."""
-    if found.loc is not None and found.loc.source.name not in _WRITTEN_OUT:
-        return found  # in a file of its own
-    inner = found.path
-    if found.loc is not None and found.loc.source.name != _MAPPING:
-        inner = (found.loc.source.lines[0].partition("=")[0],)  # of values by path, which path it is
-    return dataclasses.replace(found, path=(*path, *inner), loc=locs.value((*path, *inner)), related=())
+    if diagnostic.loc is not None and diagnostic.loc.source.name not in _WRITTEN_OUT:
+        return diagnostic  # in a file of its own
+    inner = diagnostic.path
+    if diagnostic.loc is not None and diagnostic.loc.source.name != _MAPPING:
+        inner = (diagnostic.loc.source.lines[0].partition("=")[0],)  # of values by path, which path it is
+    return dataclasses.replace(diagnostic, path=(*path, *inner), loc=locs.value((*path, *inner)), related=())
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Document:

@@ -135,14 +135,14 @@ class KeptFolder:
 
     def _state(self) -> dict[str, tuple[int, int]]:
         """Files that are copied, with their times and sizes; what is written under another name is not there yet."""
-        found = {}
+        files = {}
         for file in self.folder.rglob("*") if self.folder.exists() else ():
             if file.name not in _LEFT_OUT and not file.name.startswith("."):
                 with contextlib.suppress(OSError):
                     if file.is_file():
                         stat = file.stat()
-                        found[file.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
-        return found
+                        files[file.relative_to(self.folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+        return files
 
     def _version_here(self) -> int:
         return _version((self.folder / _VERSION).read_bytes()) if (self.folder / _VERSION).exists() else 0

@@ -53,14 +53,14 @@ def _opened(folder: Path, names: tuple[str, ...] | None = None) -> Opened:
 
 def _pair(folder: Path, part: str) -> tuple[Path, Path] | None:
     """The files of images and of labels of a part; None: it has none. Raises: DataError if one lacks the other."""
-    found = [_file(folder, part, what) for what in ("images", "labels")]
-    if found == [None, None] and part != "train":
+    files = [_file(folder, part, what) for what in ("images", "labels")]
+    if files == [None, None] and part != "train":
         return None
-    for path, what in zip(found, ("images", "labels"), strict=True):
+    for path, what in zip(files, ("images", "labels"), strict=True):
         if path is None:
             hint = "names as train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"
             raise DataError(f"{folder} has no IDX file of the {part} {what}\n  hint: {hint}")
-    images, labels = found
+    images, labels = files
     assert images is not None
     assert labels is not None
     return images, labels
