@@ -59,10 +59,10 @@ class Param(BaseModel):
     @property
     def type(self) -> Any:
         name, _, absent = self.is_.partition(" or ")
-        found = _TYPES[name]
+        annotation = _TYPES[name]
         if self.from_ is not None or self.to is not None:
-            found = Annotated[found, Field(ge=self.from_, le=self.to)]
-        return found | None if absent else found
+            annotation = Annotated[annotation, Field(ge=self.from_, le=self.to)]
+        return annotation | None if absent else annotation
 
 
 class File(BaseModel):

@@ -88,11 +88,11 @@ def total(filters: Sequence[Filter]) -> tuple[Filter, tuple[Placing, ...]] | Non
     rows, columns = _along(filters, 0), _along(filters, 1)
     if rows is None or columns is None:
         return None
-    found = Filter(
+    whole = Filter(
         first.in_chs, first.out_chs, (rows.side, columns.side), first.stride, (rows.padding, columns.padding),
         (rows.step, columns.step), groups, any(f.bias for f in filters),
     )  # fmt: skip
-    return found, tuple(map(Placing, rows.begins, columns.begins))
+    return whole, tuple(map(Placing, rows.begins, columns.begins))
 
 
 class _Axis(NamedTuple):

@@ -35,17 +35,17 @@ class ParamsError(OpError):
 def explained(cls: type[AnyOp], errors: Sequence[Any], params: Mapping[str, Any]) -> list[tuple[Where, OpError]]:
     """Pydantic's errors as ours. Where a value may be of several types, each says why it is not of it: that type counts
     which got furthest with the value, or else knows a law that it breaks."""
-    found: dict[tuple[Where, bool], tuple[tuple[int, bool], list[tuple[Where, Any]]]] = {}
+    furthest: dict[tuple[Where, bool], tuple[tuple[int, bool], list[tuple[Where, Any]]]] = {}
     for error in errors:
         loc, where = tuple(error["loc"]), _written(error, params)
         of_union = where != loc
         rank = (len(where), not str(error["type"]).endswith("_type"))
         field = where[:1] if of_union else where, of_union
-        if field not in found or rank > found[field][0]:
-            found[field] = rank, [(where, error)]
+        if field not in furthest or rank > furthest[field][0]:
+            furthest[field] = rank, [(where, error)]
         elif not of_union:
-            found[field][1].append((where, error))
-    return [_explain(cls, where, error) for _, kept in found.values() for where, error in kept]
+            furthest[field][1].append((where, error))
+    return [_explain(cls, where, error) for _, kept in furthest.values() for where, error in kept]
 
 
 def _written(error: Any, params: Mapping[str, Any]) -> Where:

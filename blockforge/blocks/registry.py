@@ -82,9 +82,9 @@ def load_blocks() -> None:
 
 def blocks(*kinds: base.Kind) -> dict[str, type[base.AnyOp]]:
     """The registered blocks by name, of the given kinds or of all."""
-    found = {n: c for n, c in BLOCKS.items() if not kinds or c.kind in kinds}
+    by_name = {n: c for n, c in BLOCKS.items() if not kinds or c.kind in kinds}
     twins = [(n, c) for (kind, n), c in TWINS.items() if kind in kinds]
-    return dict(sorted([*found.items(), *twins], key=lambda item: item[0]))
+    return dict(sorted([*by_name.items(), *twins], key=lambda item: item[0]))
 
 
 def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
@@ -94,8 +94,8 @@ def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     """
     cls = BLOCKS.get(name)
     for kind in kinds:
-        if (found := TWINS.get((kind, name))) is not None:
-            cls = found
+        if (twin_cls := TWINS.get((kind, name))) is not None:
+            cls = twin_cls
             break
     if cls is not None and (not kinds or cls.kind in kinds):
         return cls

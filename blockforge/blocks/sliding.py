@@ -125,10 +125,10 @@ def window(
         half = [0 if s >= k else (k - 1) // 2 * d for k, s, d in zip(kernel, steps, apart, strict=True)]
         return Window(kernel, steps, apart, (half[0], half[1]), ceil)
     if padding == "tf":
-        found = Window(kernel, steps, apart, None, ceil)
-        if steps != (1, 1) or not all(side % 2 for side in found.reach):
-            return found
-        return Window(kernel, steps, apart, (found.reach[0] // 2, found.reach[1] // 2), ceil)  # of any map
+        tf_window = Window(kernel, steps, apart, None, ceil)
+        if steps != (1, 1) or not all(side % 2 for side in tf_window.reach):
+            return tf_window
+        return Window(kernel, steps, apart, (tf_window.reach[0] // 2, tf_window.reach[1] // 2), ceil)  # of any map
     return Window(kernel, steps, apart, pair(padding), ceil)
 
 

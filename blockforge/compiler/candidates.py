@@ -38,11 +38,11 @@ def compile_candidate(
             if any(d.code != "require" for d in e.diagnostics):
                 raise
             relations = relations_of(space)
-            found = relations.mend(answers, fixed) if relations.narrow else None
-            if found is None or found == answers:
+            repaired = relations.mend(answers, fixed) if relations.narrow else None
+            if repaired is None or repaired == answers:
                 raise
             error = e
-        ask = mended(found) if mended is not None else _preferring(found, ask)
+        ask = mended(repaired) if mended is not None else _preferring(repaired, ask)
     raise error
 
 

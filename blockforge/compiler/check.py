@@ -136,9 +136,9 @@ class _Space:
                 given[hole.name] = otherwise(_options(hole))
             return given[hole.name]
 
-        def mended(found: Mapping[str, Any]) -> Callable[[Hole], Any]:
+        def mended(changed: Mapping[str, Any]) -> Callable[[Hole], Any]:
             met.clear()
-            given.update(found)
+            given.update(changed)
             return ask
 
         self.candidates += 1

@@ -49,8 +49,8 @@ def write_ejected(model: Backbone, path: Path) -> Ejected:
             got: Outputs = made.eval()(x)
         except Exception as e:
             raise _failed(model, f"the file does not run: {type(e).__name__}: {e}") from e
-    expected, found = by_name(wanted), by_name(got)
-    error = max(_difference(found[name], output) for name, output in expected.items())
+    expected, actual = by_name(wanted), by_name(got)
+    error = max(_difference(actual[name], output) for name, output in expected.items())
     if not error <= TOLERANCE:
         raise _failed(model, f"its outputs differ from the model's by {error:.1e}")
     return Ejected(text.count("\n"), error)

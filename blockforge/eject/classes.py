@@ -52,9 +52,9 @@ def class_name(label: str) -> str:
 
 def unique(name: str, taken: set[str]) -> str:
     """The name, with a number behind it if it is taken; then it is."""
-    found = next(n for i in range(1, 10**6) if (n := name if i == 1 else f"{name}{i}") not in taken)
-    taken.add(found)
-    return found
+    free = next(n for i in range(1, 10**6) if (n := name if i == 1 else f"{name}{i}") not in taken)
+    taken.add(free)
+    return free
 
 
 @dataclass
@@ -73,12 +73,12 @@ class LayerClass:
 
     def parameters(self) -> dict[tuple[str, ...], str]:
         """The values that vary, each with the name of its parameter; equal columns share one."""
-        found: dict[tuple[str, ...], str] = {}
+        names: dict[tuple[str, ...], str] = {}
         for name, values in self.columns():
-            if (len(set(values)) > 1 or values[0].startswith(RATES)) and values not in found:
-                others = sum(re.fullmatch(rf"{name}(_\d+)?", n) is not None for n in found.values())
-                found[values] = f"{name}_{others + 1}" if others else name
-        return found
+            if (len(set(values)) > 1 or values[0].startswith(RATES)) and values not in names:
+                others = sum(re.fullmatch(rf"{name}(_\d+)?", n) is not None for n in names.values())
+                names[values] = f"{name}_{others + 1}" if others else name
+        return names
 
     def lines(self) -> list[str]:
         """The class."""
@@ -119,17 +119,17 @@ def layer_classes(
 ) -> tuple[list[LayerClass], dict[str, str]]:
     """The classes of layers, and what makes each layer, by its path. `rates`: the drop path of each layer, where the
     file computes it."""
-    found: dict[str, LayerClass] = {}
+    classes: dict[str, LayerClass] = {}
     for number, layer in enumerate(layers):
         branches = {name: made[id(branch)] for name, branch in modules[layer.name].named_children()}
         if rates:
             rate = f"«drop_path:{rates[number]}»"
             branches = {name: text.replace(rate, f"«drop_path:{RATES}{number}]»") for name, text in branches.items()}
         key = VALUE.sub(r"«\1»", f"{layer.block} {branches} {layer.fed}")
-        if key not in found:
-            others = sum(known.block == layer.block for known in found.values())
+        if key not in classes:
+            others = sum(known.block == layer.block for known in classes.values())
             name = class_name(layer.block).removesuffix("Layer") + "Layer" + (str(others + 1) if others else "")
-            found[key] = LayerClass(name, layer.block, layer.fed)
-        found[key].layers[layer.name] = branches
-    calls = {path: known.call(i) for known in found.values() for i, path in enumerate(known.layers)}
-    return list(found.values()), calls
+            classes[key] = LayerClass(name, layer.block, layer.fed)
+        classes[key].layers[layer.name] = branches
+    calls = {path: known.call(i) for known in classes.values() for i, path in enumerate(known.layers)}
+    return list(classes.values()), calls

@@ -52,7 +52,7 @@ def eject(model: Backbone) -> str:
     network = Network(arch, {path: VALUE.sub(r"\2", text) for path, text in built.items()})
     texts = ["\n".join(kind.lines()) for kind in kinds] + [network.text()]
     used = [Definition(PLAIN, "Stage"), *(Definition(f.__module__, f.__name__) for f in network.functions())]
-    used += [Definition(*found) for found in DEFINITION.findall(" ".join(texts))]
+    used += [Definition(*pair) for pair in DEFINITION.findall(" ".join(texts))]
     targets = {d: _target(d) for d in used}
     asked = set().union(*(read_names(text)[1] for text in composed))
     reached = Reached([t for t in targets.values() if isinstance(t, Definition)], asked)
@@ -60,7 +60,7 @@ def eject(model: Backbone) -> str:
     taken = {CLASS, *composed_names.values(), *(kind.name for kind in kinds), *(e.alias for e in externals)}
     names = reached.named(taken)
     called = {d: names[t] if isinstance(t, Definition) else t.alias for d, t in targets.items()}
-    lines = DEFINITION.sub(lambda found: called[Definition(*found.groups())], "\n\n\n".join(texts)).split("\n")
+    lines = DEFINITION.sub(lambda match: called[Definition(*match.groups())], "\n\n\n".join(texts)).split("\n")
     needs = sorted({e.module.partition(".")[0] for e in externals} - sys.stdlib_module_names)[::-1]
     network_text = "\n".join(broken for line in lines for broken in layout(line))
     parts = [f"{LICENSE}{_docstring(arch, needs)}\n\n{_imports(externals)}"]
@@ -69,8 +69,8 @@ def eject(model: Backbone) -> str:
 
 
 def _target(d: Definition) -> Definition | External:
-    found = source(d.module).resolve(d.name) if is_ours(d.module) else None
-    return found or External(d.module, d.name, d.name)
+    target = source(d.module).resolve(d.name) if is_ours(d.module) else None
+    return target or External(d.module, d.name, d.name)
 
 
 def _spaced(before: str, part: str) -> str:

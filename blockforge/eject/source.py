@@ -68,8 +68,8 @@ class Source:
             if module and original and is_ours(module):
                 return source(module).resolve(original)
             return External(module, original, name) if module else None
-        found = getattr(sys.modules[self.name], name, None)
-        if isinstance(found, type) and issubclass(found, BaseModel):  # of a block the file has the parameters alone
+        defined = getattr(sys.modules[self.name], name, None)
+        if isinstance(defined, type) and issubclass(defined, BaseModel):  # of a block the file has the parameters alone
             return External("types", "SimpleNamespace", "SimpleNamespace")
         forms = [PLAIN] if self.name.startswith("blockforge.") else []
         if self.name.startswith(KERNELS) and hasattr(sys.modules[self.name], "__path__"):

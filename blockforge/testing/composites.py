@@ -184,8 +184,8 @@ _FORMS: list[Callable[[int], st.SearchStrategy[Any]]] = [
 
 def _keeping(kind: Any) -> list[type[AnyOp]]:
     """The blocks of a kind that keep any map; composites are drawn otherwise."""
-    found = registry.blocks(kind).values()
-    return [cls for cls in found if not hasattr(cls, "expand") and _keeps(cls())]
+    classes = registry.blocks(kind).values()
+    return [cls for cls in classes if not hasattr(cls, "expand") and _keeps(cls())]
 
 
 def _keeps(op: AnyOp) -> bool:

@@ -168,6 +168,6 @@ def _candidates(annotation: Any) -> list[Any]:
 
 def _activations() -> list[Act]:
     """One of each sort, as costs tell them apart."""
-    at, found = Shape(1, 1, 1), [cls() for cls in registry.blocks("act").values()]
-    sorts = {(a.overwrites, a.workspace(at), a.cost(at)): a for a in found if isinstance(a, Act)}
+    at, acts = Shape(1, 1, 1), [cls() for cls in registry.blocks("act").values()]
+    sorts = {(a.overwrites, a.workspace(at), a.cost(at)): a for a in acts if isinstance(a, Act)}
     return list(sorts.values())

@@ -139,18 +139,18 @@ def _check_memory(model: Backbone, name: str) -> None:
 def check_deployed(model: Backbone) -> Backbone:
     """Deployed, a model in float32 gives the same, costs no more, and is what its graph says. Move it off its initial
     values before: these hide what norms do. Returns the deployed model."""
-    found, image = deploy(model.eval()), _image(model, batch=2)
-    trained, deployed = model.arch, found.arch
+    deployed_model, image = deploy(model.eval()), _image(model, batch=2)
+    trained, deployed = model.arch, deployed_model.arch
     assert deployed.params <= trained.params, f"{trained.params} parameters become {deployed.params}"
     assert deployed.macs <= trained.macs, f"{trained.macs} multiply-adds become {deployed.macs}"
     wide = copy.deepcopy(model).double()
     with torch.no_grad():
         for a, b in zip(_listed(wide(image.double())), _listed(deploy(wide)(image.double())), strict=True):
             torch.testing.assert_close(b, a, rtol=0, atol=1e-9 * max(a.abs().max().item(), 1e-30))
-    check_costs(found)
-    check_shapes(found)
-    check_memory(found)
-    return found
+    check_costs(deployed_model)
+    check_shapes(deployed_model)
+    check_memory(deployed_model)
+    return deployed_model
 
 
 def _listed(outputs: Outputs | list[Tensor]) -> list[Tensor]:

@@ -49,9 +49,9 @@ class Family:
         places = {f"stages.{stage}.layers.{layer}.": i for i, (stage, layer) in enumerate(layers)}
 
         def sources(key: str) -> tuple[str, ...] | None:
-            found = _LAYER.match(key)
-            place = places.get(found[0]) if found else None
-            return self.sources(f"stages.0.layers.{place}.{key[found.end() :]}" if found and place is not None else key)
+            match = _LAYER.match(key)
+            place = places.get(match[0]) if match else None
+            return self.sources(f"stages.0.layers.{place}.{key[match.end() :]}" if match and place is not None else key)
 
         return sources
 

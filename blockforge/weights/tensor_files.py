@@ -56,11 +56,11 @@ def classes_in_header(file: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """The names of the classes, by label, that a file of ours says; None: it says none."""
     try:
         with safe_open(os.fspath(file), "pt") as opened:
-            found = json.loads((opened.metadata() or {}).get(_CLASSES, "null"))
+            classes = json.loads((opened.metadata() or {}).get(_CLASSES, "null"))
     except (SafetensorError, OSError, ValueError, RecursionError):
         return None
-    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
-    return tuple(found) if named else None
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return tuple(classes) if named else None
 
 
 def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note) -> dict[str, Tensor]:
@@ -72,9 +72,9 @@ def unwrap_file(file: str | os.PathLike[str], say: Callable[[str], None] = note)
     Raises: WeightsError as `read_checkpoint`.
     """
     weights = Weights.of(file)
-    found = read_checkpoint(weights.file)
+    checkpoint = read_checkpoint(weights.file)
     try:
-        tensors = unwrap(found, weights.key, weights.prefix, say=lambda line: say(f"{file}: {line}"))
+        tensors = unwrap(checkpoint, weights.key, weights.prefix, say=lambda line: say(f"{file}: {line}"))
     except WeightsError as e:
         raise WeightsError(f"{file}: {e}") from None
     if any(name.startswith("optimizer/") for name in tensors):

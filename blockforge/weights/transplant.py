@@ -190,9 +190,9 @@ def leading(value: Tensor, own: Tensor, widths: tuple[int, int]) -> Tensor:
     """
     places = [_places(n, m, widths) for n, m in zip(value.shape, own.shape, strict=True)]
     here, there = (_crossed([pair[i] for pair in places]) for i in (1, 0))
-    found = own.clone()
-    found[here] = value[there].to(found)
-    return found
+    filled = own.clone()
+    filled[here] = value[there].to(filled)
+    return filled
 
 
 def _places(size: int, own: int, widths: tuple[int, int]) -> tuple[Tensor, Tensor]:

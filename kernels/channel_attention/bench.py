@@ -32,11 +32,11 @@ def cases() -> list[Case]:
 
 def _plain(x_BLC: Tensor, q_BPC: Tensor, k_BPC: Tensor, v_BLC: Tensor) -> Tensor:
     """A line of the definition after the other, a group at a time."""
-    found = []
+    attended = []
     for q, k, v in zip(*(t.chunk(_GROUPS, dim=-1) for t in (q_BPC, k_BPC, v_BLC)), strict=True):
         weights = torch.softmax(q.mT @ k * q.shape[1] ** -0.5, dim=-1)
-        found.append(v @ weights.mT)
-    joined = torch.cat([x_BLC, *found, v_BLC], dim=-1)
+        attended.append(v @ weights.mT)
+    joined = torch.cat([x_BLC, *attended, v_BLC], dim=-1)
     return joined.unflatten(-1, (-1, 3)).transpose(-1, -2).flatten(-2)
 
 

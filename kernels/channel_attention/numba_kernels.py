@@ -198,7 +198,7 @@ def forward(x, q, k, v, strides, L, P, C, G, first, last, scale, scratch, y):
     width = width_of(N)
     Q, W = 0, P * width
     M = W + C * width
-    found = M + 2 * width
+    attended = M + 2 * width
     for item in range(first, last):
         b, start = item // tiles, item % tiles * ROWS
         if b != image:
@@ -213,9 +213,9 @@ def forward(x, q, k, v, strides, L, P, C, G, first, last, scale, scratch, y):
             _put_row(v, b * v_b + (start + r) * v_l, y, o, 2 * C, C)
         for g in range(G):
             i, at_g = b * v_b + start * v_l + g * N, W + g * N * width
-            _product(v, i, v_l, 1, scratch, at_g, width, rows, N, width, scratch, found, width)
+            _product(v, i, v_l, 1, scratch, at_g, width, rows, N, width, scratch, attended, width)
             for r in range(rows):
-                o, at_c = (b * L + start + r) * 3 * C, found + r * width
+                o, at_c = (b * L + start + r) * 3 * C, attended + r * width
                 for part in range(3):
                     skipped, count = _run(C + g * N, part, N)
                     to = o + _place(C + g * N + skipped, C)

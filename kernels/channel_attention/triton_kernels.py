@@ -135,12 +135,12 @@ def join(
     channel, inside, own = group * N + i, t < L, i < N
     v_ptr += batch * vb
     weights_ptr += tl.program_id(1).to(tl.int64) * N * N
-    found = _product(v_ptr, t, inside, vl, group, i, vc, weights_ptr, 1, N, C, N, False, Q, SIDE, PRECISION)
+    attended = _product(v_ptr, t, inside, vl, group, i, vc, weights_ptr, 1, N, C, N, False, Q, SIDE, PRECISION)
     x = _tile(x_ptr + batch * xb, t, inside, xl, channel, own, xc)
     v = _tile(v_ptr, t, inside, vl, channel, own, vc)
     y_ptr += batch * L * 3 * C
     _put(y_ptr, x, t, inside, 3 * C, _place(channel, C), own, 1)
-    _put(y_ptr, found, t, inside, 3 * C, _place(C + channel, C), own, 1)
+    _put(y_ptr, attended, t, inside, 3 * C, _place(C + channel, C), own, 1)
     _put(y_ptr, v, t, inside, 3 * C, _place(2 * C + channel, C), own, 1)
 
 

@@ -87,12 +87,12 @@ def _called(op: str, params: Mapping[str, Any], frame: Frame) -> str:
 
 def _together(errors: registry.ParamsError, params: Mapping[str, Any], at: Path) -> OpError:
     """The mistakes of one call, each where it stands; what is written without names is wrong on any map."""
-    found: list[OpError] = []
+    mistakes: list[OpError] = []
     for where, e in errors.each():
         read = parts_of(params.get(str(where[0]))) if where else ()
         e.is_of_text = e.is_of_text or not any(isinstance(p, Ref | Expr) for p in read)
-        found.append(e.placed_at((*at, *where)))
-    first, *first.also = found
+        mistakes.append(e.placed_at((*at, *where)))
+    first, *first.also = mistakes
     return first
 
 
@@ -132,16 +132,16 @@ class Builder(Steps):
             return self.chain(Bound(value, scope, at), x, dim, name)
         if isinstance(value, Map):
             return self._mapping(value, scope, at, x, dim, name)
-        found = scope.value(value)
-        if isinstance(found, Bound):
-            if found.value is value and isinstance(value, str):
+        op = scope.value(value)
+        if isinstance(op, Bound):
+            if op.value is value and isinstance(value, str):
                 return self.call(value, {}, scope, at, x, dim, name)
-            return self.add(Bound(found.value, found.frame, place_in(found.value, at)), x, dim, name)
-        if found in _ABSENT:
+            return self.add(Bound(op.value, op.frame, place_in(op.value, at)), x, dim, name)
+        if op in _ABSENT:
             return x
-        if not isinstance(found, str):
-            raise OpError(f"{found!r} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
-        return self.call(found, {}, scope, at, x, dim, name)
+        if not isinstance(op, str):
+            raise OpError(f"{op!r} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
+        return self.call(op, {}, scope, at, x, dim, name)
 
     def _count(self, ops: int) -> None:
         """Refuse what asks for too much before it is written out. Raises: OpError."""
@@ -162,9 +162,9 @@ class Builder(Steps):
             dim = width(own)
         op, rest = value.get("op"), value.without(*_OWN)
         if not isinstance(op, str):
-            found = scope.value(op)
-            if isinstance(found, str):
-                op = found
+            op_name = scope.value(op)
+            if isinstance(op_name, str):
+                op = op_name
         if isinstance(op, str):
             y = self.call(op, rest, scope, at, x, dim, name)
         elif rest:
@@ -225,8 +225,8 @@ class Builder(Steps):
             for key, value in params.items()
         }
         for key, place_name in of_place.items():
-            if key not in given and (found := dict(frame.names).get(place_name)) is not None:
-                given[key] = found
+            if key not in given and (place_value := dict(frame.names).get(place_name)) is not None:
+                given[key] = place_value
         try:
             made = registry.make(op, given, *INSIDE)
         except registry.ParamsError as errors:
@@ -250,9 +250,9 @@ class Builder(Steps):
 
     def members(self, bound: Bound) -> list[tuple[str, Bound]]:
         """The members of a list or a mapping of ops, see `named`."""
-        found = list(named(bound))
-        self._count(len(found))
-        return found
+        members = list(named(bound))
+        self._count(len(members))
+        return members
 
     def is_absent(self, bound: Bound) -> bool:
         """Whether `when` leaves an op out."""
@@ -261,5 +261,5 @@ class Builder(Steps):
             return not truth(plain(frame.value(value.get("when"))))
         if isinstance(value, Map | Seq | str):
             return False
-        found = frame.value(value)
-        return self.is_absent(found) if isinstance(found, Bound) else found in _ABSENT
+        op = frame.value(value)
+        return self.is_absent(op) if isinstance(op, Bound) else op in _ABSENT

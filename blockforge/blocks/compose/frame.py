@@ -81,10 +81,10 @@ class Frame:
             return self.find(written.name)
         if isinstance(written, Expr):
             try:
-                found = written.evaluate(self.find)
+                evaluated = written.evaluate(self.find)
             except ExpressionError as e:
                 raise OpError(f"{e} in {written.text}", hint=e.hint, code="expression") from None
-            return Bound(freeze(found), self) if isinstance(found, dict | list) else found
+            return Bound(freeze(evaluated), self) if isinstance(evaluated, dict | list) else evaluated
         if isinstance(written, Map | Seq) or (isinstance(written, str) and written in self.definitions.table):
             return Bound(written, self)
         return written
@@ -151,8 +151,8 @@ class _Plain:
             return {k: self.of(frame.value(v), depth + 1) for k, v in value.items}
         if isinstance(value, Seq):
             return [self.of(frame.value(v), depth + 1) for v in value.items]
-        found = frame.value(value)
-        return self.of(found, depth + 1) if found is not value else value
+        resolved = frame.value(value)
+        return self.of(resolved, depth + 1) if resolved is not value else value
 
 
 def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:

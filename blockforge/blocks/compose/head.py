@@ -57,8 +57,8 @@ class ComposedHead(Composed):
     @property
     def fc(self) -> nn.Module:
         """What gives the classes; of several the first, of none a module that changes nothing."""
-        found = [self.get_submodule(step.path) for step in self.program.own_modules() if step.classifies]
-        return found[0] if found else nn.Identity()
+        classifiers = [self.get_submodule(step.path) for step in self.program.own_modules() if step.classifies]
+        return classifiers[0] if classifiers else nn.Identity()
 
     def reset(self, num_classes: int) -> None:
         """Replace what gives the classes by new ones; 0: by nothing. Other modules stay, unless they read classes.

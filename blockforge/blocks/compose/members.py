@@ -40,10 +40,10 @@ def _called(member: Any, frame: Frame) -> str:
         return "chain"
     if isinstance(member, str):
         return member.replace(".", "_")
-    found = frame.value(member)
-    if isinstance(found, Bound):
-        return _called(found.value, found.frame)
-    return _called(found, frame) if isinstance(found, str) else "none"
+    op = frame.value(member)
+    if isinstance(op, Bound):
+        return _called(op.value, op.frame)
+    return _called(op, frame) if isinstance(op, str) else "none"
 
 
 def truth(value: Any) -> bool:

@@ -60,17 +60,17 @@ def _swept(program: Program) -> tuple[list[int], int]:
     last[memory[len(program.steps)]] = len(program.steps) + 1
     alive, most = 0, 0
     held: dict[int, int] = {}
-    found = []
+    beside = []
     for number, step in enumerate(program.steps, 1):
         taken = 0 if memory[number] != number else _taken(program, step, said[number - 1])
-        found.append(alive)
+        beside.append(alive)
         if memory[number] == number:
             held[number] = step.shape.elements * step.tiles
             most = max(most, alive + taken)
             alive += held[number]
         for owner in [o for o in held if last[o] == number]:
             alive -= held.pop(owner)
-    return found, most
+    return beside, most
 
 
 def in_place(program: Program) -> frozenset[int]:

@@ -100,11 +100,11 @@ class Program:
     @functools.cached_property
     def readers(self) -> tuple[tuple[int, ...], ...]:
         """The numbers of the steps that read each value."""
-        found: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]
+        readers: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]
         for number, step in enumerate(self.steps, 1):
             for i in dict.fromkeys(step.inputs):
-                found[i].append(number)
-        return tuple(map(tuple, found))
+                readers[i].append(number)
+        return tuple(map(tuple, readers))
 
     @functools.cached_property
     def called(self) -> frozenset[int]:
@@ -130,8 +130,8 @@ class Program:
         """The sum of the parts' costs, on the backend that costs are of."""
         params = macs = scan = 0
         held: set[Scratch] = set()
-        for step, found, beside in zip(self.steps, self.facts(costed()), memory.sweep(self)[0], strict=True):
-            cost, once = found.cost, step.once if step.runs > 1 else 0
+        for step, step_facts, beside in zip(self.steps, self.facts(costed()), memory.sweep(self)[0], strict=True):
+            cost, once = step_facts.cost, step.once if step.runs > 1 else 0
             params += 0 if step.is_shared else cost.params
             macs += (cost.macs - once) * step.runs + once
             scan += cost.scan * step.runs

@@ -63,24 +63,24 @@ def _mixes(op: Written, dim: int | None) -> bool:
 @functools.lru_cache(4096)
 def asked_for(value: Any, definitions: Definitions) -> frozenset[str]:
     """The names that an op, and the definitions that it may call, read."""
-    found: set[str] = set()
+    names: set[str] = set()
     opened: set[int] = set()
     todo = [(value, definitions)]
     while todo:
         written, known = todo.pop()
         for part in parts_of(written):
             if isinstance(part, Ref):
-                found.add(part.name)
+                names.add(part.name)
             elif isinstance(part, Expr):
-                found |= part.names()
+                names |= part.names()
             elif isinstance(part, str) and part in known.table:
                 definition, home = known.table[part]
                 if id(definition) not in opened:
                     opened.add(id(definition))
                     todo += [(inner, home) for inner in (definition.body, *dict(definition.params).values())]
             elif isinstance(part, str) and part in registry.BLOCKS:
-                found |= set(getattr(registry.BLOCKS[part], "of_place", {}).values())
-    return frozenset(found)
+                names |= set(getattr(registry.BLOCKS[part], "of_place", {}).values())
+    return frozenset(names)
 
 
 _OF_LAYERS: tuple[Kind, ...] = ("mixer", "ffn")

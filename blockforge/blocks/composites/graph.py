@@ -92,19 +92,19 @@ class _Members:
         )
 
     def _find(self, name: Any, source: Bound, before: int) -> int | None:
-        found = plain(source.frame.value(name))
-        if found is None:
+        member = plain(source.frame.value(name))
+        if member is None:
             self.unread.pop(self.newest, None)
             return before
         at = place_in(source.value, source.at)
-        if not isinstance(found, str):
+        if not isinstance(member, str):
             hint = "several are a list: from: [a, {from: b, op: ...}]"
             raise OpError("a source is the name of a member", hint=hint, code="value").placed_at(at)
-        if found not in self.known:
-            hint = did_you_mean(found, self.known, what="before it stand")
-            raise OpError(f"no member '{found}' stands before this one", hint=hint, code="unknown-name").placed_at(at)
-        self.unread.pop(found, None)
-        return self.known[found]
+        if member not in self.known:
+            hint = did_you_mean(member, self.known, what="before it stand")
+            raise OpError(f"no member '{member}' stands before this one", hint=hint, code="unknown-name").placed_at(at)
+        self.unread.pop(member, None)
+        return self.known[member]
 
 
 def _check_keys(written: Bound, keys: tuple[str, ...], what: str) -> None:

@@ -59,8 +59,8 @@ class StdConv(Conv):
         )  # one filter a channel, or one position, is no other layer
 
     def cost(self, shape: Shape, dim: int | None) -> Cost:
-        found = super().cost(shape, dim)
-        return found._replace(params=found.params + (self.width(shape, dim) if self.gain else 0))
+        cost = super().cost(shape, dim)
+        return cost._replace(params=cost.params + (self.width(shape, dim) if self.gain else 0))
 
     def filter_values(self, module: nn.Module) -> tuple[Tensor, Tensor | None]:
         assert isinstance(module, StdConv2d)

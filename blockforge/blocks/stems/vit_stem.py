@@ -41,8 +41,8 @@ class ViTStem(Stem):
 
     def patches(self, shape: Shape, dim: int) -> Shape:
         """The map of patches."""
-        found = conv_shape(shape, dim, self.patch, self.stride or self.patch, 0)
-        return Shape(max(0, found.height), max(0, found.width), dim)  # below 0 where no patch fits
+        grid = conv_shape(shape, dim, self.patch, self.stride or self.patch, 0)
+        return Shape(max(0, grid.height), max(0, grid.width), dim)  # below 0 where no patch fits
 
     def out_shape(self, shape: Shape, dim: int) -> Shape:
         patches = self.patches(shape, dim)

@@ -30,11 +30,11 @@ class _Held(NamedTuple):
 
 def priced(sites: Iterable[Site], shapes: Mapping[str, Shapes], backend: str = DEFAULT) -> dict[str, Node]:
     """The nodes of a network by name, with their costs on a backend, one of `kernels.costs.COSTED`."""
-    found = {}
+    nodes = {}
     for site in sites:
         source = shapes[site.inputs[0]] if site.inputs else None
-        found[site.name] = Node(site, shapes[site.name], _costs(site, shapes[site.name], source, backend))
-    return found
+        nodes[site.name] = Node(site, shapes[site.name], _costs(site, shapes[site.name], source, backend))
+    return nodes
 
 
 def _costs(site: Site, shapes: Shapes, source: Shapes | None, backend: str) -> Costs:
@@ -66,12 +66,12 @@ def _costs_of(held: _Held, out: Shape, windows: int) -> Costs:
 @functools.lru_cache(16_384)
 def _alone(placed: AnyPlaced, shape: Shape, source: Shape, windows: int, backend: str) -> Costs:
     """A block that is a unit of its own and reads a map of `shape`, for which it is given one of `source`."""
-    found = facts(placed, backend)
+    block_facts = facts(placed, backend)
     if shape == source:
-        return _costs_of(_Held(found.cost, found.workspace), found.out_shape, windows)
+        return _costs_of(_Held(block_facts.cost, block_facts.workspace), block_facts.out_shape, windows)
     fitted = shape.elements  # a long skip's map, padded or cut: what it was made of ends before the block
-    workspace = fitted + max(0, found.workspace - source.elements)
-    return _costs_of(_Held(found.cost, workspace, fitted), found.out_shape, windows)
+    workspace = fitted + max(0, block_facts.workspace - source.elements)
+    return _costs_of(_Held(block_facts.cost, workspace, fitted), block_facts.out_shape, windows)
 
 
 @functools.lru_cache(16_384)
@@ -79,8 +79,8 @@ def _in_layer(
     placed: AnyPlaced, norm: Norm | None, residual: Residual | None, fed: bool, shape: Shape, windows: int, backend: str
 ) -> Costs:
     """Norm and block; of a branch scale and sum, too. Most layers of a stage are alike: they are priced once."""
-    found = facts(placed, backend)
-    cost, workspace, out, beside = found.cost, found.workspace, found.out_shape, 0
+    block_facts = facts(placed, backend)
+    cost, workspace, out, beside = block_facts.cost, block_facts.workspace, block_facts.out_shape, 0
     if norm is not None:
         before = facts(Placed(norm, (shape,)), backend)
         cost += before.cost
@@ -90,7 +90,8 @@ def _in_layer(
         cost += residual.cost(out.row)
         added = residual.elements(
             out.row, normed=norm is not None, fed=fed,
-            in_one_pass=isinstance(placed.op, MapOp) and placed.op.residual, gives_input_back=found.workspace == 0,
+            in_one_pass=isinstance(placed.op, MapOp) and placed.op.residual,
+            gives_input_back=block_facts.workspace == 0,
         )  # fmt: skip
         workspace = max(workspace, added)
     return _costs_of(_Held(cost, workspace, beside), out, windows)

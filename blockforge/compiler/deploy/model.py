@@ -44,13 +44,13 @@ def _unit(unit: Unit, trained: nn.Module, rewritten: dict[str, Rewritten]) -> nn
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         made = build_module(unit)
     for node in unit.nodes:
-        found, name = rewritten.get(node.name), node.name[len(unit.name) + 1 :]  # none: the node is the whole unit
+        deployed, name = rewritten.get(node.name), node.name[len(unit.name) + 1 :]  # none: the node is the whole unit
         source = trained.get_submodule(name)
-        if found is None:
+        if deployed is None:
             setattr(made, name, copy.deepcopy(source))
         else:
-            _fill(made.get_submodule(f"{name}.op" if name else ""), source, found)
-            if name and not found.has_branch:
+            _fill(made.get_submodule(f"{name}.op" if name else ""), source, deployed)
+            if name and not deployed.has_branch:
                 _keep_around(made.get_submodule(name), source)
     return made
 
@@ -64,12 +64,12 @@ def _keep_around(branch: nn.Module, source: nn.Module) -> None:
         setattr(branch, name, copy.deepcopy(parameter))
 
 
-def _fill(made: nn.Module, trained: nn.Module, found: Rewritten) -> None:
+def _fill(made: nn.Module, trained: nn.Module, deployed: Rewritten) -> None:
     """Give a composed module its parts: as they were, or with the values that recipes make."""
     assert isinstance(made, Composed)
     like = next((p for p in trained.parameters() if p.is_floating_point()), None)
-    for number, (step, recipe) in enumerate(zip(found.program.steps, found.recipes, strict=True), 1):
-        if number in found.program.called and not step.is_shared:
+    for number, (step, recipe) in enumerate(zip(deployed.program.steps, deployed.recipes, strict=True), 1):
+        if number in deployed.program.called and not step.is_shared:
             parent, _, name = step.path.rpartition(".")
             setattr(made.get_submodule(parent), name, _part(step, recipe, trained, like))
     made.hold_types()

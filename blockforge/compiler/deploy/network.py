@@ -54,9 +54,9 @@ def deployment(arch: Architecture) -> Deployment:
     shapes, rewritten = {}, {}
     for name, node in arch.nodes.items():
         site, shapes[name] = node.site, node.shapes
-        if isinstance(site, BlockSite) and (found := _of(node)) is not None:
-            rewritten[name] = found
-            site, placed = _as_site(node, found)
+        if isinstance(site, BlockSite) and (deployed := _of(node)) is not None:
+            rewritten[name] = deployed
+            site, placed = _as_site(node, deployed)
             shapes[name] = replace(node.shapes, placed=placed)
         sites.append(site)
     nodes = priced(sites, shapes, arch.backend)
@@ -76,18 +76,18 @@ def _of(node: Node) -> Rewritten | None:
     return _block(placed, "") if isinstance(site, ReducingSite | EdgeSite | HeadSite) else None
 
 
-def _as_site(node: Node, found: Rewritten) -> tuple[Site, AnyPlaced]:
+def _as_site(node: Node, deployed: Rewritten) -> tuple[Site, AnyPlaced]:
     """The site and the block of a node that is rewritten."""
     site, placed = node.site, node.shapes.placed
     assert isinstance(site, BlockSite)
     assert placed is not None
-    block = Fixed.of(found.program, site.block.title)
+    block = Fixed.of(deployed.program, site.block.title)
     if isinstance(site, HeadSite):
         head = FixedHead(block=block)
         return replace(site, block=head), Placed(head, placed.place)
-    if isinstance(site, BranchSite) and found.has_branch:
+    if isinstance(site, BranchSite) and deployed.has_branch:
         site = replace(site, norm=None, norm_planned=None, residual=_NOTHING_AROUND)
-    return replace(site, block=block), Placed(block, (found.program.shape, None))
+    return replace(site, block=block), Placed(block, (deployed.program.shape, None))
 
 
 _REWRITTEN = {"scale", "skip", "post_act"}
@@ -124,8 +124,8 @@ def _branch(placed: AnyPlaced, norm: Norm | None, residual: Residual, shape: Sha
     if (act := residual.post_act) is not None:
         y = terms.part(Placed(act, (out,)), [y], names.new("post_act"), Own("post_act", Placed(act, (out,))))
     terms.result = y
-    found = _simplified(terms)
-    return replace(found, has_branch=True) if found is not None else None
+    simplified = _simplified(terms)
+    return replace(simplified, has_branch=True) if simplified is not None else None
 
 
 def _simplified(terms: Terms) -> Rewritten | None:

@@ -34,7 +34,7 @@ def simplify(terms: Terms) -> None:
 
 def _fold_rows(terms: Terms) -> bool:
     """Put a convolution and the one that alone reads it together, wherever that is one."""
-    readers, found = terms.readers(), False
+    readers, folded = terms.readers(), False
     for second in list(terms.terms):
         first = second.reads[0]
         if first is None or len(second.reads) > 1 or readers[first] > 1:
@@ -47,8 +47,8 @@ def _fold_rows(terms: Terms) -> bool:
         terms.terms[terms.terms.index(second)] = made
         terms.terms.remove(first)
         terms.replace(second, made)
-        readers, found = terms.readers(), True
-    return found
+        readers, folded = terms.readers(), True
+    return folded
 
 
 def _made(parts: Sequence[Term], filter: Filter, recipe: Recipe, x: Term | None) -> Term | None:
@@ -105,18 +105,18 @@ def _fold_sums(terms: Terms) -> bool:
 
 def _summands(terms: Terms, of: Term, factor: float) -> list[_Summand]:
     """What a sum adds, `factor` times; of a sum in it what that adds."""
-    readers, found = terms.readers(), []
+    readers, summands = terms.readers(), []
     assert of.factors is not None
     for value, own in zip(of.reads, of.factors, strict=True):
         times, is_only_here = own * factor, readers[value] == 1
         if value is not None and is_only_here and value.factors is not None:
-            found += _summands(terms, value, times)
+            summands += _summands(terms, value, times)
         elif value is not None and is_only_here and (f := value.filter) is not None:
-            found.append(_Summand(value, times, value.reads[0], (value,), ((value.recipe, f, times),)))
+            summands.append(_Summand(value, times, value.reads[0], (value,), ((value.recipe, f, times),)))
         else:
             dim = of.step.shape.dim
-            found.append(_Summand(value, times, value, (), ((Ones(dim), identity(dim), times),)))
-    return found
+            summands.append(_Summand(value, times, value, (), ((Ones(dim), identity(dim), times),)))
+    return summands
 
 
 def _merged(summands: Sequence[_Summand]) -> list[_Summand]:
@@ -137,9 +137,9 @@ def _merged(summands: Sequence[_Summand]) -> list[_Summand]:
 def _both(a: _Summand, b: _Summand) -> _Summand | None:
     """Two summands as one convolution, if that is one."""
     parts, members = (*a.parts, *b.parts), (*a.members, *b.members)
-    if a.x is not b.x or not parts or (found := total([f for _, f, _ in members])) is None:
+    if a.x is not b.x or not parts or (both := total([f for _, f, _ in members])) is None:
         return None
-    whole, placings = found
+    whole, placings = both
     recipe = Added(tuple(Member(r, f, times, p) for (r, f, times), p in zip(members, placings, strict=True)), whole)
     if (made := _made(parts, whole, recipe, a.x)) is None:
         return None

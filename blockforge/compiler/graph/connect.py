@@ -86,13 +86,13 @@ def fed_by(rule: Rule, depth: int, first_stage: bool) -> Feeds:
     """
     name, module = f"the rule '{rule.rule}'", type(rule).__module__
     with plugin_code(name, module, functools.partial(OpError, code="plugin")):
-        found = rule.sources(depth, first_stage)
-        if (wrong := _wrong(found, depth)) is not None:
+        feeds = rule.sources(depth, first_stage)
+        if (wrong := _wrong(feeds, depth)) is not None:
             text = f"{name} ({defined_in(module)}) gives {wrong}"
             hint = "sources() gives a mapping: layer -> the layers before it that it receives, -1 the stage's input"
             raise OpError(text, hint=hint, code="plugin")
-        _bound(sum(map(len, found.values())))
-    return found
+        _bound(sum(map(len, feeds.values())))
+    return feeds
 
 
 def _wrong(feeds: Any, depth: int) -> str | None:
@@ -140,16 +140,16 @@ class SparX(Rule):
         ganglion = [i for i in range(depth) if (depth - 1 - i) % self.stride == 0 and i >= self.start]
         window = len(ganglion) if self.window == "all" else self.window
         _bound(depth + len(ganglion) * min(window, len(ganglion)) // 2)
-        found: Feeds = {}
+        feeds: Feeds = {}
         previous = -1
         for order, layer in enumerate(ganglion):
             entry = (STAGE_INPUT,) if order == 0 and not first_stage else ()
             normal = range(previous + 1, layer)
             seen = ganglion[max(0, order - window) : order]
             if sources := (*entry, *normal, *seen):
-                found[layer] = sources
+                feeds[layer] = sources
             previous = layer
-        return found
+        return feeds
 
 
 @rule("dense")
@@ -176,7 +176,7 @@ class Edges(Rule):
     """[from, to] pairs of layers, counted from 0 inside the stage; from -1 is the stage's input."""
 
     def sources(self, depth: int, first_stage: bool) -> Feeds:
-        found: dict[int, dict[int, None]] = {}
+        by_target: dict[int, dict[int, None]] = {}
         errors: list[tuple[Path, OpError]] = []
         for i, (source, target) in enumerate(self.edges):
             text, hint = None, f"layers are 0 to {depth - 1}; -1 is the stage's input"
@@ -184,15 +184,15 @@ class Edges(Rule):
                 text = f"the edge [{source}, {target}] leaves the stage, which has {depth} layers"
             elif source >= target:
                 text, hint = f"the edge [{source}, {target}] does not lead forward", "write [earlier, later]"
-            elif source in found.setdefault(target, {}):
+            elif source in by_target.setdefault(target, {}):
                 text, hint = f"the edge [{source}, {target}] is listed twice", "list each edge once"
             if text is None:
-                found[target][source] = None
+                by_target[target][source] = None
             else:
                 errors.append((("edges", i), OpError(text, hint=hint, code="connect")))
         if errors:
             raise RuleError(errors)
-        return {target: tuple(found[target]) for target in sorted(found)}
+        return {target: tuple(by_target[target]) for target in sorted(by_target)}
 
 
 def _bound(edges: int) -> None:

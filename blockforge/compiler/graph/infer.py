@@ -70,10 +70,10 @@ class _Infer:
     def run(self, sites: Iterable[Site]) -> dict[str, Shapes]:
         for site in sites:
             self.sites[site.name] = site
-            found = self.of(site)
-            if found is None or self.is_too_much:
+            shapes = self.of(site)
+            if shapes is None or self.is_too_much:
                 break  # nobody knows the shapes behind this node, or wants to
-            self.shapes[site.name] = found
+            self.shapes[site.name] = shapes
         for (path, _), mistake in self.mistakes.items():
             self._tell(path, mistake)
         return self.shapes
@@ -207,11 +207,11 @@ class _Infer:
 
     def _ask(self, site: BlockSite, planned: PlannedOp, placed: AnyPlaced) -> Shape | None:
         try:
-            found = facts(placed)
-            self.parts += found.num_parts
+            block_facts = facts(placed)
+            self.parts += block_facts.num_parts
             if self.parts > MAX_PARTS and not self.is_too_much:
                 raise OpError(f"the network has more than {MAX_PARTS} parts", hint="fewer layers", code="limit")
-            return found.out_shape
+            return block_facts.out_shape
         except OpError as e:
             self.is_too_much = self.is_too_much or e.code == "limit"
             for each in (e, *e.also):

@@ -93,10 +93,10 @@ class Maker:
     def _has_late_values(self, op: PlannedOp) -> bool:
         """Report the parameters that depend on the map, which a block written in Python takes no account of."""
         values = [(name, v) for name, value in op.spec.params.items() for v in all_values(value)]
-        found = [(name, v) for name, v in values if isinstance(v, Expr) and not v.names() <= op.place.keys()]
-        for name, expr in found:
+        late_values = [(name, v) for name, v in values if isinstance(v, Expr) and not v.names() <= op.place.keys()]
+        for name, expr in late_values:
             report_at(self.report, op.origins, "late", late.message(expr), (*op.path, name), hint=late.HINT)
-        return bool(found)
+        return bool(late_values)
 
     def _hint(self, error: OpError, path: Path) -> str | None:
         """An error's hint; of a block or a rule that is not known, what the file says of it comes first."""
@@ -111,9 +111,9 @@ class Maker:
         name = stage.connect.rule
         try:
             rule = make_rule(name, stage.connect.model_extra or {})
-            found = fed_by(rule, len(stage.layers), stage.index == 0)
-            self._check_fed(stage, [stage.layers[i] for i in found])
-            return found
+            feeds = fed_by(rule, len(stage.layers), stage.index == 0)
+            self._check_fed(stage, [stage.layers[i] for i in feeds])
+            return feeds
         except RuleError as errors:
             for where, e in errors.errors:
                 report_at(self.report, stage.origins, e.code, str(e), (*path, *where), hint=e.hint)

@@ -220,12 +220,12 @@ class Backbone(fx.GraphModule):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay must spare, beyond norms and biases: as the blocks declare."""
-        found = set()
+        names = set()
         for name, module in self.named_modules():
             declared: Any = getattr(module, "no_weight_decay", None)
             if name and callable(declared):
-                found |= {f"{name}.{parameter}" for parameter in declared()}
-        return found
+                names |= {f"{name}.{parameter}" for parameter in declared()}
+        return names
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters share a step of layer-wise learning rate decay, as timm reads it: the stem, each layer

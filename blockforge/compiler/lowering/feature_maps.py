@@ -59,11 +59,11 @@ def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
         return arch.features[-last:]
     if isinstance(chosen, str | bytes) or not isinstance(chosen, Iterable):
         raise BlockforgeError(f"out_indices is a {type(chosen).__name__}\n  hint: {law}")
-    found = []
+    indices = []
     names = {stage.name: stage.index for stage in arch.plan.stages if stage.name is not None}
     for given in chosen:
         if isinstance(given, str) and given in names:
-            found.append(names[given])
+            indices.append(names[given])
             continue
         if isinstance(given, str):
             raise BlockforgeError(f"no stage is called '{given}'\n  hint: {did_you_mean(given, names, 'names')}")
@@ -71,10 +71,10 @@ def stage_indices(chosen: Any, arch: Architecture) -> tuple[int, ...]:
             raise BlockforgeError(f"out_indices hold a {type(given).__name__}\n  hint: {law}")
         if not -stages <= index < stages:
             raise BlockforgeError(f"there is no stage {index}; {law}")
-        found.append(index % stages)
-    if not found:
+        indices.append(index % stages)
+    if not indices:
         raise BlockforgeError(f"out_indices name no stage\n  hint: {law}; None: all")
-    return tuple(found)
+    return tuple(indices)
 
 
 def _index(value: Any) -> int | None:

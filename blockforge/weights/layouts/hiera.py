@@ -38,11 +38,11 @@ _ROWS: dict[str, Names] = {
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values apart."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         parts = zip("qkv", value.chunk(3), strict=True) if ".attn.qkv." in key else [("", value)]
-        found |= {key.replace("qkv", role): part for role, part in parts}
-    return found
+        tensors |= {key.replace("qkv", role): part for role, part in parts}
+    return tensors
 
 
 _MARKS = {"pos_embed", "patch_embed.proj.weight", "blocks.1.proj.weight", "blocks.0.attn.qkv.weight"}

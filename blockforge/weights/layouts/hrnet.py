@@ -13,29 +13,29 @@ _DOWN = {1: ("",), 2: (".conv_bn", ".d2"), 3: (".conv_bn", ".d4.conv_bn", ".d4.d
 
 
 def _bottleneck(ours: str, theirs: str) -> dict[str, Names]:
-    found = dict[str, Names]()
+    rows = dict[str, Names]()
     for i, part in enumerate(_PARTS, 1):
-        found |= conv_bn(f"{ours}.{part}", f"{theirs}.conv{i}", f"{theirs}.bn{i}")
-    return {**found, **conv_bn(f"{ours}.skip.conv_bn", f"{theirs}.downsample.0", f"{theirs}.downsample.1")}
+        rows |= conv_bn(f"{ours}.{part}", f"{theirs}.conv{i}", f"{theirs}.bn{i}")
+    return {**rows, **conv_bn(f"{ours}.skip.conv_bn", f"{theirs}.downsample.0", f"{theirs}.downsample.1")}
 
 
 def _module(number: int) -> dict[str, Names]:
     """The streams of one of timm's stages and their exchange."""
     transition, streams, exchanges = _MODULES[number]
-    module, found = f"stage{number}.0", dict[str, Names]()
+    module, rows = f"stage{number}.0", dict[str, Names]()
     for j, stage in enumerate(streams):
         for i, part in enumerate(_PARTS[:2], 1):
             theirs = f"{module}.branches.{j}.{{l}}"
-            found |= conv_bn(f"stages.{stage}.layers.{{l}}.chain.op.{part}", f"{theirs}.conv{i}", f"{theirs}.bn{i}")
+            rows |= conv_bn(f"stages.{stage}.layers.{{l}}.chain.op.{part}", f"{theirs}.conv{i}", f"{theirs}.bn{i}")
     for i, stage in enumerate(exchanges):
         for j in range(len(streams)):
             fuse = f"{module}.fuse_layers.{i}.{j}"
             if j > i:
-                found |= conv_bn(f"stages.{stage}.from_{j}.conv_bn", f"{fuse}.0", f"{fuse}.1")
+                rows |= conv_bn(f"stages.{stage}.from_{j}.conv_bn", f"{fuse}.0", f"{fuse}.1")
             for k, part in enumerate(_DOWN.get(i - j, ())):
-                found |= conv_bn(f"stages.{stage}.from_{j}{part}", f"{fuse}.{k}.0", f"{fuse}.{k}.1")
+                rows |= conv_bn(f"stages.{stage}.from_{j}{part}", f"{fuse}.{k}.0", f"{fuse}.{k}.1")
     new = f"transition{transition}.{len(streams) - 1}.0"
-    return {**found, **conv_bn(f"stages.{streams[-1]}.from_0", f"{new}.0", f"{new}.1")}
+    return {**rows, **conv_bn(f"stages.{streams[-1]}.from_0", f"{new}.0", f"{new}.1")}
 
 
 def _to_one_map(i: int) -> dict[str, Names]:

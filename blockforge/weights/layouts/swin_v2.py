@@ -35,14 +35,14 @@ _ROWS = {
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values apart. Keys have no bias."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if key.endswith("attn.qkv.weight"):
             parts = zip("qkv", value.chunk(3), strict=True)
-            found |= {key.replace("qkv", role): part for role, part in parts}
+            tensors |= {key.replace("qkv", role): part for role, part in parts}
         else:
-            found[re.sub(r"attn\.([qv])_bias$", r"attn.\1.bias", key)] = value
-    return found
+            tensors[re.sub(r"attn\.([qv])_bias$", r"attn.\1.bias", key)] = value
+    return tensors
 
 
 def _computed(key: str) -> bool:
