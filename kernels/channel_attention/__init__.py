@@ -44,11 +44,11 @@ OPERATOR = Operator(
 def channel_attention(
     x_BLC: Tensor, q_BPC: Tensor, k_BPC: Tensor, v_BLC: Tensor, groups: int, *, backend: str | None = None
 ) -> Tensor:
-    """In each group of channels found = v W^T with W = softmax(P^-1/2 q^T k), an N x N matrix. Then
-    y[j C + i] = [x, found, v][3 i + j] for i < C and j < 3: the three maps side by side, their channels interleaved.
+    """In each group of channels attended = v W^T with W = softmax(P^-1/2 q^T k), an N x N matrix. Then
+    y[j C + i] = [x, attended, v][3 i + j] for i < C and j < 3: the three maps side by side, their channels interleaved.
 
     Args:
-        x_BLC: what `found` and the values are joined with.
+        x_BLC: what `attended` and the values are joined with.
         q_BPC, k_BPC: queries and keys, on a map of any other size.
         v_BLC: values.
         groups: G; the channels of a group lie side by side.

@@ -16,9 +16,10 @@ from blockforge.blocks import registry
 from blockforge.compiler import compile_spec
 from blockforge.errors import SpecError
 
-KNOWN = """attention batch_norm chain classifier concat conv conv_downsample conv_mlp conv_stem dwconv dwconv_downsample
-    gelu global_pool graph group_norm identity layer_norm linear logits mlp parallel relu residual sam sum tanh""".split()  # noqa: SIM905
-"""The blocks that messages may list, so that a new block changes none of them; with those that packaged ones are made of."""
+KNOWN = """attention batch_norm chain classifier concat conv conv_downsample conv_mlp conv_stem dwconv
+    dwconv_downsample gelu global_pool graph group_norm identity layer_norm linear logits mlp
+    parallel relu residual sam sum tanh""".split()  # noqa: SIM905
+"""The blocks that messages may list, so that a new block changes none of them: some, and what they are made of."""
 
 FOLDER = Path(__file__).parents[1] / "specs" / "invalid"
 FILES = sorted(FOLDER.glob("*.yaml"))
