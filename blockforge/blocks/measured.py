@@ -46,7 +46,8 @@ def _measured(op: AnyOp, place: tuple[Any, ...], backend: str) -> int:
 
             def course_of(batch: int) -> list[int]:
                 inputs = example_maps(op.kind, place, functools.partial(_empty, batch, op.layout == "NCHW"))
-                with LiveStorages(until=until) as live:
+                live = LiveStorages(until=until)
+                with live:
                     module(*inputs)
                 return live.course
 

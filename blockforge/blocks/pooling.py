@@ -58,7 +58,8 @@ class PaddedMaxPool2d(nn.MaxPool2d):
         self.over = over
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(padded(x, self.over, -float("inf")))
+        y: Tensor = super().forward(padded(x, self.over, -float("inf")))
+        return y
 
 
 class PaddedAvgPool2d(nn.AvgPool2d):

@@ -42,7 +42,7 @@ class Computed(nn.Module):
     """A module with buffers that follow from its options, which no file of weights holds."""
 
     def hold_computed(self) -> None:
-        for name, value in self.computed(None).items():  # type: ignore[operator]
+        for name, value in self.computed(None).items():  # type: ignore[operator, union-attr]
             self.register_buffer(name, value, persistent=False)
 
     def held(self, name: str, like: Tensor) -> Tensor:

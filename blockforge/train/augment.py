@@ -5,7 +5,7 @@ Shapes: B images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +133,7 @@ def _mixup(x: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     share = Beta(alpha, alpha).sample().item()
     params["mixup_lambdas"] = torch.full_like(params["mixup_lambdas"], share)
     pairs = params["mixup_pairs"].to(targets.device)
-    return op(x, params=params), targets * (1 - share) + targets[pairs] * share
+    return cast(Tensor, op(x, params=params)), targets * (1 - share) + targets[pairs] * share
 
 
 def _cutmix(x: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ def test_a_class_token_may_ask_alone() -> None:
         torch.testing.assert_close(y[:, 0, :1], x[:, 0, :1] + chain.linear(asked))
 
 
-@pytest.mark.parametrize("op", ["dwconv", "avg_pool", "global_pool", {"op": "conv", "kernel_size": 3}, "conv_mlp"])
+@pytest.mark.parametrize("op", ["dwconv", "avg_pool", "global_pool", {"op": "conv", "kernel_size": 3}, "sparse_mlp"])
 def test_what_works_on_maps_names_both_ways_out(op: Any) -> None:
     name = op if isinstance(op, str) else op["op"]
     text = errors({**VIT, "blocks": {"b": [{"op": [op]}]}})
@@ -195,7 +195,9 @@ def test_positions_without_tokens_leave_these_alone() -> None:
 
 
 def test_a_block_that_says_nothing_refuses_tokens() -> None:
-    assert {"dwconv", "ss2d", "conv_mlp"} <= {n for n, cls in registry.blocks().items() if cls.token_rule == "none"}
+    assert {"dwconv", "ss2d", "focal_modulation"} <= {
+        n for n, cls in registry.blocks().items() if cls.token_rule == "none"
+    }
     with pytest.raises(OpError, match="'ss2d' works on a map"):
         Placed(registry.make("ss2d", {}), (Shape(6, 8, 24, extra=1),)).told  # noqa: B018
 

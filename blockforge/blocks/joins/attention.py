@@ -52,7 +52,7 @@ class Splits(NamedTuple):
         if len(sizes) < 2:
             return (x.unflatten(-1, (heads, -1)),)
         if self.order == "by_head":
-            return x.unflatten(-1, (heads, -1)).split(sizes, dim=-1)
+            return tuple(x.unflatten(-1, (heads, -1)).split(sizes, dim=-1))
         return tuple(t.unflatten(-1, (heads, -1)) for t in x.split([heads * size for size in sizes], dim=-1))
 
 

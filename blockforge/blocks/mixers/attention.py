@@ -246,7 +246,7 @@ class AttentionModule(nn.Module):
     def scores(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """The softmax of the logits of `attend`."""
         q_BNLD, k_BNLD, _ = self.split(qkv)
-        logits = q_BNLD @ k_BNLD.transpose(-2, -1) * q_BNLD.shape[-1] ** -0.5
+        logits: Tensor = q_BNLD @ k_BNLD.transpose(-2, -1) * q_BNLD.shape[-1] ** -0.5
         if bias is not None:
             logits = logits.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else logits + bias
         return logits.softmax(-1)

@@ -44,5 +44,5 @@ class RMSNormModule(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.dtype not in (torch.float32, torch.float64):
             return super().forward(x)
-        mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        mean: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         return (x * mean.add_(self.eps or 0.0).rsqrt_()).mul_(self.weight)

@@ -73,6 +73,7 @@ def _response(x: Tensor) -> Tensor:
 def _norm_over_positions(x: Tensor) -> Tensor:
     """The L2 norm of each channel, (B, 1, 1, C)."""
     if x.dtype not in (torch.float32, torch.float64):  # squares may be too large for half precision
-        return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        return norm
     squares = x.square().sum((1, 2), keepdim=True)  # several times faster than vector_norm on a CPU
     return squares.clamp_min(torch.finfo(x.dtype).tiny).sqrt()  # the root has no derivative at zero

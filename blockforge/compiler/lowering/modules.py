@@ -112,7 +112,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, *sources: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return checkpoint(self, self._run, x, *sources)
+            y: Tensor = checkpoint(self, self._run, x, *sources)
+            return y
         return self._run(x, *sources)
 
     def _run(self, x: Tensor, *sources: Tensor) -> Tensor:
