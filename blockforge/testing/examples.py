@@ -48,9 +48,9 @@ _PLACES: dict[Kind, tuple[AnyPlace, ...]] = {
     "join": (
         ((Shape(7, 5, 24), Shape(7, 5, 24)), None),
         ((Shape(6, 11, 60), Shape(6, 11, 60), Shape(6, 11, 60)), None),
+        ((Shape(5, 4, 96),), None),
         ((Shape(13, 18, 64), Shape(1, 1, 64)), None),
         ((Shape(6, 4, 24, extra=2), Shape(6, 4, 24, extra=2)), None),
-        ((Shape(5, 4, 96),), None),
     ),
     "head": ((Shape(7, 5, 24), 10), (Shape(3, 8, 60), 0), (Shape(13, 18, 64), 100)),
 }

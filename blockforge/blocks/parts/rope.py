@@ -13,6 +13,7 @@ from blockforge.blocks.fields import Count
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.blocks.sliding import MapSides, pair
+from blockforge.blocks.token_rows import apart, beside
 
 Pairs = Literal["neighbours", "halves"]
 _HEAD_DIM = 32
@@ -85,8 +86,8 @@ class RopeModule(nn.Module):
         if self.row is None:
             return self.turned(x_BHWC, *x_BHWC.shape[1:3])
         tokens, height, width = self.row
-        row = x_BHWC[:, :, tokens:].reshape(x_BHWC.shape[0], height, width, -1)
-        return torch.cat((x_BHWC[:, :, :tokens], self.turned(row, height, width).flatten(1, 2)[:, None]), 2)
+        tokens_B1EC, map_BHWC = apart(x_BHWC, tokens, (height, width), "rope")
+        return beside(tokens_B1EC, self.turned(map_BHWC, height, width))
 
     def turned(self, x_BHWC: Tensor, height: int, width: int) -> Tensor:
         heads = x_BHWC.unflatten(-1, (self.num_heads, -1))
