@@ -114,7 +114,7 @@ def test_what_is_opened_is_chosen_by_place_name_or_kind(repvit: Architecture) ->
         opened(repvit, ["see"])
     with pytest.raises(
         BlockforgeError,
-        match=r"no block to open is called 'sam'\n  hint: made of parts are: conv_downsample, conv_stem",
+        match=r"no block to open is called 'sam'\n  hint: made of parts are: conv_downsample, conv_mlp, conv_stem",
     ):
         opened(bf.compile("smt_t"), ["sam"])
 
