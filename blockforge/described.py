@@ -10,7 +10,7 @@ import ast
 import functools
 import inspect
 import itertools
-import textwrap
+import sys
 from typing import Any
 
 from pydantic import BaseModel, GetJsonSchemaHandler
@@ -27,22 +27,41 @@ def descriptions(cls: type[BaseModel]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
+@functools.cache
 def _below(cls: type) -> dict[str, str]:
     """The text below each annotated name of a class; none where its source cannot be read."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):
-        return {}
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    made = _classes(cls.__module__).get(cls.__qualname__)
     return {
         one.target.id: inspect.cleandoc(text.value.value)
-        for one, text in itertools.pairwise(body)
+        for one, text in itertools.pairwise(made.body if made else ())
         if isinstance(one, ast.AnnAssign)
         and isinstance(one.target, ast.Name)
         and isinstance(text, ast.Expr)
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes that the source of a module makes, by qualified name."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return {}
+    classes = {}
+    open_nodes: list[tuple[str, ast.AST]] = [("", tree)]
+    for before, node in open_nodes:  # grows by what stands in each
+        for inner in ast.iter_child_nodes(node):
+            prefix = before
+            if isinstance(inner, ast.ClassDef):
+                classes[before + inner.name] = inner
+                prefix = f"{before}{inner.name}."
+            elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                prefix = f"{before}{inner.name}.<locals>."
+            if isinstance(inner, ast.stmt):
+                open_nodes.append((prefix, inner))
+    return classes
 
 
 class Described(BaseModel):

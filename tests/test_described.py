@@ -48,3 +48,13 @@ def test_a_class_without_a_source_has_none() -> None:
     names: dict[str, Any] = {"__name__": "nowhere"}
     exec("from blockforge.described import Described\nclass A(Described):\n    a: int = 0\n    'a text'\n", names)
     assert descriptions(names["A"]) == {}
+
+
+def test_a_class_in_a_function_is_read_too() -> None:
+    class Here(Base):
+        """Made anew by each call."""
+
+        heads: int = 0
+        """Of attention."""
+
+    assert descriptions(Here) == {**descriptions(Base), "heads": "Of attention."}
