@@ -123,7 +123,7 @@ def test_peak_memory_counts_what_a_skip_keeps() -> None:
 def test_peak_memory_scales() -> None:
     arch = bf.compile("swin_tiny")
     beside = arch.peak_activation_bytes(batch=8) - 8 * arch.activation_bytes
-    assert 0 < beside < 0.001 * arch.peak_activation_bytes(batch=8)  # copies of weights, which a batch shares
+    assert 0 < beside < 0.01 * arch.peak_activation_bytes(batch=8)  # copies of weights, which a batch shares
     assert arch.peak_activation_bytes(dtype="bfloat16") * 2 == arch.activation_bytes
 
 
