@@ -300,6 +300,11 @@ def shown_path(path: str | bytes | os.PathLike[str], limit: int = 120) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 3 :]}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """What kind of error it is, and the first line of what it says, of one that a library raises."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
+
+
 def did_you_mean(name: str, known: Iterable[object], what: str = "known", first: Iterable[object] = ()) -> str:
     """`did you mean 'ss2d'? known: attention, sam, ss2d`. What is known may be keys of a mapping: of any kind; `first`:
     what is known and stands before the others."""

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
-from blockforge.errors import BlockforgeError
+from blockforge.errors import BlockforgeError, in_a_line
 
 
 class MissingExtraError(BlockforgeError, ImportError):
@@ -39,12 +39,9 @@ def import_timm() -> ModuleType:
     except Exception as e:  # builds that do not fit fail in many ways: no operator, no symbol, no attribute
         for name in [n for n in sys.modules if n.partition(".")[0] in ("timm", "torchvision")]:
             del sys.modules[name]  # half imported, they would fail in another way the next time
-        why = next(iter(str(e).splitlines()), "")[:200]
         versions = f"torchvision {_version('torchvision')} beside torch {_version('torch')}"
         hint = "pip install a torchvision of the same release and build as torch, both from one index"
-        raise MissingExtraError(
-            f"timm cannot be imported with {versions} ({type(e).__name__}: {why}); {hint}"
-        ) from None
+        raise MissingExtraError(f"timm cannot be imported with {versions} ({in_a_line(e)}); {hint}") from None
 
 
 def _version(package: str) -> str:

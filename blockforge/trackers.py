@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from blockforge.errors import BlockforgeError, did_you_mean
+from blockforge.errors import BlockforgeError, did_you_mean, in_a_line
 from blockforge.extras import need
 from blockforge.files import make_folder, write_text
 from blockforge.notes import warn
@@ -99,8 +99,7 @@ class Trackers:
             tell()
         except Exception as e:
             self._open.pop(name, None)
-            first = next(iter(str(e).splitlines()), "")[:200]
-            warn(f"{name} takes nothing more of this run: {type(e).__name__}: {first}")
+            warn(f"{name} takes nothing more of this run: {in_a_line(e)}")
 
 
 class TensorBoard:

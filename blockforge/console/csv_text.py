@@ -5,7 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Row = TypeVar("Row", bound=DataclassInstance)
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a formula begins with, in full width too."""
@@ -25,6 +31,14 @@ def to_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
     """
     names = columns(rows) if names is None else names
     return lines_csv([*([names] if header else []), *([row.get(name) for name in names] for row in rows)])
+
+
+def from_csv(text: str, kind: type[Row]) -> list[Row]:
+    """The rows of a table, each a dataclass of text, whole numbers and floats. Raises: KeyError, TypeError, ValueError
+    where it is none of such rows."""
+    kinds = {f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(kind)}
+    rows = csv.DictReader(io.StringIO(text))
+    return [kind(**{name: of(row[name]) for name, of in kinds.items()}) for row in rows]
 
 
 def lines_csv(lines: Iterable[Sequence[Any]]) -> str:

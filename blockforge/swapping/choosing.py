@@ -95,7 +95,7 @@ def _excess(
 
 
 def _latency_to_save(arch: Architecture, budget: Budget, alternatives: Sequence[Alternative]) -> Mapping[str, float]:
-    if budget.latency_ms is None or not all(LATENCY in a.saved for a in alternatives):
+    if budget.latency_ms is None or _decisive(budget, alternatives) != LATENCY:
         return {}
     return {LATENCY: max(0.0, _whole(arch, LATENCY, budget) - budget.latency_ms)}
 

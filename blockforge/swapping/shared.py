@@ -23,13 +23,8 @@ def alone(folder: Path | None, name: str) -> Iterator[None]:
         yield
         return
     make_folder(folder / LOCKS)
-    lock = KernelLock(folder / LOCKS / name)
-    with telling(folder, OutputError.to):
-        lock.acquire()
-    try:
+    with _held(folder, name, wait=True):
         yield
-    finally:
-        lock.release()
 
 
 def in_turns(parts: Sequence[T], folder: Path | None, name: str) -> Iterator[T]:
@@ -48,13 +43,21 @@ def in_turns(parts: Sequence[T], folder: Path | None, name: str) -> Iterator[T]:
     taken: list[int] = []
     for wait, numbers in ((False, [*range(len(parts))]), (True, taken)):
         for number in numbers:
-            lock = KernelLock(folder / LOCKS / f"{name}-{number}")
-            with telling(folder, OutputError.to):
-                is_ours = lock.acquire(wait=wait)
-            if not is_ours:
-                taken.append(number)
-                continue
-            try:
-                yield parts[number]
-            finally:
-                lock.release()
+            with _held(folder, f"{name}-{number}", wait) as is_ours:
+                if is_ours:
+                    yield parts[number]
+                else:
+                    taken.append(number)
+
+
+@contextmanager
+def _held(folder: Path, name: str, wait: bool) -> Iterator[bool]:
+    """A lock of a folder while the context lasts, and whether this process has it."""
+    lock = KernelLock(folder / LOCKS / name)
+    with telling(folder, OutputError.to):
+        is_ours = lock.acquire(wait=wait)
+    try:
+        yield is_ours
+    finally:
+        if is_ours:
+            lock.release()

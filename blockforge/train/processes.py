@@ -6,7 +6,6 @@ the result, and how far they are: the caller's reporter is told of epochs from t
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import os
 import signal
@@ -15,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from blockforge.compiler import Architecture
+from blockforge.console.csv_text import from_csv
 from blockforge.errors import RunError
 from blockforge.extras import need
 from blockforge.files import write_text
@@ -157,6 +156,4 @@ def _history(folder: Path) -> list[EpochRecord]:
     """The epochs of a run, as its table has them; the table is replaced as a whole."""
     if not (folder / LOG).exists():
         return []
-    kinds: dict[str, Any] = {f.name: int if f.type == "int" else float for f in fields(EpochRecord)}
-    with (folder / LOG).open(newline="", encoding="utf-8") as file:
-        return [EpochRecord(**{name: of(row[name]) for name, of in kinds.items()}) for row in csv.DictReader(file)]
+    return from_csv((folder / LOG).read_text(encoding="utf-8"), EpochRecord)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blockforge.console.csv_text import to_csv
+from blockforge.console.csv_text import from_csv, to_csv
 from blockforge.errors import BlockforgeError
 from blockforge.files import append_text
 
@@ -26,11 +24,9 @@ def read_rows(file: Path, kind: type[Row]) -> list[Row]:
     """The rows of a table, without one that is half written; none if there is no file. Raises: TableError."""
     if not file.exists():
         return []
-    kinds = {f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(kind)}
     try:
         text = file.read_text(encoding="utf-8")
-        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-        return [kind(**{name: of(row[name]) for name, of in kinds.items()}) for row in rows]
+        return from_csv(text[: text.rfind("\n") + 1], kind)
     except (OSError, KeyError, TypeError, ValueError) as e:
         raise TableError(
             f"{file} is not a table of {kind.__name__.lower()}s: {e}\n  hint: write to another file"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockforge.errors import SearchError
+from blockforge.errors import SearchError, in_a_line
 from blockforge.extras import need
 from blockforge.files import write_text
 from blockforge.notes import note
@@ -53,7 +53,7 @@ class Mirror:
             ) from None
         except Exception as e:  # whatever a storage raises: each has errors of its own
             hint = "a URL that fsspec knows, which this machine may write to"
-            raise SearchError(f"checkpoints cannot be kept in {url}: {_first(e)}\n  hint: {hint}") from None
+            raise SearchError(f"checkpoints cannot be kept in {url}: {in_a_line(e)}\n  hint: {hint}") from None
 
     @contextlib.contextmanager
     def kept(self, folder: Path, name: str) -> Iterator[KeptFolder]:
@@ -160,7 +160,7 @@ class KeptFolder:
         except Exception as e:
             if not self.told:
                 self.told = True
-                note(f"the folder {self.folder.name} could not be {what} {self.url}: {_first(e)}")
+                note(f"the folder {self.folder.name} could not be {what} {self.url}: {in_a_line(e)}")
 
 
 def _version(content: bytes) -> int:
@@ -169,7 +169,3 @@ def _version(content: bytes) -> int:
         return int(known["version"])
     except (ValueError, TypeError, KeyError):
         return 0
-
-
-def _first(error: Exception) -> str:
-    return next(iter(f"{type(error).__name__}: {error}".splitlines()), "")[:200]

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
+from stripes import stripes
 
 import blockforge as bf
 from blockforge.cli import main
@@ -40,12 +40,7 @@ START = {**SPACE, "name": "seven", "stages": [{"dim": 7, "depth": 1, "layers": "
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    labels = np.arange(90) % 3
-    images = np.random.default_rng(0).integers(0, 100, (90, 8, 8), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[2 * label : 2 * label + 3] += 120
-    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
-    return f"npz:{tmp_path / 'stripes.npz'}"
+    return stripes(tmp_path, 90, side=8, apart=2, width=3)
 
 
 def width(arch: bf.Architecture) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stripes import stripes
 
 import blockforge as bf
 from blockforge.errors import SearchError
@@ -50,13 +51,7 @@ def arch() -> bf.Architecture:
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    """96 grey images in three classes that can be told apart, by the place of a bright stripe."""
-    labels = np.arange(96) % 3
-    images = np.random.default_rng(0).integers(0, 100, (96, 16, 16), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[5 * label : 5 * label + 4] += 120
-    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
-    return f"npz:{tmp_path / 'stripes.npz'}"
+    return stripes(tmp_path, 96, side=16, apart=5, width=4)
 
 
 def test_micro_by_steps_repeats(arch: bf.Architecture, data: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_parent import NET
 
 import blockforge as bf
 from blockforge.blocks.base import Placed, Shape
@@ -28,32 +29,6 @@ from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import targets
 from blockforge.swapping.weights import new_branch, standing_in, with_alternatives
 from blockforge.weights.symmetry import Middle, Units, cut_between
-
-NET: dict[str, Any] = {
-    "blockforge": 1,
-    "name": "small",
-    "input": {"channels": 1, "size": 16},
-    "num_classes": 10,
-    "defaults": {"norm": "layer_norm"},
-    "blocks": {
-        "attn": [{"op": "attention", "num_heads": 2}, {"op": "mlp", "mlp_ratio": 2}],
-        "conv": [{"op": "dwconv"}, {"op": "conv_mlp", "mlp_ratio": 2}],
-    },
-    "stem": {"op": "patch_embed", "patch": 4},
-    "downsample": {"op": "patch_merging"},
-    "stages": [{"dim": 16, "depth": 2, "layers": "conv"}, {"dim": 24, "depth": 3, "layers": "attn conv attn"}],
-    "head": {"op": "classifier", "pool": "avg"},
-}
-
-
-@pytest.fixture(scope="module")
-def network() -> bf.Architecture:
-    return bf.compile(written_out(NET))
-
-
-@pytest.fixture(scope="module")
-def alternatives(network: bf.Architecture) -> list[Alternative]:
-    return list(alternatives_of(network, network.source))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_swap import NET
+from small_parent import NET
 
 import blockforge as bf
 from blockforge.errors import BudgetError
@@ -32,16 +32,6 @@ from blockforge.swapping.weights import with_alternatives
 from blockforge.swapping.widths import narrower_stages
 from blockforge.units import Budget, parse_budget
 from blockforge.weights.symmetry import Units
-
-
-@pytest.fixture(scope="module")
-def network() -> bf.Architecture:
-    return bf.compile(written_out(NET))
-
-
-@pytest.fixture(scope="module")
-def alternatives(network: bf.Architecture) -> list[Alternative]:
-    return list(alternatives_of(network, network.source))
 
 
 def test_latency_is_saved_where_it_is_spent(network: bf.Architecture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from stripes import stripes
 
 from blockforge.errors import RunError
 from blockforge.search.objectives.scores.train import Train
@@ -31,12 +31,7 @@ SPEC = {
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    labels = np.arange(120) % 3
-    images = np.random.default_rng(0).integers(0, 100, (120, 8, 8), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[2 * label : 2 * label + 3] += 120
-    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
-    return f"npz:{tmp_path / 'stripes.npz'}"
+    return stripes(tmp_path, 120, side=8, apart=2, width=3)
 
 
 class Seen(EpochProgress):
