@@ -71,12 +71,15 @@ def entrants(plan: Plan, records: Iterable[TrialRecord], control: Sequence[Trial
         entered = _with_control(entered, control, plan.signs, cheaper)
     if cheaper:
         entered = _with_aim(entered, plan)
-    shared = with_shared_changes(plan, ranked(records, plan.signs))
+    begun = [e for e in entered.baselines if e.role == "start"]
+    wanted = next((e for e in begun if entered.aim is None or e.hash == entered.aim.start), None)
+    if wanted is None:
+        return entered
+    shared = with_shared_changes(plan, wanted.trial, ranked(records, plan.signs))
     if shared is None or shared.trial.candidate in {e.hash for e in entered.baselines}:
         return entered
     generic = Entrant("generic", shared.label, shared.trial, shared.note)
-    starts = sum(e.role == "start" for e in entered.baselines)
-    baselines = (*entered.baselines[:starts], generic, *entered.baselines[starts:])
+    baselines = (*entered.baselines[: len(begun)], generic, *entered.baselines[len(begun) :])
     return dataclasses.replace(entered, baselines=baselines)
 
 

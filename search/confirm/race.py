@@ -2,7 +2,7 @@
 
 The finalists race: all of them are trained with a few seeds, then those that are not behind the leader by more than
 the interval of the difference with one more each, until one is left or no seed is. The highest mean wins; where
-something cheaper is wanted (`aim`), the cheapest of those that are not worse than a start, which runs with them.
+something cheaper is wanted (`aim`), the cheapest of those that are not worse than a start, which runs with them. One finalist has won.
 What the winner is worth is then measured with seeds that took no part in choosing it, and so are the baselines: whoever
 wins a race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever one has ended.
 """
@@ -77,6 +77,8 @@ class Race:
         """The hash of the winner, once there is one."""
         if self.missing or not self.alive:
             return None
+        if len(self.alive) == 1:
+            return self.alive[0]
         return self.enough[0] if self.enough else max(self.alive, key=self.mean)
 
     def mean(self, network: str) -> float:
@@ -94,6 +96,11 @@ def run_race(finalists: Sequence[str], trainings: Mapping[Key, Training], seeds:
     """
     race = Race(list(dict.fromkeys(finalists)))
     beside = [aim.start] if aim is not None else []
+    if len(race.alive) == 1:  # there is nothing to choose, unless it fails
+        _drop_failed(race, trainings, [(n, first + i) for n in (*race.alive, *beside) for first in (RACE, FINAL) for i in range(seeds)])
+        if race.dropped:
+            race.alive = []
+        return race
     for count in range(min(FIRST, seeds), seeds + 1):
         wanted = [(network, RACE + i) for i in range(count) for network in (*race.alive, *beside)]
         race.missing = [key for key in wanted if key not in trainings]

@@ -44,16 +44,16 @@ class Shared:
     trial: TrialRecord
 
 
-def with_shared_changes(plan: Plan, best_first: Sequence[TrialRecord]) -> Shared | None:
-    """The best start with the changes outside of structure that most of the best third share; None: there are none.
+def with_shared_changes(plan: Plan, start: TrialRecord, best_first: Sequence[TrialRecord]) -> Shared | None:
+    """A start with the changes outside of structure that most of the best third share; None: there are none.
 
     Args:
+        start: what the winner is compared with before all; the budget may have refused it.
         best_first: the search's candidates, ranked.
     """
-    start = next((r for r in best_first if r.start is not None), None)
     others = [r for r in best_first if r.start is None]
     best = others[: max(1, len(others) // _SHARE)]
-    if start is None or len(best) < _FEWEST:
+    if len(best) < _FEWEST:
         return None
     changes = shared_changes(holes(plan.space), start.holes, [r.holes for r in best])
     made = _made(_Place(plan), json.dumps({**start.holes, **changes}, sort_keys=True)) if changes else None

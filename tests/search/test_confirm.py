@@ -272,7 +272,7 @@ def test_kill_9_inside_a_training_loses_nothing_of_it(
     monkeypatch.setattr(checkpoint, "load", loaded)
     again = bf.search(**settings)  # type: ignore[operator]
     whole = bf.search(**{**settings, "out": str(tmp_path / "whole")})  # type: ignore[operator]
-    assert sorted(begun) == [0] * 10 + [1]  # of what is left of six trainings one goes on after its first step
+    assert sorted(begun) == [0] * 4 + [1]  # of what is left of three trainings one goes on after its first step
 
     def values(result: SearchResult) -> dict[Any, Any]:
         assert result.confirmed is not None

@@ -98,6 +98,14 @@ def test_failures_leave_the_race_and_forbid_claims() -> None:
     assert run_race(["a"], {("a", RACE): Training("a", RACE, reason="no")}, 3).winner is None
 
 
+def test_one_finalist_does_not_race() -> None:
+    whole = entered("a", entrant("s", "start"))
+    known = train(whole, {"a": 80.0, "s": 79.0}, 0.1, 4, 0)
+    assert {key[1] for key in known} == {FINAL + i for i in range(4)}
+    known["a", FINAL + 2] = Training("a", FINAL + 2, reason="it diverged")
+    assert (confirmed(whole, known, 4).winner, next_trainings(whole, known, 4)) == (None, ([], len(known)))
+
+
 def test_worse_is_said_too() -> None:
     result = confirm(entered("a", entrant("s", "start")), {"a": 80.0, "s": 85.0}, noise=0.1)
     assert result.baselines[0].verdict.startswith("Worse than start s by ")

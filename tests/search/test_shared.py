@@ -112,6 +112,14 @@ def test_it_is_fitted_as_the_candidates_are(search: Any) -> None:
     assert entrants(result.plan, result.trials) == result.confirmed.entered
 
 
+def test_a_start_that_the_budget_refused_has_one_too(search: Any) -> None:
+    """Something cheaper than it is wanted, so it is over the budget."""
+    known = search(kernels, cheaper="macs", budget=f"{bf.compile(start()).macs - 1}MACs").confirmed
+    begun, generic = known.entered.baselines[:2]
+    assert (begun.trial.state, begun.role, generic.role) == ("refused", "start", "generic")
+    assert generic.label.startswith("start seven with ")
+
+
 @pytest.mark.parametrize("objective", ["depth", lambda arch: -kernels(arch)])
 def test_without_such_changes_there_is_none(search: Any, objective: Any) -> None:
     """What the best share is structure, or what the start has itself."""
