@@ -2,9 +2,10 @@
 
 The finalists race: all of them are trained with a few seeds, then those that are not behind the leader by more than
 the interval of the difference with one more each, until one is left or no seed is. The highest mean wins; where
-something cheaper is wanted (`aim`), the cheapest of those that are not worse than a start, which runs with them. One finalist has won.
-What the winner is worth is then measured with seeds that took no part in choosing it, and so are the baselines: whoever
-wins a race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever one has ended.
+something cheaper is wanted (`aim`), the cheapest of those that are not worse than a start, which runs with them. One
+finalist has won. What the winner is worth is then measured with seeds that took no part in choosing it, and so are the
+baselines: whoever wins a race of equals was lucky in it. Nothing is kept but trainings, so this is asked anew whenever
+one has ended.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def run_race(finalists: Sequence[str], trainings: Mapping[Key, Training], seeds:
     race = Race(list(dict.fromkeys(finalists)))
     beside = [aim.start] if aim is not None else []
     if len(race.alive) == 1:  # there is nothing to choose, unless it fails
-        _drop_failed(race, trainings, [(n, first + i) for n in (*race.alive, *beside) for first in (RACE, FINAL) for i in range(seeds)])
+        numbers = [first + i for first in (RACE, FINAL) for i in range(seeds)]
+        _drop_failed(race, trainings, [(network, seed) for network in (*race.alive, *beside) for seed in numbers])
         if race.dropped:
             race.alive = []
         return race
