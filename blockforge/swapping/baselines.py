@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from blockforge.swapping.slots import Alternative, meet
 from blockforge.swapping.solve import best
+from blockforge.swapping.ties import NONE, Ties
 
 Picked = list[int] | None
 """Numbers of alternatives; None: no such combination reaches the budget."""
@@ -22,13 +23,11 @@ def skip_alone(
     alternatives: Sequence[Alternative],
     scores: Sequence[float],
     least: Mapping[str, float],
-    together: Sequence[Sequence[int]] = (),
+    ties: Ties = NONE,
 ) -> Picked:
     """The best combination that leaves branches out and thins none. Arguments are those of `solve.best`."""
     own = [i for i, a in enumerate(alternatives) if a.is_skip]
-    place = {i: number for number, i in enumerate(own)}
-    groups = [[place[i] for i in group] for group in together]
-    chosen = best([alternatives[i] for i in own], [scores[i] for i in own], least, groups) if own else None
+    chosen = best([alternatives[i] for i in own], [scores[i] for i in own], least, ties.among(own)) if own else None
     return None if chosen is None else [own[i] for i in chosen]
 
 
@@ -36,7 +35,7 @@ def uniform(
     alternatives: Sequence[Alternative],
     whole: Mapping[str, int],
     least: Mapping[str, float],
-    together: Sequence[Sequence[int]] = (),
+    ties: Ties = NONE,
 ) -> Picked:
     """Every branch thinned by the same share, as near as its alternatives come. Where they differ in steps, the first
     ones take the next step until enough is saved. Where the thinnest of all do not do, branches go, spread evenly.
@@ -46,31 +45,29 @@ def uniform(
     """
     slots = [members for members in _members(alternatives) if not alternatives[members[0]].slot.is_width]
     thinnest = _thinned_alike(alternatives, slots, whole, 1.0)
-    if not _reaches(alternatives, thinnest.values(), least):
-        return _fewer(alternatives, slots, thinnest, least, together)
+    if not _reaches(alternatives, thinnest.values(), least, ties):
+        return _fewer(alternatives, slots, thinnest, least, ties)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        enough = _reaches(alternatives, _thinned_alike(alternatives, slots, whole, middle).values(), least)
+        enough = _reaches(alternatives, _thinned_alike(alternatives, slots, whole, middle).values(), least, ties)
         low, high = (low, middle) if enough else (middle, high)
     chosen, more = (_thinned_alike(alternatives, slots, whole, share) for share in (low, high))
     for slot, pick in more.items():
-        if _reaches(alternatives, chosen.values(), least):
+        if _reaches(alternatives, chosen.values(), least, ties):
             break
         chosen[slot] = pick
     return sorted(chosen.values())
 
 
-def drawn(
-    alternatives: Sequence[Alternative], least: Mapping[str, float], seed: int, together: Sequence[Sequence[int]] = ()
-) -> Picked:
+def drawn(alternatives: Sequence[Alternative], least: Mapping[str, float], seed: int, ties: Ties = NONE) -> Picked:
     """A random combination: slots in a random order take an alternative at random, then one that saves more, until
     enough is saved. Of several such draws the one that saves least beyond that, so that it costs about the budget."""
     draw = random.Random(seed)
     slots = _members(alternatives)
-    draws = (_draw(alternatives, slots, least, draw, together) for _ in range(_DRAWS))
+    draws = (_draw(alternatives, slots, least, draw, ties) for _ in range(_DRAWS))
     able = [chosen for chosen in draws if chosen is not None]
-    return min(able, key=lambda chosen: sum(alternatives[i].saved["macs"] for i in chosen), default=None)
+    return min(able, key=lambda chosen: ties.saved(alternatives, chosen, "macs"), default=None)
 
 
 def _members(alternatives: Sequence[Alternative]) -> list[list[int]]:
@@ -103,15 +100,15 @@ def _fewer(
     slots: Sequence[Sequence[int]],
     thinnest: Mapping[int, int],
     least: Mapping[str, float],
-    together: Sequence[Sequence[int]],
+    ties: Ties,
 ) -> Picked:
     chosen = dict(thinnest)
     for number in sorted(range(len(slots)), key=lambda i: i * _GOLDEN % 1):
         skip = next((i for i in slots[number] if alternatives[i].is_skip), None)
-        if skip is None or _breaks(together, {*chosen.values(), skip}):
+        if skip is None or not ties.allow({*chosen.values(), skip}):
             continue
         chosen[number] = skip
-        if _reaches(alternatives, chosen.values(), least):
+        if _reaches(alternatives, chosen.values(), least, ties):
             return sorted(chosen.values())
     return None
 
@@ -121,7 +118,7 @@ def _draw(
     slots: Sequence[Sequence[int]],
     least: Mapping[str, float],
     draw: random.Random,
-    together: Sequence[Sequence[int]],
+    ties: Ties,
 ) -> Picked:
     chosen: dict[int, int] = {}
     for turn in range(_TURNS):
@@ -131,16 +128,15 @@ def _draw(
             pick = draw.choice(more) if more and (turn or draw.random() < 1 - 1 / (len(more) + 1)) else None
             if pick is None or not _fits(alternatives, chosen, number, pick):
                 continue
-            if not _breaks(together, {*chosen.values(), pick}):
+            if ties.allow({*chosen.values(), pick}):
                 chosen[number] = pick
-            if _reaches(alternatives, chosen.values(), least):
+            if _reaches(alternatives, chosen.values(), least, ties):
                 return sorted(chosen.values())
     return None
 
 
-def _breaks(together: Sequence[Sequence[int]], chosen: set[int]) -> bool:
-    return any(set(group) <= chosen for group in together)
-
-
-def _reaches(alternatives: Sequence[Alternative], chosen: Collection[int], least: Mapping[str, float]) -> bool:
-    return all(sum(alternatives[i].saved[name] for i in chosen) >= saved for name, saved in least.items())
+def _reaches(
+    alternatives: Sequence[Alternative], chosen: Iterable[int], least: Mapping[str, float], ties: Ties
+) -> bool:
+    picked = {*chosen}
+    return all(ties.saved(alternatives, picked, name) >= saved for name, saved in least.items())

@@ -22,6 +22,7 @@ from blockforge.swapping.others import DEPTH, TAUGHT, WIDTH, Other, combinations
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import Score, answers, compare
+from blockforge.swapping.ties import Ties
 from blockforge.swapping.weights import Kept, with_alternatives
 from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
@@ -114,7 +115,7 @@ class Work:
 def stand_beside(
     result: SwapResult,
     budgets: Sequence[Budget],
-    linked: Sequence[Sequence[int]],
+    ties: Ties,
     kept: Kept,
     judge: Judge,
     work: Work,
@@ -123,14 +124,14 @@ def stand_beside(
 
     Args:
         budgets: of each answer.
-        linked: as `solve.best` takes them.
+        ties: between alternatives.
     """
     if work.tuning is not None and judge.labels is None:
         work = dataclasses.replace(work, tuning=work.tuning.unlabelled())
     tuned = tuple(_answer(answer, judge, work) for answer in result.answers)
     others: list[Other] = []
     for answer, budget in zip(tuned, budgets, strict=True):
-        others += _of_alternatives(result, answer, budget, linked, kept, judge, work)
+        others += _of_alternatives(result, answer, budget, ties, kept, judge, work)
         if work.controls:
             others += _from_scratch(answer, judge, work)
     tested = judge.last_word(judge.parent) if work.tuning is not None else None
@@ -153,7 +154,7 @@ def _of_alternatives(
     result: SwapResult,
     answer: Answer,
     budget: Budget,
-    linked: Sequence[Sequence[int]],
+    ties: Ties,
     kept: Kept,
     judge: Judge,
     work: Work,
@@ -162,7 +163,7 @@ def _of_alternatives(
     losses = Losses.of(alternatives, result.scores)
     chosen = [i for i, a in enumerate(alternatives) if a in answer.chosen]
     source = result.parent.arch.source
-    for way, picked in combinations(result.parent.arch, alternatives, costs, budget, chosen, linked, work.seed):
+    for way, picked in combinations(result.parent.arch, alternatives, costs, budget, chosen, ties, work.seed):
         model = with_alternatives(result.parent, source, [alternatives[i] for i in picked], kept).eval()
         expected, score, tested = losses.total(picked), judge.score(model), None
         if work.controls:

@@ -17,6 +17,7 @@ from blockforge.swapping.edits import written_out
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import Alternative
 from blockforge.swapping.targets import to_save
+from blockforge.swapping.ties import Ties
 from blockforge.units import Budget
 
 RANDOM = 2
@@ -52,7 +53,7 @@ def combinations(
     scores: Sequence[float],
     budget: Budget,
     chosen: Sequence[int],
-    linked: Sequence[Sequence[int]],
+    ties: Ties,
     seed: int,
 ) -> Iterator[tuple[str, list[int]]]:
     """Other combinations for a budget, with what they are: those that there are.
@@ -60,12 +61,12 @@ def combinations(
     They save as much as the budget's multiply-adds and parameters ask for; of a budget on anything else, as many
     multiply-adds as the answer `chosen` does.
     """
-    least: Mapping[str, float] = to_save(arch, budget) or {"macs": sum(alternatives[i].saved["macs"] for i in chosen)}
+    least: Mapping[str, float] = to_save(arch, budget) or {"macs": ties.saved(alternatives, chosen, "macs")}
     whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in alternatives if not a.slot.is_width}
     ways: dict[str, Picked] = {
-        "uniform thinning": uniform(alternatives, whole, least, linked),
-        "skip alone": skip_alone(alternatives, scores, least, linked),
-        **{f"random {i + 1}": drawn(alternatives, least, seed * RANDOM + i, linked) for i in range(RANDOM)},
+        "uniform thinning": uniform(alternatives, whole, least, ties),
+        "skip alone": skip_alone(alternatives, scores, least, ties),
+        **{f"random {i + 1}": drawn(alternatives, least, seed * RANDOM + i, ties) for i in range(RANDOM)},
     }
     yield from ((way, picked) for way, picked in ways.items() if picked is not None)
 

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from blockforge.swapping.scores import Score
-from blockforge.swapping.slots import Alternative, meet
+from blockforge.swapping.slots import Alternative
 from blockforge.swapping.solve import best
+from blockforge.swapping.ties import NONE, Ties
 
 _TURNS = 4
 
@@ -37,15 +38,11 @@ class Losses:
     @classmethod
     def of(cls, alternatives: Sequence[Alternative], scores: Sequence[Score]) -> Losses:
         """From scores that say how far the answers moved; without, pairs add nothing."""
-        number = len(scores)
         if not all(score.moved for score in scores):
-            return cls([s.kl for s in scores], np.zeros((number, number)))
+            return cls([s.kl for s in scores], np.zeros((len(scores),) * 2))
         moves = np.stack([np.frombuffer(base64.b64decode(s.moved), "<f2") for s in scores]).astype(np.float64)
         pairs = moves @ moves.T
-        for i, one in enumerate(alternatives):
-            for j in range(i, number):
-                if meet(one, alternatives[j]):
-                    pairs[i, j] = pairs[j, i] = 0.0
+        pairs[_meeting(alternatives)] = 0.0
         return cls([s.kl for s in scores], pairs)
 
     def total(self, chosen: Sequence[int]) -> float:
@@ -54,16 +51,28 @@ class Losses:
         return max(0.0, sum(self.alone[i] for i in picked) + float(self.pairs[np.ix_(picked, picked)].sum()) / 2)
 
     def best(
-        self, alternatives: Sequence[Alternative], least: Mapping[str, float], linked: Sequence[Sequence[int]]
+        self, alternatives: Sequence[Alternative], least: Mapping[str, float], ties: Ties = NONE
     ) -> list[int] | None:
         """The best combination that is found: that of the smallest sum, and then again with what each alternative would
         add to the last one, as long as others come of it. Arguments are those of `solve.best`."""
-        chosen = best(alternatives, self.alone, least, linked)
         tried: list[list[int]] = []
-        costs: npt.NDArray[np.float64] | None = None
-        while chosen is not None and chosen not in tried and len(tried) < _TURNS:
+        costs = np.array(self.alone, dtype=float)
+        for turn in range(_TURNS):
+            chosen = best(alternatives, np.maximum(costs, 0.0).tolist(), least, ties)
+            if chosen is None or chosen in tried:
+                break
             tried.append(chosen)
             added = np.array(self.alone) + self.pairs[:, chosen].sum(1)
-            costs = added if costs is None else (costs + added) / 2
-            chosen = best(alternatives, np.maximum(costs, 0.0).tolist(), least, linked)
+            costs = (costs + added) / 2 if turn else added
         return min(tried, key=self.total, default=None)
+
+
+def _meeting(alternatives: Sequence[Alternative]) -> npt.NDArray[np.bool_]:
+    """(alternatives, alternatives): which cannot stand together, as `slots.meet` says."""
+    slots = [a.slot for a in alternatives]
+    place = {slot: i for i, slot in enumerate(dict.fromkeys(slots))}
+    numbers, stages = np.array([place[slot] for slot in slots]), np.array([slot.stage for slot in slots])
+    is_width = np.array([slot.is_width for slot in slots])
+    beside = (numbers[:, None] == numbers) | is_width[:, None] | is_width
+    meeting: npt.NDArray[np.bool_] = (stages[:, None] == stages) & beside
+    return meeting

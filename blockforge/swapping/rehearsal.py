@@ -11,14 +11,14 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from blockforge.compiler import Architecture, compile_spec
+from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.outputs import main_output
-from blockforge.swapping.edits import edited
+from blockforge.swapping.choosing import least_of
 from blockforge.swapping.finetune import Tuning
 from blockforge.swapping.scores import answers
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.solve import most_saved
+from blockforge.swapping.ties import Ties
 from blockforge.train.data import Batch
 from blockforge.units import format_count
 
@@ -81,7 +81,7 @@ class Rehearsal:
 def rehearse(
     network: Backbone,
     alternatives: Sequence[Alternative],
-    linked: Sequence[Sequence[int]],
+    ties: Ties,
     batches: Sequence[Batch],
     lesson_steps: int,
     tuning: Tuning | None,
@@ -101,10 +101,7 @@ def rehearse(
         F.cross_entropy(logits, logits.argmax(1)).backward()
 
     arch = network.arch
-    smallest = [
-        compile_spec(edited(arch.source, [alternatives[i] for i in most_saved(alternatives, c, linked)]))
-        for c in ("macs", "params")
-    ]
+    smallest = [least_of(arch, alternatives, cost, ties) for cost in ("macs", "params")]
     epochs, batch = (tuning.recipe.epochs, tuning.recipe.batch_size) if tuning is not None else (0, 1)
     return Rehearsal(
         arch,

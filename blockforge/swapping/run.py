@@ -19,7 +19,7 @@ from blockforge.notes import note
 from blockforge.spec import SpecLike
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.beside import Judge, Work, stand_beside
-from blockforge.swapping.choosing import check_reachable, choose, not_all
+from blockforge.swapping.choosing import check_reachable, choose
 from blockforge.swapping.edits import written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
@@ -32,9 +32,10 @@ from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import METHOD, answers, compare, score
 from blockforge.swapping.shared import alone
-from blockforge.swapping.slots import Alternative
+from blockforge.swapping.slots import Alternative, priced
 from blockforge.swapping.statistics import settled
-from blockforge.swapping.targets import targets
+from blockforge.swapping.targets import is_sum, targets
+from blockforge.swapping.ties import ties_of
 from blockforge.swapping.weights import most_important, with_alternatives
 from blockforge.swapping.widths import narrower_stages
 from blockforge.train.classes import labels_of
@@ -96,9 +97,9 @@ def swap(
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
     opened, network, batches, lessons, candidates = task.data, task.network, task.batches, task.lessons, task.found
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
-    candidates = _timed(network, candidates, wanted, progress)
-    linked = not_all(network.arch, candidates)
-    check_reachable(network.arch, candidates, wanted, linked)
+    candidates = _timed(network, _priced(network, candidates, wanted), wanted, progress)
+    ties = ties_of(network.arch, candidates)
+    check_reachable(network.arch, candidates, wanted, ties)
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
     run = {**whose, "images": len(teacher), "seed": seed, "method": METHOD}
@@ -116,14 +117,14 @@ def swap(
     with alone(folder, "answers"):
         given = []
         for name, limits in wanted:
-            chosen = choose(network.arch, candidates, losses, name, limits, linked)
+            chosen = choose(network.arch, candidates, losses, name, limits, ties)
             other = with_alternatives(network, network.arch.source, [candidates[i] for i in chosen], kept).eval()
             joint = compare(teacher, answers(other, batches), labels)
             given.append(Answer(name, other, tuple(candidates[i] for i in chosen), losses.total(chosen), joint))
         result = SwapResult(network, own, tuple(candidates), tuple(scores), tuple(given))
         if folder is not None or tuning is not None:
             judge = Judge(network, teacher, batches, labels, opened, weights)
-            result = stand_beside(result, [limits for _, limits in wanted], linked, kept, judge, work)
+            result = stand_beside(result, [limits for _, limits in wanted], ties, kept, judge, work)
         if folder is not None:
             result.save(folder)
         return result
@@ -150,8 +151,8 @@ def rehearsed(
     tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
     each = task.lessons.alone + task.lessons.inside
-    linked = not_all(task.network.arch, task.found)
-    return rehearse(task.network, task.found, linked, task.batches, each, tuning, len(task.data.train))
+    ties = ties_of(task.network.arch, task.found)
+    return rehearse(task.network, task.found, ties, task.batches, each, tuning, len(task.data.train))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +191,15 @@ def _task(
     if not candidates:
         raise BudgetError(f"nothing in {network.arch.name} can be thinner or left out")
     return _Task(opened, network, batches, lessons, candidates)
+
+
+def _priced(
+    network: Backbone, alternatives: list[Alternative], wanted: Sequence[tuple[str, Budget]]
+) -> list[Alternative]:
+    """The alternatives with all that they save of what is a sum over slots and has a limit."""
+    limited = {cost for _, limits in wanted for cost in limits.limits if is_sum(cost)}
+    further = limited - {cost for alternative in alternatives for cost in alternative.saved}
+    return priced(network.arch, alternatives, further) if further else alternatives
 
 
 def _timed(

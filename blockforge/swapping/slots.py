@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blockforge.blocks.base import Shape
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.errors import BlockforgeError
+from blockforge.search.budget import cost_of
 from blockforge.spec import Spec
 from blockforge.swapping.edits import edited
 from blockforge.weights.symmetry import Cut
@@ -95,9 +96,7 @@ class Savings:
     def of(self, alternative: Alternative) -> Mapping[str, int] | str:
         """Multiply-adds and parameters that the network with one alternative has fewer of; a text says why there is no
         such network, or that it costs no less."""
-        slot, stages = alternative.slot, self.arch.plan.stages
-        block = stages[slot.stage].layers[slot.layer][0]
-        key = slot.stage, block, slot.branch, self.arch.nodes[slot.name].shapes, alternative.label
+        key = _sort(self.arch, alternative)
         if key not in self.known:
             self.known[key] = self._asked(alternative)
         return self.known[key]
@@ -117,6 +116,32 @@ def _maps(arch: Architecture, slot: Slot) -> list[Shape]:
     """What a branch gives and reads; an aggregator may feed it."""
     node = [*arch.stages[slot.stage].layers[slot.layer].branches.values()][slot.branch]
     return [node.out_shape, *(arch.nodes[name].out_shape for name in node.inputs)]
+
+
+def priced(arch: Architecture, alternatives: Sequence[Alternative], costs: Collection[str]) -> list[Alternative]:
+    """The alternatives with what they save of further costs, as `Architecture` or its deployed form tells them.
+
+    Args:
+        arch: the network, written out.
+    """
+    known: dict[Any, dict[str, float]] = {}
+    told = []
+    for alternative in alternatives:
+        key = _sort(arch, alternative)
+        if key not in known:
+            other = compile_spec(edited(arch.source, [alternative]))
+            known[key] = {cost: cost_of(arch, cost) - cost_of(other, cost) for cost in costs}
+        told.append(replace(alternative, saved={**alternative.saved, **known[key]}))
+    return told
+
+
+def _sort(arch: Architecture, alternative: Alternative) -> Any:
+    """Alternatives of one sort save the same: in layers of a stage that are of one block."""
+    slot = alternative.slot
+    if slot.is_width:
+        return slot, alternative.label
+    block = arch.plan.stages[slot.stage].layers[slot.layer][0]
+    return slot.stage, block, slot.branch, arch.nodes[slot.name].shapes, alternative.label
 
 
 def meet(one: Alternative, other: Alternative) -> bool:

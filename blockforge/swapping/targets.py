@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from blockforge.compiler import Architecture
 from blockforge.errors import BudgetError
+from blockforge.search.budget import cost_of
 from blockforge.units import Budget, parse_budget
 
 FAMILY = 8
@@ -38,8 +39,12 @@ def targets(texts: Sequence[str], arch: Architecture) -> list[tuple[str, Budget]
 
 def to_save(arch: Architecture, budget: Budget) -> dict[str, int]:
     """What must go of each cost that is a sum over slots, where a budget limits it."""
-    limits = {cost: getattr(budget, cost) for cost in ("macs", "params")}
-    return {cost: max(0, getattr(arch, cost) - limit) for cost, limit in limits.items() if limit is not None}
+    return {cost: max(0, cost_of(arch, cost) - limit) for cost, limit in budget.limits.items() if is_sum(cost)}
+
+
+def is_sum(cost: str) -> bool:
+    """Whether a cost of the compiled graph is a sum over its nodes; memory is the most that lives at once."""
+    return not cost.endswith("activation_bytes")
 
 
 def _share(text: str) -> float:

@@ -34,12 +34,12 @@ from blockforge.spec import load
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.baselines import drawn, skip_alone, uniform
-from blockforge.swapping.choosing import not_all
 from blockforge.swapping.importance import importances
 from blockforge.swapping.others import narrower
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.scores import answers, compare, score
 from blockforge.swapping.statistics import settled
+from blockforge.swapping.ties import ties_of
 from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train import Data, evaluate, fit, open_data
 from blockforge.train.cutting import cut
@@ -120,18 +120,18 @@ class Parent:
         scores = [score(self.model, a, self.kept, self.own, batches, None) for a in self.found]
         self.scores, self.losses = [s.kl for s in scores], Losses.of(self.found, scores)
         self.scoring = time.process_time() - started
-        self.linked = not_all(self.model.arch, self.found)
+        self.ties = ties_of(self.model.arch, self.found)
         self.whole = {a.slot.name: self.model.arch.nodes[a.slot.name].costs.macs for a in self.found}
 
     def picked(self, budget: int, way: str) -> list[int] | None:
         least = {"macs": self.macs * (1 - budget / 100)}
         if way == "choice":
-            return self.losses.best(self.found, least, self.linked)
+            return self.losses.best(self.found, least, self.ties)
         if way == "skip":
-            return skip_alone(self.found, self.scores, least, self.linked)
+            return skip_alone(self.found, self.scores, least, self.ties)
         if way == "uniform":
-            return uniform(self.found, self.whole, least, self.linked)
-        return drawn(self.found, least, 1000 * self.seed + 10 * budget + int(way[-1]), self.linked)
+            return uniform(self.found, self.whole, least, self.ties)
+        return drawn(self.found, least, 1000 * self.seed + 10 * budget + int(way[-1]), self.ties)
 
     def row(self, budget: int, way: str) -> Row:
         if way in ("scratch", "taught"):

@@ -19,6 +19,7 @@ from blockforge.swapping.baselines import drawn, skip_alone, uniform
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.others import narrower, shallower
+from blockforge.swapping.ties import Refused, Ties
 from blockforge.train import fit
 from blockforge.train.loop import Trainer
 
@@ -55,12 +56,13 @@ def test_other_combinations_keep_the_budget() -> None:
     whole = {a.slot.name: arch.nodes[a.slot.name].costs.macs for a in found}
     scores = [float(i % 7) for i in range(len(found))]
     last = [i for i, a in enumerate(found) if a.is_skip]
+    ties = Ties((Refused(tuple(last)),))
     for share in (0.9, 0.6, 0.3):
         least = {"macs": arch.macs * (1 - share)}
         picks = {
-            "uniform": uniform(found, whole, least, [last]),
-            "skip": skip_alone(found, scores, least, [last]),
-            **{str(seed): drawn(found, least, seed, [last]) for seed in range(3)},
+            "uniform": uniform(found, whole, least, ties),
+            "skip": skip_alone(found, scores, least, ties),
+            **{str(seed): drawn(found, least, seed, ties) for seed in range(3)},
         }
         for way, chosen in picks.items():
             assert chosen is not None, way

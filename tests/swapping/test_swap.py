@@ -20,13 +20,13 @@ from blockforge.cli import main
 from blockforge.errors import BlockforgeError, BudgetError, RunError
 from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
-from blockforge.swapping.choosing import not_all
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.lessons import seen_by
 from blockforge.swapping.slots import Alternative, Slot
 from blockforge.swapping.solve import best
 from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import targets
+from blockforge.swapping.ties import ties_of
 from blockforge.swapping.weights import new_branch, standing_in, with_alternatives
 from blockforge.weights.symmetry import Middle, Units, cut_between
 
@@ -142,8 +142,8 @@ def test_a_layer_that_others_read_stays() -> None:
     connected = {**NET["stages"][1], "connect": {"rule": "dense", "aggregate": "concat"}}
     arch = bf.compile(written_out({**NET, "stages": [NET["stages"][0], connected]}))
     found = list(alternatives_of(arch, arch.source))
-    linked = not_all(arch, found)
-    chosen = best(found, [-float(a.saved["macs"]) for a in found], {}, linked)
+    ties = ties_of(arch, found)
+    chosen = best(found, [-float(a.saved["macs"]) for a in found], {}, ties)
     assert chosen is not None
     smallest = bf.compile(edited(arch.source, [found[i] for i in chosen]))
     assert [len(stage.layers) for stage in smallest.stages] == [1, 3]

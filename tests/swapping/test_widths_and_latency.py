@@ -19,7 +19,7 @@ from blockforge.errors import BudgetError
 from blockforge.search import budget as search_budget
 from blockforge.swapping import choosing
 from blockforge.swapping.alternatives import alternatives_of
-from blockforge.swapping.choosing import check_reachable, choose, not_all
+from blockforge.swapping.choosing import check_reachable, choose
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.latency import timed
 from blockforge.swapping.pairs import Losses
@@ -28,6 +28,7 @@ from blockforge.swapping.scores import Score, compare, moved
 from blockforge.swapping.shared import in_turns
 from blockforge.swapping.slots import Alternative, Slot, meet
 from blockforge.swapping.statistics import settled
+from blockforge.swapping.ties import ties_of
 from blockforge.swapping.weights import with_alternatives
 from blockforge.swapping.widths import narrower_stages
 from blockforge.units import Budget, parse_budget
@@ -48,14 +49,14 @@ def test_latency_is_saved_where_it_is_spent(network: bf.Architecture, monkeypatc
         for a in alternatives_of(network, network.source)
     ]
     losses, whole = Losses([1.0] * len(found), np.zeros((len(found),) * 2)), slow(network, None)
-    linked = not_all(network, found)
+    ties = ties_of(network, found)
     for share in (0.9, 0.7, 0.5):
         budget = parse_budget(f"{share * whole:.3f}ms")
-        chosen = [found[i] for i in choose(network, found, losses, "x", budget, linked)]
+        chosen = [found[i] for i in choose(network, found, losses, "x", budget, ties)]
         assert slow(bf.compile(edited(network.source, chosen)), None) <= share * whole
         assert {a.slot.op for a in chosen if share == 0.9} <= {"dwconv"}
     with pytest.raises(BudgetError, match=r"reaches x: the smallest network has 3.1 ms against 1 ms"):
-        check_reachable(network, found, [("x", parse_budget("1ms"))], linked)
+        check_reachable(network, found, [("x", parse_budget("1ms"))], ties)
 
 
 def test_alternatives_are_timed_alone(network: bf.Architecture) -> None:
@@ -98,7 +99,7 @@ def test_stages_become_narrower(network: bf.Architecture, alternatives: list[Alt
             Losses([0.0 if a.slot.is_width else 1.0 for a in both], np.zeros((len(both),) * 2)),
             "x",
             Budget(macs=int(network.macs * least)),
-            [],
+            ties_of(network, both),
         )
         picked = [both[i] for i in chosen]
         assert any(a.slot.is_width for a in picked)
@@ -162,7 +163,7 @@ def test_pairs_say_what_changes_cost_together() -> None:
     for chosen in ([0, 1], [0, 2], [0, 3], [0, 1, 2, 3]):
         joint = compare(own, (own + sum(moves[i] for i in chosen)).log_softmax(1), None).kl
         assert losses.total(chosen) == pytest.approx(joint, abs=0.05 * scores[0].kl + 0.05 * joint)
-    assert losses.best(found, {"macs": 20}, []) in ([0, 2], [1, 2])
+    assert losses.best(found, {"macs": 20}) in ([0, 2], [1, 2])
     wide, kept = torch.randn(300, 64, generator=draw).log_softmax(1), 0.05 * torch.randn(300, 64, generator=draw)
     far = [
         dataclasses.replace(compare(wide, g, None), moved=moved(wide, g)) for g in ((wide + kept).log_softmax(1),) * 2

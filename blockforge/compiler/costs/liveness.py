@@ -15,6 +15,18 @@ from blockforge.compiler.graph.sites import HeadSite
 
 def live_bytes(nodes: Sequence[Node]) -> dict[str, int]:
     """Node -> most bytes alive at once while it runs, for one float32 image; `nodes` in execution order."""
+    last_use, dies = last_uses(nodes), [0] * len(nodes)
+    for node in nodes:
+        dies[last_use[node.name]] += node.costs.activation_bytes
+    alive, live = 0, {}
+    for node, freed in zip(nodes, dies, strict=True):
+        live[node.name] = alive + node.costs.workspace_bytes
+        alive += node.costs.activation_bytes - freed
+    return live
+
+
+def last_uses(nodes: Sequence[Node]) -> dict[str, int]:
+    """Node -> the number of the node until which its map lives; `nodes` in execution order."""
     units = {node.name: node.site.unit for node in nodes}
     ends = {node.site.unit: i for i, node in enumerate(nodes)}
     last_use: dict[str, int] = {}
@@ -23,14 +35,7 @@ def live_bytes(nodes: Sequence[Node]) -> dict[str, int]:
         for source in node.inputs:
             inside = units[source] == node.site.unit
             last_use[source] = max(last_use[source], i if inside else ends[node.site.unit])
-    dies = [0] * len(nodes)
-    for node in nodes:
-        dies[last_use[node.name]] += node.costs.activation_bytes
-    alive, live = 0, {}
-    for node, freed in zip(nodes, dies, strict=True):
-        live[node.name] = alive + node.costs.workspace_bytes
-        alive += node.costs.activation_bytes - freed
-    return live
+    return last_use
 
 
 def peak_bytes(nodes: Sequence[Node], live: dict[str, int], images: int) -> int:
