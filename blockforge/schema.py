@@ -19,6 +19,7 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import Op
 from blockforge.compiler.graph.connect import RULES
 from blockforge.spec import definitions, model, slots, sources
+from blockforge.spec.definitions import LIBRARY_KEYS, LibrarySpec
 from blockforge.spec.fields import NAME
 from blockforge.spec.forms import OP_NAME
 from blockforge.spec.glossary import REQUIRED, Glossary
@@ -49,13 +50,14 @@ _LANGUAGE: dict[str, type[BaseModel]] = {
 }
 
 
-def json_schema(spec: Spec | None = None) -> Schema:
-    """The schema: a whole spec, or with `extends` a patch of one.
+def json_schema(spec: Spec | Glossary | None = None) -> Schema:
+    """The schema: a whole spec, with `extends` a patch of one, or a file of definitions.
 
     Args:
-        spec: one whose definitions are known as blocks are. Without it, a spec that has any may call ops by any name.
+        spec: what gives definitions that are known as blocks are. Without it, a spec that has any may call ops by any
+            name.
     """
-    glossary = Glossary() if spec is None else Glossary.of(spec.lifted)
+    glossary = Glossary.of(spec.lifted) if isinstance(spec, Spec) else spec or Glossary()
     whole, patch = _Writer(glossary), _Writer(glossary, partial=True)
     writers, rule = [whole, patch], _spec_or_patch(whole, patch)
     if spec is None:
@@ -67,7 +69,7 @@ def json_schema(spec: Spec | None = None) -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "BlockForge spec",
         "type": "object",
-        **rule,
+        **_library_or(rule, whole),
         "$defs": {**_holes(), **_forms(), **dict(sorted(defs.items()))},
     }
 
@@ -78,8 +80,15 @@ def _spec_or_patch(whole: _Writer, patch: _Writer) -> Schema:
     return {"if": {"required": ["extends"]}, "then": extending, "else": whole.definition("Spec")}
 
 
-def schema_text(spec: Spec | None = None) -> str:
-    """The schema as it is packaged beside the zoo (`specs/schema.json`), or that for a spec with definitions."""
+def _library_or(rule: Schema, writer: _Writer) -> Schema:
+    """The rule of a file of definitions where there is nothing else in it."""
+    written = [{"required": ["define"]}, {"required": ["use"]}]
+    alone = {"propertyNames": {"enum": list(LIBRARY_KEYS)}, "anyOf": written}
+    return {"if": alone, "then": writer.definition("LibrarySpec"), "else": rule}
+
+
+def schema_text(spec: Spec | Glossary | None = None) -> str:
+    """The schema as it is packaged beside the zoo (`specs/schema.json`), or that for what gives definitions."""
     return json.dumps(json_schema(spec), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -93,7 +102,7 @@ class _Writer:
     def __init__(self, glossary: Glossary, partial: bool = False, strict: _Writer | None = None) -> None:
         self.glossary, self.partial, self.strict = glossary, partial, strict
         self.prefix = ("Patch" if partial else "") + ("Defining" if strict else "")
-        self.known = {"Spec": Spec.model_json_schema()}
+        self.known = {"Spec": Spec.model_json_schema(), "LibrarySpec": LibrarySpec.model_json_schema()}
         self.known |= self.known["Spec"]["$defs"]
         self.kinds = {c.__name__: b.kind for b in registry.blocks().values() for c in b.__mro__ if hasattr(c, "kind")}
         self.defs: dict[str, Schema] = {}

@@ -75,6 +75,20 @@ def test_test_specs_are_valid_and_name_the_schema(schema: Draft202012Validator, 
     assert (file.parent / first.removeprefix(HEADER)).resolve() == (TESTS.parent / "specs" / "schema.json").resolve()
 
 
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("{blockforge: 1, define: {a: [conv, relu]}}", True),
+        ("{blockforge: 1, use: [std, {m: lib.yaml}], define: {}}", True),
+        ("{define: {a: relu}}", False),
+        ("{blockforge: 1, define: {a: {params: {k: 3}}}}", False),
+        ("{blockforge: 1, define: {a: relu}, name: net}", False),
+    ],
+)
+def test_files_of_definitions_are_described(schema: Draft202012Validator, text: str, valid: bool) -> None:
+    assert schema.is_valid(_json(load_text(text, "lib").tree)) == valid
+
+
 @pytest.mark.parametrize("name", list_spaces())
 def test_search_spaces_are_valid(schema: Draft202012Validator, name: str) -> None:
     schema.validate(_json(load_space(name).tree))

@@ -13,10 +13,11 @@ def check(
     specs: SpecsArgument,
     overrides: SetOption = None,
 ) -> None:
-    """Check specs without building them, search spaces included.
+    """Check specs without building them, search spaces and files of definitions included.
 
     All errors of all files are shown. In a search space every option of every hole is tried once, the other
-    holes at their first value.
+    holes at their first value. Of definitions names and calls are checked; what needs a map is checked where
+    a spec uses them.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from blockforge.files import write_text
 def schema(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="SPEC", help="A spec whose definitions it is to know."),
+        typer.Argument(metavar="SPEC", help="A spec, or a file of definitions, whose definitions it is to know."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.")
@@ -35,8 +35,10 @@ def schema(
     """
     from blockforge.schema import schema_text
     from blockforge.spec import load
+    from blockforge.spec.load import load_library
 
-    text = schema_text(None if file is None else load(file))
+    library = load_library(file) if file is not None else None
+    text = schema_text(library[0] if library else load(file) if file is not None else None)
     if output is None:
         print(text, end="")
     else:

@@ -10,8 +10,11 @@ from typing import Any
 
 from blockforge.compiler import compile_spec
 from blockforge.compiler.candidates import compile_candidate
+from blockforge.compiler.uncalled import wrong_calls
 from blockforge.errors import Diagnostic, SpecError
 from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes, load
+from blockforge.spec.glossary import Glossary
+from blockforge.spec.load import load_library
 from blockforge.spec.relations.repair import relations_of
 
 _OTHER_FILLINGS = 8
@@ -35,15 +38,19 @@ class Finding:
 
 
 def check_source(source: SpecLike, overrides: Overrides | None = None) -> Finding:
-    """Compile a spec, or of a space enough candidates to meet every option of every hole."""
+    """Compile a spec, or of a space enough candidates to meet every option of every hole; a file of definitions is read
+    with those that it uses."""
     try:
+        if (library := load_library(source)) is not None:
+            return Finding(list(wrong_calls(*library)), f"definitions: {', '.join(library[0].define) or 'none'}")
         spec = load(source, overrides)
         if holes(spec):
             return _Space(spec).run()
         arch = compile_spec(spec)
     except SpecError as e:
         return Finding(e.diagnostics)
-    return Finding(list(arch.warnings), arch.totals)
+    unused = [replace(d, severity="warning") for d in wrong_calls(Glossary.of(spec.lifted), spec.locs)]
+    return Finding([*arch.warnings, *unused], arch.totals)
 
 
 class _Space:

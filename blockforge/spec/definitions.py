@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
@@ -48,3 +48,22 @@ class UseSpec(Model):
     """The files that it uses itself."""
     as_: Name | None = Field(default=None, alias="as")
     """Prefix of its names: `m` for `m.conv_bn`; absent: none."""
+
+
+class LibrarySpec(Model):
+    """A file of definitions, as it is written: `{blockforge: 1, define: {...}}`. Specs read it by `use`."""
+
+    blockforge: Literal[1]
+    """Version of the language."""
+    define: Definitions = {}
+    """Its definitions."""
+    use: Annotated[list[UseSpec], Inlined] = []
+    """The files that it uses itself."""
+
+
+LIBRARY_KEYS = tuple(LibrarySpec.model_fields)
+
+
+def is_library(tree: Any) -> bool:
+    """Whether a document is a file of definitions, and no network."""
+    return isinstance(tree, dict) and bool(tree.keys() & {"define", "use"}) and tree.keys() <= set(LIBRARY_KEYS)

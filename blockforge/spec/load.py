@@ -11,6 +11,8 @@ from typing import Any
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
 from blockforge.spec.calls import check_definitions
+from blockforge.spec.definitions import LibrarySpec, is_library
+from blockforge.spec.glossary import Glossary
 from blockforge.spec.heads import check_heads
 from blockforge.spec.layers import check_all_options
 from blockforge.spec.merge import Base, extend, short_path
@@ -62,6 +64,25 @@ def from_text(text: str, name: str = "<text>") -> Spec:
     return parse(extend(_whole(Base(name, load_text(text, name))), _find))
 
 
+def load_library(source: SpecLike) -> tuple[Glossary, Locs] | None:
+    """What a file of definitions gives, with those that it uses, and where it stands; None: the source is something
+    else.
+
+    Raises:
+        SpecError: with every error in its definitions.
+    """
+    base = None if isinstance(source, Spec) else _open(source)
+    if base is None or not is_library(base.document.tree):
+        return None
+    document = inline(base, _find_definitions)
+    report = Report(document.locs)
+    lifted = lift(document.tree, report)
+    validated(LibrarySpec, lifted, report)
+    check_definitions(lifted, report)
+    report.close()
+    return Glossary.of(lifted), document.locs
+
+
 def parse(document: Document) -> Spec:
     """Validate one document whose `extends` is already merged."""
     report = Report(document.locs)
@@ -69,6 +90,10 @@ def parse(document: Document) -> Spec:
     if not isinstance(lifted, dict):
         hint = "start with: blockforge: 1; a hole stands in place of a value"
         report.error("spec", "a spec is a mapping of keys", hint=hint)
+        report.close()
+    if is_library(lifted):
+        hint = "a spec reads it by `use: [FILE]`; `blockforge check FILE` checks what it defines"
+        report.error("spec", "this is a file of definitions, and no network", hint=hint)
         report.close()
     check_names(lifted, report)
     check_all_options(lifted, report)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from blockforge.errors import Diagnostic, Locs, Path, Report, SpecError, did_you_mean
+from blockforge.spec.definitions import LIBRARY_KEYS
 from blockforge.spec.merge import MAX_EXTENDS, Base, Find, short_path
 from blockforge.spec.yaml.loader import Document
 from blockforge.spec.yaml.plain_data import plain_data
 
 MAX_USED = 64
 """Files that one document reads, those included that they use themselves."""
-_KEYS = ("blockforge", "define", "use")
 
 
 def inline(base: Base, find: Find) -> Document:
@@ -117,8 +117,8 @@ def _check(base: Base) -> None:
         report.error("use", f"{name} is no file of definitions", hint="start with: blockforge: 1")
         report.close()
     for key in document.tree:
-        if key not in _KEYS:
-            hint = did_you_mean(str(key), _KEYS, what="keys here")
+        if key not in LIBRARY_KEYS:
+            hint = did_you_mean(str(key), LIBRARY_KEYS, what="keys here")
             report.error("use", f"a file of definitions holds no '{key}'", (key,), hint=hint, on_key=True)
     if document.tree.get("blockforge") != 1 or document.tree["blockforge"] is True:
         report.error("use", f"{name} does not say its version", ("blockforge",), hint="start with: blockforge: 1")

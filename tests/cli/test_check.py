@@ -8,7 +8,10 @@ import pytest
 
 from blockforge.cli import main
 from blockforge.compiler.check import check_source
+from blockforge.compiler.uncalled import wrong_calls
 from blockforge.spec import load
+from blockforge.spec.glossary import Glossary
+from blockforge.spec.load import DEFINITIONS, list_specs
 
 SPACE = {
     "stages.0.depth": {"$int": [1, 3]},
@@ -39,6 +42,50 @@ def test_a_right_spec_exits_0_and_shows_warnings(capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out.startswith("smt_t: ok")
     assert "warning[window]" in err
+
+
+LIBRARY = """blockforge: 1
+use: [std]
+define:
+  right: {params: {mid: required}, body: [{op: se, mid: $mid}, {op: parallel, of: {a: relu, b: [conv]}, join: concat}]}
+  typo: [{op: convv, dim: 3}, relu]
+  key: {op: residual, of: [{op: conv, kernal_size: 3}]}
+  value: {op: graph, of: {a: {op: conv, kernel_size: -3}, b: {from: [input, a], join: sum, op: {op: mlp, act: siluu}}}}
+"""
+
+
+def test_a_file_of_definitions_is_checked_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lib.yaml").write_text(LIBRARY, encoding="utf-8")
+    assert main(["check", str(tmp_path / "lib.yaml")]) == 1
+    out, err = capsys.readouterr()
+    assert out.endswith("lib.yaml: 4 errors\n")
+    assert "lib.yaml:5:15: error[unknown-op]: there is no op named 'convv' (define.typo[0].op)" in err
+    assert "did you mean 'conv'?" in err
+    assert (
+        "lib.yaml:6:39: error[unknown-key]: 'conv' has no parameter 'kernal_size' (define.key.of[0].kernal_size)" in err
+    )
+    assert "this should be at least 1, not -3 (define.value.of.a.kernel_size)" in err
+    assert "no act named 'siluu' (define.value.of.b.op.act)" in err
+    (tmp_path / "lib.yaml").write_text("".join(LIBRARY.splitlines(keepends=True)[:4]), encoding="utf-8")
+    assert main(["check", str(tmp_path / "lib.yaml")]) == 0
+    assert capsys.readouterr().out.endswith("lib.yaml: ok (definitions: right)\n")
+    assert main(["build", str(tmp_path / "lib.yaml")]) == 1
+    assert "error[spec]: this is a file of definitions, and no network" in capsys.readouterr().err
+
+
+def test_definitions_that_nothing_calls_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("extends: smt_t\ndefine: {a: [convv]}\n", encoding="utf-8")
+    found = check_source(tmp_path / "net.yaml")
+    assert found.ok
+    assert [(d.code, d.severity) for d in found.diagnostics] == [("unknown-op", "warning")]
+
+
+def test_packaged_definitions_are_right() -> None:
+    for name in DEFINITIONS:
+        assert check_source(str(DEFINITIONS[name])).diagnostics == []
+    for name in list_specs():
+        spec = load(name)
+        assert list(wrong_calls(Glossary.of(spec.lifted), spec.locs)) == []
 
 
 def test_no_tensor_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

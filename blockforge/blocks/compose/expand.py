@@ -66,7 +66,7 @@ def _program(op: Composite, shape: Shape, dim: int | None) -> Program:
 
 
 @functools.lru_cache(4096)
-def _read_by(cls: type[AnyOp]) -> tuple[frozenset[str], Mapping[str, str]]:
+def read_by(cls: type[AnyOp]) -> tuple[frozenset[str], Mapping[str, str]]:
     """The parameters of a class that are ops, and those that take what a name of the place stands for."""
     ops = cls.written() if issubclass(cls, Composite) else frozenset()
     return ops, cls.of_place if issubclass(cls, Part) else {}
@@ -219,7 +219,7 @@ class Builder(Steps):
             hint = did_you_mean(op, [n for n in known if n not in defined], what="known here", first=defined)
             raise OpError(f"there is no op named '{op}'", hint=hint, code="unknown-op")
         cls = registry.get(op, *INSIDE)
-        ops, of_place = _read_by(cls)
+        ops, of_place = read_by(cls)
         given: dict[str, Any] = {
             key: Bound(value, frame, (*at, key)) if key in ops else plain(frame.value(value))
             for key, value in params.items()
