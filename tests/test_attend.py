@@ -137,6 +137,17 @@ def test_channels_attend_to_channels() -> None:
         module(q, k, v, mask=torch.ones(1, 20, 20, dtype=torch.bool))
 
 
+def test_channels_attend_by_products_as_they_are() -> None:
+    module, (q, k, v), y = run(make(form="channels", normalize=False, scale=0.3), ALIKE)
+    on_side = [each(t).transpose(-1, -2) for t in (q, k, v)]
+    torch.testing.assert_close(each(y), ((on_side[0] @ on_side[1].mT * 0.3).softmax(-1) @ on_side[2]).mT)
+    assert not list(module.parameters())
+    same = make(form="channels", normalize=True).resolved(ALIKE, None)
+    assert same == make(form="channels").resolved(ALIKE, None)
+    plain = make(form="channels", normalize=False, scale=0.5).resolved(ALIKE, None)
+    assert plain == make(form="channels", normalize=False).resolved(ALIKE, None)
+
+
 def test_talking_heads() -> None:
     """Heads are mixed before the softmax, with the bias, and behind it."""
     module, (q, k, v), y = run(make(talking_heads=True, bias="rel_pos_table"), (ALIKE[0],) * 3)
@@ -320,8 +331,9 @@ def test_laws(shapes: Shapes, params: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("shapes", [ONE, ALIKE, (Shape(3, 3, 96),)], ids=["one", "alike", "wide"])
 @pytest.mark.parametrize("heads", [1, 4])
-def test_laws_of_channels(shapes: Shapes, heads: int) -> None:
-    check_op(make(form="channels", num_heads=heads), shapes, None)
+@pytest.mark.parametrize("normalize", [None, False])
+def test_laws_of_channels(shapes: Shapes, heads: int, normalize: bool | None) -> None:
+    check_op(make(form="channels", num_heads=heads, normalize=normalize), shapes, None)
 
 
 BIASES = ["rel_pos_table", {"op": "rel_pos_table", "symmetric": True}, {"op": "rel_pos_mlp", "hidden": 2}]
@@ -367,6 +379,8 @@ def test_places_that_do_not_fit(params: dict[str, Any], shapes: Shapes, message:
         ({"form": "relu_linear", "bias": "rel_pos_table"}, "relu_linear has no bias"),
         ({"form": "channels", "qk_norm": True}, "channels has no qk_norm"),
         ({"form": "channels", "talking_heads": True}, "channels has no talking_heads"),
+        ({"form": "channels", "scale": 0.5}, "channels has no scale"),
+        ({"normalize": False}, "softmax has no normalize"),
         ({"cosine": True, "scale": 0.5}, "cosine has no scale"),
         ({"bias": "rel_pos"}, "a bias is rel_pos_table, rel_pos_mlp, or none"),
         ({"bias": {"op": "rel_pos_mlp", "hidden": 0}}, "rel_pos_mlp: hidden: "),

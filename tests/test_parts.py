@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import Shape
+from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.layers import DWConv
 from blockforge.blocks.part import Part
 from blockforge.blocks.parts.dwconv import DepthwisePart
@@ -226,6 +226,25 @@ def test_weights_of_channels_positions_or_groups() -> None:
         assert caught.value.param == "groups"
 
 
+def test_values_of_length_1() -> None:
+    for params, axes in (({}, 1), ({"axis": "positions"}, (2, 3))):
+        x, y, _ = ran(made("l2_norm", **params))
+        torch.testing.assert_close(y, x / x.square().sum(axes, keepdim=True).sqrt())
+
+
+def test_zeros_around_a_map() -> None:
+    x, y, _ = ran(made("pad", bottom=1, right=2, left=3))
+    assert torch.equal(y, F.pad(x, (3, 2, 0, 1)))
+    x, y, _ = ran(made("pad"))
+    assert torch.equal(x, y)
+
+
+def test_one_number_of_all_positions() -> None:
+    for pool in ("mean", "max", "sum"):
+        x, y, _ = ran(made("global_pool", pool=pool))
+        torch.testing.assert_close(y, getattr(x, {"max": "amax"}.get(pool, pool))((2, 3), keepdim=True))
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 def test_other_sizes(mode: str) -> None:
     corners = None if mode == "nearest" else False
@@ -264,8 +283,13 @@ def test_channels_in_turn() -> None:
 
 def test_a_scale_starts_where_it_is_told() -> None:
     for bias in (False, True):
-        x, y, _ = ran(made("scale", init=0.5, bias=bias))
-        torch.testing.assert_close(y, x * 0.5)
+        for per_channel in (True, False):
+            x, y, module = ran(made("scale", init=0.5, bias=bias, per_channel=per_channel))
+            torch.testing.assert_close(y, x * 0.5)
+            assert {p.numel() for p in module.parameters()} == {12 if per_channel else 1}
+    assert made("scale", per_channel=True).resolved(MAP, None) == made("scale")
+    whole = made("scale", bias=True, per_channel=False)
+    assert whole.cost(MAP, None) == Cost(params=2)
 
 
 def test_what_training_drops_is_the_map_itself_in_inference() -> None:
@@ -333,6 +357,9 @@ def test_sines_of_rows_and_columns() -> None:
         ("pixel_shuffle", {}),
         ("conv_transpose", {}),
         ("softmax", {"axis": "positions"}),
+        ("l2_norm", {"axis": "positions"}),
+        ("pad", {"bottom": 1, "right": 2}),
+        ("scale", {"bias": True, "per_channel": False}),
         ("shuffle", {}),
     ],
 )

@@ -185,6 +185,30 @@ def test_a_join_gives_its_own_width_unless_it_is_asked_by_itself() -> None:
         bf.compile(network({"op": {"op": "parallel", "join": "concat", "of": members}}))
     asked = {"op": "parallel", "join": {"op": "concat", "dim": "$out"}, "of": members}
     check_spec(bf.compile(network({"op": asked})))
+    with pytest.raises(bf.SpecError, match="'sum' gives 16 channels, not 5"):
+        bf.compile(network({"op": {"op": "parallel", "join": {"op": "sum", "dim": 5}, "of": ["identity", "gelu"]}}))
+
+
+def test_a_join_of_one_map_does_what_it_says() -> None:
+    """A factor, or another width: neither is left out where `when` or a list leaves a single map."""
+    narrow = bf.compile(network({"op": {"op": "parallel", "join": {"op": "concat", "dim": "$out"}, "of": [linear(6)]}}))
+    check_spec(narrow)
+    times_5 = [{"op": "parallel", "join": {"op": "sum", "weights": [5]}, "of": ["identity"]}, "global_pool"]
+    plain, five = (bf.build(network({"op": "mlp"}, head=head), seed=0).eval() for head in (["global_pool"], times_5))
+    image = torch.randn(2, 3, *five.arch.plan.input.size)
+    torch.testing.assert_close(five(image), 5 * plain(image))
+
+
+@pytest.mark.parametrize("op", ["parallel", "split"])
+def test_a_join_reads_the_names_of_its_place(op: str) -> None:
+    """As members do: behind another op `in` is still what the branch reads."""
+    pair = {"op": op, "of": ["gelu", "relu"], "join": {"op": "concat", "dim": "$in"}}
+    check_spec(bf.compile(network({"op": [linear("$(2 * in)"), pair]})))
+
+
+def test_a_member_of_a_graph_may_be_called_as_a_definition() -> None:
+    members = {"pre": {"from": "input", "op": "pre"}, "all": {"from": ["pre", {"from": "pre", "op": "gelu"}]}}
+    check_spec(bf.compile(network({"op": {"op": "graph", "of": members}}, define={"pre": ["batch_norm", "relu"]})))
 
 
 @pytest.mark.parametrize("op", [[{"op": "lineer", "dim": "$out"}], {"op": "lineer", "dim": "$out"}])

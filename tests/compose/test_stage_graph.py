@@ -191,6 +191,8 @@ MISTAKES: dict[str, tuple[Tree, str, str]] = {
     "promise": ({"from": [3, 1], "dim": 8, "join": "concat"}, r"24 channels together, the stage has dim 8", "an op on"),
     "op": ({"from": {"from": 1, "op": "bach_norm"}}, r"there is no op named 'bach_norm'", "did you mean 'batch_norm'"),
     "join": ({"from": [3, 1], "join": "summ"}, r"no join or aggregator named 'summ'", "did you mean 'sum'"),
+    "alone": ({"from": 3, "join": {"op": "sum", "weights": [2]}, "layers": ["relu"]}, r"a single map", "an op:"),
+    "asked": ({"from": [3, 3], "join": {"op": "sum", "dim": 9}}, r"'sum' gives 8 channels, not 9", "any width"),
     "unread": ({"from": {"from": 1, "op": UP}}, r"nobody reads stage 3 'up'", "leave it out"),
     "edge": ({"from": {"from": 1, "op": UP}, "dim": 8}, r"the op gives 16 channels, its stage has dim 8", "dim: $out"),
 }  # fmt: skip

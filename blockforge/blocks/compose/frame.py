@@ -63,6 +63,10 @@ class Frame:
         given["out"] = out if out is not None else given.get("out", shape.dim)
         return Frame(tuple(given.items()), self.definitions)
 
+    def asked(self, out: int | None) -> Frame:
+        """The same where another width is asked for, if one is: what `out` stands for."""
+        return self if out is None else Frame(tuple((dict(self.names) | {"out": out}).items()), self.definitions)
+
     def find(self, name: str) -> Any:
         """What a name stands for, as plain data. Raises: OpError."""
         for known, value in self.names:

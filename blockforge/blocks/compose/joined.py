@@ -11,6 +11,7 @@ from blockforge.blocks.compose.frame import Bound, plain
 from blockforge.blocks.compose.members import width
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.joins.aggregated import as_join
+from blockforge.blocks.joins.meeting import unasked_width
 from blockforge.blocks.part import Join
 from blockforge.errors import OpError, Path
 
@@ -44,12 +45,15 @@ class Joiner:
             self.values = [self._step()]
 
     def result(self, x: int) -> int:
-        """The joined map; without any value `x`."""
+        """The joined map; without any value `x`. Raises: OpError unless it is as wide as it was asked to be."""
         if not self.values:
             return x
-        if len(self.values) == 1 and not self.join.alone:
-            return self.values[0]
-        return self._step()
+        y, *others = self.values
+        if others or self.join.alone or self.dim not in (None, self.build.shapes[y].dim):
+            y = self._step()
+        if self.dim is not None and (given := self.build.shapes[y].dim) != self.dim:
+            raise unasked_width(self.join.op, given, self.dim).placed_at(self.at)
+        return y
 
     def _step(self) -> int:
         try:

@@ -92,7 +92,8 @@ class _Members:
         )
 
     def _find(self, name: Any, source: Bound, before: int) -> int | None:
-        member = plain(source.frame.value(name))
+        # a name as it is written: it may also be a definition's, which stands for an op
+        member = name if isinstance(name, str) else plain(source.frame.value(name))
         if member is None:
             self.unread.pop(self.newest, None)
             return before

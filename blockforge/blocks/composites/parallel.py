@@ -22,7 +22,7 @@ class Parallel(Composite):
     """What makes one map of the results: `sum`, `mul`, `mean`, `max`, `concat`, `attend`, or an aggregator."""
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
-        joiner = Joiner(build, Bound(self.join.value, self.join.frame.on(build.shapes[x], dim), self.join.at), name)
+        joiner = Joiner(build, Bound(self.join.value, self.join.frame.asked(dim), self.join.at), name)
         for member_name, member in build.members(self.of):
             if not build.is_absent(member):
                 joiner.take(build.add(member, x, None, (*name, member_name)), member_name, member.place)

@@ -34,7 +34,7 @@ class Split(Composite):
 
     def expand(self, build: Builder, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         members = build.members(self.of)
-        joiner = Joiner(build, Bound(self.join.value, self.join.frame.on(build.shapes[x], dim), self.join.at), name)
+        joiner = Joiner(build, Bound(self.join.value, self.join.frame.asked(dim), self.join.at), name)
         sizes = self.shares(build.shapes[x].dim, len(members))
         for (member_name, member), size, end in zip(members, sizes, accumulate(sizes), strict=True):
             share = build.step(Slice(start=end - size, size=size), (x,), None, (*name, f"{member_name}_slice"))

@@ -13,6 +13,7 @@ from blockforge.blocks.fields import Count, Eps, Ratio
 from blockforge.blocks.joins.attention import (
     AttendModule,
     ChannelAttendModule,
+    ChannelProducts,
     LinearAttendModule,
     Order,
     Splits,
@@ -36,7 +37,8 @@ class Attend(Join):
     each other. The linear layers around it are blocks of their own.
 
     With `form: channels` it is channels that attend to channels: each channel of a head's queries gets a mean of the
-    values' channels, weighted by how it fits those of the keys: by the products of all positions, of length 1.
+    values' channels, weighted by how it fits those of the keys: by the products of all positions, of length 1 unless
+    `normalize` is false.
 
     Queries and keys are equally wide; or keys as wide as one head, which all heads then share (multi-query attention).
     Keys and values may be of another size than the queries, values of another width.
@@ -47,14 +49,14 @@ class Attend(Join):
     Raises: OpError if the heads do not divide the widths, or the maps do not fit each other; at run time if a table of
         positions meets a map that is larger than the one it was built for.
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; relu_linear: EfficientViT, ICCV 2023,
-    https://arxiv.org/abs/2205.14756; channels: XCiT, NeurIPS 2021, https://arxiv.org/abs/2106.09681; cosine and
-    rel_pos_mlp: Swin Transformer V2, CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021,
-    https://arxiv.org/abs/2104.01136; talking heads: https://arxiv.org/abs/2003.02436.
+    https://arxiv.org/abs/2205.14756; channels: XCiT, NeurIPS 2021, https://arxiv.org/abs/2106.09681, and by products as
+    they are: DaViT, ECCV 2022, https://arxiv.org/abs/2204.03645; cosine and rel_pos_mlp: Swin Transformer V2,
+    CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136;
+    talking heads: https://arxiv.org/abs/2003.02436.
     """
 
     masked = True
-    alone = True
-    silent = frozenset({"talking_heads"})
+    silent = frozenset({"talking_heads", "normalize"})
     mixes: ClassVar[bool] = True
 
     num_heads: Count | None = None
@@ -82,6 +84,9 @@ class Attend(Join):
     talking_heads: bool | None = None
     """true: a linear layer over the heads mixes their products, the bias included, before the softmax, and another
     their weights behind it."""
+    normalize: bool | None = None
+    """With `form: channels`, false: queries and keys are as they are, and the products times `scale`; absent: of length
+    1, and times a learnt factor for each head."""
 
     @model_validator(mode="before")
     @classmethod
@@ -98,11 +103,18 @@ class Attend(Join):
         softmax_only["talking_heads"] = bool(self.talking_heads)
         if self.form == "channels":
             softmax_only["qk_norm"] = self.qk_norm
+            softmax_only["scale"] &= self.normalize is not False
+        elif self.normalize is not None:
+            raise OpError(f"{self.form} has no normalize", hint="form: channels has it", code="value")
         if self.form != "softmax" and (wrong := next((k for k, said in softmax_only.items() if said), None)):
             raise OpError(f"{self.form} has no {wrong}", hint="form: softmax has it", code="value")
         if self.cosine and self.scale is not None:
             raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
         return self
+
+    @property
+    def alone(self) -> bool:
+        return True
 
     def tokens_are(self) -> TokenRule:
         return "all" if self.bias is None else "none"
@@ -141,7 +153,7 @@ class Attend(Join):
         return self.model_copy(
             update={
                 "num_heads": roles.num_heads, "head_dim": own, "scale": scale, "order": order, "eps": eps,
-                "talking_heads": self.talking_heads or None,
+                "talking_heads": self.talking_heads or None, "normalize": None if self.normalize else self.normalize,
             }
         )  # fmt: skip
 
@@ -182,7 +194,8 @@ class Attend(Join):
     def cost(self, shapes: tuple[Shape, ...], dim: int | None) -> Cost:
         roles = self.roles(shapes)
         length, keys, heads, d, d_v = roles.q.positions, roles.k.positions, roles.num_heads, *roles.widths
-        cost = Cost(params=4 * d * self.qk_norm + heads * (self.cosine or self.form == "channels"))
+        is_scaled = self.cosine or (self.form == "channels" and self.normalize is not False)
+        cost = Cost(params=4 * d * self.qk_norm + heads * is_scaled)
         if self.form == "channels":
             return cost + primitives.matmul(d, length, d, heads) + primitives.matmul(d, d, length, heads)
         if self.form == "relu_linear":
@@ -214,7 +227,7 @@ class Attend(Join):
         if self.form == "relu_linear":
             return (q + k) * self.qk_norm + linear_elements(roles)
         if self.form == "channels":
-            return channel_elements(roles)
+            return channel_elements(roles, self.normalize is not False)
         normed = q + k if self.qk_norm or self.cosine else 0
         attention = fused_elements(roles) if roles.head_dim == roles.v_head_dim else product_elements(roles)
         return max(normed + attention, 2 * q * self.cosine + (q + k) * self.qk_norm)
@@ -226,7 +239,7 @@ class Attend(Join):
         if self.form == "relu_linear":
             return LinearAttendModule(splits, self.qk_norm, self.eps)
         if self.form == "channels":
-            return ChannelAttendModule(splits)
+            return ChannelAttendModule(splits) if self.normalize is not False else ChannelProducts(splits, self.scale)
         bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
         grows = self.bias is not None and self.bias.grows()
         made = TalkingAttendModule if self.talking_heads else AttendModule

@@ -200,11 +200,32 @@ class LinearAttendModule(HeadsModule):
         return y[..., :-1] / (y[..., -1:] + self.eps)
 
 
-class ChannelAttendModule(HeadsModule):
-    """Attention of a head's channels to each other, see `Attend`."""
+class ChannelProducts(HeadsModule):
+    """Attention of a head's channels to each other by their products, see `Attend`."""
+
+    def __init__(self, splits: Splits, scale: float | None = None) -> None:
+        super().__init__(splits, qk_norm=False)
+        self.scale = splits.sizes[0] ** -0.5 if scale is None else scale
+
+    def weights(self, q_BNDL: Tensor, k_BNDL: Tensor) -> Tensor:
+        """How channels fit each other, (B, N, D, D)."""
+        return (q_BNDL @ k_BNDL.transpose(-1, -2)) * self.scale
+
+    def forward(self, *maps_BHWC: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of each map in the batch. Raises: OpError for a mask: a channel is of all positions."""
+        if mask is not None:
+            raise OpError("channels cannot keep positions apart", hint="tiles without shift, or form: softmax")
+        height, width = maps_BHWC[0].shape[1:3]
+        q, k, v = (t.transpose(-1, -2) for t in self.split(maps_BHWC))
+        y_BNDL = self.weights(q, k).softmax(-1) @ v
+        return y_BNDL.permute(0, 3, 1, 2).flatten(2).unflatten(1, (height, width))
+
+
+class ChannelAttendModule(ChannelProducts):
+    """The same of queries and keys of length 1, times a learnt factor for each head."""
 
     def __init__(self, splits: Splits) -> None:
-        super().__init__(splits, qk_norm=False)
+        super().__init__(splits)
         self.temperature = nn.Parameter(torch.empty(splits.num_heads, 1, 1))
         self.reset_parameters()
 
@@ -214,12 +235,6 @@ class ChannelAttendModule(HeadsModule):
     def no_weight_decay(self) -> set[str]:
         return {"temperature"}
 
-    def forward(self, *maps_BHWC: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention of each map in the batch. Raises: OpError for a mask: a channel is of all positions."""
-        if mask is not None:
-            raise OpError("channels cannot keep positions apart", hint="tiles without shift, or form: softmax")
-        height, width = maps_BHWC[0].shape[1:3]
-        q, k, v = (t.transpose(-1, -2) for t in self.split(maps_BHWC))
-        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2)) * self.temperature
-        y_BNDL = weights.softmax(-1) @ v
-        return y_BNDL.permute(0, 3, 1, 2).flatten(2).unflatten(1, (height, width))
+    def weights(self, q_BNDL: Tensor, k_BNDL: Tensor) -> Tensor:
+        lines = F.normalize(q_BNDL, dim=-1) @ F.normalize(k_BNDL, dim=-1).transpose(-1, -2)
+        return lines * self.temperature

@@ -28,7 +28,8 @@ class FoldedJoin(MeetingJoin):
         super().check(shapes, dim)
         if len({shape.dim for shape in shapes} - {1}) > 1:
             text = f"maps of {listed(shapes)} differ in their widths"
-            raise OpError(text, hint="give them one width, or join them by concat", code="widths")
+            hint = "ask each for one width, as in {op: ..., dim: $out}, or join them by concat"
+            raise OpError(text, hint=hint, code="widths")
 
     def out_shape(self, shapes: tuple[Shape, ...], dim: int | None) -> Shape:
         return Shape(*self.size(shapes), max(shape.dim for shape in shapes))

@@ -97,3 +97,9 @@ def listed(shapes: tuple[Shape, ...]) -> str:
     """`96x14x14 and 96x7x7`."""
     *most, last = map(str, shapes)
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def unasked_width(join: str, given: int, asked: int) -> OpError:
+    """What is wrong with a join that gives another width than it is asked for."""
+    hint = "concat gives any width; what others join must have it"
+    return OpError(f"'{join}' gives {given} channels, not {asked}", hint=hint, param="dim", code="dim")

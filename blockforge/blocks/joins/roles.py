@@ -68,8 +68,9 @@ def linear_elements(roles: Roles) -> int:
     )
 
 
-def channel_elements(roles: Roles) -> int:
-    """Queries and keys of length 1, then the weights of the channels, then what these make of the values."""
+def channel_elements(roles: Roles, normalized: bool) -> int:
+    """Queries and keys, of length 1 if they are `normalized`, then the weights of the channels, then what these make of
+    the values."""
     q, copied = roles.q.elements, roles.num_heads > 1
     weights = roles.num_heads * roles.head_dim**2
-    return max(2 * (1 + copied) * q + weights, weights * 2 + (1 + copied) * q)
+    return max(2 * (normalized + copied) * q + weights, 2 * weights, weights + (1 + copied) * q)

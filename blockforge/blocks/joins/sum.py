@@ -63,6 +63,10 @@ class WeightedSumJoin(FoldedJoin):
     """The factors, in the order of the maps."""
 
     @property
+    def alone(self) -> bool:
+        return True
+
+    @property
     def commutes(self) -> bool:
         return False
 

@@ -10,12 +10,12 @@ from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 
-Reduction = Literal["mean", "max"]
+Reduction = Literal["mean", "max", "sum"]
 
 
 @part("global_pool")
 class GlobalPool(Part):
-    """The mean or the maximum of each channel over all positions, as a map of one.
+    """The mean, the maximum or the sum of each channel over all positions, as a map of one.
 
     Shape: x_BHWC -> y_B11C.
     Cost: no parameters and no multiply-adds.
@@ -49,6 +49,8 @@ class GlobalPoolModule(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pool == "sum":
+            return x.sum((1, 2), keepdim=True)
         return x.mean((1, 2), keepdim=True) if self.pool == "mean" else x.amax((1, 2), keepdim=True)
 
     def extra_repr(self) -> str:

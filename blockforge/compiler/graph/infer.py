@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
 from blockforge.blocks.facts import facts
+from blockforge.blocks.joins.meeting import unasked_width
 from blockforge.blocks.tokens import refusal
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.sites import (
@@ -147,6 +148,9 @@ class _Infer:
         except OpError as e:
             self._tell_apart(site, e)
             return None
+        if site.dim not in (None, out.dim):
+            self._tell_apart(site, unasked_width(placed.op.op, out.dim, site.dim))
+            return None
         if self._breaks_promise(site, out):
             text = f"what it reads has {out.dim} channels together, the stage has dim {self._stage(site).dim}"
             self._tell_apart(site, OpError(text, hint="an op on an edge gives its map the stage's width", code="dim"))
@@ -261,11 +265,8 @@ class _Infer:
         site, e, stage = mistake.site, mistake.error, mistake.site.stage
         related: list[tuple[str, Loc]] = []
         if stage is not None and not e.is_of_text:
-            dim_of, loc = (
-                f"stage {stage} has dim {self.plan.stages[stage].dim}",
-                self.plan.locs.value(("stages", stage, "dim")),
-            )
-            related = [(dim_of, loc)] if loc is not None else []
+            dim, loc = self.plan.stages[stage].dim, self.plan.locs.value(("stages", stage, "dim"))
+            related = [(f"stage {stage} has dim {dim}", loc)] if dim is not None and loc is not None else []
         further = f", and in {mistake.more} more places" if mistake.more > 1 else ", and in 1 more place"
         text = f"{e} (in {site.name}, on a map of {mistake.shape}{further if mistake.more else ''})"
         calls = [*e.calls[: MAX_CALLS - 1], *e.calls[max(MAX_CALLS - 1, len(e.calls) - 1) :]]

@@ -18,6 +18,7 @@ from blockforge.blocks.compose.steps import module_name
 from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
 from blockforge.blocks.joins.aggregated import as_join
+from blockforge.blocks.part import Join
 from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, fed_by, make_rule
 from blockforge.errors import OpError, Path, Report, did_you_mean
@@ -67,6 +68,19 @@ class Maker:
             except OpError as e:
                 place = (*op.path, "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
+        readers: list[Stage | Head] = [*plan.stages, *plan.heads]
+        for reader in readers:
+            if reader.reads.written and len(reader.reads.sources) == 1:
+                self._check_alone(reader)
+
+    def _check_alone(self, reader: Stage | Head) -> None:
+        """Report a join of a single map that would make something else of it: nothing is joined there."""
+        op = reader.reads.join
+        join = self.ops.get(id(op))
+        if isinstance(join, Join) and (join.alone or id(op) in self.widths):
+            text = f"{reader} reads a single map, and '{join.op}' joins several"
+            hint = "say it as an op: {op: parallel, of: [identity], join: ...}"
+            report_at(self.report, op.origins, "join", text, op.path, hint=hint)
 
     def _check_name(self, head: Head) -> None:
         """Report what cannot be the name of a head's module."""
@@ -187,5 +201,5 @@ def _planned(plan: Plan) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
 def _of_edges(reads: Reads) -> Iterator[tuple[PlannedOp, tuple[Kind, ...]]]:
     """What stands between what is read and what reads it."""
     yield from ((s.op, EdgeOpSpec.kinds) for s in reads.sources if s.op is not None)
-    if len(reads.sources) > 1:
+    if reads.written or len(reads.sources) > 1:
         yield reads.join, JoinSpec.kinds
