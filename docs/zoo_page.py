@@ -26,13 +26,15 @@ What a network of the literature needs that YAML alone does not say, and so is a
   weights for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split`
   gives each share weights of its own, and a `bias` of `attend` does not read the queries. BoTNet and the encoder of SAM
   have such a bias, too.
-- **VOLO, TNT, HaloNet**: patches that overlap, each with a mixing of its own, and put together again.
+- **VOLO, HaloNet**: patches that overlap, each with a mixing of its own, and put together again.
 - **GCViT**: queries of the whole map that every window reads; an op in `tiles` reads its tile alone.
-- **DaViT**: channels that attend to channels without queries and keys of length 1. **SwiftFormer**: rows of length 1
-  outside of attention.
+- **CoaT**: layers with weights of their own but for one convolution, which all of a stage share; `repeat` shares all or
+  nothing. **NextViT**: means of so many positions one behind the other, across the ends of rows.
+- **BiFPN** (EfficientDet): a sum whose weights are learnt and brought to the sum 1; `weights` of `sum` are fixed.
 - **ConViT**: weights between those of two softmaxes. **BEiT**: a table of positions with entries for the class token.
 - **Sequencer**: an LSTM.
-- **ResMLP** can be said, but `scale` with a term counts multiply-adds, which timm's affine layer does not.
+- **ResMLP** can be said, but `scale` with a term counts multiply-adds, which timm's affine layer does not; the global
+  context of **GCNet**, too, but the sum of what `softmax` weighs counts none, which timm's product does.
 - **Vision Mamba** (Vim-T): its scan is causal in both directions, each with a convolution and step sizes of its own,
   over a row of tokens with the class token in the middle. Scans are blocks, not parts: `ss2d`, `bi_ssd` and
   `mamba_vision` are other ones.

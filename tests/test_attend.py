@@ -137,17 +137,6 @@ def test_channels_attend_to_channels() -> None:
         module(q, k, v, mask=torch.ones(1, 20, 20, dtype=torch.bool))
 
 
-def test_channels_attend_by_products_as_they_are() -> None:
-    module, (q, k, v), y = run(make(form="channels", normalize=False, scale=0.3), ALIKE)
-    on_side = [each(t).transpose(-1, -2) for t in (q, k, v)]
-    torch.testing.assert_close(each(y), ((on_side[0] @ on_side[1].mT * 0.3).softmax(-1) @ on_side[2]).mT)
-    assert not list(module.parameters())
-    same = make(form="channels", normalize=True).resolved(ALIKE, None)
-    assert same == make(form="channels").resolved(ALIKE, None)
-    plain = make(form="channels", normalize=False, scale=0.5).resolved(ALIKE, None)
-    assert plain == make(form="channels", normalize=False).resolved(ALIKE, None)
-
-
 def test_talking_heads() -> None:
     """Heads are mixed before the softmax, with the bias, and behind it."""
     module, (q, k, v), y = run(make(talking_heads=True, bias="rel_pos_table"), (ALIKE[0],) * 3)

@@ -226,25 +226,6 @@ def test_weights_of_channels_positions_or_groups() -> None:
         assert caught.value.param == "groups"
 
 
-def test_values_of_length_1() -> None:
-    for params, axes in (({}, 1), ({"axis": "positions"}, (2, 3))):
-        x, y, _ = ran(made("l2_norm", **params))
-        torch.testing.assert_close(y, x / x.square().sum(axes, keepdim=True).sqrt())
-
-
-def test_zeros_around_a_map() -> None:
-    x, y, _ = ran(made("pad", bottom=1, right=2, left=3))
-    assert torch.equal(y, F.pad(x, (3, 2, 0, 1)))
-    x, y, _ = ran(made("pad"))
-    assert torch.equal(x, y)
-
-
-def test_one_number_of_all_positions() -> None:
-    for pool in ("mean", "max", "sum"):
-        x, y, _ = ran(made("global_pool", pool=pool))
-        torch.testing.assert_close(y, getattr(x, {"max": "amax"}.get(pool, pool))((2, 3), keepdim=True))
-
-
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 def test_other_sizes(mode: str) -> None:
     corners = None if mode == "nearest" else False

@@ -27,7 +27,15 @@ LONGER = {
 """timm's name, where it says more."""
 MORE_MACS = {"maxvit_tiny": 168 * 39494}
 """timm reads MaxViT's tables of positions by products with lookup tensors: so many a head and attention layer."""
-OF_ONE_SIZE = {"coatnet_0_rw_224", "gmlp_s16_224", "hiera_tiny", "maxvit_tiny", "mixer_s16_224", "twins_svt_small"}
+OF_ONE_SIZE = {
+    "coatnet_0_rw_224",
+    "davit_tiny",
+    "gmlp_s16_224",
+    "hiera_tiny",
+    "maxvit_tiny",
+    "mixer_s16_224",
+    "twins_svt_small",
+}
 """Their weights, or in timm their windows, are made for the size of the image."""
 BUILT_FOR = {
     "cait_xxs24_224": 64,

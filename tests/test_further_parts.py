@@ -1,4 +1,4 @@
-"""Blurs and standardised weights against torch's own words."""
+"""Parts that came later, against torch's own words: blurs, standardised weights, lengths of 1, zeros around a map."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from test_attend import ALIKE, each, make, run
 from test_parts import MAP, made, ran
 
 from blockforge.blocks.base import Shape
@@ -39,3 +40,33 @@ def test_standardised_weights(gain: bool) -> None:
     assert sum("gain" in n for n, _ in module.named_parameters()) == gain
     with pytest.raises(OpError, match="weights of one number for each channel have no variance"):
         made("std_conv", group_width=1).check(MAP, None)
+
+
+def test_values_of_length_1() -> None:
+    for params, axes in (({}, 1), ({"axis": "positions"}, (2, 3))):
+        x, y, _ = ran(made("l2_norm", **params))
+        torch.testing.assert_close(y, x / x.square().sum(axes, keepdim=True).sqrt())
+
+
+def test_zeros_around_a_map() -> None:
+    x, y, _ = ran(made("pad", bottom=1, right=2, left=3))
+    assert torch.equal(y, F.pad(x, (3, 2, 0, 1)))
+    x, y, _ = ran(made("pad"))
+    assert torch.equal(x, y)
+
+
+def test_one_number_of_all_positions() -> None:
+    for pool in ("mean", "max", "sum"):
+        x, y, _ = ran(made("global_pool", pool=pool))
+        torch.testing.assert_close(y, getattr(x, {"max": "amax"}.get(pool, pool))((2, 3), keepdim=True))
+
+
+def test_channels_attend_by_products_as_they_are() -> None:
+    module, (q, k, v), y = run(make(form="channels", normalize=False, scale=0.3), ALIKE)
+    on_side = [each(t).transpose(-1, -2) for t in (q, k, v)]
+    torch.testing.assert_close(each(y), ((on_side[0] @ on_side[1].mT * 0.3).softmax(-1) @ on_side[2]).mT)
+    assert not list(module.parameters())
+    same = make(form="channels", normalize=True).resolved(ALIKE, None)
+    assert same == make(form="channels").resolved(ALIKE, None)
+    plain = make(form="channels", normalize=False, scale=0.5).resolved(ALIKE, None)
+    assert plain == make(form="channels", normalize=False).resolved(ALIKE, None)
