@@ -48,14 +48,14 @@ def alternatives_of(arch: Architecture, spec: Spec, shares: tuple[float, ...] = 
 
 
 def _may_go(arch: Architecture, node: Node) -> bool:
-    """Whether the network can do without a branch, whose layer then passes on what the branch reads."""
+    """Whether the network can do without a branch, and without the aggregator that feeds it: the layer then passes on
+    what they read, even if the branch adds to that with a scale."""
     site = node.site
     assert isinstance(site, BranchSite)
-    scale, is_fed = site.residual.keys.scale, any(isinstance(arch.nodes[i].site, AggregateSite) for i in node.inputs)
-    adds_input = site.residual.keys.skip is True and (scale is None or scale.skip is None)
-    if is_fed or node.shapes.in_shape != node.shapes.out_shape:
+    reads = next((arch.nodes[i] for i in node.inputs if isinstance(arch.nodes[i].site, AggregateSite)), node)
+    if reads.shapes.in_shape != node.shapes.out_shape:
         return False
-    return adds_input or (node.written_out is not None and _passes_on(node))
+    return site.residual.keys.skip is True or (node.written_out is not None and _passes_on(node))
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from blockforge.compiler.graph.connect import Feeds, Rule, fed_by, make_rule
 from blockforge.spec import Spec, SpecLike, from_text, load, resolve
 from blockforge.spec.expanded import expand, pattern_of
 
@@ -27,9 +28,16 @@ def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
     """
     chosen: dict[tuple[int, int], dict[int, Alternative]] = {}
     widths: dict[int, Mapping[str, Any]] = {}
+    reads: dict[int, dict[int, Sequence[int]]] = {}
     tree = copy.deepcopy(dict(spec.tree))
     for alternative in alternatives:
         slot = alternative.slot
+        if slot.is_sources or (alternative.is_whole and alternative.is_skip):
+            sources = [] if alternative.branch is None else alternative.branch["sources"]
+            before = reads.setdefault(slot.stage, {}).get(slot.layer, sources)
+            reads[slot.stage][slot.layer] = min(sources, before, key=len)
+        if slot.is_sources:
+            continue
         if slot.is_width:
             assert alternative.branch is not None
             widths[slot.stage] = alternative.branch
@@ -51,12 +59,42 @@ def edited(spec: Spec, alternatives: Iterable[Alternative]) -> Spec:
         said = tree["stages"][stage.index]
         said["depth"] = len(names)
         said |= {key: value for key, value in widths.get(stage.index, {}).items() if key != "blocks"}
+        if stage.index in reads:
+            said["connect"] = _connected(said["connect"], len(stage.layers), stage.index, reads[stage.index])
         if names:
             said["layers"] = pattern_of(names)
         else:
             said.pop("layers")
     tree["blocks"] = blocks
     return load(tree)
+
+
+def feeds_of(connect: Mapping[str, Any], depth: int, stage: int) -> Feeds:
+    """Which layers of a stage read which, as `connect` of a spec that is written out says."""
+    return fed_by(_rule(connect), depth, stage == 0)
+
+
+def _rule(connect: Mapping[str, Any]) -> Rule:
+    return make_rule(connect["rule"], {k: v for k, v in connect.items() if k not in ("rule", "aggregate")})
+
+
+def _connected(
+    connect: Mapping[str, Any], depth: int, stage: int, reads: Mapping[int, Sequence[int]]
+) -> dict[str, Any] | str:
+    """`connect` where some layers read others: by the same rule with one smaller number, if there is one; else edge by
+    edge."""
+    feeds = {
+        layer: tuple(sources) for layer, sources in {**feeds_of(connect, depth, stage), **reads}.items() if sources
+    }
+    if not feeds:
+        return "none"
+    for key, value in _rule(connect).model_dump().items():
+        most = value if type(value) is int else depth if value == "all" else 1
+        for less in range(1, most):
+            if feeds_of({**connect, key: less}, depth, stage) == feeds:
+                return {**connect, key: less}
+    edges = [[source, layer] for layer in sorted(feeds) for source in feeds[layer]]
+    return {"rule": "edges", "edges": edges, "aggregate": connect["aggregate"]}
 
 
 def branch_at(spec: Spec, arch: Architecture, slot: Slot) -> dict[str, Any]:

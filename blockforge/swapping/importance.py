@@ -34,7 +34,11 @@ def importances(
         model: is in inference mode.
         images: batches as the network takes them.
     """
-    sorts = {a: (a.slot.name, a.cut.number, a.cut.axes) for a in alternatives if isinstance(a.cut, Units)}
+    sorts = {
+        a: (a.slot.name, a.cut.number, a.cut.axes)
+        for a in alternatives
+        if isinstance(a.cut, Units) and not a.slot.is_sources
+    }
     one_of_each = {sort: a for a, sort in sorts.items()}  # several forms of a block differ in how many units they keep
     totals: dict[Sort, Tensor] = {}
     parameters = dict(model.named_parameters())

@@ -44,16 +44,16 @@ def timed(
         raise BudgetError(str(e)) from None
     image = model.arch.plan.input
     x = torch.zeros(1, image.channels, *image.size).to(next(model.parameters()))
-    seen = seen_by(model, {a.slot.name for a in alternatives if not a.slot.is_width}, x)
+    seen = seen_by(model, {a.slot.name for a in alternatives if not a.is_whole}, x)
     known: dict[tuple[str, str, str], float] = {}
     measured = []
     with counting("alternatives timed", len(alternatives), progress) as advance:
         for alternative in alternatives:
             slot, key = alternative.slot, (alternative.slot.name, alternative.label, alternative.mark)
-            if not slot.is_width:
+            if not alternative.is_whole:
                 key = (str(model.arch.nodes[slot.name].shapes), f"{slot.op} {alternative.label}", alternative.mark)
             if key not in known:
-                known[key] = _saved(model, alternative, (x,) if slot.is_width else seen[slot.name][0], place)
+                known[key] = _saved(model, alternative, (x,) if alternative.is_whole else seen[slot.name][0], place)
             measured.append(dataclasses.replace(alternative, saved={**alternative.saved, LATENCY: known[key]}))
             advance()
     return measured
@@ -61,10 +61,10 @@ def timed(
 
 def _saved(model: Backbone, alternative: Alternative, args: tuple[Any, ...], device: str) -> float:
     """Milliseconds; those of a branch that goes are all of its own."""
-    own: nn.Module = model if alternative.slot.is_width else model.get_submodule(alternative.slot.name)
+    own: nn.Module = model if alternative.is_whole else model.get_submodule(alternative.slot.name)
     own = copy.deepcopy(own).eval().to(device)
     other: nn.Module | None = None
-    if alternative.slot.is_width:
+    if alternative.is_whole:
         other = Backbone.from_architecture(compile_spec(edited(model.arch.source, [alternative]))).eval().to(device)
     elif not alternative.is_skip:
         other = new_branch(model, alternative).eval().to(device)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from blockforge.compiler import Architecture
 from blockforge.compiler.costs.liveness import last_uses
+from blockforge.compiler.graph.connect import STAGE_INPUT
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import AggregateSite, BranchSite
 from blockforge.swapping.slots import Alternative
@@ -45,8 +46,8 @@ class _Choice:
 
     def holding(self, node: Node, living: Sequence[Node]) -> Refused:
         """What makes a node hold what it does while other maps live: what stands in its own slot, branches of its layer
-        whose maps live, as long as they are not left out, and how wide the stages of all these are. A layer before it
-        gives a map however little of it is left."""
+        whose maps live, as long as they are not left out, aggregators that read such maps, and how wide the stages of
+        all these are. A layer before it gives a map however little of it is left, and one that others read stays."""
         exact = self._said_by(node).union(*(self._said_by(n) for n in living if isinstance(n.site, AggregateSite)))
         within = {n.name for n in living if n.site.unit == node.site.unit and isinstance(n.site, BranchSite)}
         stays = {self.slot[name] for name in within} - exact
@@ -57,9 +58,22 @@ class _Choice:
             is_told = slot.stage in stages if slot.is_width else slot.name in exact
             if is_told and number in self.picked:
                 chosen.append(number)
-            elif is_told or (slot.name in stays and alternative.is_skip):
+            elif is_told or (slot.name in stays and alternative.is_skip) or self._frees(alternative, living):
                 absent.append(number)
         return Refused(tuple(chosen), tuple(absent))
+
+    def _frees(self, alternative: Alternative, living: Sequence[Node]) -> bool:
+        """Whether an aggregator would not read a map any more that lives."""
+        slot = alternative.slot
+        if slot.is_width or not alternative.is_whole:
+            return False
+        stays = alternative.branch["sources"] if alternative.branch is not None else ()
+        reader = f"stages.{slot.stage}.layers.{slot.layer}.aggregate"
+        return any(
+            reader in self.readers.get(n.name, ())
+            and (n.layer if n.stage == slot.stage and n.layer is not None else STAGE_INPUT) not in stays
+            for n in living
+        )
 
     def _said_by(self, node: Node) -> set[str]:
         """The slots that say what a node holds: its own, or all of the layer in which it feeds one."""

@@ -33,6 +33,7 @@ from blockforge.swapping.result import Answer, SwapResult
 from blockforge.swapping.scores import METHOD, answers, compare, score
 from blockforge.swapping.shared import alone
 from blockforge.swapping.slots import Alternative, priced
+from blockforge.swapping.sources import fewer_sources
 from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import is_sum, targets
 from blockforge.swapping.ties import ties_of
@@ -104,7 +105,7 @@ def swap(
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
     run = {**whose, "images": len(teacher), "seed": seed, "method": METHOD}
     known_scores(folder, run)  # those of another run are refused before anything is computed
-    kept: dict[Alternative, Any] = {**most_important(importances(network, candidates, batches))}
+    kept: dict[Alternative, Any] = {**most_important(candidates, importances(network, candidates, batches))}
     kept |= settled(network, candidates, kept, batches)
     if any(a.is_foreign for a in candidates):
         images_of = training_images(network, opened, weights, lessons.batch_size, seed)
@@ -184,6 +185,7 @@ def _task(
     lessons = Lessons(steps, steps // 4, seed=seed)
     own = [
         *alternatives_of(network.arch, network.arch.source),
+        *fewer_sources(network.arch, network.arch.source),
         *narrower_stages(network.arch, network.arch.source),
     ]
     foreign = foreign_alternatives(network.arch, network.arch.source, blocks, str(lessons)) if blocks else ()

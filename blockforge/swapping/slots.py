@@ -17,12 +17,15 @@ from blockforge.weights.symmetry import Cut
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A branch of a layer, or the width of a stage with all that reads and writes it.
+    """A branch of a layer, the sources that its aggregator reads, or the width of a stage with all that reads and
+    writes it.
 
     Attributes:
-        stage, layer, branch: its numbers, in its network, stage and layer; those of a width are -1.
+        stage, layer, branch: its numbers, in its network, stage and layer; a width has no layer (-1), sources are those
+            of no branch.
         name: the path of its module.
         op: the name of its block, or `dim`.
+        is_fed: whether an aggregator feeds the branch.
     """
 
     stage: int
@@ -30,11 +33,17 @@ class Slot:
     branch: int
     name: str
     op: str
+    is_fed: bool = False
 
     @property
     def is_width(self) -> bool:
         """Whether it is the width of a whole stage."""
         return self.layer < 0
+
+    @property
+    def is_sources(self) -> bool:
+        """Whether it is what an aggregator reads."""
+        return self.branch < 0 <= self.layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +52,11 @@ class Alternative:
 
     Attributes:
         label: in a few words: `mlp_ratio 2`.
-        branch: what stands in place of the branch, written out; None: it is left out. Of a width, what the stage says:
-            `dim`, and `blocks` with their branches.
-        cut: how its block's tensors come from those of the network's own; None: they do not. Of a width, how all of the
-            network's do.
+        branch: what stands in place of the branch, written out; None: it is left out, and so is the aggregator that
+            feeds it. Of a width, what the stage says: `dim`, and `blocks` with their branches. Of an aggregator's
+            sources, those that stay, `sources`, and those that there are, `of`.
+        cut: how its block's tensors come from those of the network's own; None: they do not. Of a width or sources, how
+            all of the network's do.
         saved: multiply-adds and parameters that the network then has fewer of; milliseconds, where they were measured.
         define: the definitions that it names.
         mark: tells it from others of its label: of what it is and how it learns.
@@ -66,6 +76,11 @@ class Alternative:
         return self.branch is None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it changes more than a branch, so that the whole network is another."""
+        return self.slot.branch < 0 or (self.is_skip and self.slot.is_fed)
+
+    @property
     def is_foreign(self) -> bool:
         """Whether its weights are none of the network's own."""
         return self.branch is not None and self.cut is None
@@ -76,8 +91,9 @@ def slots_of(arch: Architecture) -> list[Slot]:
     slots = []
     for stage in arch.stages:
         for layer in stage.layers:
-            for number, node in enumerate(layer.branches.values()):
-                slots.append(Slot(stage.index, layer.index, number, node.name, node.op))
+            for number, (key, node) in enumerate(layer.branches.items()):
+                is_fed = layer.aggregate is not None and layer.fed == key
+                slots.append(Slot(stage.index, layer.index, number, node.name, node.op, is_fed))
     return slots
 
 
@@ -141,7 +157,9 @@ def _sort(arch: Architecture, alternative: Alternative) -> Any:
     if slot.is_width:
         return slot, alternative.label
     block = arch.plan.stages[slot.stage].layers[slot.layer][0]
-    return slot.stage, block, slot.branch, arch.nodes[slot.name].shapes, alternative.label
+    aggregate = arch.stages[slot.stage].layers[slot.layer].aggregate
+    beside = aggregate.shapes if slot.is_fed and aggregate is not None else None
+    return slot.stage, block, slot.branch, arch.nodes[slot.name].shapes, beside, alternative.label
 
 
 def meet(one: Alternative, other: Alternative) -> bool:

@@ -32,12 +32,12 @@ def settled(
     model: Backbone, alternatives: Sequence[Alternative], kept: Kept, images: Sequence[Batch]
 ) -> dict[Alternative, Mapping[str, Tensor] | Narrowed]:
     """The tensors of the thinner branches whose norms keep running statistics, with these as the images have them; and
-    what narrower stages keep, with the statistics of the whole network.
+    what narrower stages and aggregators of fewer sources keep, with the statistics of the whole network, or their own.
 
     Args:
         model: is in inference mode.
     """
-    branches_of = [a for a in alternatives if a.cut is not None and not a.slot.is_width]
+    branches_of = [a for a in alternatives if a.cut is not None and not a.is_whole]
     thinner = [a for a in branches_of if _norms(model.get_submodule(a.slot.name))]
     states: dict[Alternative, Mapping[str, Tensor] | Narrowed] = {}
     for part in _parts(thinner):
@@ -62,7 +62,7 @@ def settled(
             whole = _cut(own[alternative.slot.name].state_dict(), alternative.cut, units)
             states[alternative] = _moved(before[alternative], branch.state_dict(), whole)
     if _norms(model):
-        narrow = [a for a in alternatives if a.slot.is_width]
+        narrow = [a for a in alternatives if a.cut is not None and a.is_whole]
         states |= _narrowed(model, narrow, kept, images)
     return states
 
@@ -80,7 +80,9 @@ def _narrowed(
         narrow = with_alternatives(model, model.arch.source, [alternative], kept)
         before = {name: tensor.clone() for name, tensor in narrow.state_dict().items()}
         moved = _moved(before, _measured(narrow, images), alternative.cut.of(own, units))
-        narrowed[alternative] = Narrowed(units, {n: t for n, t in moved.items() if "running_" in n})
+        own_norms = f"{alternative.slot.name}." if alternative.slot.is_sources else ""
+        running = {n: t for n, t in moved.items() if "running_" in n and n.startswith(own_norms)}
+        narrowed[alternative] = Narrowed(units, running)
     return narrowed
 
 

@@ -85,8 +85,10 @@ NONE = Ties()
 
 def ties_of(arch: Architecture, alternatives: Sequence[Alternative]) -> Ties:
     """Of a network that is written out: a layer that others read through `connect` stays, and one of a stage without a
-    downsample; narrower stages overlap where one reads the other."""
-    return Ties(tuple(_stays(arch, alternatives)), tuple(_overlaps(arch, alternatives)))
+    downsample; narrower stages overlap where one reads the other, and so does what an aggregator reads with the branch
+    that it feeds, if both go."""
+    overlaps = (*_overlaps(arch, alternatives), *_with_what_feeds_it(alternatives))
+    return Ties(tuple(_stays(arch, alternatives)), overlaps)
 
 
 def _stays(arch: Architecture, alternatives: Sequence[Alternative]) -> Iterator[Refused]:
@@ -117,3 +119,12 @@ def _overlaps(arch: Architecture, alternatives: Sequence[Alternative]) -> Iterat
         costs = {n: sum(a.saved[n] for a in pair) - (cost_of(arch, n) - cost_of(both, n)) for n in names}
         if any(costs.values()):
             yield Overlap(i, j, costs)
+
+
+def _with_what_feeds_it(alternatives: Sequence[Alternative]) -> Iterator[Overlap]:
+    """A branch that goes takes its aggregator along, however many sources that has."""
+    layers = {a.slot.name.rpartition(".")[0]: i for i, a in enumerate(alternatives) if a.is_whole and a.is_skip}
+    for i, alternative in enumerate(alternatives):
+        layer = alternative.slot.name.rpartition(".")[0]
+        if alternative.slot.is_sources and layer in layers:
+            yield Overlap(layers[layer], i, alternative.saved)

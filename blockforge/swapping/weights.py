@@ -21,10 +21,10 @@ from blockforge.weights.symmetry import Units
 
 @dataclass(frozen=True)
 class Narrowed:
-    """What a narrower stage keeps.
+    """What a narrower stage, or an aggregator of fewer sources, keeps.
 
     Attributes:
-        units: of its channels, in order.
+        units: of its channels, or sources, in order.
         statistics: running ones of the network's norms, as they are then, by their names.
     """
 
@@ -43,9 +43,15 @@ Kept = Mapping[Alternative, Sequence[int] | Mapping[str, Tensor] | Narrowed]
 tensors of a foreign branch, by their names in it."""
 
 
-def most_important(importances: Mapping[Alternative, Tensor]) -> dict[Alternative, list[int]]:
-    """The units that are kept: those with the highest scores, in the order in which they lie."""
+def most_important(
+    alternatives: Sequence[Alternative], importances: Mapping[Alternative, Tensor]
+) -> dict[Alternative, list[int]]:
+    """The units that are kept: those with the highest scores, in the order in which they lie; and the sources that
+    alternatives keep."""
     kept = {}
+    for alternative in (a for a in alternatives if a.slot.is_sources):
+        assert alternative.branch is not None
+        kept[alternative] = [alternative.branch["of"].index(source) for source in alternative.branch["sources"]]
     for alternative, scores in importances.items():
         assert isinstance(alternative.cut, Units)
         kept[alternative] = sorted(scores.topk(alternative.cut.kept).indices.tolist())
@@ -66,9 +72,9 @@ def tensors_of(model: Backbone, alternative: Alternative, kept: Kept) -> dict[st
 
 @contextmanager
 def standing_in(model: Backbone, alternative: Alternative, kept: Kept) -> Iterator[Backbone]:
-    """`model` with an alternative in its slot, for as long as the context lasts; with a narrower stage it is another
-    network."""
-    if alternative.slot.is_width:
+    """`model` with an alternative in its slot, for as long as the context lasts; where more than a branch changes, it
+    is another network."""
+    if alternative.is_whole:
         yield with_alternatives(model, model.arch.source, [alternative], kept)
         return
     layer, name = alternative.slot.name.rsplit(".", 1)
@@ -111,13 +117,14 @@ def with_alternatives(model: Backbone, spec: Spec, chosen: Sequence[Alternative]
     arch = compile_spec(edited(spec, chosen))
     other = Backbone.from_architecture(arch)
     tensors = model.state_dict()
-    for alternative in (a for a in chosen if a.slot.is_width):
+    for alternative in (a for a in chosen if a.slot.branch < 0):
         own = kept[alternative]
         assert not isinstance(own, Mapping)
         tensors = (own if isinstance(own, Narrowed) else Narrowed(own, {})).of(tensors, alternative)
-    for alternative in (a for a in chosen if not a.slot.is_width):
+    for alternative in (a for a in chosen if a.slot.branch >= 0):
         prefix = f"{alternative.slot.name}."
-        tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+        gone = (prefix, f"{prefix.rsplit('.', 2)[0]}.aggregate.") if alternative.is_whole else (prefix,)
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(gone)}
         if not alternative.is_skip:
             tensors |= {f"{prefix}{n}": t for n, t in tensors_of(model, alternative, kept).items()}
     other.load_state_dict(_renamed(tensors, model.arch, arch, chosen))

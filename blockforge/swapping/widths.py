@@ -7,7 +7,7 @@ entries belong to one channel is found on the whole network as for a block (`wei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,9 @@ class _Network:
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         return main_output(module(x))
+
+    def along(self, x: Tensor, units: Sequence[int]) -> Tensor:
+        return x
 
 
 def narrower_stages(arch: Architecture, spec: Spec, shares: tuple[float, ...] = SHARES) -> Iterator[Alternative]:

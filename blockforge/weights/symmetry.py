@@ -166,6 +166,9 @@ class Tried(Protocol):
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """What a module of it gives."""
 
+    def along(self, x: Tensor, units: Sequence[int]) -> Tensor:
+        """What it reads where its units have changed places: the same, unless they belong to parts of that."""
+
 
 @dataclass(frozen=True)
 class _AtPlace:
@@ -179,6 +182,37 @@ class _AtPlace:
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         return on_map(module, x, self.placed.op.layout)
+
+    def along(self, x: Tensor, units: Sequence[int]) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class _Joining:
+    """An aggregator at a place: it reads a map and its sources, here side by side."""
+
+    placed: AnyPlaced
+
+    @property
+    def widths(self) -> list[int]:
+        shape, sources, _ = self.placed.place
+        return [shape.dim, *sources]
+
+    def build(self) -> nn.Module:
+        return self.placed.build()
+
+    def drawn(self, draw: torch.Generator) -> Tensor:
+        shape = self.placed.place[0]
+        return torch.randn(1, shape.height, shape.width, sum(self.widths), generator=draw, dtype=torch.float64)
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        own, *sources = x.split(self.widths, -1)
+        y: Tensor = module(own, sources)
+        return y
+
+    def along(self, x: Tensor, units: Sequence[int]) -> Tensor:
+        own, *sources = x.split(self.widths, -1)
+        return torch.cat([own, *(sources[i] for i in units)], -1)
 
 
 def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Cut | None:
@@ -207,6 +241,28 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
         return None
     middle = Middle(tuple((n, axis, (size - less) // 2, less) for n, axis, size, less in sizes))
     return middle if trial.is_separable(middle, []) else None
+
+
+def sources_between(wide: AnyPlaced, narrow: AnyPlaced) -> Units | None:
+    """How an aggregator becomes the same with fewer sources: the units are what its tensors have of each source, which
+    may change places with the sources. None: nobody can say which entries those are."""
+    number, kept = len(wide.place[1]), len(narrow.place[1])
+    with torch.device("meta"):
+        before, after = sizes_of(wide.build()), sizes_of(narrow.build())
+    if before.keys() != after.keys() or kept >= number:
+        return None
+    shrinks = _shrinking(before, after)
+    each = [(before[n][i] - after[n][i]) // (number - kept) for n, i in shrinks]
+    trial = Trial(_Joining(Placed(wide.op, small_place(wide))))
+    for is_last in (False, True):
+        axes = [
+            _axis(name, i, before[name][i], size, size, number, is_last)
+            for (name, i), size in zip(shrinks, each, strict=True)
+        ]
+        units = Units(number, kept, tuple(axes))
+        if all(a.before >= 0 and a.after >= 0 for a in axes) and trial.is_symmetric(units):
+            return units
+    return None
 
 
 def channels_between(trial: Trial, narrow: Sizes, likely: int, most: int) -> Units | None:
@@ -321,7 +377,7 @@ class Trial:
         """Whether the output stays when the units change places."""
         order = torch.randperm(units.number, generator=self.draw).tolist()
         order = order if order != sorted(order) else order[::-1]
-        return _same(self._run(self.wide, units.of(self.tensors, order)), self.y)
+        return _same(self._run(self.wide, units.of(self.tensors, order), self.tried.along(self.x, order)), self.y)
 
     def separates(self, units: Units) -> bool:
         """Whether the narrower block gives what the wide one gives where all entries of the other units are zero."""
@@ -340,10 +396,10 @@ class Trial:
         return {name: self._values(name, t) for name, t in self.narrow.state_dict().items()}
 
     @torch.inference_mode()
-    def _run(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
+    def _run(self, module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor | None = None) -> Tensor:
         module.load_state_dict(tensors)
         with backend("torch"):  # nothing is compiled for a few passes in float64
-            return self.tried.run(module, self.x)
+            return self.tried.run(module, self.x if x is None else x)
 
     def _values(self, name: str, tensor: Tensor) -> Tensor:
         """Values that no two entries share, and that a norm's statistics may have."""

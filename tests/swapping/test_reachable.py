@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_parent import NET
 
 import blockforge as bf
@@ -17,9 +18,12 @@ from blockforge.swapping.choosing import check_reachable, choose, least_of
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.slots import Alternative, meet, priced
+from blockforge.swapping.sources import fewer_sources
 from blockforge.swapping.ties import ties_of
+from blockforge.swapping.weights import with_alternatives
 from blockforge.swapping.widths import narrower_stages
 from blockforge.units import Budget
+from blockforge.weights.symmetry import Units
 
 WIDE_DOWN: dict[str, Any] = {
     **NET,
@@ -27,20 +31,33 @@ WIDE_DOWN: dict[str, Any] = {
     "stages": [{"dim": 16, "depth": 1, "layers": "conv"}, {"dim": 24, "depth": 1, "layers": "attn"}],
 }
 """Most of its multiply-adds lie between its stages: two narrower ones save much less than both."""
+CONNECTED: dict[str, Any] = {
+    **NET,
+    "stages": [
+        {"dim": 16, "depth": 1, "layers": "conv"},
+        {"dim": 24, "depth": 3, "layers": "attn*", "connect": {"rule": "dense", "aggregate": "concat"}},
+    ],
+}
+"""A branch that goes takes along what an aggregator reads for it, and maps live less long."""
 COSTS = ("macs", "params", "activation_bytes", "deployed_macs")
 Combination = tuple[list[int], bf.Architecture]
 
 
-@pytest.fixture(scope="module")
-def arch() -> bf.Architecture:
-    return bf.compile(written_out(WIDE_DOWN))
+@pytest.fixture(scope="module", params=[WIDE_DOWN, CONNECTED], ids=["wide_down", "connected"])
+def arch(request: pytest.FixtureRequest) -> bf.Architecture:
+    return bf.compile(written_out(request.param))
 
 
 @pytest.fixture(scope="module")
 def found(arch: bf.Architecture) -> list[Alternative]:
-    own = [a for a in alternatives_of(arch, arch.source) if a.is_skip or a.label == "mlp_ratio 1"]
-    both = sorted([*own, *narrower_stages(arch, arch.source)], key=lambda a: (a.slot.stage, a.slot.layer))
-    return priced(arch, both, {"deployed_macs"})
+    own = list(alternatives_of(arch, arch.source))
+    if any(stage.connect is not None for stage in arch.plan.stages):
+        some = [a for a in (*own, *fewer_sources(arch, arch.source)) if a.slot.stage and (a.is_skip or a.is_whole)]
+    else:
+        thin = [a for a in own if a.is_skip or a.label == "mlp_ratio 1"]
+        some = [*thin, *narrower_stages(arch, arch.source)]
+    some.sort(key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
+    return priced(arch, some, {"deployed_macs"})
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +96,14 @@ def test_the_choice_is_the_best_of_all_within_its_budget(
 ) -> None:
     """Of all costs together, also where it is memory that decides; or there is none."""
     draw, ties = np.random.default_rng(0), ties_of(arch, found)
+    costs_of = ("macs", "params", "activation_bytes")
+    lowest = {cost: min(getattr(other, cost) for _, other in combinations) for cost in costs_of}
     reached = []
     for _ in range(12):
-        shares = dict(zip(("macs", "params", "activation_bytes"), draw.uniform(0.2, 1.0, 3), strict=True))
-        budget = Budget(**{cost: int(share * getattr(arch, cost)) for cost, share in shares.items()})  # type: ignore[arg-type]
+        limits = {
+            cost: int(draw.uniform(0.95 * low, max(1.3 * low, getattr(arch, cost)))) for cost, low in lowest.items()
+        }
+        budget = Budget(**limits)  # type: ignore[arg-type]
         costs = draw.random(len(found)).tolist()
         able = [
             sum(costs[i] for i in picked)
@@ -99,3 +120,33 @@ def test_the_choice_is_the_best_of_all_within_its_budget(
         chosen = choose(arch, found, losses, "x", budget, ties)
         assert losses.total(chosen) == pytest.approx(min(able))
     assert {*reached} == {True, False}
+
+
+@pytest.mark.parametrize("aggregate", ["concat", "gated_sum", {"op": "dmca", "norm": "none"}], ids=str)
+def test_an_aggregator_reads_fewer_sources(aggregate: Any) -> None:
+    """The network then computes what it did with nothing of the others; and without what they feed, what it does where
+    that adds nothing. The spec says it by the rule that there is, or edge by edge."""
+    stage = {**CONNECTED["stages"][1], "connect": {"rule": "sparx", "stride": 1, "aggregate": aggregate}}
+    arch = bf.compile(written_out({**CONNECTED, "stages": [CONNECTED["stages"][0], stage]}))
+    model = bf.build(arch, seed=0).double().eval()
+    x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    (fewer,) = (a for a in fewer_sources(arch, arch.source) if a.slot.layer == 2)
+    (gone,) = (a for a in alternatives_of(arch, arch.source) if a.slot.is_fed and a.is_skip and a.slot.layer == 1)
+    assert isinstance(fewer.cut, Units)
+    assert fewer.branch == {"sources": [1], "of": [0, 1]}
+    tensors = model.state_dict()
+    if isinstance(aggregate, str):  # the other's biases would stay behind dmca's norms
+        tensors = fewer.cut.alone(tensors, [1])
+    tensors |= {n: torch.zeros_like(t) for n, t in tensors.items() if n.startswith(f"{gone.slot.name}.op.proj")}
+    narrow = with_alternatives(model, arch.source, [fewer, gone], {fewer: [1]}).double().eval()
+    assert narrow.arch.source.tree["stages"][1]["connect"] == {
+        "rule": "edges", "edges": [[-1, 0], [1, 2]], "aggregate": aggregate
+    }  # fmt: skip
+    alone = edited(arch.source, [fewer]).tree["stages"][1]["connect"]
+    assert alone == {"rule": "sparx", "stride": 1, "window": 1, "aggregate": aggregate}
+    assert set(narrow.state_dict()) == {
+        n for n in tensors if not n.startswith((gone.slot.name, "stages.1.layers.1.agg"))
+    }
+    if isinstance(aggregate, str):
+        model.load_state_dict(tensors)
+        torch.testing.assert_close(narrow(x), model(x), rtol=1e-12, atol=1e-12)
