@@ -11,7 +11,8 @@ from blockforge.spec import Spec
 from blockforge.swapping.alternatives import SHARES
 from blockforge.swapping.edits import edited, feeds_of
 from blockforge.swapping.slots import Alternative, Savings, Slot
-from blockforge.weights.symmetry import Units, sources_between
+from blockforge.weights.joined_symmetry import sources_between
+from blockforge.weights.symmetry import Units
 
 
 def fewer_sources(arch: Architecture, spec: Spec, shares: tuple[float, ...] = SHARES) -> Iterator[Alternative]:

@@ -187,34 +187,6 @@ class _AtPlace:
         return x
 
 
-@dataclass(frozen=True)
-class _Joining:
-    """An aggregator at a place: it reads a map and its sources, here side by side."""
-
-    placed: AnyPlaced
-
-    @property
-    def widths(self) -> list[int]:
-        shape, sources, _ = self.placed.place
-        return [shape.dim, *sources]
-
-    def build(self) -> nn.Module:
-        return self.placed.build()
-
-    def drawn(self, draw: torch.Generator) -> Tensor:
-        shape = self.placed.place[0]
-        return torch.randn(1, shape.height, shape.width, sum(self.widths), generator=draw, dtype=torch.float64)
-
-    def run(self, module: nn.Module, x: Tensor) -> Tensor:
-        own, *sources = x.split(self.widths, -1)
-        y: Tensor = module(own, sources)
-        return y
-
-    def along(self, x: Tensor, units: Sequence[int]) -> Tensor:
-        own, *sources = x.split(self.widths, -1)
-        return torch.cat([own, *(sources[i] for i in units)], -1)
-
-
 def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -> Cut | None:
     """How a block becomes the same block with other parameters, at the same place: fewer units, or smaller kernels.
 
@@ -224,7 +196,7 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
     """
     with torch.device("meta"):
         before, after = sizes_of(wide.build()), sizes_of(narrow.build())
-    shrinks = _shrinking(before, after)
+    shrinks = shrinking(before, after)
     if not shrinks:
         return None
     trial = Trial(wide, narrow)
@@ -243,28 +215,6 @@ def cut_between(wide: AnyPlaced, narrow: AnyPlaced, likely: int | None = None) -
     return middle if trial.is_separable(middle, []) else None
 
 
-def sources_between(wide: AnyPlaced, narrow: AnyPlaced) -> Units | None:
-    """How an aggregator becomes the same with fewer sources: the units are what its tensors have of each source, which
-    may change places with the sources. None: nobody can say which entries those are."""
-    number, kept = len(wide.place[1]), len(narrow.place[1])
-    with torch.device("meta"):
-        before, after = sizes_of(wide.build()), sizes_of(narrow.build())
-    if before.keys() != after.keys() or kept >= number:
-        return None
-    shrinks = _shrinking(before, after)
-    each = [(before[n][i] - after[n][i]) // (number - kept) for n, i in shrinks]
-    trial = Trial(_Joining(Placed(wide.op, small_place(wide))))
-    for is_last in (False, True):
-        axes = [
-            _axis(name, i, before[name][i], size, size, number, is_last)
-            for (name, i), size in zip(shrinks, each, strict=True)
-        ]
-        units = Units(number, kept, tuple(axes))
-        if all(a.before >= 0 and a.after >= 0 for a in axes) and trial.is_symmetric(units):
-            return units
-    return None
-
-
 def channels_between(trial: Trial, narrow: Sizes, likely: int, most: int) -> Units | None:
     """The units of a network that one of these sizes has fewer of, as its symmetry alone says, for norms stand over
     channels: how a stage becomes narrower. None: there are no such.
@@ -273,7 +223,7 @@ def channels_between(trial: Trial, narrow: Sizes, likely: int, most: int) -> Uni
         trial: of the network. likely: how many units there may be. most: arrangements that are tried.
     """
     before = sizes_of(trial.wide)
-    guesses = _likely_first(_shrinking(before, narrow), before, narrow, likely, most)
+    guesses = _likely_first(shrinking(before, narrow), before, narrow, likely, most)
     return next((guess for guess in guesses if trial.is_symmetric(guess)), None)
 
 
@@ -306,7 +256,7 @@ def sizes_of(module: nn.Module) -> Sizes:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def _shrinking(before: Sizes, after: Sizes) -> list[tuple[str, int]]:
+def shrinking(before: Sizes, after: Sizes) -> list[tuple[str, int]]:
     """The sides of tensors that become shorter; none where the tensors are others, or a side becomes longer."""
     if before.keys() != after.keys() or any(len(before[n]) != len(after[n]) for n in before):
         return []
@@ -329,7 +279,7 @@ def _guesses(shrinks: Sequence[tuple[str, int]], before: Sizes, after: Sizes) ->
         for inside in _inner_widths(entries):
             for is_last in (False, True):
                 axes = [
-                    _axis(*place, size, each, math.gcd(each, inside), wide, is_last)
+                    axis_of(*place, size, each, math.gcd(each, inside), wide, is_last)
                     for place, (size, _), each in zip(shrinks, pairs, entries, strict=True)
                 ]
                 if all(axis.before >= 0 and axis.after >= 0 for axis in axes):
@@ -354,7 +304,7 @@ def _inner_widths(entries: Sequence[int]) -> list[int]:
     return list(dict.fromkeys((fewest, max(entries), 1)))
 
 
-def _axis(tensor: str, axis: int, size: int, each: int, inner: int, units: int, is_last: bool) -> Axis:
+def axis_of(tensor: str, axis: int, size: int, each: int, inner: int, units: int, is_last: bool) -> Axis:
     """An axis of `size` with `each` entries a unit, `inner` of them beside each other; what is left stands first or
     last."""
     apart = size - each * units

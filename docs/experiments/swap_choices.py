@@ -114,7 +114,7 @@ class Parent:
         started = time.process_time()
         batches = swapping._batches(self.model, data, folder / "model.safetensors", scored, seed)
         self.found = list(alternatives_of(self.model.arch, self.model.arch.source))
-        self.kept: Kept = {**most_important(importances(self.model, self.found, batches))}
+        self.kept: Kept = {**most_important(self.found, importances(self.model, self.found, batches))}
         self.kept = {**self.kept, **settled(self.model, self.found, self.kept, batches)}
         self.batches, self.own = batches, answers(self.model, batches)
         scores = [score(self.model, a, self.kept, self.own, batches, None) for a in self.found]

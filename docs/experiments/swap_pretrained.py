@@ -111,7 +111,7 @@ def main() -> None:
     seen = [*itertools.islice(batches(parent, data, weights, "val", 64, 0), max(1, given.images // 64))]
     thinner = list(alternatives_of(parent.arch, parent.arch.source, SHARES))
     thinner = [a for a in thinner if a.label.startswith("mid")]
-    kept: Kept = {**most_important(importances(parent, thinner, seen))}
+    kept: Kept = {**most_important(thinner, importances(parent, thinner, seen))}
     kept = {**kept, **settled(parent, thinner, kept, seen)}
     print(f"{len(teacher)} images, {given.steps} steps of {given.batch} images", flush=True)
     for answer in result.answers:
