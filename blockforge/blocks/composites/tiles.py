@@ -40,7 +40,7 @@ class Tiles(Composite):
     size: Sides = (7, 7)
     """Side of a tile, or [height, width]."""
     count: Sides | None = None
-    """In place of `size`: how many tiles a side."""
+    """In place of `size`: how many tiles a side, whatever the image's size."""
     shift: Literal["half"] | Annotated[int, Field(ge=0, le=4096)] = 0
     """The map is rolled by so many positions up and left, `half`: by half a tile, not along an axis that one tile
     covers. `attend` inside keeps apart what the roll brings together."""
