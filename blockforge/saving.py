@@ -107,7 +107,7 @@ def _read_versions(file: Path) -> dict[str, Any]:
         indices, norm, pooled = whole.get("out_indices"), whole.get("out_norm"), whole.get("pooled", True)
         if indices is not None and not (isinstance(indices, list) and all(type(i) is int for i in indices)):
             raise WeightsError(f"{shown_path(file)}: out_indices is a list of stages or null")
-        if not (norm is None or isinstance(norm, dict)):
+        if not (norm is None or isinstance(norm, dict | list)):
             raise WeightsError(f"{shown_path(file)}: out_norm is a norm with its parameters, or null")
         if (form := whole.get("form", form)) not in ("trained", "deployed"):
             raise WeightsError(f"{shown_path(file)}: form is trained or deployed")

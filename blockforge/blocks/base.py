@@ -316,12 +316,18 @@ class Reducing(Op[Shape, int]):
 
     def total_stride(self, shape: Shape, dim: int) -> int:
         """How many positions of what it reads, along a side, stand for one of what it gives; found from `out_shape`."""
-        near, far = (self.out_shape(Shape(side, side, shape.dim), dim).height for side in (VERY_FAR, 2 * VERY_FAR))
-        return round(VERY_FAR / (far - near))
+        return stride_of(self, shape, dim)
 
 
 VERY_FAR = 2**20
 """Sides whose difference leaves of a stride's rounding nothing to see."""
+
+
+def stride_of(op: AnyOp, shape: Shape, dim: int) -> int:
+    """See `Reducing.total_stride`, of any block on such a place; 0: it makes maps larger. Raises: ZeroDivisionError
+    where what it gives does not depend on what it reads. OpError where it is made for maps of one size."""
+    near, far = (op.out_shape(Shape(side, side, shape.dim), dim).height for side in (VERY_FAR, 2 * VERY_FAR))
+    return round(VERY_FAR / (far - near))
 
 
 class Stem(Reducing):

@@ -10,6 +10,9 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import Act, Kind, Norm
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.norm import is_op, norm_of
+from blockforge.blocks.compose.written import freeze
 from blockforge.errors import OpError
 
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -41,14 +44,16 @@ def _named(value: Any, kind: Kind, what: str) -> Any:
 
 
 def _norm(value: Any) -> Any:
-    """A norm by its name, as `{op: ..., ...}`, or `none`."""
+    """A norm by its name, as `{op: ..., ...}`, a list of ops, or `none`."""
     if value is None or isinstance(value, Norm) or value == "none":
         return None if value == "none" else value
-    return _named(value, "norm", "a norm is a name, {op: ...}, or none")
+    if not is_op(value):
+        raise PydanticCustomError("norm", "a norm is a name, {{op: ...}}, a list of ops, or none")
+    return norm_of(Bound(freeze(value)))
 
 
 NormParam = Annotated[Norm | None, BeforeValidator(_norm)]
-"""A normalisation inside a block, or none."""
+"""A normalisation inside a block, or ops in its place, or none."""
 
 
 def _act(value: Any) -> Any:

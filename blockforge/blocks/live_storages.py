@@ -43,7 +43,7 @@ class LiveStorages(TorchDispatchMode):
 
     Args:
         list_after: the number of an operator, from 0, after which `listed` is made; None: of none.
-        until: the `time.monotonic()` at which to stop with `OutOfTimeError`; None: never.
+        until: the `time.thread_time()` at which to stop with `OutOfTimeError`; None: never.
 
     Attributes:
         now, peak: bytes alive, and the most that were alive at once.
@@ -61,7 +61,7 @@ class LiveStorages(TorchDispatchMode):
         self.list_after, self.until = list_after, until
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.until is not None and time.monotonic() > self.until:
+        if self.until is not None and time.thread_time() > self.until:
             raise OutOfTimeError(f"it still runs after {len(self.course):,} operators")
         given = {storage_key(_storage(t)) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
         result = _as_on_a_cpu(func, args, func(*args, **(kwargs or {})))

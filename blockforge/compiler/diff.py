@@ -6,8 +6,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from blockforge.blocks.base import Op
-from blockforge.blocks.compose.program import Step
+from blockforge.blocks.base import Norm, Op
+from blockforge.blocks.compose.program import Program, Step
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import BranchSite
@@ -85,7 +85,8 @@ class _Side:
 def _identity(node: Node) -> tuple[Any, ...]:
     """What makes it another node, wherever it stands; how often it is dropped does not."""
     form = node.site.residual.form() if isinstance(node.site, BranchSite) else []
-    return node.written_out or node.block, node.norm, form, node.shapes.in_shape, node.out_shape, node.shapes.windows
+    op, norm, shapes = node.written_out or node.block, node.norm_parts or node.norm, node.shapes
+    return op, norm, form, shapes.in_shape, shapes.out_shape, shapes.windows
 
 
 def _words(node: Node, peer: Node | None) -> str:
@@ -108,11 +109,15 @@ def _part(step: Step) -> str:
 
 def _around(node: Node) -> str:
     """What a branch has around its op: the norm, the keys that are not at their defaults, windows."""
-    norm = [] if node.norm is None else [f"norm {_block(node.norm)}"]
+    norm = [] if node.norm is None else [f"norm {_norm(node.norm, node.norm_parts)}"]
     keys = node.site.residual.options() if isinstance(node.site, BranchSite) else {}
     windows = [f"{node.shapes.windows} windows"] if node.shapes.windows != 1 else []
     around = [*norm, *(f"{name} {_plain(value)}" for name, value in keys.items()), *windows]
     return f" [{', '.join(around)}]" if around else ""
+
+
+def _norm(norm: Norm, parts: Program | None) -> str:
+    return _block(norm) if parts is None else f"[{', '.join(_block(step.op) for step in parts.steps)}]"
 
 
 def _block(block: Op[Any]) -> str:

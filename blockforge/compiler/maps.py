@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.blocks.base import Reducing, Shape
+from blockforge.blocks.base import AnyOp, Reducing, Shape, stride_of
 from blockforge.errors import OpError
 
 FAR = 2**12
@@ -16,11 +16,17 @@ Rounding = tuple[bool, ...]
 """Of a stride of s, for each rest of a side divided by s: whether what is left over makes one more position."""
 
 
-def rounding(op: Reducing, shape: Shape, dim: int) -> Rounding:
-    """How a block rounds the sides of maps that its stride does not divide."""
-    stride = op.total_stride(shape, dim)
-    sides = (FAR * stride + rest for rest in range(stride))
-    return tuple(op.out_shape(Shape(side, side, shape.dim), dim).height > FAR for side in sides)
+def rounding(op: AnyOp, shape: Shape, dim: int) -> Rounding | None:
+    """How a block rounds the sides of maps that its stride does not divide; None: it has no stride, or none that such
+    a map has room for."""
+    try:
+        stride = op.total_stride(shape, dim) if isinstance(op, Reducing) else stride_of(op, shape, dim)
+        if not 1 <= stride <= max(shape.height, shape.width):
+            return None
+        sides = (FAR * stride + rest for rest in range(stride))
+        return tuple(op.out_shape(Shape(side, side, shape.dim), dim).height > FAR for side in sides)
+    except (OpError, ZeroDivisionError):  # made for maps of one size
+        return None
 
 
 def fitted(side: int, target: int, up: Rounding) -> int:

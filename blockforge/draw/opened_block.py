@@ -90,7 +90,9 @@ def pieces_of(node: Node, backend: str = DEFAULT) -> list[Piece]:
     pieces = [Piece(INPUT, INPUT, "input", (), _map(node.shapes.in_shape, node.shapes.windows))]
     residual = node.site.residual if isinstance(node.site, BranchSite) else None
     if node.norm is not None:
-        pieces.append(Piece("norm", node.norm.op, "norm", (INPUT,), pieces[0].gives))
+        parts = node.norm_parts
+        alone = [Piece("norm", node.norm.op, "norm", (INPUT,), pieces[0].gives)]
+        pieces += alone if parts is None else parts_of(parts, INPUT, backend, "norm.")
     program = node.program
     pieces += parts_of(program, pieces[-1].name, backend) if program is not None else [_whole(node, pieces)]
     if residual is None:
@@ -118,8 +120,9 @@ def parts_alone(node: Node, backend: str = DEFAULT) -> list[Piece]:
     return [Piece(INPUT, INPUT, "input", (), str(program.shape)), *parts_of(program, INPUT, backend)]
 
 
-def parts_of(program: Program, source: str = INPUT, backend: str = DEFAULT) -> list[Piece]:
-    """The parts of a composed block that act in inference; `source`: the piece that it reads."""
+def parts_of(program: Program, source: str = INPUT, backend: str = DEFAULT, prefix: str = "") -> list[Piece]:
+    """The parts of a composed block that act in inference; `source`: the piece that it reads, `prefix`: of the pieces'
+    names."""
     names = [source]
     pieces: dict[str, Piece] = {}
     for i, step in enumerate(program.steps):
@@ -131,7 +134,7 @@ def parts_of(program: Program, source: str = INPUT, backend: str = DEFAULT) -> l
         first = pieces.get(inputs[0])
         if len(inputs) > 1 and first is not None and _goes_on(program, step, first):
             inputs[:1] = pieces.pop(inputs[0]).inputs
-        names.append(name := f"{step.path}#{i}")
+        names.append(name := f"{prefix}{step.path}#{i}")
         pieces[name] = Piece(
             name, says, _kind(step, backend), tuple(inputs), _map(step.shape, step.tiles), _about(step, backend)
         )

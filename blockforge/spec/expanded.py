@@ -26,6 +26,8 @@ from blockforge.spec.values import Expr, plain
 from blockforge.spec.yaml.loader import Document
 
 _GONE = ("let", "require", "defaults")
+_OF_BRANCH = ("norm", *BranchKeys.model_fields)
+"""Keys that beside an op are the branch's; one that has such a parameter itself stands in a list."""
 _APART = ("about", "define", "use", "blocks", "downsample", "stages")
 
 
@@ -94,6 +96,8 @@ class _Expansion:
 
 def _branch(branch: Branch) -> Any:
     tree = branch.op.spec.written()
+    if not tree.keys().isdisjoint(_OF_BRANCH):
+        tree = {"op": [tree]}
     if branch.norm is not None:
         tree["norm"] = _op(branch.norm.spec)
     for name in BranchKeys.model_fields:

@@ -113,8 +113,10 @@ def _weights_identity(weights: Weights) -> dict[str, Any]:
 
 def _plugins(arch: Architecture, data: Data) -> dict[str, str]:
     """Name and content of each file from elsewhere that defines a block or a rule of the network, or opens the data."""
-    ops = [op for node in arch.nodes.values() for op in (node.block, node.norm) if op is not None]
-    names = {type(op).__module__ for op in ops}
+    nodes = arch.nodes.values()
+    ops = [op for node in nodes for op in (node.block, node.norm) if op is not None]
+    parts = [step.op for node in nodes for p in (node.program, node.norm_parts) if p is not None for step in p.steps]
+    names = {type(op).__module__ for op in (*ops, *parts)}
     names |= {RULES.modules()[stage.connect.rule] for stage in arch.plan.stages if stage.connect is not None}
     names |= {module for prefix, module in SOURCES.modules().items() if prefix == re.split("[:?]", data.name)[0]}
     modules = [sys.modules.get(name) for name in names if not name.startswith("blockforge.")]

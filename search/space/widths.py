@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from blockforge.blocks import registry
 from blockforge.blocks.base import Aggregator, AnyOp, MapOp, Reducing, Shape
 from blockforge.blocks.compose.expand import Composite
 from blockforge.blocks.part import Join
@@ -215,10 +214,9 @@ def _places(arch: Architecture, group: list[int]) -> Iterator[tuple[AnyOp, Shape
         is_stem = isinstance(site, ReducingSite) and site.stage is None
         if (_STEM if is_stem else site.stage) not in group:
             continue
-        if not isinstance(site.block, Composite):
-            # as it is written: a mixer that an aggregator feeds has changed its form
-            yield registry.make(site.planned.spec.op, site.planned.spec.params), shape
-        elif isinstance(site, BranchSite):
+        if isinstance(site, BranchSite):
+            yield site.written, shape
+        elif not isinstance(site.block, Composite):
             yield site.block, shape
         if isinstance(site, NormedSite) and site.norm is not None:
             yield site.norm, shape

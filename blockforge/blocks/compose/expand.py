@@ -85,6 +85,14 @@ def _called(op: str, params: Mapping[str, Any], frame: Frame) -> str:
     return f"'{op}'{f' with {given}' if given else ''}"[:120]
 
 
+def _parameter(key: str, value: Any, frame: Frame, at: Path) -> Any:
+    """What a call gives to a parameter. Raises: OpError, where it is written."""
+    try:
+        return plain(frame.value(value))
+    except OpError as e:
+        raise e.placed_at((*at, key)) from None
+
+
 def _together(errors: registry.ParamsError, params: Mapping[str, Any], at: Path) -> OpError:
     """The mistakes of one call, each where it stands; what is written without names is wrong on any map."""
     mistakes: list[OpError] = []
@@ -221,7 +229,7 @@ class Builder(Steps):
         cls = registry.get(op, *INSIDE)
         ops, of_place = read_by(cls)
         given: dict[str, Any] = {
-            key: Bound(value, frame, (*at, key)) if key in ops else plain(frame.value(value))
+            key: Bound(value, frame, (*at, key)) if key in ops else _parameter(key, value, frame, at)
             for key, value in params.items()
         }
         for key, place_name in of_place.items():

@@ -150,13 +150,28 @@ class _Plain:
             definition, home = frame.definitions.table[op]
             given = value.without("op") if isinstance(value, Map) else {}
             inner = called(definition, home, given, Frame(), frame)
-            return self.of(Bound(definition.body, inner, definition.at), depth + 1)
+            try:
+                return self.of(Bound(definition.body, inner, definition.at), depth + 1)
+            except OpError as e:
+                if e.code != "unknown-name" or depth > MAX_NESTED:
+                    raise
+                text = f"'{op}' stands in a parameter here, which is read before the map is: {e}"
+                hint = "put it into a list before or behind the block, or give the value as a parameter"
+                raise OpError(text, hint=hint, code="late") from None
         if isinstance(value, Map):
-            return {k: self.of(frame.value(v), depth + 1) for k, v in value.items}
+            return {k: self.inside(k, v, frame, depth) for k, v in value.items}
         if isinstance(value, Seq):
             return [self.of(frame.value(v), depth + 1) for v in value.items]
         resolved = frame.value(value)
         return self.of(resolved, depth + 1) if resolved is not value else value
+
+    def inside(self, key: str, value: Any, frame: Frame, depth: int) -> Any:
+        """What stands under a key of an op."""
+        try:
+            return self.of(frame.value(value), depth + 1)
+        except OpError as e:
+            e.param = e.param if depth and e.param is not None else key
+            raise
 
 
 def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
@@ -164,7 +179,7 @@ def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
     written = plain(bound)
     written = {"op": written} if isinstance(written, str) else written
     if not isinstance(written, dict) or not isinstance(name := written.get("op"), str):
-        hint = "what several ops make stands in an op: op: [batch_norm, relu, ...], with norm: none"
+        hint = "what several ops make stands where an op does: as a branch's op, a stem, downsample, head or norm"
         raise OpError("here stands one block: a name or {op: name, ...}", hint=hint, code="value")
     return name, {k: v for k, v in written.items() if k != "op"}
 

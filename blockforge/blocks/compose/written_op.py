@@ -87,7 +87,7 @@ _OF_LAYERS: tuple[Kind, ...] = ("mixer", "ffn")
 """The kinds of a place that names two. Where there are more, any op may stand."""
 _ALONE: dict[Kind, tuple[Kind, ...]] = {
     "mixer": ("part", "join", "act", "norm", "downsample"), "stem": ("part", "downsample"),
-    "downsample": ("part", "stem"), "head": ("part",),
+    "downsample": ("part", "stem"), "head": ("part",), "norm": ("part", "act"),
 }  # fmt: skip
 """For the first kind of a place: the further kinds of which one block alone may stand there, beside what passes its
 input on, which stands anywhere. In a list all may."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from blockforge.blocks.base import AnyPlaced, Cost, MapOp, Norm, Placed, Scratch, Shape
+from blockforge.blocks.compose.norm import norm_on
 from blockforge.blocks.facts import facts
 from blockforge.compiler.graph.branch_keys import Residual
 from blockforge.compiler.graph.nodes import Costs, Node, Shapes
@@ -51,7 +52,8 @@ def _costs(site: Site, shapes: Shapes, source: Shapes | None, backend: str) -> C
         return _costs_of(_Held(Cost(), out.elements), out, windows)
     if isinstance(site, NormedSite):
         residual = site.residual if isinstance(site, BranchSite) else None
-        return _in_layer(shapes.placed, site.norm, residual, len(site.inputs) > 1, shapes.in_shape, windows, backend)
+        norm, fed = norm_on(site.norm, shapes.in_shape), len(site.inputs) > 1
+        return _in_layer(shapes.placed, norm, residual, fed, shapes.in_shape, windows, backend)
     return _alone(shapes.placed, shapes.in_shape, source.out_shape, windows, backend)
 
 

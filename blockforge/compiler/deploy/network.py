@@ -71,7 +71,7 @@ def _of(node: Node) -> Rewritten | None:
         if not site.residual.options().keys() <= _REWRITTEN:
             return None  # with a key that `_branch` knows nothing of it stays as it is
         if len(site.inputs) == 1:
-            return _branch(placed, site.norm, site.residual, node.shapes.in_shape)
+            return _branch(placed, node.norm, site.residual, node.shapes.in_shape)
         return _block(placed, "op.")
     return _block(placed, "") if isinstance(site, ReducingSite | EdgeSite | HeadSite) else None
 
@@ -110,7 +110,7 @@ def _branch(placed: AnyPlaced, norm: Norm | None, residual: Residual, shape: Sha
     names = _Names({step.name[0] for step, _ in _steps(placed, "op.") if step.name})
     y: Term | None = x
     if norm is not None:
-        y = terms.part(Placed(norm, (shape,)), [y], names.new("norm"), Own("norm", Placed(norm, (shape,))))
+        y = _normed(terms, Placed(norm, (shape,)), names.new("norm"))
     y = _add(terms, placed, y, "op.")
     keys, out = residual.keys, facts(placed).out_shape
     if keys.scale is not None and keys.scale.branch is not None:
@@ -126,6 +126,14 @@ def _branch(placed: AnyPlaced, norm: Norm | None, residual: Residual, shape: Sha
     terms.result = y
     simplified = _simplified(terms)
     return replace(simplified, has_branch=True) if simplified is not None else None
+
+
+def _normed(terms: Terms, norm: AnyPlaced, name: tuple[str, ...]) -> Term | None:
+    """The norm of a branch, or its parts."""
+    if (program := norm.op.as_program(*norm.told)) is None:
+        return terms.part(norm, [None], name, Own("norm", norm))
+    named = Program(program.shape, tuple(replace(step, name=(*name, *step.name)) for step in program.steps))
+    return terms.add_program(named, None, [Own(f"norm.{step.path}", step.placed) for step in program.steps])
 
 
 def _simplified(terms: Terms) -> Rewritten | None:

@@ -5,7 +5,7 @@ Whatever a site reads stands before it, so the graph has no cycles and the sites
 
 from __future__ import annotations
 
-from blockforge.blocks.base import Act, Aggregator, Head, Mixer, Norm, Op, Reducing
+from blockforge.blocks.base import Act, Aggregator, Head, Mixer, Norm, Op
 from blockforge.blocks.compose.steps import module_name
 from blockforge.blocks.part import Join
 from blockforge.compiler.graph.branch_keys import Residual
@@ -98,7 +98,7 @@ class _Assembler:
 
     def stage_norm(self, stage: int, last: str, op: PlannedOp) -> str:
         """The norm at a stage's end."""
-        name, block = f"stages.{stage}.norm", self.make(op, Norm)
+        name, block = f"stages.{stage}.norm", placed_names(self.make(op, Norm), op)
         return self.add(NormSite(name=name, inputs=(last,), path=op.path, stage=stage, block=block, planned=op))
 
     # --- stages
@@ -145,9 +145,10 @@ class _Assembler:
         entry = last
         for number, skip in _in_order(self.plan.skips):
             if skip.source < i <= skip.targets[-1]:
+                block = placed_names(self.make(skip.op, Op), skip.op)
                 site = SkipSite(
-                    name=f"skips.{number}.{i}", inputs=(ways[number],), path=skip.op.path, stage=i,
-                    block=self.make(skip.op, Reducing), planned=skip.op, dim=stage.dim, like=entry,
+                    name=f"skips.{number}.{i}", inputs=(ways[number],), path=skip.op.path, stage=i, block=block,
+                    planned=skip.op, dim=stage.dim, like=entry,
                 )  # fmt: skip
                 ways[number] = self.add(site)
                 if i in skip.targets:
@@ -184,9 +185,11 @@ class _Assembler:
         fed = self.fed_branch(branches, stage.dim) if sources else None
         taken: dict[str, int] = {}
         for i, branch in enumerate(branches):
-            block = placed_names(self.make(branch.op, Op), branch.op, drop_path=rate)
+            written = block = placed_names(self.make(branch.op, Op), branch.op, drop_path=rate)
             branch = alone(branch) if is_residual(branch) else branch
-            norm = self.make(branch.norm, Norm) if branch.norm is not None else None
+            norm = None
+            if branch.norm is not None:
+                norm = placed_names(self.make(branch.norm, Norm), branch.norm, drop_path=rate)
             post_act = self.make(branch.post_act, Act) if branch.post_act is not None else None
             inputs: tuple[str, ...] = (last,)
             if i == fed:
@@ -204,8 +207,9 @@ class _Assembler:
             key = op + (f"_{taken[op]}" if taken[op] > 1 else "")
             site = BranchSite(
                 name=f"{within}.{key}", inputs=inputs, path=branch.op.path, stage=stage.index, layer=layer,
-                within=within, key=key, block=block, planned=branch.op, norm=norm, norm_planned=branch.norm,
-                residual=Residual.of(branch.keys, rate, post_act), dim=stage.dim, ends=i == len(branches) - 1,
+                within=within, key=key, block=block, written=written, planned=branch.op, norm=norm,
+                norm_planned=branch.norm, residual=Residual.of(branch.keys, rate, post_act), dim=stage.dim,
+                ends=i == len(branches) - 1,
             )  # fmt: skip
             last = self.add(site)
         return last

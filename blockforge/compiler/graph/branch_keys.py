@@ -25,7 +25,10 @@ class Residual:
     @classmethod
     def of(cls, keys: BranchKeys, rate: float, post_act: Act | None) -> Residual:
         """In a layer of this rate of drop path."""
-        return cls(keys, rate if keys.drop_path and keys.skip else 0.0, post_act)
+        rate = rate if keys.drop_path and keys.skip else 0.0
+        if keys.post_act is not None:
+            keys = keys.model_copy(update={"post_act": None})  # what it names counts, however it is written
+        return cls(keys, rate, post_act)
 
     def form(self) -> list[Any]:
         """What sets it apart from others, the rate aside; what is at its default and came later leaves no trace."""
@@ -43,9 +46,9 @@ class Residual:
         said = {
             name: getattr(self.keys, name)
             for name, field in BranchKeys.model_fields.items()
-            if name != "drop_path" and getattr(self.keys, name) != field.default
+            if name not in ("drop_path", "post_act") and getattr(self.keys, name) != field.default
         }
-        return said | {name: getattr(self, name) for name in said.keys() & {"post_act"}}
+        return said if self.post_act is None else {**said, "post_act": self.post_act}
 
     def cost(self, out: Shape) -> Cost:
         """Of the scales and the activation, on the map that the branch gives."""

@@ -11,11 +11,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from blockforge.blocks.base import Norm
-from blockforge.blocks.compose.program import Step
+from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.facts import parameters, resolved
 from blockforge.compiler.graph.nodes import Node
-from blockforge.compiler.graph.sites import BranchSite, EdgeSite, ReducingSite
+from blockforge.compiler.graph.sites import BranchSite, EdgeSite, NormSite, ReducingSite
 
 VERSION = 1
 
@@ -36,7 +35,7 @@ def canonical(nodes: Sequence[Node]) -> str:
 def _is_nothing(node: Node) -> bool:
     """Whether a step between stages, or on an edge, gives what it reads: `downsample: identity`, for an empty stage."""
     return (
-        isinstance(node.site, ReducingSite | EdgeSite)
+        isinstance(node.site, ReducingSite | EdgeSite | NormSite)
         and len(node.inputs) == 1
         and node.written_out is not None
         and not node.written_out.steps
@@ -53,7 +52,7 @@ def _row(node: Node, index: dict[str, int]) -> list[Any]:
         [index[i] for i in node.inputs],
         shapes.out_shape.row,
         shapes.windows,
-        _norm(node.norm),
+        _norm(node),
         *(site.residual.canonical() if isinstance(site, BranchSite) else _NO_RESIDUAL),
     ]
 
@@ -65,6 +64,10 @@ def _block(node: Node) -> tuple[str, str, Any]:
         return node.kind, node.op, node.parameters
     if program is None:
         return node.kind, node.op, parameters(resolved(placed))
+    return _of_parts(program)
+
+
+def _of_parts(program: Program) -> tuple[str, str, Any]:
     if len(program.steps) == 1:
         step = program.steps[0]
         return step.op.kind, step.op.op, parameters(resolved(step.placed))
@@ -79,8 +82,14 @@ def _step(step: Step) -> list[Any]:
 _NO_RESIDUAL = (None, 0.0)
 
 
-def _norm(norm: Norm | None) -> list[Any] | None:
-    return [norm.op, _said(parameters(norm))] if norm is not None else None
+def _norm(node: Node) -> list[Any] | None:
+    norm, program = node.norm, node.norm_parts
+    if norm is None:
+        return None
+    if program is None:
+        return [norm.op, _said(parameters(norm))]
+    kind, op, own = _of_parts(program)
+    return [op or kind, _said(own)]
 
 
 def _said(parameters: dict[str, Any]) -> dict[str, Any]:

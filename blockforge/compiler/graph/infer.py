@@ -197,13 +197,12 @@ class _Infer:
         """What the block of a long skip reads: a map of which it makes one as large as the main path's, if rounding
         is all that keeps it from that."""
         block, dim, stage = site.block, site.dim, self.downsamples.get(site.stage or 0)
-        if not isinstance(block, Reducing) or dim is None:
+        up = rounding(block, shape, dim) if dim is not None else None
+        if up is None or dim is None:
             return shape, None
-        main, up = self.shapes[site.like], rounding(block, shape, dim)
-        of_stage = stage.block if stage is not None else None
-        if stage is not None and isinstance(of_stage, Reducing):  # noqa: SIM102
-            if rounding(of_stage, self.shapes[stage.name].in_shape, dim) == up:
-                return shape, None
+        main = self.shapes[site.like]
+        if stage is not None and rounding(stage.block, self.shapes[stage.name].in_shape, dim) == up:
+            return shape, None
         height, width = (fitted(side, to, up) for side, to in zip(shape[:2], main.out_shape[:2], strict=True))
         if max(abs(height - shape.height), abs(width - shape.width)) >= len(up):
             return shape, None  # another stride: where the skip arrives, both shapes are told

@@ -14,6 +14,7 @@ from blockforge.blocks.compose.frame import Bound, Definitions, Frame, plain_op
 from blockforge.blocks.compose.from_glossary import definitions_of
 from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.members import width
+from blockforge.blocks.compose.norm import WrittenNorm, norm_of
 from blockforge.blocks.compose.steps import module_name
 from blockforge.blocks.compose.written import freeze
 from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
@@ -66,7 +67,7 @@ class Maker:
             except registry.ParamsError as errors:
                 self._params(op, errors)
             except OpError as e:
-                place = (*op.path, "op")
+                place = (*op.path, e.param or "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
         readers: list[Stage | Head] = [*plan.stages, *plan.heads]
         for reader in readers:
@@ -93,6 +94,9 @@ class Maker:
         """A block by its name, or whatever else is written in the place of one of these kinds; None: it was
         reported."""
         bound = unwrapped(Bound(freeze(op.spec.written(), op.path), Frame((), self.definitions), op.path))
+        if kinds[0] == "norm":
+            here = Frame(tuple(op.place.items()), self.definitions)
+            return placed_names(norm_of(Bound(bound.value, here, bound.at)), op)
         if is_composed(bound, kinds):
             return WrittenHead(of=bound) if "head" in kinds else Written(of=bound)
         if self._has_late_values(op):
@@ -158,9 +162,13 @@ class Maker:
                 report_at(self.report, stage.origins, "connect", text, (*stage.path, "connect"), hint=hint)
 
 
-def placed_names(op: AnyOp, planned: PlannedOp, **names: Any) -> AnyOp:
+def placed_names(op: _O, planned: PlannedOp, **names: Any) -> _O:
     """An op that may read names of its place, with what they stand for there."""
-    return op.with_names({**planned.place, **names}) if isinstance(op, Written) else op
+    if not isinstance(op, Written | WrittenNorm):
+        return op
+    with_names: Any = op.with_names({**planned.place, **names})
+    made: _O = with_names
+    return made
 
 
 def mixes(op: AnyOp, dim: int | None) -> bool:

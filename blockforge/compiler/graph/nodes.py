@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 
 from blockforge.blocks.base import AnyOp, AnyPlaced, Norm, Scratch, Shape
+from blockforge.blocks.compose.norm import norm_on
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.facts import parameters
@@ -114,7 +115,12 @@ class Node:
     @property
     def norm(self) -> Norm | None:
         """The norm before its block, which is a part of the node."""
-        return self.site.norm if isinstance(self.site, NormedSite) else None
+        return norm_on(self.site.norm, self.shapes.in_shape) if isinstance(self.site, NormedSite) else None
+
+    @property
+    def norm_parts(self) -> Program | None:
+        """The parts of the norm before its block; None of one of one piece."""
+        return self.norm.as_program(self.shapes.in_shape) if self.norm is not None else None
 
     @property
     def op(self) -> str:

@@ -195,9 +195,10 @@ class AggregateSite(NormedSite):
 @dataclass(frozen=True, kw_only=True)
 class BranchSite(NormedSite):
     """A residual branch of a layer, in which it is called `key`. `dim`: the width that its stage asks for, if any;
-    `ends`: whether it is the layer's last."""
+    `ends`: whether it is the layer's last; `written`: its block, also where an aggregator feeds another form of it."""
 
     key: str
+    written: AnyOp
     residual: Residual
     dim: int | None
     ends: bool

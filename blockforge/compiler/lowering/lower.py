@@ -226,10 +226,10 @@ def _layer(layer: Layer) -> modules.Layer:
         assert isinstance(site, NormedSite)
         assert placed is not None
         block = built(placed)
-        norm = Placed(site.norm, (node.shapes.in_shape,)).build() if site.norm is not None else None
+        norm = built(Placed(node.norm, (node.shapes.in_shape,))) if node.norm is not None else None
         if isinstance(site, BranchSite):
             options: dict[str, Any] = {
-                key: Placed(value, (node.out_shape,)).build() if isinstance(value, Act) else value
+                key: built(Placed(value, (node.out_shape,))) if isinstance(value, Act) else value
                 for key, value in site.residual.options().items()
             }
             branches[site.key] = Branch(block, norm, node.out_shape.dim, site.residual.rate, **options)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from blockforge.blocks.base import Norm
-from blockforge.blocks.registry import make
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.norm import is_op, norm_of
+from blockforge.blocks.compose.written import freeze
 from blockforge.errors import BlockforgeError, OpError
 
 if TYPE_CHECKING:
     from blockforge.compiler.architecture import Architecture
 
-OutNorm = str | Mapping[str, Any] | Norm | None
-"""A norm as a spec names it: `layer_norm`, or `{"op": "layer_norm", "eps": 1e-6}`; None and `none`: no norms."""
-_LAW = "a norm as specs name it, 'layer_norm' or {'op': 'layer_norm', 'eps': 1e-6}; None: no norms"
+OutNorm = str | Mapping[str, Any] | Sequence[Any] | Norm | None
+"""A norm as a spec writes it: `layer_norm`, `{"op": "layer_norm", "eps": 1e-6}`, or a list of ops; None and `none`: no
+norms."""
+_LAW = "a norm as specs write it, 'layer_norm' or {'op': 'layer_norm', 'eps': 1e-6}; None: no norms"
 
 
 def out_norm_path(stage: int) -> str:
@@ -29,24 +32,15 @@ def out_norm_op(given: OutNorm) -> Norm | None:
     """The block that the option means. Raises: BlockforgeError if it is no norm."""
     if given is None or isinstance(given, Norm):
         return given
-    named: dict[str, Any] = {"op": given} if isinstance(given, str) else _mapping(given)
-    name = named.pop("op", None)
-    if not isinstance(name, str):
+    written = dict(given) if isinstance(given, Mapping) else given
+    if not is_op(written) or not written:
         raise BlockforgeError(f"out_norm={given!r} names no norm\n  hint: {_LAW}")
-    if name == "none":
+    if written in ("none", {"op": "none"}):
         return None
     try:
-        op = make(name, named, "norm")
+        return norm_of(Bound(freeze(written)))
     except OpError as e:
         raise BlockforgeError(f"out_norm: {e}\n  hint: {e.hint or _LAW}") from None
-    assert isinstance(op, Norm)
-    return op
-
-
-def _mapping(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise BlockforgeError(f"out_norm is a {type(given).__name__}\n  hint: {_LAW}")
-    return dict(given)
 
 
 def build_out_norms(arch: Architecture, op: Norm | None, stages: Sequence[int]) -> dict[str, nn.Module]:
@@ -64,6 +58,6 @@ def build_out_norms(arch: Architecture, op: Norm | None, stages: Sequence[int]) 
     return made
 
 
-def out_norm_values(op: Norm | None) -> dict[str, Any] | None:
+def out_norm_values(op: Norm | None) -> Any:
     """The option as plain values, for files; it means the same norm."""
-    return None if op is None else {"op": op.op, **op.parameters_dict()}
+    return None if op is None else op.as_parameter()
