@@ -158,7 +158,8 @@ class YamlFiles(Registry[Traversable]):
 @contextmanager
 def plugin_code(thing: str, module: str, error: Callable[[str], BlockforgeError] = PluginError) -> Iterator[None]:
     """Tell what code of a plugin raises as a failure of the plugin, with the line in it; errors that it raises on
-    purpose (ours) stay, and what code of ours raises is a bug and keeps its traceback.
+    purpose (ours) stay, and what code of ours raises is a bug and keeps its traceback, unless it was a plugin's that it
+    called.
 
     Args:
         thing: what runs, as in `rule 'first'`.
@@ -170,9 +171,20 @@ def plugin_code(thing: str, module: str, error: Callable[[str], BlockforgeError]
     except BlockforgeError:
         raise
     except (Exception, SystemExit) as e:
-        if is_ours(module):
+        if (failed := plugin_failure(e, thing, module)) is None:
             raise
-        raise error(f"{thing} failed ({_line_of(e, module)}): {type(e).__name__}: {e}") from e
+        raise error(failed) from e
+
+
+def plugin_failure(e: BaseException, thing: str, module: str) -> str | None:
+    """What `plugin_code` says of an exception; None: it is of our own making."""
+    if is_ours(module):
+        others = {m for registry in REGISTRIES.values() for m in registry.modules().values() if not is_ours(m)}
+        through = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(e.__traceback__)]
+        if (called := next((name for name in reversed(through) if name in others), None)) is None:
+            return None
+        module = called
+    return f"{thing} failed ({_line_of(e, module)}): {type(e).__name__}: {e}"
 
 
 def _line_of(e: BaseException, module: str) -> str:

@@ -15,6 +15,7 @@ from blockforge.compiler.graph.connect import RULES
 from blockforge.errors import DataError, PluginError, WeightsError
 from blockforge.plugins import load_plugin, plugin_code
 from blockforge.spec.load import SPECS
+from blockforge.train.data import Want
 from blockforge.train.opening import SOURCES, look
 from blockforge.weights.family import FAMILIES, family_of
 
@@ -76,6 +77,34 @@ def test_a_block_that_cannot_be_built_is_named() -> None:
         bf.build(SPEC, {"blocks.pool.0": {"op": "build_fails"}})
     with pytest.raises(PluginError, match=r"block 'builds_nothing' \(.*broken\.py\) builds NoneType"):
         bf.build(SPEC, {"blocks.pool.0": {"op": "builds_nothing"}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks.pool.0": {"op": ["gelu", "build_fails"]}},
+        {"blocks.pool.0": {"op": "pooling", "norm": "norm_fails"}},
+        {"blocks.pool.0": {"op": "pooling", "norm": ["norm_fails", "gelu"]}},
+        {"stem": {"op": "conv_stem2", "norm": "norm_fails"}},
+        {"head": ["global_pool", "norm_fails", "logits"]},
+    ],
+)
+def test_a_part_of_a_block_that_cannot_be_built_is_named(change: dict[str, Any]) -> None:
+    with pytest.raises(PluginError, match=f"block '.*' failed .*{FAILS}"):
+        bf.build(SPEC, change)
+    with pytest.raises(PluginError, match=FAILS):
+        bf.build(SPEC, out_indices=[0], out_norm="norm_fails")
+
+
+def test_images_that_fail_while_they_are_read_are_named() -> None:
+    torn, want = look("torn").val, Want((8, 8), 1, 1)
+    batches = torn.batches(want)
+    assert next(batches)[0].shape == (1, 1, 8, 8)
+    for run in (lambda: next(batches), torn.statistics):
+        with pytest.raises(DataError, match=f"data source 'torn' failed .*{FAILS}"):
+            run()
+    with pytest.raises(DataError, match=r"'no_pairs' \(.*broken.py\) gives int as a batch"):
+        next(look("no_pairs").train.batches(want))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from blockforge.blocks import tokens
 from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
-from blockforge.errors import OpError
+from blockforge.errors import BlockforgeError, OpError
 from blockforge.kernels.costs import DEFAULT, costs_of
-from blockforge.plugins import defined_in, is_ours, plugin_code
+from blockforge.plugins import defined_in, is_ours, plugin_code, plugin_failure
 
 
 class Facts(NamedTuple):
@@ -30,10 +30,15 @@ def facts(placed: AnyPlaced, backend: str = DEFAULT) -> Facts:
 @functools.lru_cache(65_536)
 def _facts(placed: AnyPlaced, backend: str) -> Facts:
     op, module = placed.op, type(placed.op).__module__
-    if is_ours(module):
-        return _said(placed, backend)
-    with plugin_code(f"block '{op.op}'", module, functools.partial(OpError, code="plugin")):
-        return _right(_said(placed, backend), op.op, module)
+    try:
+        said = _said(placed, backend)
+        return said if is_ours(module) else _right(said, op.op, module)
+    except BlockforgeError:
+        raise
+    except (Exception, SystemExit) as e:
+        if (failed := plugin_failure(e, f"block '{op.op}'", module)) is None:
+            raise
+        raise OpError(failed, code="plugin") from e
 
 
 def _right(said: Facts, name: str, module: str) -> Facts:

@@ -10,6 +10,7 @@ from blockforge.errors import DataError, did_you_mean
 from blockforge.plugins import Registry, defined_in, plugin_code
 from blockforge.train.cutting import OPTIONS, Cuts, with_parts
 from blockforge.train.data import Data, Opened
+from blockforge.train.guarded import guarded
 
 Options = Mapping[str, str]
 Opener = Callable[[str, Options], Opened]
@@ -86,7 +87,9 @@ def named_data(data: str, least: int = 2) -> tuple[Data, bool]:
             if split is not None and not len(split):
                 raise DataError(f"{data} has no image to {what}")
         told = opened.named, tuple(opened.problems), tuple(opened.notes)
-        return Data(data, tuple(opened.classes), opened.train, opened.val, *told, opened.test), skips
+        train, val = guarded(opened.train, data), guarded(opened.val, data)
+        test = guarded(opened.test, data) if opened.test is not None else None
+        return Data(data, tuple(opened.classes), train, val, *told, test), skips
 
 
 def _wrong(opened: Opened) -> str | None:

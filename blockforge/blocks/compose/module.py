@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Layout
+from blockforge.blocks.building import built
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.layers import residual_dwconv
@@ -41,7 +42,7 @@ class Composed(Parts):
         super().__init__()
         self.program = program
         for step in program.own_modules():
-            put(self, step.name, step.placed.build())
+            put(self, step.name, built(step.placed))
         self.hold_types()
 
     def hold_types(self) -> None:
@@ -61,7 +62,7 @@ class Composed(Parts):
             delattr(self, name)
         for step in program.own_modules():
             stays = step.name in before and before[step.name].placed == step.placed and not step.classifies
-            module = kept[step.name] if stays else step.placed.build()
+            module = kept[step.name] if stays else built(step.placed)
             put(self, step.name, module if stays or like is None else module.to(like.device, like.dtype))
             has_new = has_new or not stays
         self.hold_types()

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from blockforge.blocks.building import built
 from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Step
 from blockforge.compiler.deploy.network import Rewritten, deployment
@@ -79,7 +80,7 @@ def _part(step: Step, recipe: Recipe, trained: nn.Module, like: Tensor | None) -
     if isinstance(recipe, Own) and recipe.path in dict(trained.named_modules()):  # absent where it was not called
         return copy.deepcopy(trained.get_submodule(recipe.path))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        module = step.placed.build()
+        module = built(step.placed)
     if isinstance(recipe, Own | New):
         return module
     weight, bias = recipe.values(trained)

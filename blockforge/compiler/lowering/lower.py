@@ -14,6 +14,7 @@ import networkx as nx
 from torch import fx, nn
 
 from blockforge.blocks.base import Act, Norm, Placed, Shape
+from blockforge.blocks.building import built
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
@@ -26,7 +27,6 @@ from blockforge.compiler.graph.sites import (
 )
 from blockforge.compiler.graph.units import Layer, Unit
 from blockforge.compiler.lowering import modules
-from blockforge.compiler.lowering.block_modules import built
 from blockforge.compiler.lowering.modules import Branch, Fuse, WindowIn, WindowOut, image_map
 from blockforge.compiler.lowering.out_norms import out_norm_path
 from blockforge.compiler.maps import beside_map, fit_map, token_map

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from blockforge.blocks.base import Norm
+from blockforge.blocks.base import Norm, Placed
+from blockforge.blocks.building import built
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.norm import is_op, norm_of
 from blockforge.blocks.compose.written import freeze
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 OutNorm = str | Mapping[str, Any] | Sequence[Any] | Norm | None
 """A norm as a spec writes it: `layer_norm`, `{"op": "layer_norm", "eps": 1e-6}`, or a list of ops; None and `none`: no
 norms."""
-_LAW = "a norm as specs write it, 'layer_norm' or {'op': 'layer_norm', 'eps': 1e-6}; None: no norms"
+_LAW = "a norm as specs name it, 'layer_norm' or {'op': 'layer_norm', 'eps': 1e-6}; None: no norms"
 
 
 def out_norm_path(stage: int) -> str:
@@ -54,7 +55,7 @@ def build_out_norms(arch: Architecture, op: Norm | None, stages: Sequence[int]) 
         except OpError as e:
             hint = f"\n  hint: {e.hint}" if e.hint else ""
             raise BlockforgeError(f"out_norm cannot stand behind stage {stage}: {e}{hint}") from None
-        made[out_norm_path(stage)] = op.build(shape)
+        made[out_norm_path(stage)] = built(Placed(op, (shape,)))
     return made
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from blockforge.blocks.base import Cost, Mixer, Shape
-from blockforge.blocks.registry import mixer
+from blockforge.blocks.base import Cost, Mixer, Norm, Shape
+from blockforge.blocks.registry import mixer, norm
 from blockforge.compiler.graph.connect import Rule, rule
 from blockforge.train.data import Opened
 from blockforge.train.opening import source
@@ -79,6 +80,20 @@ def broken(name: str, **methods: Callable[..., Any]) -> None:
     mixer(name)(type(name, (_Broken,), {"__doc__": "A block that is wrong.", "__module__": __name__, **methods}))
 
 
+class _BrokenNorm(Norm):
+    """A norm that is wrong."""
+
+    def cost(self, shape: Shape) -> Any:
+        return Cost()
+
+    def workspace(self, shape: Shape) -> int:
+        return shape.elements
+
+    def build(self, shape: Shape) -> Any:
+        return fails()
+
+
+norm("norm_fails")(_BrokenNorm)
 broken("cost_fails", cost=fails)
 broken("cost_is_none", cost=lambda self, shape: None)
 broken("check_leaves", check=leaves)
@@ -93,6 +108,33 @@ OPENERS: dict[str, Callable[..., Any]] = {
     "one_name": lambda rest, options: Opened("ab", None),  # type: ignore[arg-type]
     "no_classes": lambda rest, options: Opened(None, None),  # type: ignore[arg-type]
 }
+
+
+class Torn:
+    """Images whose reading fails behind the first batch, or that are no batches."""
+
+    crops = False
+
+    def __init__(self, *batches: Any) -> None:
+        self.given = batches
+
+    def __len__(self) -> int:
+        return 2
+
+    def batches(self, want: Any) -> Any:
+        yield from self.given
+        fails()
+
+    def statistics(self, channels: int | None = None) -> Any:
+        return fails()
+
+    def digest(self) -> str:
+        return "torn"
+
+
+BATCH = (torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+OPENERS["torn"] = lambda rest, options: Opened(["a", "b"], Torn(BATCH), Torn(BATCH))
+OPENERS["no_pairs"] = lambda rest, options: Opened(["a", "b"], Torn(1), Torn(1))
 for name, opener in OPENERS.items():
     source(name, name)(opener)
 

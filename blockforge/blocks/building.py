@@ -1,4 +1,4 @@
-"""The module of a block, a plugin's too, of which nothing is known but that it was registered."""
+"""The modules of blocks, a plugin's too, of which nothing is known but that they were registered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from blockforge.errors import PluginError
-from blockforge.plugins import defined_in, is_ours, plugin_code
+from blockforge.plugins import defined_in, plugin_code
 
 if TYPE_CHECKING:
     from blockforge.blocks.base import AnyPlaced
@@ -17,8 +17,6 @@ def built(placed: AnyPlaced) -> nn.Module:
     """What a block builds at its place. Raises: PluginError where a plugin's fails, or builds no module."""
     op = placed.op
     module = type(op).__module__
-    if is_ours(module):
-        return placed.build()
     with plugin_code(f"block '{op.op}'", module):
         made: object = placed.build()
         if not isinstance(made, nn.Module):
