@@ -10,14 +10,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib import resources
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import FFN, VERY_FAR, AnyOp, Downsample, Mixer, Place, Reducing, Shape, Stem
+from blockforge.blocks.base import FFN, VERY_FAR, AnyOp, Downsample, Mixer, Place, Shape, Stem
 from blockforge.blocks.compose.expand import Builder
 from blockforge.blocks.compose.frame import Bound, Frame
 from blockforge.blocks.compose.of_parts import OfParts
@@ -85,24 +84,10 @@ class Defined(OfParts[*Place]):
         return _program(self, *place)
 
     def total_stride(self, shape: Shape, dim: int) -> int:
-        """As any `Reducing` block's; no packaged one's depends on the widths, so that it is found once for all."""
-        return _stride(_Anywhere(cast(Any, self), shape, dim))
-
-
-@dataclass(frozen=True, slots=True)
-class _Anywhere:
-    """A block, and a place that does not matter to the answer."""
-
-    op: Reducing
-    shape: Shape = field(compare=False)
-    dim: int = field(compare=False)
-
-
-@functools.lru_cache(4096)
-def _stride(at: _Anywhere) -> int:
-    """Of one map beside whose sides all kernels and strides of a packaged block, 99 at most, are small. Others are
-    asked for two; a block in YAML is written out for each, which took an eighth of compiling ResNet-50 anew."""
-    return round(VERY_FAR / at.op.out_shape(Shape(VERY_FAR, VERY_FAR, at.shape.dim), at.dim).height)
+        """As any `Reducing` block's; of a packaged one, whose parts no map changes, these say it of another."""
+        far = cast(Any, self).as_program(shape, dim).shape_on(Shape(VERY_FAR, VERY_FAR, shape.dim))
+        stride: int = round(VERY_FAR / far.height)
+        return stride
 
 
 @functools.lru_cache(4096)

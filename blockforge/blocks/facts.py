@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from blockforge.blocks import tokens
 from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Shape
 from blockforge.errors import BlockforgeError, OpError
-from blockforge.kernels.costs import DEFAULT, costs_of
+from blockforge.kernels.costs import DEFAULT, costed, costs_of
 from blockforge.plugins import defined_in, is_ours, plugin_code, plugin_failure
 
 
@@ -58,7 +59,7 @@ def _said(placed: AnyPlaced, backend: str) -> Facts:
     if min(out[:3]) < 1:
         hint = "a larger input.size, or fewer stages and downsamples"
         raise OpError(f"'{op.op}' leaves nothing of the map", hint=hint, code="map-too-small")
-    with costs_of(backend):
+    with costs_of(backend) if costed() != backend else nullcontext():
         return Facts(out, op.cost(*place), op.workspace(*place), op.num_parts(*place))
 
 

@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 BLOCKS: Registry[type[base.AnyOp]] = Registry("blockforge.blocks", "block", "blockforge.blocks", in_specs=True)
-TWINS: dict[tuple[base.Kind, str], type[base.AnyOp]] = {}
+TWINS: dict[str, dict[base.Kind, type[base.AnyOp]]] = {}
 """Blocks that share their name with one of another kind, which does the same: see `twin`."""
 T = TypeVar("T", bound=type[base.AnyOp])
 
@@ -68,7 +68,7 @@ def twin(name: str) -> Callable[[T], T]:
     """Registers a block beside one of the same name that does the same: it is the one where its kind is asked for."""
 
     def register(cls: T) -> T:
-        TWINS[cls.kind, name] = cls
+        TWINS.setdefault(name, {})[cls.kind] = cls
         cls.op = name
         return cls
 
@@ -83,7 +83,7 @@ def load_blocks() -> None:
 def blocks(*kinds: base.Kind) -> dict[str, type[base.AnyOp]]:
     """The registered blocks by name, of the given kinds or of all."""
     by_name = {n: c for n, c in BLOCKS.items() if not kinds or c.kind in kinds}
-    twins = [(n, c) for (kind, n), c in TWINS.items() if kind in kinds]
+    twins = [(n, c) for n, alike in TWINS.items() for kind, c in alike.items() if kind in kinds]
     return dict(sorted([*by_name.items(), *twins], key=lambda item: item[0]))
 
 
@@ -93,10 +93,8 @@ def get(name: str, *kinds: base.Kind) -> type[base.AnyOp]:
     Raises: OpError if there is none, or if it is of another kind than those asked for.
     """
     cls = BLOCKS.get(name)
-    for kind in kinds:
-        if (twin_cls := TWINS.get((kind, name))) is not None:
-            cls = twin_cls
-            break
+    if (alike := TWINS.get(name)) is not None:
+        cls = next((alike[kind] for kind in kinds if kind in alike), cls)
     if cls is not None and (not kinds or cls.kind in kinds):
         return cls
     wanted = " or ".join(kinds) or "block"

@@ -28,6 +28,8 @@ from blockforge.errors import BlockforgeError
 
 VALUE = re.compile("«([^:»]*):([^»]*)»")
 DEFINITION = re.compile(r"@([\w.]+)\.(\w+)")
+_BUILDING = ("blockforge.compiler", "blockforge.blocks.building")
+"""Where whatever builds any block stands: no part of what that builds."""
 MOST_POSITIONAL = 3
 """Of more arguments than these all but the first are written with their names."""
 
@@ -80,7 +82,7 @@ class _Recorder:
                 self.made[id(module)] = self._call(type(module), frame)
         elif event == "call" and is_ours(place := str(frame.f_globals.get("__name__"))):
             function = frame.f_globals.get(code.co_name)
-            if getattr(function, "__code__", None) is code and not place.startswith("blockforge.compiler"):
+            if getattr(function, "__code__", None) is code and not place.startswith(_BUILDING):
                 self.running[id(frame)] = self._call(function, frame)
 
     def _call(self, made: Any, frame: FrameType) -> str:

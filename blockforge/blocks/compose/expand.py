@@ -267,7 +267,7 @@ class Builder(Steps):
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
             return not truth(plain(frame.value(value.get("when"))))
-        if isinstance(value, Map | Seq | str):
+        if isinstance(value, (Map, Seq, str)):
             return False
         op = frame.value(value)
         return self.is_absent(op) if isinstance(op, Bound) else op in _ABSENT

@@ -88,8 +88,8 @@ class Frame:
                 evaluated = written.evaluate(self.find)
             except ExpressionError as e:
                 raise OpError(f"{e} in {written.text}", hint=e.hint, code="expression") from None
-            return Bound(freeze(evaluated), self) if isinstance(evaluated, dict | list) else evaluated
-        if isinstance(written, Map | Seq) or (isinstance(written, str) and written in self.definitions.table):
+            return Bound(freeze(evaluated), self) if isinstance(evaluated, (dict, list)) else evaluated
+        if isinstance(written, (Map, Seq)) or (isinstance(written, str) and written in self.definitions.table):
             return Bound(written, self)
         return written
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 
-from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Scratch, Shape
+from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Placed, Scratch, Shape
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.shorter import Shorter, shorter
 from blockforge.blocks.facts import Facts, facts
 from blockforge.errors import Path
-from blockforge.kernels.costs import costed
+from blockforge.kernels.costs import DEFAULT, costed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Step:
     sized_by: int | None = None
     name: tuple[str, ...] = field(default=(), compare=False)
     at: Path = field(default=(), compare=False)
+    said: Facts | None = field(default=None, compare=False, repr=False)
+    """What the part says of itself on the default backend, where that is known."""
 
     @property
     def op(self) -> AnyOp:
@@ -90,7 +92,9 @@ class Program:
     def facts(self, backend: str) -> tuple[Facts, ...]:
         """Of each step, on a backend."""
         if (known := self._facts.get(backend)) is None:
-            known = self._facts[backend] = tuple(facts(step.placed, backend) for step in self.steps)
+            said = [step.said if backend == DEFAULT else None for step in self.steps]
+            pairs = zip(said, self.steps, strict=True)
+            known = self._facts[backend] = tuple(s or facts(step.placed, backend) for s, step in pairs)
         return known
 
     @functools.cached_property
@@ -125,6 +129,14 @@ class Program:
 
     def shape_of(self, value: int) -> Shape:
         return self.steps[value - 1].shape if value else self.shape
+
+    def shape_on(self, shape: Shape) -> Shape:
+        """What its steps, outside of tiles, give on another map, where they are to be the same."""
+        shapes = [shape]
+        for step in self.steps:
+            given, (_, *place) = tuple(shapes[i] for i in step.inputs), step.placed.place
+            shapes.append(Placed(step.op, (given if step.op.kind == "join" else given[0], *place)).out_shape())
+        return shapes[-1]
 
     def cost(self) -> Cost:
         """The sum of the parts' costs, on the backend that costs are of."""

@@ -44,7 +44,7 @@ class Steps:
         if not self.mistakes.unknown.isdisjoint(inputs):
             return self.unknown(inputs[0], dim)
         placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
-        shape = facts(placed).out_shape
+        said = facts(placed)
         tiles = max(self.tiles[i] for i in inputs)
         name = tuple(map(module_name, name))
         if name and name[0] in _OF_COMPOSED:
@@ -56,7 +56,7 @@ class Steps:
             if with_tokens := next((self.shapes[i] for i in inputs if self.shapes[i].extra), None):
                 text = f"tokens beside {with_tokens} have no place in rolled tiles"
                 raise OpError(text, hint="tiles without shift, or drop_tokens before it")
-        return self.append(Step(placed, inputs, shape, tiles, tiles, self.is_shared, cut, own, at))
+        return self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at, said))
 
     @contextmanager
     def sharing(self, is_shared: bool) -> Iterator[None]:

@@ -64,4 +64,4 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 def place_in(value: Any, at: Path) -> Path:
     """Where a value is written that stands at `at`: a mapping or a list knows better, since it may come from afar."""
-    return value.at if isinstance(value, Map | Seq) and value.at else at
+    return value.at if isinstance(value, (Map, Seq)) and value.at else at

@@ -33,6 +33,8 @@ def out_norm_op(given: OutNorm) -> Norm | None:
     """The block that the option means. Raises: BlockforgeError if it is no norm."""
     if given is None or isinstance(given, Norm):
         return given
+    if not isinstance(given, str | Mapping | Sequence):
+        raise BlockforgeError(f"out_norm is a {type(given).__name__}\n  hint: {_LAW}")
     written = dict(given) if isinstance(given, Mapping) else given
     if not is_op(written) or not written:
         raise BlockforgeError(f"out_norm={given!r} names no norm\n  hint: {_LAW}")
