@@ -96,12 +96,12 @@ def _program(op: Defined[*tuple[Any, ...]], shape: Shape, dim: int | None = None
     body, names = op.body, tuple(_names(op))
     build = Builder(shape)
     try:
-        build.finish(build.add(Bound(body, Frame(names).on(shape, dim)), 0, dim if dim is not None else shape.dim, ()))
+        asked = dim if dim is not None else shape.dim
+        return build.finish(build.add(Bound(body, Frame(names).on(shape, dim)), 0, asked, ()))
     except OpError as e:
         if e.code == "map-too-small":  # no part of it is known where it is written
             raise OpError(f"'{op.op}' leaves nothing of the map", hint=e.hint, code=e.code) from None
         raise OpError(str(e), hint=e.hint, param=_param_at(op, e.at), code=e.code) from None
-    return Program(shape, tuple(build.steps))
 
 
 def _names(op: Defined[*tuple[Any, ...]]) -> Iterator[tuple[str, Any]]:

@@ -61,8 +61,7 @@ class Composite(OfParts[Shape, int | None], Part):
 def _program(op: Composite, shape: Shape, dim: int | None) -> Program:
     """See `Composite.as_program`; equal composites at equal places are written out once."""
     build = Builder(shape)
-    build.finish(build.noted(lambda: op.expand(build, 0, dim, ()), 0, dim))
-    return Program(shape, tuple(build.steps))
+    return build.finish(build.noted(lambda: op.expand(build, 0, dim, ()), 0, dim))
 
 
 @functools.lru_cache(4096)

@@ -10,7 +10,7 @@ from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.shorter import Shorter, shorter
 from blockforge.blocks.facts import Facts, facts
 from blockforge.errors import Path
-from blockforge.kernels.costs import DEFAULT, costed
+from blockforge.kernels.costs import costed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,6 @@ class Step:
     sized_by: int | None = None
     name: tuple[str, ...] = field(default=(), compare=False)
     at: Path = field(default=(), compare=False)
-    said: Facts | None = field(default=None, compare=False, repr=False)
-    """What the part says of itself on the default backend, where that is known."""
 
     @property
     def op(self) -> AnyOp:
@@ -91,14 +89,13 @@ class Program:
 
     def facts(self, backend: str) -> tuple[Facts, ...]:
         """Of each step, on a backend."""
-        if (known := self._facts.get(backend)) is None:
-            said = [step.said if backend == DEFAULT else None for step in self.steps]
-            pairs = zip(said, self.steps, strict=True)
-            known = self._facts[backend] = tuple(s or facts(step.placed, backend) for s, step in pairs)
+        if (known := self.known_facts.get(backend)) is None:
+            known = self.known_facts[backend] = tuple(facts(step.placed, backend) for step in self.steps)
         return known
 
     @functools.cached_property
-    def _facts(self) -> dict[str, tuple[Facts, ...]]:
+    def known_facts(self) -> dict[str, tuple[Facts, ...]]:
+        """Of the steps, by backend."""
         return {}
 
     @functools.cached_property

@@ -14,11 +14,12 @@ from blockforge.blocks.base import AnyOp, Kind, Norm, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.mistakes import Mistakes
 from blockforge.blocks.compose.module import Composed
-from blockforge.blocks.compose.program import Step
+from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.compose.written import Map
-from blockforge.blocks.facts import facts
+from blockforge.blocks.facts import Facts, facts
 from blockforge.blocks.part import Join
 from blockforge.errors import OpError, Path
+from blockforge.kernels.costs import DEFAULT
 
 MAX_STEPS = 2000
 """Of one composite."""
@@ -32,6 +33,7 @@ class Steps:
     def __init__(self, shape: Shape) -> None:
         self.shapes, self.tiles = [shape], [1]
         self.steps: list[Step] = []
+        self.said: list[Facts] = []
         self.mistakes = Mistakes()
         self.names: dict[tuple[str, ...], int] = {}
         self.is_shared = False
@@ -56,7 +58,7 @@ class Steps:
             if with_tokens := next((self.shapes[i] for i in inputs if self.shapes[i].extra), None):
                 text = f"tokens beside {with_tokens} have no place in rolled tiles"
                 raise OpError(text, hint="tiles without shift, or drop_tokens before it")
-        return self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at, said))
+        return self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at), said)
 
     @contextmanager
     def sharing(self, is_shared: bool) -> Iterator[None]:
@@ -72,8 +74,10 @@ class Steps:
         yield
         self.shifted_by = before
 
-    def append(self, step: Step) -> int:
+    def append(self, step: Step, said: Facts | None = None) -> int:
+        """`said`: what the part says of itself, where it was asked."""
         self.steps.append(step)
+        self.said.append(said if said is not None else facts(step.placed))
         return self._value(step.shape, step.tiles)
 
     def unknown(self, x: int, dim: int | None) -> int:
@@ -97,10 +101,13 @@ class Steps:
         self.names.setdefault(name, 1)
         return name
 
-    def finish(self, result: int) -> None:
-        """Close the program: `result` is what it gives. Raises: OpError if mistakes were found in it."""
+    def finish(self, result: int) -> Program:
+        """The program, of which `result` is what it gives. Raises: OpError if mistakes were found in it."""
         self.mistakes.close()
         assert result == len(self.steps), "what is read last is made last"
+        program = Program(self.shapes[0], tuple(self.steps))
+        program.known_facts[DEFAULT] = tuple(self.said)
+        return program
 
 
 @functools.cache
