@@ -30,6 +30,7 @@ from torch import nn
 from blockforge.blocks import tokens
 from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
+from blockforge.blocks.strides import stride_of
 from blockforge.blocks.tokens import TokenRule as TokenRule
 from blockforge.described import Described
 from blockforge.errors import OpError
@@ -317,17 +318,6 @@ class Reducing(Op[Shape, int]):
     def total_stride(self, shape: Shape, dim: int) -> int:
         """How many positions of what it reads, along a side, stand for one of what it gives; found from `out_shape`."""
         return stride_of(self, shape, dim)
-
-
-VERY_FAR = 2**20
-"""Sides whose difference leaves of a stride's rounding nothing to see."""
-
-
-def stride_of(op: AnyOp, shape: Shape, dim: int) -> int:
-    """See `Reducing.total_stride`, of any block on such a place; 0: it makes maps larger. Raises: ZeroDivisionError
-    where what it gives does not depend on what it reads. OpError where it is made for maps of one size."""
-    near, far = (op.out_shape(Shape(side, side, shape.dim), dim).height for side in (VERY_FAR, 2 * VERY_FAR))
-    return round(VERY_FAR / (far - near))
 
 
 class Stem(Reducing):

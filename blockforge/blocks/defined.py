@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import FFN, VERY_FAR, AnyOp, Downsample, Mixer, Place, Shape, Stem
+from blockforge.blocks.base import FFN, AnyOp, Downsample, Mixer, Place, Shape, Stem
 from blockforge.blocks.compose.expand import Builder
 from blockforge.blocks.compose.frame import Bound, Frame
 from blockforge.blocks.compose.of_parts import OfParts
@@ -24,6 +24,7 @@ from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.written import Map, freeze, parts_of
 from blockforge.blocks.fields import ActParam, Count, KernelSize, NormParam, OddKernel, Ratio, Width
 from blockforge.blocks.layers import ConvInit
+from blockforge.blocks.strides import VERY_FAR
 from blockforge.errors import OpError, Path, Report
 from blockforge.plugins import import_all
 from blockforge.spec.references import lift

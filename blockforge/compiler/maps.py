@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockforge.blocks.base import AnyOp, Reducing, Shape, stride_of
+from blockforge.blocks.base import AnyOp, Reducing, Shape
+from blockforge.blocks.strides import stride_of
 from blockforge.errors import OpError
 
 FAR = 2**12
