@@ -30,7 +30,6 @@ What a network of the literature needs that YAML alone does not say, and so is a
 - **GCViT**: queries of the whole map that every window reads; an op in `tiles` reads its tile alone.
 - **CoaT**: layers with weights of their own but for one convolution, which all of a stage share; `repeat` shares all or
   nothing. **NextViT**: means of so many positions one behind the other, across the ends of rows.
-- **BiFPN** (EfficientDet): a sum whose weights are learnt and brought to the sum 1; `weights` of `sum` are fixed.
 - **ConViT**: weights between those of two softmaxes. **BEiT**: a table of positions with entries for the class token.
 - **Sequencer**: an LSTM.
 - **ResMLP** can be said, but `scale` with a term counts multiply-adds, which timm's affine layer does not; the global

@@ -78,6 +78,14 @@ def test_weights(weights: list[float]) -> None:
     torch.testing.assert_close(sum_.build(*place)(maps[0], list(maps[1:])), expected)
 
 
+def test_weights_that_are_learnt() -> None:
+    """What relu leaves of them, by their sum."""
+    maps, fused = example_inputs("join", SAME, None, dtype=torch.float64), make_join("fusion", {}).build(SAME, None)
+    fused.load_state_dict({"weight": torch.tensor([1.0, -2.0, 3.0])})
+    expected = formula("sum", [1 / 4.0001, 0, 3 / 4.0001], list(maps))
+    torch.testing.assert_close(fused.double()(*maps), expected, rtol=1e-6, atol=1e-6)
+
+
 FORMS: list[tuple[str, dict[str, Any], Shapes, int | None]] = [
     ("sum", {}, SAME, None),
     ("sum", {}, BROADCAST, None),
@@ -90,6 +98,9 @@ FORMS: list[tuple[str, dict[str, Any], Shapes, int | None]] = [
     ("concat", {"resize": "bilinear"}, SIZES, None),
     ("concat", {"resize": "nearest"}, SIZES, 60),
     ("gated_sum", {}, SAME, None),
+    ("fusion", {}, SAME, None),
+    ("fusion", {}, BROADCAST, None),
+    ("fusion", {"resize": "bilinear"}, SIZES, None),
     ("dmca", {}, SAME, 40),
     *((name, {}, BROADCAST, None) for name in ("mul", "max", "mean")),
     *((name, {"resize": "bilinear"}, SIZES, None) for name in ("mul", "max", "mean")),

@@ -207,6 +207,13 @@ def test_a_join_reads_the_names_of_its_place(op: str) -> None:
 
 
 def test_a_member_of_a_graph_may_be_called_as_a_definition() -> None:
+    """As may a word that is a value of a parameter."""
+    body = [{"op": "global_pool", "pool": "$how"}, linear("$in")]
+    defined = {"max": "gelu", "nearest": "relu", "d": {"params": {"how": "max"}, "body": body}}
+    beside = {"op": "parallel", "of": ["identity", "d"]}
+    pooled = {"op": "parallel", "join": {"op": "sum", "resize": "nearest"}, "of": [beside, {"op": "avg_pool"}]}
+    head = {"op": "classifier", "pool": "max"}
+    check_spec(bf.compile(network({"op": pooled}, define=defined, head=head)))
     members = {"pre": {"from": "input", "op": "pre"}, "all": {"from": ["pre", {"from": "pre", "op": "gelu"}]}}
     check_spec(bf.compile(network({"op": {"op": "graph", "of": members}}, define={"pre": ["batch_norm", "relu"]})))
 

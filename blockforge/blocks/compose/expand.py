@@ -11,7 +11,7 @@ from pydantic import ConfigDict, model_validator
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Mixer, Shape
-from blockforge.blocks.compose.frame import Bound, Frame, called, plain, plain_op
+from blockforge.blocks.compose.frame import Bound, Frame, called, parameter, plain, plain_op
 from blockforge.blocks.compose.members import called_by, named, truth, width
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
@@ -84,10 +84,10 @@ def _called(op: str, params: Mapping[str, Any], frame: Frame) -> str:
     return f"'{op}'{f' with {given}' if given else ''}"[:120]
 
 
-def _parameter(key: str, value: Any, frame: Frame, at: Path) -> Any:
+def _parameter(op: str, key: str, value: Any, frame: Frame, at: Path) -> Any:
     """What a call gives to a parameter. Raises: OpError, where it is written."""
     try:
-        return plain(frame.value(value))
+        return parameter(op, key, frame.value(value))
     except OpError as e:
         raise e.placed_at((*at, key)) from None
 
@@ -228,7 +228,7 @@ class Builder(Steps):
         cls = registry.get(op, *INSIDE)
         ops, of_place = read_by(cls)
         given: dict[str, Any] = {
-            key: Bound(value, frame, (*at, key)) if key in ops else _parameter(key, value, frame, at)
+            key: Bound(value, frame, (*at, key)) if key in ops else _parameter(op, key, value, frame, at)
             for key, value in params.items()
         }
         for key, place_name in of_place.items():

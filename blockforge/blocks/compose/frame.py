@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from blockforge.blocks.base import Shape
+from blockforge.blocks import registry
+from blockforge.blocks.base import AnyOp, Shape
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in, thaw
 from blockforge.errors import OpError, Path, did_you_mean
 from blockforge.spec.expressions.tree import ExpressionError
@@ -159,19 +160,49 @@ class _Plain:
                 hint = "put it into a list before or behind the block, or give the value as a parameter"
                 raise OpError(text, hint=hint, code="late") from None
         if isinstance(value, Map):
-            return {k: self.inside(k, v, frame, depth) for k, v in value.items}
+            return {k: self.inside(op, k, v, frame, depth) for k, v in value.items}
         if isinstance(value, Seq):
             return [self.of(frame.value(v), depth + 1) for v in value.items]
         resolved = frame.value(value)
         return self.of(resolved, depth + 1) if resolved is not value else value
 
-    def inside(self, key: str, value: Any, frame: Frame, depth: int) -> Any:
+    def inside(self, op: Any, key: str, value: Any, frame: Frame, depth: int) -> Any:
         """What stands under a key of an op."""
         try:
-            return self.of(frame.value(value), depth + 1)
+            read = frame.value(value)
+            return read.value if is_word(op, key, read) else self.of(read, depth + 1)
         except OpError as e:
             e.param = e.param if depth and e.param is not None else key
             raise
+
+
+def parameter(op: Any, key: str, value: Any) -> Any:
+    """What a block's parameter is given, as plain data. Raises: OpError."""
+    return value.value if is_word(op, key, value) else plain(value)
+
+
+def is_word(op: Any, key: str, value: Any) -> bool:
+    """Whether a block's parameter is given a word that is one of its values: it means that, though a definition may be
+    called so."""
+    cls = registry.BLOCKS.get(op) if isinstance(op, str) else None
+    if cls is None or not isinstance(value, Bound) or not isinstance(value.value, str):
+        return False
+    return (key, value.value) in _words(cls)
+
+
+@functools.lru_cache(4096)
+def _words(cls: type[AnyOp]) -> frozenset[tuple[str, Any]]:
+    """The words that are values of parameters, each with its parameter."""
+    todo = [(name, field.annotation) for name, field in cls.model_fields.items()]
+    words: set[tuple[str, Any]] = set()
+    while todo:
+        name, of = todo.pop()
+        inner = get_args(of)
+        if get_origin(of) is Literal:
+            words |= {(name, word) for word in inner}
+        else:
+            todo += [(name, part) for part in inner]
+    return frozenset(words)
 
 
 def plain_op(bound: Bound) -> tuple[str, dict[str, Any]]:
