@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, field
+from keyword import iskeyword
 
 from torch import nn
 
@@ -47,7 +48,7 @@ def _forward(module: Composed) -> str:
 
 def class_name(label: str) -> str:
     name = re.sub(r"\W", "", label.title().replace("_", ""))
-    return name if name.isidentifier() else f"Block{name}"
+    return name if name.isidentifier() and not iskeyword(name) else f"Block{name}"
 
 
 def unique(name: str, taken: set[str]) -> str:
@@ -95,7 +96,7 @@ class LayerClass:
         body = [f"    def __init__(self{args}) -> None:", "        super().__init__()"]
         calls = ["", f"    def forward(self, x: Tensor{sources}) -> Tensor:"]
         for name, text in branches.items():
-            is_plain = name.isidentifier()
+            is_plain = name.isidentifier() and not iskeyword(name)
             body.append(f"        self.{name} = {text}" if is_plain else f'        self.add_module("{name}", {text})')
             if name != "aggregate":
                 path = f"self.{name}" if is_plain else f'self.get_submodule("{name}")'

@@ -30,6 +30,9 @@ def check_definitions(tree: Any, report: Report) -> None:
         _check_clashes(part, report)
         for name in part.define:
             definition = part.own(name)
+            if name == "none":
+                text, hint = "'none' is no op, and no name of one", "give it another name"
+                report_at(report, NOWHERE, "name", text, definition.path, hint=hint, on_key=True)
             _check_names(definition, lets, report)
             ways[definition.path] = list(_called(definition, report))
     _check_cycles(ways, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from networks import dwconv, linear, network
 
 import blockforge as bf
+from blockforge.eject import check, write_ejected
 from blockforge.spec import from_text
 from blockforge.testing import check_spec
 
@@ -241,3 +243,25 @@ def test_a_part_may_be_called_as_a_module_calls_its_own(name: str) -> None:
     x = torch.randn(1, model.in_chans, *model.arch.plan.input.size)
     with torch.no_grad():
         assert torch.equal(pickle.loads(pickle.dumps(model.eval()))(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("op", "match"),
+    [
+        ({"op": "across", "of": linear(5)}, "across positions gives 5, it reads 140 .*hint: dim: .in"),
+        ({"op": "across", "axis": "rows", "of": linear(5)}, "across rows gives 5, it reads 10"),
+        ({"op": "tiles", "size": 4, "count": 2}, r"size and count are both given .*op\.count"),
+        ({"op": "graph", "of": {"input": {"from": "input"}}}, r"'input' is what the graph reads.*op\.of\.input"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_where_it_is_written(op: dict[str, Any], match: str) -> None:
+    with pytest.raises(bf.SpecError, match=f"(?s){match}"):
+        bf.compile(network({"op": op, "skip": False}))
+
+
+def test_a_definition_has_a_name_that_means_no_more(tmp_path: Path) -> None:
+    with pytest.raises(bf.SpecError, match=r"'none' is no op, and no name of one \(define\.none\)"):
+        bf.compile(network("mlp", define={"none": "mlp"}))
+    define = {"in": [linear()], "true": [dwconv(), linear()], "lambda": "gelu"}
+    model = bf.build(network({"op": "in"}, {"op": "true"}, {"op": "lambda"}, define=define), seed=0)
+    assert write_ejected(model, tmp_path / "net.py").error <= check.TOLERANCE

@@ -13,6 +13,7 @@ from blockforge.blocks.layers import same_size
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.blocks.tokens import refusal
+from blockforge.errors import OpError
 
 Axis = Literal["positions", "rows", "columns"]
 
@@ -84,6 +85,12 @@ class TurnBack(Part):
     axis: Axis
     height: int
     width: int
+
+    def check(self, shape: Shape, dim: int | None) -> None:
+        read = {"positions": self.height * self.width, "rows": self.height, "columns": self.width}[self.axis]
+        if shape.dim != read:
+            text = f"the op across {self.axis} gives {shape.dim}, it reads {read}"
+            raise OpError(text, hint="dim: $in gives as many as it reads")
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         if self.axis == "positions":

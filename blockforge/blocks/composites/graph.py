@@ -31,6 +31,9 @@ class Graph(Composite):
             raise OpError("of is a mapping that names the members", hint="{a: {from: input, op: ...}, ...}", param="of")
         members = _Members(build, x)
         for key, value in self.of.value.items:
+            if key == "input":
+                text, hint = "'input' is what the graph reads, and no name of a member", "give it another name"
+                raise OpError(text, hint=hint, code="value").placed_at((*self.of.place, key))
             members.add(key, Bound(value, self.of.frame, (*self.of.place, key)), (*name, key))
         return members.result()
 

@@ -14,6 +14,7 @@ from blockforge.blocks.compose.tiling import Cut, Paste, Tiling
 from blockforge.blocks.facts import facts
 from blockforge.blocks.registry import part
 from blockforge.blocks.tokens import refusal
+from blockforge.errors import OpError
 
 
 def _both(value: Any) -> Any:
@@ -51,6 +52,8 @@ class Tiles(Composite):
         shape, outside = build.shapes[x], build.tiles[x]
         if shape.extra:
             raise refusal(self.op, shape)
+        if self.count is not None and self.size != (7, 7):
+            raise OpError("size and count are both given", hint="keep one of them", param="count", code="both")
         tiling = Tiling(self.size if self.count is None else None, self.count, self.shift, self.order)
         grid = tiling.on(shape.height, shape.width)
         cut = build.append(_step(Cut(tiling=tiling), shape, x, outside * grid.tiles, outside, (*name, "cut")))
