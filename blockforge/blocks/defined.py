@@ -31,6 +31,7 @@ from blockforge.spec.references import lift
 from blockforge.spec.values import names_in
 from blockforge.spec.yaml.loader import load_text
 
+_PARAMS = "params"
 HOME = "blockforge.definitions.blocks"
 _KINDS: dict[str, type[AnyOp]] = {"mixer": Mixer, "ffn": FFN, "stem": Stem, "downsample": Downsample}
 _TYPES: dict[str, Any] = {
@@ -108,13 +109,15 @@ def _program(op: Defined[*tuple[Any, ...]], shape: Shape, dim: int | None = None
 def _names(op: Defined[*tuple[Any, ...]]) -> Iterator[tuple[str, Any]]:
     """The parameters as names of the body; blocks among them as they are written."""
     for name, value in {**dict.fromkeys(op.silent), **op.parameters_dict()}.items():
-        yield name, Bound(freeze(value)) if isinstance(value, dict | list) else value
+        yield name, Bound(freeze(value, (_PARAMS, name))) if isinstance(value, dict | list) else value
 
 
 def _param_at(op: AnyOp, at: Path | None) -> str | None:
     """The block's parameter that stands at a place of its body, or of which what stands there is computed."""
     if not at:
         return None
+    if at[0] == _PARAMS:
+        return str(at[1])
     value: Any = cast(Any, op).body
     for part in at[1:]:  # without the key that holds the body
         inner = dict(value.items if isinstance(value, Map) else enumerate(getattr(value, "items", ())))

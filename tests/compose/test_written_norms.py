@@ -103,6 +103,12 @@ def test_what_is_wrong_with_a_norm_has_its_place(norm: Any, match: str) -> None:
         branch(norm)
 
 
+@pytest.mark.parametrize("op", [{"op": "convnext"}, {"op": "focal_modulation"}])
+def test_what_is_wrong_in_a_parameter_is_told_of_it(op: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"there is no op named 'lineer' .*\(blocks.b\[0\](\.inner_norm)?\)"):
+        bf.compile(network({**op, "inner_norm": ["layer_norm", "lineer"]}))
+
+
 def test_a_definition_that_reads_the_map_is_no_parameter() -> None:
     define = {"f": ["layer_norm", linear("$in")]}
     with pytest.raises(SpecError, match=r"'f' stands in a parameter .*'in' here \(blocks.b.0..inner_norm\)"):
