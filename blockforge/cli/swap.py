@@ -36,6 +36,9 @@ def swap(
         Path | None, typer.Option(metavar="FILE", help="A page of blocks that may stand in for branches too.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps of each of them.")] = 80,
+    score_steps: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Training steps of thinner branches before they are scored.")
+    ] = 0,
     finetune: Annotated[
         str | None,
         typer.Option(metavar="LENGTH", help="Train each on, taught by the network: 20% of its epochs, or 3 epochs."),
@@ -46,6 +49,10 @@ def swap(
     controls: Annotated[
         bool, typer.Option("--controls", help="Train what the report compares with too, also from scratch. Costly.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Processes that score; each sees a GPU of its own, if there are any."),
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it costs and the smallest network; write nothing.")
     ] = False,
@@ -88,9 +95,11 @@ def swap(
         images=images,
         alternatives=alternatives,
         steps=steps,
+        score_steps=score_steps,
         finetune=finetune,
         recipe=recipe,
         controls=controls,
+        workers=workers,
         seed=seed,
         out=out,
         progress=not json,

@@ -43,7 +43,7 @@ def importances(
     totals: dict[Sort, Tensor] = {}
     parameters = dict(model.named_parameters())
     for batch, _ in images:
-        for part in batch.split(BATCH):
+        for part in batch.to(next(model.parameters()).device).split(BATCH):
             logits = main_output(model(part))
             loss = F.cross_entropy(logits, logits.argmax(1))
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

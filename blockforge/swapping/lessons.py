@@ -1,4 +1,5 @@
-"""Weights of foreign blocks: each learns what the branch computes in whose place it stands.
+"""Weights of foreign blocks, and of thinner ones if asked for: each learns what the branch computes in whose place it
+stands.
 
 First alone, on the branch's inputs and outputs, which one pass through the network gives for all slots at once; then
 inside the network, on its answers (Kullback-Leibler divergence). The network itself does not change. Source of the two
@@ -30,7 +31,7 @@ from blockforge.errors import RunError
 from blockforge.files import make_folder
 from blockforge.swapping.shared import in_turns
 from blockforge.swapping.slots import Alternative
-from blockforge.swapping.weights import new_branch, replaced
+from blockforge.swapping.weights import Kept, new_branch, replaced, tensors_of
 from blockforge.train.data import Data, digest_of
 from blockforge.train.distill import divergence
 from blockforge.train.evaluate import reading
@@ -38,10 +39,14 @@ from blockforge.weights.tensor_files import save_tensors
 from blockforge.weights.transplant import last_computed
 
 FOLDER = "library"
+OWN_LR = 2e-4
+"""Of branches whose weights are some of the network's own: they have not far to go."""
 TOGETHER = 32
-"""Foreign branches that learn in one pass; their files are written after it."""
+"""Branches that learn in one pass; their files are written after it."""
 START = 0.1
 """Size of what a new branch adds at first, in sizes of what the old one adds."""
+
+_LEAST = 1e-12
 
 Images = Callable[[], Iterator[Tensor]]
 """Gives batches as the network takes them, without end, the same each time."""
@@ -49,7 +54,7 @@ Images = Callable[[], Iterator[Tensor]]
 
 @dataclass(frozen=True)
 class Lessons:
-    """How foreign branches learn.
+    """How branches learn.
 
     Attributes:
         alone, inside: steps of each.
@@ -72,11 +77,13 @@ def distilled(
     folder: Path | None,
     run: Mapping[str, Any],
     progress: bool = False,
+    kept: Kept | None = None,
 ) -> dict[Alternative, Mapping[str, Tensor]]:
-    """The tensors of each foreign branch: read from `folder` where they are there, else learnt and put there.
+    """The tensors of each branch: read from `folder` where they are there, else learnt and put there.
 
     Args:
         model: is in inference mode.
+        kept: where those of thinner branches come from, before they learn.
         run: what the weights depend on beside the alternatives and the lessons.
     Raises: OutputError; RunError for a file that cannot be read.
     """
@@ -85,11 +92,11 @@ def distilled(
     parts = [alternatives[i : i + TOGETHER] for i in range(0, len(alternatives), TOGETHER)]
     if folder is not None:
         make_folder(folder / FOLDER)
-    with _frozen(model), counting("steps of foreign blocks", len(alternatives) * _steps(lessons), progress) as advance:
+    with _frozen(model), counting("steps of branches", len(alternatives) * _steps(lessons), progress) as advance:
         for part in in_turns(parts, folder, FOLDER):
             known |= {a: _read(files[a]) for a in part if a in files and files[a].exists()}
             advance(_steps(lessons) * sum(a in known for a in part))
-            branches = {a: _begun(model, a, lessons) for a in part if a not in known}
+            branches = {a: _begun(model, a, lessons, kept or {}) for a in part if a not in known}
             if branches:
                 _learn_alone(model, branches, images(), lessons, advance)
                 _learn_inside(model, branches, images, lessons, advance)
@@ -100,10 +107,13 @@ def distilled(
     return {a: known[a] for a in alternatives}
 
 
-def _begun(model: Backbone, alternative: Alternative, lessons: Lessons) -> Branch:
+def _begun(model: Backbone, alternative: Alternative, lessons: Lessons, kept: Kept) -> Branch:
     """The branch with first weights that do not depend on what else learns beside it."""
     torch.manual_seed(lessons.seed)
-    return new_branch(model, alternative)
+    branch = new_branch(model, alternative)
+    if not alternative.is_foreign:
+        branch.load_state_dict(tensors_of(model, alternative, kept))
+    return branch
 
 
 def training_images(
@@ -127,7 +137,7 @@ def _steps(lessons: Lessons) -> int:
 
 def _file(folder: Path, alternative: Alternative, run: Mapping[str, Any]) -> Path:
     """Where an alternative's tensors lie: one name for each set of things that they depend on."""
-    said = alternative.slot.name, alternative.mark, json.dumps(run, sort_keys=True)
+    said = alternative.slot.name, alternative.mark or alternative.label, json.dumps(run, sort_keys=True)
     return folder / FOLDER / f"{digest_of(*said)}.safetensors"
 
 
@@ -160,12 +170,12 @@ def _learn_alone(
     for step in range(lessons.alone):
         seen = seen_by(model, names, next(images))
         if step == 0:
-            for alternative, branch in branches.items():
+            for alternative, branch in ((a, b) for a, b in branches.items() if a.is_foreign):
                 _scale_down(branch, *seen[alternative.slot.name])
         for alternative, branch in branches.items():
             args, y = seen[alternative.slot.name]
-            loss = (_training(branch)(*args) - y).square().mean() / _added(branch, args, y).square().mean()
-            loss.backward()
+            size = _added(branch, args, y).square().mean().clamp(min=_LEAST)
+            ((_training(branch)(*args) - y).square().mean() / size).backward()
         _step(optimizer, schedule)
         tell(len(branches))
 
@@ -174,7 +184,8 @@ def _learn_inside(
     model: Backbone, branches: Mapping[Alternative, Branch], images: Images, lessons: Lessons, tell: Advance
 ) -> None:
     """Bring the network's answers with each branch alone in its slot near to what they were."""
-    batches = [*itertools.islice(images(), lessons.inside)]
+    place = next(model.parameters()).device
+    batches = [x.to(place) for x in itertools.islice(images(), lessons.inside)]
     with torch.no_grad():
         teacher = [main_output(model(x)).float() for x in batches]
     for alternative, branch in branches.items():
@@ -220,7 +231,7 @@ def seen_by(model: Backbone, names: set[str], x: Tensor) -> dict[str, tuple[tupl
 
     handles = [model.get_submodule(name).register_forward_hook(noting(name)) for name in names]
     try:
-        model(x)
+        model(x.to(next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

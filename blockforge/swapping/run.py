@@ -20,24 +20,25 @@ from blockforge.spec import SpecLike
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.beside import Judge, Work, stand_beside
 from blockforge.swapping.choosing import check_reachable, choose
+from blockforge.swapping.crew import work_together
 from blockforge.swapping.edits import written_out
 from blockforge.swapping.finetune import tuning_of
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.importance import importances
 from blockforge.swapping.latency import timed
-from blockforge.swapping.lessons import Lessons, distilled, training_images
+from blockforge.swapping.lessons import OWN_LR, Lessons, distilled, training_images
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.record import known_scores, recorded
 from blockforge.swapping.rehearsal import Rehearsal, rehearse
 from blockforge.swapping.result import Answer, SwapResult
-from blockforge.swapping.scores import METHOD, answers, compare, score
+from blockforge.swapping.scores import METHOD, Score, answers, compare, score
 from blockforge.swapping.shared import alone
 from blockforge.swapping.slots import Alternative, priced
 from blockforge.swapping.sources import fewer_sources
 from blockforge.swapping.statistics import settled
 from blockforge.swapping.targets import is_sum, targets
-from blockforge.swapping.ties import ties_of
-from blockforge.swapping.weights import most_important, with_alternatives
+from blockforge.swapping.ties import Ties, ties_of
+from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.swapping.widths import narrower_stages
 from blockforge.train.classes import labels_of
 from blockforge.train.data import Batch, Data
@@ -61,9 +62,11 @@ def swap(
     images: int = 512,
     alternatives: str | os.PathLike[str] | None = None,
     steps: int = 80,
+    score_steps: int = 0,
     finetune: str | None = None,
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any] | None = None,
     controls: bool = False,
+    workers: int = 1,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -80,11 +83,14 @@ def swap(
         images: of the validation images, on which alternatives are scored.
         alternatives: a page of `blocks` that may stand in for branches too; they learn from training images.
         steps: of each of these alone; a quarter as many follow inside the network.
+        score_steps: so many steps of thinner branches too, before they are scored; their weights are then those learnt.
         finetune: how long each answer is trained on, taught by `model`: `20%` of the epochs of the run whose folder
             holds `weights`, or a number of epochs. The test images are then touched, once a network, at the end.
         recipe: of that; None: that of the run at half its learning rate, or `finetune`.
         controls: fine-tune the other combinations that the report shows too, and train narrower and shallower networks
             from scratch as long as `model`, with and without it as a teacher.
+        workers: processes that score and fill the library in `out`, each with a GPU of its own if there are any;
+            `model` and `data` are then names or files, which they open.
         seed: which images, and of all trainings.
         out: folder of the scores, which go on where they were stopped, and of the networks; None: nothing is written.
         progress: show it on standard error.
@@ -95,40 +101,113 @@ def swap(
     folder = Path(out) if out is not None else None
     tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
     work = Work(tuning, controls, folder, seed, progress)
+    if workers > 1:
+        arguments = {
+            "model": model, "data": data, "budget": budget, "weights": weights, "overrides": overrides,
+            "images": images, "alternatives": alternatives, "steps": steps, "score_steps": score_steps, "seed": seed,
+            "progress": progress,
+        }  # fmt: skip
+        work_together(arguments, workers, folder)
+    found = _scored(
+        model, data, budget, weights, overrides, images, alternatives, steps, score_steps, seed, folder, progress, "cpu"
+    )
+    network, candidates, kept, labels = found.network, found.candidates, found.kept, found.labels
+    losses, ties, teacher, batches = Losses.of(candidates, found.scores), found.ties, found.teacher, found.batches
+    own = compare(teacher, teacher, labels)
+    with alone(folder, "answers"):
+        given = []
+        for name, limits in found.wanted:
+            chosen = choose(network.arch, candidates, losses, name, limits, ties)
+            other = with_alternatives(network, network.arch.source, [candidates[i] for i in chosen], kept).eval()
+            joint = compare(teacher, answers(other, batches), labels)
+            given.append(Answer(name, other, tuple(candidates[i] for i in chosen), losses.total(chosen), joint))
+        result = SwapResult(network, own, tuple(candidates), tuple(found.scores), tuple(given))
+        if folder is not None or tuning is not None:
+            judge = Judge(network, teacher, batches, labels, found.data, weights)
+            result = stand_beside(result, [limits for _, limits in found.wanted], ties, kept, judge, work)
+        if folder is not None:
+            result.save(folder)
+        return result
+
+
+def fill(
+    model: SpecLike,
+    data: str,
+    budget: str | Sequence[str],
+    *,
+    out: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    overrides: Overrides = None,
+    images: int = 512,
+    alternatives: str | os.PathLike[str] | None = None,
+    steps: int = 80,
+    score_steps: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> None:
+    """Fill the library and the scores of a swap's folder, beside others that do, and give no networks.
+
+    Args:
+        device: what the network runs on; others as for `swap`.
+    Raises: as `swap`.
+    """
+    need("train", "scipy")
+    _scored(
+        model, data, budget, weights, overrides, images, alternatives, steps, score_steps, seed, Path(out), progress,
+        device,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What answers are chosen by."""
+
+    data: Data
+    network: Backbone
+    batches: list[Batch]
+    teacher: Tensor
+    labels: Tensor | None
+    wanted: list[tuple[str, Budget]]
+    candidates: list[Alternative]
+    ties: Ties
+    kept: dict[Alternative, Any]
+    scores: list[Score]
+
+
+def _scored(
+    model: Backbone | SpecLike | Architecture,
+    data: Data | str,
+    budget: str | Sequence[str],
+    weights: str | os.PathLike[str] | None,
+    overrides: Overrides,
+    images: int,
+    alternatives: str | os.PathLike[str] | None,
+    steps: int,
+    score_steps: int,
+    seed: int,
+    folder: Path | None,
+    progress: bool,
+    device: str,
+) -> _Found:
+    """Arguments are those of `swap` and `fill`."""
     task = _task(model, data, weights, overrides, images, alternatives, steps, seed)
-    opened, network, batches, lessons, candidates = task.data, task.network, task.batches, task.lessons, task.found
+    task.network.to(device)
+    opened, network, batches, candidates = task.data, task.network, task.batches, task.found
     wanted = targets([budget] if isinstance(budget, str) else budget, network.arch)
     candidates = _timed(network, _priced(network, candidates, wanted), wanted, progress)
     ties = ties_of(network.arch, candidates)
     check_reachable(network.arch, candidates, wanted, ties)
     teacher, labels = answers(network, batches), _labels(network, opened, weights, batches)
     whose = {"network": network_digest(network), "data": opened.part("val").digest()}
-    run = {**whose, "images": len(teacher), "seed": seed, "method": METHOD}
+    method = f"{METHOD}, after {score_steps} steps of each thinner branch" if score_steps else METHOD
+    run = {**whose, "images": len(teacher), "seed": seed, "method": method}
     known_scores(folder, run)  # those of another run are refused before anything is computed
     kept: dict[Alternative, Any] = {**most_important(candidates, importances(network, candidates, batches))}
     kept |= settled(network, candidates, kept, batches)
-    if any(a.is_foreign for a in candidates):
-        images_of = training_images(network, opened, weights, lessons.batch_size, seed)
-        depends = {"network": run["network"], "data": opened.part("train").digest()}
-        foreign = [a for a in candidates if a.is_foreign]
-        kept |= distilled(network, foreign, images_of, lessons, folder, depends, progress)
+    kept |= _taught(dataclasses.replace(task, found=candidates), kept, weights, score_steps, folder, run, progress)
     scores = recorded(candidates, lambda a: score(network, a, kept, teacher, batches, labels), folder, run, progress)
-    losses = Losses.of(candidates, scores)
-    own = compare(teacher, teacher, labels)
-    with alone(folder, "answers"):
-        given = []
-        for name, limits in wanted:
-            chosen = choose(network.arch, candidates, losses, name, limits, ties)
-            other = with_alternatives(network, network.arch.source, [candidates[i] for i in chosen], kept).eval()
-            joint = compare(teacher, answers(other, batches), labels)
-            given.append(Answer(name, other, tuple(candidates[i] for i in chosen), losses.total(chosen), joint))
-        result = SwapResult(network, own, tuple(candidates), tuple(scores), tuple(given))
-        if folder is not None or tuning is not None:
-            judge = Judge(network, teacher, batches, labels, opened, weights)
-            result = stand_beside(result, [limits for _, limits in wanted], ties, kept, judge, work)
-        if folder is not None:
-            result.save(folder)
-        return result
+    return _Found(opened, network, batches, teacher, labels, wanted, candidates, ties, kept, scores)
 
 
 def rehearsed(
@@ -154,6 +233,31 @@ def rehearsed(
     each = task.lessons.alone + task.lessons.inside
     ties = ties_of(task.network.arch, task.found)
     return rehearse(task.network, task.found, ties, task.batches, each, tuning, len(task.data.train))
+
+
+def _taught(
+    task: _Task,
+    kept: Kept,
+    weights: str | os.PathLike[str] | None,
+    score_steps: int,
+    folder: Path | None,
+    run: Mapping[str, Any],
+    progress: bool,
+) -> dict[Alternative, Mapping[str, Tensor]]:
+    """What foreign branches learn, and thinner ones if they are to."""
+    own = [a for a in task.found if a.cut is not None and not a.is_whole] if score_steps else []
+    foreign = [a for a in task.found if a.is_foreign]
+    if not own and not foreign:
+        return {}
+    lessons = task.lessons
+    images = training_images(task.network, task.data, weights, lessons.batch_size, lessons.seed)
+    depends = {"network": run["network"], "data": task.data.part("train").digest()}
+    taught = distilled(task.network, foreign, images, lessons, folder, depends, progress) if foreign else {}
+    if own:
+        few = dataclasses.replace(lessons, alone=score_steps, inside=score_steps // 4, lr=OWN_LR)
+        depends |= {"images": run["images"], "lessons": str(few)}  # by which units were kept
+        taught |= distilled(task.network, own, images, few, folder, depends, progress, kept)
+    return taught
 
 
 @dataclasses.dataclass(frozen=True)

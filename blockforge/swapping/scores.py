@@ -46,7 +46,8 @@ class Score:
 @torch.inference_mode()
 def answers(model: Backbone, batches: Iterable[Batch]) -> Tensor:
     """Log-probabilities of the classes, a row an image."""
-    return torch.cat([F.log_softmax(main_output(model(images)).float(), 1) for images, _ in batches])
+    place = next(model.parameters()).device
+    return torch.cat([F.log_softmax(main_output(model(images.to(place))).float(), 1).cpu() for images, _ in batches])
 
 
 def compare(teacher: Tensor, student: Tensor, labels: Tensor | None) -> Score:

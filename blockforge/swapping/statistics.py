@@ -89,8 +89,9 @@ def _narrowed(
 def _measured(network: Backbone, images: Sequence[Batch]) -> Mapping[str, Tensor]:
     """Its tensors, with the statistics of the images."""
     _begin(network)
+    place = next(network.parameters()).device
     for x, _ in images:
-        network(x)
+        network(x.to(place))
     return network.state_dict()
 
 

@@ -128,7 +128,7 @@ def with_alternatives(model: Backbone, spec: Spec, chosen: Sequence[Alternative]
         if not alternative.is_skip:
             tensors |= {f"{prefix}{n}": t for n, t in tensors_of(model, alternative, kept).items()}
     other.load_state_dict(_renamed(tensors, model.arch, arch, chosen))
-    return other.train(model.training)
+    return other.to(next(model.parameters()).device).train(model.training)
 
 
 def _renamed(

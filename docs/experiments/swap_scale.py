@@ -26,6 +26,7 @@ from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.scores import Score
 from blockforge.swapping.slots import slots_of
+from blockforge.swapping.sources import fewer_sources
 from blockforge.swapping.ties import ties_of
 from blockforge.swapping.widths import narrower_stages
 
@@ -47,7 +48,11 @@ def measured(name: str, page: Path) -> str:
     arch = bf.compile(written_out(name))
     slots = slots_of(arch)
     started = time.process_time()
-    own = [*alternatives_of(arch, arch.source, SHARES), *narrower_stages(arch, arch.source)]
+    own = [
+        *alternatives_of(arch, arch.source, SHARES),
+        *fewer_sources(arch, arch.source, SHARES),
+        *narrower_stages(arch, arch.source),
+    ]
     foreign = list(foreign_alternatives(arch, arch.source, foreign_blocks(page)))
     finding = time.process_time() - started
     found = sorted([*own, *foreign], key=lambda a: (a.slot.stage, a.slot.layer, a.slot.branch))
@@ -69,7 +74,7 @@ def measured(name: str, page: Path) -> str:
     layers = sum(len(stage.layers) for stage in arch.stages)
     passes = (len(found) + 1) * IMAGES
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    slots_and_widths = len(slots) + len({a.slot for a in own if a.slot.is_width})
+    slots_and_widths = len(slots) + len({a.slot for a in own if a.slot.branch < 0})
     cells = (name, layers, slots_and_widths, len(found), len(foreign), f"{finding:.0f} s", f"{solving:.2f} s")
     cost = f"{passes:,} x {arch.macs / 1e9:.1f} G = {passes * arch.macs / 1e15:.2f} P"
     return f"| {' | '.join(map(str, cells))} | {smallest:.0%} | {memory:.1f} GiB | {cost} |"

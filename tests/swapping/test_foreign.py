@@ -10,7 +10,7 @@ import torch
 
 import blockforge as bf
 from blockforge.cli import main
-from blockforge.errors import BudgetError, SpecError
+from blockforge.errors import BudgetError, RunError, SpecError
 from blockforge.swapping import lessons
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.foreign import foreign_alternatives, foreign_blocks
@@ -173,3 +173,25 @@ def test_mistakes_in_a_page_are_told_where_they_are(tmp_path: Path, parent: bf.B
     named = bf.compile(written_out({**NET, "define": {"f": ["linear"]}, "blocks": {"a": ["f", "mlp"]}}))
     with pytest.raises(BudgetError, match="'f' is defined otherwise in parent"):
         list(foreign_alternatives(named, named.source, foreign_blocks(file)))
+
+
+def test_thinner_branches_may_learn_before_they_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They then move the answers less, answers have what they learnt, the second run learns nothing, and the scores
+    are not mixed with others."""
+    model, out = bf.build(NET, seed=0), tmp_path / "out"
+    plain = bf.swap(model, "digits", "50%", images=16)
+    taught = bf.swap(model, "digits", "50%", images=16, score_steps=8, out=out)
+    for kind, learns in (("thinner", True), ("gone or narrower", False)):
+        pairs = [
+            (a.kl, b.kl)
+            for a, b, alternative in zip(plain.scores, taught.scores, plain.alternatives, strict=True)
+            if (alternative.cut is not None and not alternative.is_whole) == learns
+        ]
+        assert (sum(b for _, b in pairs) < sum(a for a, _ in pairs)) == learns, kind
+    monkeypatch.setattr(lessons, "_learn_alone", None)
+    again = bf.swap(model, "digits", "50%", images=16, score_steps=8, out=out)
+    assert again.scores == taught.scores
+    tensors = again.answers[0].model.state_dict()
+    assert all(torch.equal(t, tensors[n]) for n, t in taught.answers[0].model.state_dict().items())
+    with pytest.raises(RunError, match="holds the scores of another run: other method"):
+        bf.swap(model, "digits", "50%", images=16, out=out)
