@@ -31,7 +31,6 @@ from blockforge.search.budget import as_budget
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
 from blockforge.search.space.fit import fit as fitted
 from blockforge.spec import load
-from blockforge.swapping import run as swapping
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.baselines import drawn, skip_alone, uniform
 from blockforge.swapping.importance import importances
@@ -39,6 +38,7 @@ from blockforge.swapping.others import narrower
 from blockforge.swapping.pairs import Losses
 from blockforge.swapping.scores import answers, compare, score
 from blockforge.swapping.statistics import settled
+from blockforge.swapping.task import by_layers, images_of
 from blockforge.swapping.ties import ties_of
 from blockforge.swapping.weights import Kept, most_important, with_alternatives
 from blockforge.train import Data, evaluate, fit, open_data
@@ -109,10 +109,10 @@ class Parent:
         started = time.process_time()
         model = fit(arch, data, "micro", epochs=EPOCHS, seed=seed, out=folder).model
         self.seconds = time.process_time() - started
-        self.model = swapping._written_out(model.eval())
+        self.model = by_layers(model.eval())
         self.macs = self.model.arch.macs
         started = time.process_time()
-        batches = swapping._batches(self.model, data, folder / "model.safetensors", scored, seed)
+        batches = images_of(self.model, data, folder / "model.safetensors", scored, seed)
         self.found = list(alternatives_of(self.model.arch, self.model.arch.source))
         self.kept: Kept = {**most_important(self.found, importances(self.model, self.found, batches))}
         self.kept = {**self.kept, **settled(self.model, self.found, self.kept, batches)}

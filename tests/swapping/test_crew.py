@@ -10,7 +10,7 @@ from small_parent import NET
 
 import blockforge as bf
 from blockforge.errors import RunError
-from blockforge.swapping import run as swapping
+from blockforge.swapping import scored as scoring
 from blockforge.swapping.crew import work_together
 
 TINY: dict[str, Any] = {**NET, "stages": [{"dim": 16, "depth": 1, "layers": "conv"}]}
@@ -27,13 +27,13 @@ def test_workers_fill_the_folder_and_see_their_own_gpus(
     given = {"weights": tmp_path / "parent" / "model.safetensors", "images": 16}
     spec = tmp_path / "parent" / "spec.yaml"
     alone = bf.swap(spec, "digits", "60%", **given)
-    real = swapping.score
-    monkeypatch.setattr(swapping, "score", None)
+    real = scoring.score
+    monkeypatch.setattr(scoring, "score", None)
     together = bf.swap(spec, "digits", "60%", workers=2, out=out, **given)
     assert [s.kl for s in together.scores] == pytest.approx([s.kl for s in alone.scores], rel=1e-3, abs=1e-9)
     logs = [(out / "workers" / f"worker{number}.log").read_text() for number in range(2)]
     assert ["on cpu, GPUs 3" in logs[0], "on cpu, GPUs 5" in logs[1]] == [True, True]
-    monkeypatch.setattr(swapping, "score", real)
+    monkeypatch.setattr(scoring, "score", real)
     with pytest.raises(RunError, match="holds the scores of another run: other images"):
         bf.swap(spec, "digits", "60%", workers=2, out=out, **{**given, "images": 8})
 

@@ -18,7 +18,7 @@ from blockforge.blocks.base import Placed, Shape
 from blockforge.blocks.registry import make
 from blockforge.cli import main
 from blockforge.errors import BlockforgeError, BudgetError, RunError
-from blockforge.swapping import run as swapping
+from blockforge.swapping import scored as scoring
 from blockforge.swapping.alternatives import alternatives_of
 from blockforge.swapping.edits import edited, written_out
 from blockforge.swapping.lessons import seen_by
@@ -221,7 +221,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         small = bf.load_model(tmp_path / f"out/{share}pct")
         assert small.arch.macs <= model.arch.macs * share / 100
         assert small(torch.zeros(1, 1, 16, 16)).shape == (1, 10)
-    monkeypatch.setattr(swapping, "score", None)
+    monkeypatch.setattr(scoring, "score", None)
     assert main([*run, "50%,"]) == 1
     assert "is no share" in capsys.readouterr().err
     assert main([*run, "50%", "--json"]) == 0
@@ -235,7 +235,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert f"reaches {budget}: the smallest network has" in capsys.readouterr().err
     assert main([*run, "50%", "--images", "16"]) == 1
     assert "holds the scores of another run: other images" in capsys.readouterr().err
-    monkeypatch.setattr(swapping, "METHOD", "by guess")
+    monkeypatch.setattr(scoring, "METHOD", "by guess")
     assert main([*run, "50%"]) == 1
     assert "holds the scores of another run: other method" in capsys.readouterr().err
 
