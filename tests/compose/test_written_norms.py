@@ -81,6 +81,12 @@ def test_layers_names_and_rates_are_known_in_a_norm() -> None:
     assert model.get_submodule("stages.1.layers.1.mlp.norm.drop_path").rate == pytest.approx(0.3)
 
 
+def test_a_norm_may_read_its_map() -> None:
+    model = bf.build(network({"op": "mlp", "norm": {"op": "layer_norm", "eps": "$(1 / in)"}}))
+    (eps,) = {module.eps for name, module in model.named_modules() if name.endswith("mlp.norm.layer_norm")}
+    assert eps == 1 / 16
+
+
 def test_maps_may_have_a_norm_of_ops_behind_them(tmp_path: Path) -> None:
     model = bf.build(network("mlp"), out_indices=(0, 1), out_norm=SCALED).eval()
     bf.save_model(model, tmp_path / "saved")

@@ -329,7 +329,6 @@ def test_a_mistake_is_shown_where_it_is(line: str, message: str, more: str, pars
         ("input__size", ["$in", 32], "input.size[0]"),
         ("blocks__dw__0__op", "$('dwconv' if in > 3 else 'mlp')", "blocks.dw[0].op"),
         ("blocks__dw__0__drop_path", "$(in > 3)", "blocks.dw[0].drop_path"),
-        ("blocks__dw__0__norm", {"op": "layer_norm", "eps": "$(1 / in)"}, "blocks.dw[0].norm.eps"),
         ("head", {"op": "classifier", "dim": "$in"}, "head.dim"),
     ],
 )
