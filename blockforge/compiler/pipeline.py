@@ -20,7 +20,7 @@ from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.costs.cost import priced
 from blockforge.compiler.graph.assemble import assemble
 from blockforge.compiler.graph.infer import infer
-from blockforge.errors import Report
+from blockforge.errors import OpError, Report
 from blockforge.kernels.costs import DEFAULT, check_backend
 from blockforge.spec import Spec, SpecLike, load, resolve
 from blockforge.spec.plan import Plan
@@ -53,7 +53,12 @@ def compile_spec(
 
 def compile_plan(plan: Plan, spec: Spec, report: Report, backend: str = DEFAULT) -> Architecture:
     """The same from a plan on. `spec`: what the plan was made of; `report`: takes warnings, errors are raised."""
-    sites = assemble(plan, report)
-    shapes = infer(sites, plan, report)
-    nodes = priced(sites, shapes, backend)
+    try:
+        sites = assemble(plan, report)
+        shapes = infer(sites, plan, report)
+        nodes = priced(sites, shapes, backend)
+    except OpError as e:  # of a block asked where no pass expects a mistake
+        report.error(e.code, str(e), e.at or (), hint=e.hint)
+        report.close()
+        raise
     return Architecture(nodes, spec, plan, tuple(report.warnings), backend)

@@ -28,6 +28,8 @@ class Known:
         return name in self.blocks or self.glossary.find(name) is not None or is_registered(name)
 
     def suggestion(self, name: str) -> str:
+        if name == "none":
+            return "leave the layer out; depth: 0, without layers, is a stage that has none"
         return did_you_mean(name, [*self.blocks, *self.glossary.names()], what="blocks")
 
 

@@ -70,7 +70,7 @@ def report_schema_errors(
         if kind == "extra_forbidden":
             message, hint = (
                 f"there is no key '{shorten(str(loc[-1]))}' here",
-                _known_keys(model, loc, more_keys),
+                _known_keys(model, loc, more_keys, **details.get("ctx", {})),
             )
         elif kind == "missing":
             message, hint = f"the key '{loc[-1]}' is missing", _describe(model, loc)
@@ -138,12 +138,16 @@ def _describe(model: type[BaseModel], loc: Path) -> str | None:
     return None
 
 
-def _known_keys(model: type[BaseModel], loc: Path, more: Iterable[str]) -> str | None:
-    owner = _model_at(model, loc[:-1])
-    names = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
-    if len(loc) == 1:
-        names += more
-    return did_you_mean(str(loc[-1]), names, what="keys here") if names else None
+def _known_keys(
+    model: type[BaseModel], loc: Path, beside: Iterable[str], keys: Iterable[str] = (), more: str = ""
+) -> str | None:
+    """The keys that may stand where `loc` ends: a model's and those `beside` them, or `keys`. `more` is said behind."""
+    owner, names = _model_at(model, loc[:-1]), list(keys)
+    if not names and owner:
+        names = [f.alias or n for n, f in owner.model_fields.items()]
+        names += beside if len(loc) == 1 else ()
+    hint = did_you_mean(str(loc[-1]), names, what="keys here") if names else None
+    return f"{hint}; {more}" if hint and more else hint
 
 
 def _model_at(model: type[BaseModel], loc: Path) -> type[BaseModel] | None:

@@ -14,6 +14,8 @@ from blockforge.spec.slots import Model, OpSpec
 INPUT, STEM = "input", "stem"
 """The maps that are no stage's."""
 
+_WITHIN = "what the op is told stands inside it, as in op: {op: logits, bias: false}"
+
 
 class EdgeOpSpec(OpSpec):
     """An op between what gives a map and what reads it; it is asked for the width of what reads."""
@@ -74,7 +76,8 @@ class HeadSpec(OpSpec):
             refuse(iter([InitErrorDetails(type=wrong, loc=("join",), input=value)]))
         if isinstance(value, dict) and "from" in value:
             others = value.keys() - {"from", "join", "op"}
-            refuse(InitErrorDetails(type="extra_forbidden", loc=(key,), input=value[key]) for key in others)
+            wrong = PydanticCustomError("extra_forbidden", "no key", {"keys": ("from", "join", "op"), "more": _WITHIN})
+            refuse(InitErrorDetails(type=wrong, loc=(key,), input=value[key]) for key in others)
         return value
 
 

@@ -172,7 +172,9 @@ class Builder(Steps):
             op_name = scope.value(op)
             if isinstance(op_name, str):
                 op = op_name
-        if isinstance(op, str):
+        if op in _ABSENT and not rest:
+            y = x
+        elif isinstance(op, str):
             y = self.call(op, rest, scope, at, x, dim, name)
         elif rest:
             text = f"'{next(iter(rest))}' stands beside an op that is not a name"
@@ -266,6 +268,8 @@ class Builder(Steps):
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
             return not truth(plain(frame.value(value.get("when"))))
+        if isinstance(value, Map) and len(value.items) == 1:
+            return value.get("op") in _ABSENT
         if isinstance(value, (Map, Seq, str)):
             return False
         op = frame.value(value)

@@ -40,7 +40,10 @@ def _called(member: Any, frame: Frame) -> str:
         return "chain"
     if isinstance(member, str):
         return member.replace(".", "_")
-    op = frame.value(member)
+    try:
+        op = frame.value(member)
+    except OpError:  # only the map says which op it is; where it stands it is read, and told what is wrong
+        return "op"
     if isinstance(op, Bound):
         return _called(op.value, op.frame)
     return _called(op, frame) if isinstance(op, str) else "none"

@@ -9,7 +9,7 @@ from blockforge.blocks.base import AnyOp, AnyPlaced, Cost, Placed, Scratch, Shap
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.shorter import Shorter, shorter
 from blockforge.blocks.facts import Facts, facts
-from blockforge.errors import Path
+from blockforge.errors import OpError, Path
 from blockforge.kernels.costs import costed
 
 
@@ -117,12 +117,17 @@ class Program:
         """The steps that each have a module of their own."""
         return tuple(self.steps[n - 1] for n in sorted(self.called) if not self.steps[n - 1].is_shared)
 
-    def widened_by(self) -> Step | None:
-        """The step that gave the result its width: those behind it keep the width of what they read."""
+    def widened_by(self, dim: int | None = None) -> Step | None:
+        """The step that gave the result its width, or the last one that would have given it `dim` channels, had it been
+        asked: those behind it keep the width of what they read."""
         value = len(self.steps)
-        while value and self.shape_of(self.steps[value - 1].inputs[0]).dim == self.shape_of(value).dim:
-            value = self.steps[value - 1].inputs[0]
-        return self.steps[value - 1] if value else None
+        while value:
+            step = self.steps[value - 1]
+            read = self.shape_of(step.inputs[0])
+            if read.dim != self.shape_of(value).dim or (dim is not None and can_give(step.op, read, dim)):
+                return step
+            value = step.inputs[0]
+        return None
 
     def shape_of(self, value: int) -> Shape:
         return self.steps[value - 1].shape if value else self.shape
@@ -150,3 +155,14 @@ class Program:
     def workspace(self) -> int:
         """Most elements alive at once, the result included, what it reads not."""
         return memory.sweep(self)[1]
+
+
+def can_give(op: AnyOp, shape: Shape, dim: int) -> bool:
+    """Whether an op on a map of `shape` gives `dim` channels where it is asked for them."""
+    if op.kind not in ("part", "stem", "downsample"):
+        return False
+    placed: AnyPlaced = Placed(op, (shape, dim))
+    try:
+        return facts(placed).out_shape.dim == dim
+    except OpError:
+        return False

@@ -11,7 +11,7 @@ from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound, Definitions, Frame
 from blockforge.blocks.compose.members import called_by
 from blockforge.blocks.compose.written import Map, Seq, parts_of, thaw
-from blockforge.errors import OpError
+from blockforge.errors import OpError, did_you_mean
 from blockforge.spec.values import Expr, Ref
 
 _NOMINAL = (56, 56)
@@ -108,6 +108,18 @@ def is_composed(bound: Bound, kinds: tuple[Kind, ...]) -> bool:
     if cls.kind not in kinds:
         return cls.kind in _ALONE[kinds[0]] or cls.passes
     return cls.kind != "head" and _reads_late(value)
+
+
+def unknown_op(name: str, kinds: tuple[Kind, ...], definitions: Definitions) -> OpError | None:
+    """A name that no block has, in a place for these kinds where others may stand, too: all of them are known. None: in
+    another place."""
+    if kinds[0] not in _ALONE:
+        return None
+    own = [n for n in registry.blocks(*kinds) if n not in definitions.table]
+    others = registry.blocks(*kinds, *_ALONE[kinds[0]]).keys() - {*own, *definitions.table}
+    hint = did_you_mean(name, others, what="known here", first=[*definitions.table, *own])
+    text = f"no {' or '.join(kinds)} named '{name}'"
+    return OpError(text, hint=hint, param="op", code=f"unknown-{kinds[0]}")
 
 
 def _reads_late(value: Any) -> bool:

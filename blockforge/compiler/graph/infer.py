@@ -10,6 +10,7 @@ from blockforge.blocks.facts import facts
 from blockforge.blocks.joins.meeting import unasked_width
 from blockforge.blocks.tokens import refusal
 from blockforge.compiler.graph.nodes import Shapes
+from blockforge.compiler.graph.promises import broken_promise, entry_to_blame, wrong_width
 from blockforge.compiler.graph.sites import (
     AggregateSite,
     AskedSite,
@@ -27,7 +28,7 @@ from blockforge.compiler.graph.sites import (
     WindowOutSite,
 )
 from blockforge.compiler.maps import FAR, Rounding, fitted, rounding
-from blockforge.errors import Loc, OpError, Path, Report, paths_differ
+from blockforge.errors import Loc, OpError, Path, Report
 from blockforge.spec.plan import Head, Plan, PlannedOp, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
 
@@ -125,12 +126,12 @@ class _Infer:
             return None
         if isinstance(site, BranchSite):
             around = self.shapes[site.inputs[0]].out_shape
-            if (wrong := _wrong_width(site, around, out, placed)) is not None:
-                self._complain(site, site.planned, shape, wrong)
+            if (wrong := wrong_width(site, around, out, placed)) is not None:
+                self._blame(site, shape, out, wrong)
                 out = (around if site.residual.keys.skip else out)._replace(dim=site.dim or around.dim)
         if isinstance(site, AskedSite) and self._breaks_promise(site, out):
             what = "the downsample" if isinstance(site, ReducingSite) else "the op"
-            wrong = _broken_promise(site, what, out, placed, "dim: $out asks an op for it")
+            wrong = broken_promise(site, what, out, placed, "dim: $out asks an op for it")
             self._complain(site, site.planned, shape, wrong)
         if out.elements * main.windows > MAX_ELEMENTS:
             self._complain(site, site.planned, shape, OpError(f"a map of {out} is too large", code="size"))
@@ -251,6 +252,16 @@ class _Infer:
         windows = -(-shape.height // window) * -(-shape.width // window)
         return Shapes(shape, Shape(window, window, shape.dim), windows, main.reduction)
 
+    def _blame(self, site: BranchSite, shape: Shape, out: Shape, wrong: OpError) -> None:
+        """Report a branch's wrong width, or the entry of its stage that gave it."""
+        stage = self._stage(site)
+        blamed = entry_to_blame(site, shape, out, self.sites, self.shapes, stage) if wrong.code == "dim" else None
+        if blamed is None:
+            self._complain(site, site.planned, shape, wrong)
+        else:
+            entry, error = blamed
+            self._complain(entry, entry.planned, self.shapes[entry.name].in_shape, error)
+
     def _complain(self, site: BlockSite, planned: PlannedOp, shape: Shape, e: OpError) -> None:
         """Note a block that cannot stand at a place; once, however many layers it is in."""
         path = e.at or ((*planned.path, e.param) if e.param else planned.path)
@@ -273,30 +284,6 @@ class _Infer:
         related += [(text, loc) for text, at in ways if (loc := self.plan.locs.value(at)) is not None]
         origins, on_key = mistake.planned.origins, e.code == "unknown-key"
         report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
-
-
-_PROMISED = "dim: $out asks an op for the stage's width; a stage without dim is as wide as its layers make it"
-
-
-def _wrong_width(site: BranchSite, shape: Shape, out: Shape, placed: AnyPlaced) -> OpError | None:
-    """What is wrong with the map that a branch gives: its identity path has another, or its stage promises another."""
-    if site.residual.keys.skip and out != shape:
-        hint = paths_differ(out.dim != shape.dim)
-        return OpError(f"the op gives {out}, the identity path {shape}", hint=hint)
-    if site.ends and site.dim is not None and out.dim != site.dim:
-        return _broken_promise(site, "the layer", out, placed, _PROMISED)
-    return None
-
-
-def _broken_promise(site: BranchSite | AskedSite, what: str, out: Shape, placed: AnyPlaced, hint: str) -> OpError:
-    """A stage's width that is not given: by the op that gives another, where it is written if that is in the block
-    itself."""
-    program = placed.op.as_program(*placed.place)
-    step = program.widened_by() if program is not None else None
-    named = f"'{step.op.op}'" if step is not None else what
-    error = OpError(f"{named} gives {out.dim} channels, its stage has dim {site.dim}", hint=hint, code="dim")
-    within = step is not None and step.at[: len(site.planned.path)] == site.planned.path
-    return error.placed_at(step.at) if step is not None and within else error
 
 
 def reduction_behind(site: BlockSite, shape: Shape, out: Shape, before: int) -> int:

@@ -16,8 +16,8 @@ from blockforge.blocks.compose.head import WrittenHead
 from blockforge.blocks.compose.members import width
 from blockforge.blocks.compose.norm import WrittenNorm, norm_of
 from blockforge.blocks.compose.steps import module_name
-from blockforge.blocks.compose.written import freeze
-from blockforge.blocks.compose.written_op import Written, is_composed, unwrapped
+from blockforge.blocks.compose.written import Map, freeze
+from blockforge.blocks.compose.written_op import Written, is_composed, unknown_op, unwrapped
 from blockforge.blocks.joins.aggregated import as_join
 from blockforge.blocks.part import Join
 from blockforge.compiler.graph.branches import as_residual, is_residual
@@ -33,6 +33,8 @@ from blockforge.spec.sources import EdgeOpSpec, JoinSpec
 from blockforge.spec.values import Expr, all_values
 
 _O = TypeVar("_O", bound=AnyOp)
+_LEFT_OUT: dict[Kind, str] = {"mixer": "branch", "downsample": "skip"}
+"""What is left out where there is to be no op. Where none may stand for a place of these kinds, it came to no block."""
 
 
 class Maker:
@@ -97,11 +99,17 @@ class Maker:
         if kinds[0] == "norm":
             here = Frame(tuple(op.place.items()), self.definitions)
             return placed_names(norm_of(Bound(bound.value, here, bound.at)), op)
+        if kinds[0] in _LEFT_OUT and isinstance(bound.value, Map) and bound.value.get("op") == "none":
+            what = _LEFT_OUT[kinds[0]]
+            hint = f"leave the {what} out; identity is an op that passes on what it reads"
+            raise OpError(f"none is no op of a {what}", hint=hint, param="op", code="value")
         if is_composed(bound, kinds):
             return WrittenHead(of=bound) if "head" in kinds else Written(of=bound)
         if self._has_late_values(op):
             return None
         name, params = plain_op(Bound(bound.value, Frame(tuple(op.place.items()), self.definitions), bound.at))
+        if name not in registry.BLOCKS and (unknown := unknown_op(name, kinds, self.definitions)) is not None:
+            raise unknown
         if kinds[0] != "join":
             return registry.make(name, params, *kinds)
         if (dim := params.pop("dim", None)) is not None:
