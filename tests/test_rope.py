@@ -53,5 +53,5 @@ def test_rope_counts_as_on_another_map_and_leaves_tokens_alone() -> None:
     beside = made("rope", head_dim=8, size=[4, 8]).build(shape._replace(extra=3), None)(row)
     assert torch.equal(beside[:, :, :3], row[:, :, :3])
     assert torch.equal(beside[:, 0, 3:].reshape(x.shape), close_ups)
-    with pytest.raises(OpError, match="width of a head 6 is not divisible by pairs of rows and of columns 4"):
+    with pytest.raises(OpError, match="width of a head 6 is not divisible by 4, for pairs of rows and of columns"):
         made("rope", head_dim=6).check(Shape(2, 2, 12), None)

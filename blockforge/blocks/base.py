@@ -28,6 +28,7 @@ from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from blockforge.blocks import tokens
+from blockforge.blocks.divisors import divisible as divisible
 from blockforge.blocks.measured import measured_workspace
 from blockforge.blocks.shapes import Shape as Shape
 from blockforge.blocks.strides import stride_of
@@ -368,22 +369,6 @@ def hidden_width(dim: int, ratio: float, param: str = "mlp_ratio") -> int:
     if (hidden := int(dim * ratio)) < 1:
         raise OpError(f"{param} {ratio:g} leaves nothing of dim {dim}", hint=f"at least {1 / dim:g}", param=param)
     return hidden
-
-
-def divisible(value: int, by: int, what: str, by_what: str, param: str | None = None) -> None:
-    """Raise `OpError` unless `by` divides `value`; the hint names the nearest values that would do."""
-    if value % by:
-        below, above = value - value % by, value + by - value % by
-        near = " or ".join(str(v) for v in (below, above) if v > 0)
-        divisors = [d for d in range(max(1, by // 2), by * 2) if value % d == 0]
-        nearest = sorted(sorted(divisors, key=lambda d: abs(d - by))[:2])
-        also = f", or {by_what} {' or '.join(map(str, nearest))}" if nearest else ""
-        raise OpError(
-            f"{what} {value} is not divisible by {by_what} {by}",
-            hint=f"{what} {near}{also} would do",
-            param=param,
-            code="divisibility",
-        )
 
 
 def _plain(value: Any) -> Any:

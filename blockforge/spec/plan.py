@@ -26,6 +26,19 @@ class PlannedOp:
     place: Mapping[str, Any] = field(default_factory=dict)
     """Names of the place, where the op reads them: layer, depth, stage, classes."""
 
+    @property
+    def at(self) -> Path:
+        """Where the op's parameters are written: inside lists of one and mappings that say nothing more."""
+        path, written = self.path, self.spec.written()
+        while list(written) == ["op"] and isinstance(inner := written["op"], dict | list):
+            path = (*path, "op")
+            while isinstance(inner, list) and len(inner) == 1:
+                path, inner = (*path, 0), inner[0]
+            if not isinstance(inner, dict) or "op" not in inner:
+                break
+            written = inner
+        return path
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:

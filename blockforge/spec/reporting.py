@@ -6,11 +6,13 @@ at the choice that was taken, or at the place of use with the `let` below it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from blockforge.errors import Loc, Locs, Path, Report, format_path
 
+_NOT_WHOLE = re.compile(r"whole number.*, not -?\d+\.\d")
 MAX_ERRORS = 50
 """Of one pass: enough to mend at once; more would only be slow to print."""
 
@@ -72,7 +74,7 @@ def report_at(
     """
     if any(d.path == path and d.message == message for d in report.found):
         return
-    if path in origins.computed and "whole number" in message:
+    if path in origins.computed and _NOT_WHOLE.search(message) and not (hint or "").startswith("//"):
         hint = f"in an expression // leaves out the rest{f'; {hint}' if hint else ''}"
     loc, came_from = origins.place(path, report.locs)
     if on_key and path not in origins.table:

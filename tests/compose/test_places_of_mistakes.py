@@ -115,3 +115,54 @@ def test_none_is_left_out(tmp_path: Path, key: str, value: str, message: str, hi
 def test_keys_beside_from_are_those_that_may_stand_there(tmp_path: Path) -> None:
     found = mistake(tmp_path, "heads", "{a: {from: 1, op: logits, when: false}}", "when")
     assert (found.hint or "").startswith("keys here: from, join, op; ")
+
+
+def of_width(expression: str) -> str:
+    return f"{{b: [{{op: [{{op: linear, dim: '$({expression})'}}, {{op: linear, dim: $out}}]}}]}}"
+
+
+EXPRESSIONS = {
+    "by nothing": ("in // 0", "16 // 0 has no value", None),
+    "item": ("in[0]", "16 is no list", None),
+    "function": ("up(in, 0)", "up(16, 0) has no value", None),
+    "nought": ("in * 0", "a width is a whole number from 1 to 65536, not 0", "as in dim: $(2 * in)"),
+    "truth": ("not (in > 3)", "a width is a whole number from 1 to 65536, not false", "as in dim: $(2 * in)"),
+    "half": ("in / 7", "a width is a whole number from 1 to 65536, not 2.28", "// leaves out the rest"),
+}
+
+
+@pytest.mark.parametrize(("expression", "message", "hint"), EXPRESSIONS.values(), ids=EXPRESSIONS)
+def test_a_width_that_is_computed_has_its_place(
+    tmp_path: Path, expression: str, message: str, hint: str | None
+) -> None:
+    found = mistake(tmp_path, "blocks", of_width(expression), f"'$({expression})'")
+    assert found.message.startswith(message)
+    assert found.hint == hint
+
+
+DIVISORS = {
+    "heads": ("{op: rope, num_heads: 8}", "8}", "num_heads 6 or 12 would do"),
+    "head_dim": ("{op: rope, head_dim: 6}", "6}", "head_dim 4 or 8 would do"),
+    "sines": ("{op: sines, channels: 66}", "66}", "channels 64 or 68 would do"),
+    "side": ("{op: pixel_shuffle, block: 5}", "5}", "channels 25 or 50, or block 2 or 4 would do"),
+}
+
+
+@pytest.mark.parametrize(("op", "caret", "hint"), DIVISORS.values(), ids=DIVISORS)
+def test_values_that_would_do_are_those_that_can_be_set(tmp_path: Path, op: str, caret: str, hint: str) -> None:
+    block = f"{{b: [{{op: [{{op: linear, dim: 48}}, {op}, {{op: linear, dim: $out}}], skip: false}}]}}"
+    found = mistake(tmp_path, "blocks", block, caret)
+    assert found.hint == hint
+
+
+NESTED = {
+    "value": ("{op: {op: dwconv, kernel_size: 4}}", "4}", "blocks.b[0].op.kernel_size"),
+    "key": ("{op: {op: dwconv, groups: 4}}", "groups", "blocks.b[0].op.groups"),
+    "list": ("{op: [{op: dwconv, groups: 4}]}", "groups", "blocks.b[0].op[0].groups"),
+}
+
+
+@pytest.mark.parametrize(("op", "caret", "path"), NESTED.values(), ids=NESTED)
+def test_parameters_of_an_op_within_have_their_place(tmp_path: Path, op: str, caret: str, path: str) -> None:
+    found = mistake(tmp_path, "blocks", f"{{b: [{op}]}}", caret)
+    assert bf.errors.format_path(found.path) == path

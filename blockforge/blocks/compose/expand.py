@@ -11,8 +11,8 @@ from pydantic import ConfigDict, model_validator
 
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Kind, Mixer, Shape
-from blockforge.blocks.compose.frame import Bound, Frame, called, parameter, plain, plain_op
-from blockforge.blocks.compose.members import called_by, named, truth, width
+from blockforge.blocks.compose.frame import Bound, Frame, called, parameter, plain_op
+from blockforge.blocks.compose.members import called_by, key_of_op, named, truth, width
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
 from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
@@ -162,9 +162,9 @@ class Builder(Steps):
     def _mapping(self, value: Map, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if "op" not in value:
             raise OpError("an op is missing", hint="an op is a name, {op: name, ...} or a list", code="value")
-        if "when" in value and not truth(plain(scope.value(value.get("when")))):
+        if "when" in value and not truth(key_of_op(value, "when", scope, at)):
             return x
-        own = plain(scope.value(value.get("dim"))) if "dim" in value else None
+        own = key_of_op(value, "dim", scope, at) if "dim" in value else None
         if own is not None:
             dim = width(own)
         op, rest = value.get("op"), value.without(*_OWN)
@@ -267,7 +267,7 @@ class Builder(Steps):
         """Whether `when` leaves an op out."""
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
-            return not truth(plain(frame.value(value.get("when"))))
+            return not truth(key_of_op(value, "when", frame, bound.place))
         if isinstance(value, Map) and len(value.items) == 1:
             return value.get("op") in _ABSENT
         if isinstance(value, (Map, Seq, str)):

@@ -11,7 +11,7 @@ from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Shape
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in, thaw
 from blockforge.errors import OpError, Path, did_you_mean
-from blockforge.spec.expressions.tree import ExpressionError
+from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
 from blockforge.spec.values import Expr, Ref
 
 
@@ -88,7 +88,8 @@ class Frame:
             try:
                 evaluated = written.evaluate(self.find)
             except ExpressionError as e:
-                raise OpError(f"{e} in {written.text}", hint=e.hint, code="expression") from None
+                hint = None if e.hint == EXAMPLE else e.hint
+                raise OpError(f"{e} in {written.text}", hint=hint, code="expression") from None
             return Bound(freeze(evaluated), self) if isinstance(evaluated, (dict, list)) else evaluated
         if isinstance(written, (Map, Seq)) or (isinstance(written, str) and written in self.definitions.table):
             return Bound(written, self)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from blockforge.blocks.base import Cost, Shape
-from blockforge.blocks.compose.frame import Bound, plain
-from blockforge.blocks.compose.members import width
+from blockforge.blocks.compose.frame import Bound
+from blockforge.blocks.compose.members import key_of_op, width
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.joins.aggregated import as_join
 from blockforge.blocks.joins.meeting import unasked_width
@@ -30,7 +30,7 @@ class Joiner:
     def __init__(self, build: Builder, join: Bound, name: tuple[str, ...]) -> None:
         self.build, self.dim, self.at = build, None, join.place
         if isinstance(join.value, Map) and "dim" in join.value:
-            self.dim = width(plain(join.frame.value(join.value.get("dim"))))
+            self.dim = width(key_of_op(join.value, "dim", join.frame, join.place))
             join = Bound(Map(tuple(join.value.without("dim").items()), join.value.at), join.frame, join.at)
         made = build.made(join, "join", "aggregator")
         self.join, self.name = as_join(made), (*name, made.op)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from blockforge.blocks.compose.frame import Bound, Frame
+from blockforge.blocks.compose.frame import Bound, Frame, plain
 from blockforge.blocks.compose.written import Map, Seq
-from blockforge.errors import OpError
+from blockforge.errors import OpError, Path
+from blockforge.spec.schema_errors import shown
 
 
 def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
@@ -49,16 +50,25 @@ def _called(member: Any, frame: Frame) -> str:
     return _called(op, frame) if isinstance(op, str) else "none"
 
 
+def key_of_op(op: Map, key: str, frame: Frame, at: Path) -> Any:
+    """What an op, written at a place, says under a key that every op has. Raises: OpError."""
+    try:
+        return plain(frame.value(op.get(key)))
+    except OpError as e:
+        raise e.placed_at((*at, key)) from None
+
+
 def truth(value: Any) -> bool:
     """What `when` says. Raises: OpError."""
     if not isinstance(value, bool):
-        raise OpError(f"when is true or false, not {value!r}", param="when", code="value")
+        raise OpError(f"when is true or false, not {shown(value)}", param="when", code="value")
     return value
 
 
 def width(value: Any) -> int:
     """A width that an op is asked for. Raises: OpError."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
+        text = f"a width is a whole number from 1 to 65536, not {shown(value)}"
         hint = "// leaves out the rest" if isinstance(value, float) else "as in dim: $(2 * in)"
-        raise OpError(f"a width is a whole number from 1 to 65536, not {value!r}", hint=hint, param="dim", code="value")
+        raise OpError(text, hint=hint, param="dim", code="value")
     return value

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape, divisible
+from blockforge.blocks.divisors import nearest
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 
@@ -29,7 +30,8 @@ class PixelShuffle(Part):
     """Side of a square."""
 
     def check(self, shape: Shape, dim: int | None) -> None:
-        divisible(shape.dim, self.block**2, "channels", "block^2", "block")
+        sides = (side for side in range(2, 33) if shape.dim % side**2 == 0)
+        divisible(shape.dim, self.block**2, "channels", "block^2", "block", nearest("block", sides, self.block))
 
     def out_shape(self, shape: Shape, dim: int | None) -> Shape:
         return Shape(shape.height * self.block, shape.width * self.block, shape.dim // self.block**2)

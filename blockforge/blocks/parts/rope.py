@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape, divisible
+from blockforge.blocks.divisors import nearest
 from blockforge.blocks.fields import Count
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.blocks.sliding import MapSides, pair
 from blockforge.blocks.token_rows import apart, beside
+from blockforge.errors import OpError
 
 Pairs = Literal["neighbours", "halves"]
 _HEAD_DIM = 32
@@ -52,7 +54,14 @@ class Rope(Part):
     def check(self, shape: Shape, dim: int | None) -> None:
         by = "head_dim" if self.num_heads is None else "num_heads"
         divisible(shape.dim, self.heads(shape), "channels", by, by)
-        divisible(shape.dim // self.heads(shape), 4, "width of a head", "pairs of rows and of columns", by)
+        wide = shape.dim // self.heads(shape)
+        if wide % 4:
+            widths = [width for width in range(4, shape.dim + 1, 4) if shape.dim % width == 0]
+            heads = (shape.dim // width for width in widths)
+            near = nearest(by, widths, wide) if by == "head_dim" else nearest(by, heads, self.heads(shape))
+            text = f"width of a head {wide} is not divisible by 4, for pairs of rows and of columns"
+            hint = f"{near} would do" if near else "4 must divide the channels"
+            raise OpError(text, hint=hint, param=by, code="divisibility")
 
     def resolved(self, shape: Shape, dim: int | None) -> Rope:
         return self.model_copy(update={"num_heads": self.heads(shape), "head_dim": None})

@@ -39,7 +39,7 @@ class Sines(Part):
         return shape._replace(dim=shape.dim + self.channels)
 
     def check(self, shape: Shape, dim: int | None) -> None:
-        divisible(self.channels, 4, "channels", "sine and cosine of row and column", "channels")
+        divisible(self.channels, 4, "channels", "sine and cosine of row and column", "channels", instead="")
 
     def cost(self, shape: Shape, dim: int | None) -> Cost:
         return Cost()

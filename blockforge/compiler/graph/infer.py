@@ -264,7 +264,7 @@ class _Infer:
 
     def _complain(self, site: BlockSite, planned: PlannedOp, shape: Shape, e: OpError) -> None:
         """Note a block that cannot stand at a place; once, however many layers it is in."""
-        path = e.at or ((*planned.path, e.param) if e.param else planned.path)
+        path = e.at or ((*planned.at, e.param) if e.param else planned.path)
         if (known := self.mistakes.get((path, e.code))) is None:
             self.mistakes[path, e.code] = _Mistake(site, planned, shape, e)
         elif known.site is not site:

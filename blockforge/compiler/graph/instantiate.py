@@ -69,7 +69,7 @@ class Maker:
             except registry.ParamsError as errors:
                 self._params(op, errors)
             except OpError as e:
-                place = (*op.path, e.param or "op")
+                place = (*op.at, e.param or "op")
                 report_at(self.report, op.origins, e.code, str(e), place, hint=self._hint(e, place))
         readers: list[Stage | Head] = [*plan.stages, *plan.heads]
         for reader in readers:
@@ -121,7 +121,7 @@ class Maker:
         values = [(name, v) for name, value in op.spec.params.items() for v in all_values(value)]
         late_values = [(name, v) for name, v in values if isinstance(v, Expr) and not v.names() <= op.place.keys()]
         for name, expr in late_values:
-            report_at(self.report, op.origins, "late", late.message(expr), (*op.path, name), hint=late.HINT)
+            report_at(self.report, op.origins, "late", late.message(expr), (*op.at, name), hint=late.HINT)
         return bool(late_values)
 
     def _hint(self, error: OpError, path: Path) -> str | None:
@@ -158,7 +158,7 @@ class Maker:
             if unknown and len(path) == 1 and name in registry.BLOCKS:  # a branch has keys of its own beside the op's
                 known = {**registry.get(name).model_fields, **type(op.spec).model_fields}
                 hint = did_you_mean(str(path[0]), known, what="known here")
-            place = (*op.path, *path, "op") if e.param == "op" else (*op.path, *path)
+            place = (*op.at, *path, "op") if e.param == "op" else (*op.at, *path)
             report_at(self.report, op.origins, e.code, str(e), place, hint=hint, on_key=unknown)
 
     def _check_fed(self, stage: Stage, receivers: list[tuple[str, tuple[Branch, ...]]]) -> None:
