@@ -83,8 +83,8 @@ def test_layers_names_and_rates_are_known_in_a_norm() -> None:
 
 def test_a_norm_may_read_its_map() -> None:
     model = bf.build(network({"op": "mlp", "norm": {"op": "layer_norm", "eps": "$(1 / in)"}}))
-    (eps,) = {module.eps for name, module in model.named_modules() if name.endswith("mlp.norm.layer_norm")}
-    assert eps == 1 / 16
+    norms = {name: module.eps for name, module in model.named_modules() if name.endswith("mlp.norm.layer_norm")}
+    assert set(norms.values()) == {1 / stage.end.last.out_shape.dim for stage in model.arch.stages}
 
 
 def test_maps_may_have_a_norm_of_ops_behind_them(tmp_path: Path) -> None:
