@@ -12,6 +12,8 @@ import torch
 from networks import dwconv, linear, network
 
 import blockforge as bf
+from blockforge.blocks.base import Shape
+from blockforge.blocks.registry import make
 from blockforge.eject import check, write_ejected
 from blockforge.spec import from_text
 from blockforge.testing import check_spec
@@ -136,6 +138,64 @@ def test_linear_attention_in_rolled_tiles_is_refused() -> None:
     with pytest.raises(bf.SpecError, match="relu_linear cannot keep the positions of rolled tiles apart"):
         bf.compile(network({"op": {"op": "tiles", "size": 4, "shift": "half", "of": attend}}))
     bf.compile(network({"op": {"op": "tiles", "size": 4, "of": attend}}))
+
+
+ATTEND = [linear("$(3 * in)"), {"op": "attend", "num_heads": 2}]
+POOL: dict[str, Any] = {"op": "avg_pool", "kernel_size": 2}
+
+
+def rolled(*of: Any) -> dict[str, Any]:
+    tiles = {"op": "tiles", "size": 4, "shift": 2, "of": list(of)}
+    return network({"op": tiles, "norm": "none", "skip": False}, input={"size": [32, 32]})
+
+
+def crossing(q: Any, kv: Any) -> dict[str, Any]:
+    return {"op": "parallel", "join": {"op": "attend", "num_heads": 1}, "of": [q, kv]}
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        [],
+        ["layer_norm", {"op": "tiles", "size": 2, "of": linear(16)}],
+        [{"op": "parallel", "join": "mul", "of": ["identity", ["global_pool", linear(16)]]}],
+    ],
+)
+def test_attention_in_rolled_tiles_keeps_apart_what_the_roll_brought_together(of: list[Any]) -> None:
+    """Of an 8x8 map the last tile has the rows 6, 7 and, rolled there, 0 and 1. The gate sees the rolled map."""
+    attend = crossing(linear(16), linear(32))
+    shape = Shape(8, 8, 16)
+    for ops in ([linear(48), {"op": "attend", "num_heads": 2}], [attend]):
+        tiles: Any = make("tiles", {"size": 4, "shift": 2, "of": [*of, *ops]}, "part")
+        x = torch.randn(1, *shape, requires_grad=True)
+        tiles.build(shape, None).eval()(x)[0, 0, 3].square().sum().backward()
+        assert x.grad is not None
+        read = [row for row in range(8) if x.grad[0, row].any()]
+        assert read == ([0, 1] if "parallel" not in str(of) else [0, 1, 6, 7])
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        [{"op": "tiles", "size": 4, "of": ATTEND}],
+        [{"op": "tiles", "size": 2, "shift": 1, "of": ATTEND}],
+        [{"op": "across", "of": ATTEND}],
+        [{"op": "across", "axis": "rows", "of": [linear("$(6 * in)"), ATTEND[1], linear("$(in // 6)")]}],
+        [POOL, *ATTEND, "resize"],
+        [POOL, {"op": "pad", "top": 1, "left": 1, "bottom": 1, "right": 1}, *ATTEND],
+        ["space_to_depth", *ATTEND],
+        [crossing(linear("$in"), [POOL, linear("$(2 * in)")])],
+        [crossing(["global_pool", linear("$in")], linear("$(2 * in)"))],
+    ],
+)
+def test_attention_at_other_positions_than_rolled_tiles_have_is_refused(of: list[Any]) -> None:
+    with pytest.raises(bf.SpecError, match=r"'attend' in rolled tiles reads .* not at the tile's own positions"):
+        bf.compile(rolled(*of))
+
+
+def test_attention_that_nobody_could_tell_of_rolled_tiles_is_refused() -> None:
+    with pytest.raises(bf.SpecError, match="attention within 'convnext' cannot keep the positions of rolled tiles"):
+        bf.compile(rolled({"op": "convnext", "inner_norm": ATTEND}))
 
 
 def test_a_stem_of_one_op_may_say_the_width_it_is_asked_for() -> None:

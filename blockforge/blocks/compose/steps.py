@@ -15,9 +15,9 @@ from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.mistakes import Mistakes
 from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Program, Step
+from blockforge.blocks.compose.rolled import MOVED, Rolled, mask_for, rolled_of
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.facts import Facts, facts
-from blockforge.blocks.part import Join
 from blockforge.errors import OpError, Path
 from blockforge.kernels.costs import DEFAULT
 
@@ -32,12 +32,12 @@ class Steps:
 
     def __init__(self, shape: Shape) -> None:
         self.shapes, self.tiles = [shape], [1]
+        self.rolled: list[Rolled] = [None]
         self.steps: list[Step] = []
         self.said: list[Facts] = []
         self.mistakes = Mistakes()
         self.names: dict[tuple[str, ...], int] = {}
         self.is_shared = False
-        self.shifted_by: int | None = None
 
     def step(self, op: AnyOp, inputs: tuple[int, ...], dim: int | None, name: tuple[str, ...], at: Path = ()) -> int:
         """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
@@ -52,13 +52,10 @@ class Steps:
         if name and name[0] in _OF_COMPOSED:
             name = (f"{name[0]}_op", *name[1:])
         own = name if self.is_shared else self._unique(name)
-        cut = self.shifted_by if self.shifted_by is not None and isinstance(op, Join) and op.masked else None
-        if cut is not None and isinstance(op, Join):
-            op.check_masked()
-            if with_tokens := next((self.shapes[i] for i in inputs if self.shapes[i].extra), None):
-                text = f"tokens beside {with_tokens} have no place in rolled tiles"
-                raise OpError(text, hint="tiles without shift, or drop_tokens before it")
-        return self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at), said)
+        cut = mask_for(placed, [self.shapes[i] for i in inputs], [self.rolled[i] for i in inputs])
+        y = self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at), said)
+        self.stands_as(y, *inputs)
+        return y
 
     @contextmanager
     def sharing(self, is_shared: bool) -> Iterator[None]:
@@ -67,12 +64,13 @@ class Steps:
         yield
         self.is_shared = before
 
-    @contextmanager
-    def shifted(self, cut: int | None) -> Iterator[None]:
-        """Inside, what can is told of the tiles that the step `cut` made of a rolled map."""
-        before, self.shifted_by = self.shifted_by, cut
-        yield
-        self.shifted_by = before
+    def stands_as(self, y: int, *inputs: int) -> None:
+        """In rolled tiles the value `y` stands at the positions of these, as far as it is as large."""
+        self.rolled[y] = rolled_of(((self.shapes[i], self.rolled[i]) for i in inputs), self.shapes[y])
+
+    def moves(self, y: int, x: int, rolls: bool = False) -> None:
+        """The value `y` is `x` at other positions; `rolls`: cut into rolled tiles."""
+        self.rolled[y] = MOVED if self.rolled[x] is not None else y if rolls else None
 
     def append(self, step: Step, said: Facts | None = None) -> int:
         """`said`: what the part says of itself, where it was asked."""
@@ -83,12 +81,14 @@ class Steps:
     def unknown(self, x: int, dim: int | None) -> int:
         """In place of what a mistaken op that reads `x` would give."""
         value = self._value(self.shapes[x]._replace(dim=dim or self.shapes[x].dim), self.tiles[x])
+        self.rolled[value] = self.rolled[x]
         self.mistakes.unknown.add(value)
         return value
 
     def _value(self, shape: Shape, tiles: int) -> int:
         self.shapes.append(shape)
         self.tiles.append(tiles)
+        self.rolled.append(None)
         return len(self.shapes) - 1
 
     def _unique(self, name: tuple[str, ...]) -> tuple[str, ...]:

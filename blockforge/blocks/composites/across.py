@@ -38,8 +38,12 @@ class Across(Composite):
         if shape.extra:
             raise refusal(self.op, shape)
         turned = build.step(Turn(axis=self.axis), (x,), None, (*name, "turn"))
+        build.moves(turned, x)
         y = build.inner(self.of, turned, build.shapes[turned].dim, name, self.of.frame.on(build.shapes[turned], None))
-        return build.step(TurnBack(axis=self.axis, height=shape.height, width=shape.width), (y,), None, (*name, "back"))
+        back = TurnBack(axis=self.axis, height=shape.height, width=shape.width)
+        whole = build.step(back, (y,), None, (*name, "back"))
+        build.stands_as(whole, x)
+        return whole
 
 
 class Turn(Part):

@@ -44,7 +44,9 @@ class Tiles(Composite):
     """In place of `size`: how many tiles a side, whatever the image's size."""
     shift: Literal["half"] | Annotated[int, Field(ge=0, le=4096)] = 0
     """The map is rolled by so many positions up and left, `half`: by half a tile, not along an axis that one tile
-    covers. `attend` inside keeps apart what the roll brings together."""
+    covers. `attend` inside keeps apart what the roll brings together, so its queries and keys are at the tile's own
+    positions: not pooled, not in other tiles or `across`. Any other op sees the rolled map, also the mixer `attention`:
+    self-attention that keeps apart is `linear`, `attend`, `linear`."""
     order: Literal["blocks", "grid"] = "blocks"
     """blocks: a tile is a block of neighbours; grid: it is spread over the map in equal steps."""
 
@@ -57,10 +59,12 @@ class Tiles(Composite):
         tiling = Tiling(self.size if self.count is None else None, self.count, self.shift, self.order)
         grid = tiling.on(shape.height, shape.width)
         cut = build.append(_step(Cut(tiling=tiling), shape, x, outside * grid.tiles, outside, (*name, "cut")))
-        with build.shifted(cut if self.shift else None):
-            y = build.inner(self.of, cut, dim, name, self.of.frame.on(build.shapes[cut], dim))
+        build.moves(cut, x, rolls=self.shift != 0)
+        y = build.inner(self.of, cut, dim, name, self.of.frame.on(build.shapes[cut], dim))
         paste = Paste(tiling=tiling, height=shape.height, width=shape.width)
-        return build.append(_step(paste, build.shapes[y], y, outside, outside, (*name, "paste"), cut))
+        whole = build.append(_step(paste, build.shapes[y], y, outside, outside, (*name, "paste"), cut))
+        build.stands_as(whole, x)
+        return whole
 
 
 def _step(op: Any, shape: Shape, x: int, tiles: int, runs: int, name: tuple[str, ...], cut: int | None = None) -> Step:
