@@ -268,7 +268,7 @@ class Builder(Steps):
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
             return not truth(key_of_op(value, "when", frame, bound.place))
-        if isinstance(value, Map) and len(value.items) == 1:
+        if isinstance(value, Map) and "op" in value and len(value.items) == 1:
             return value.get("op") in _ABSENT
         if isinstance(value, (Map, Seq, str)):
             return False
