@@ -49,7 +49,8 @@ def _reading(draw: st.DrawFn, read: list[int], dims: list[int]) -> dict[str, Any
         made["from"] = sources[0]
     resize = draw(st.sampled_from(["nearest", "bilinear"]))
     join = {"op": draw(st.sampled_from(["sum", "mul", "mean", "max", "concat"])), "resize": resize}
-    made["join"] = {**join, "dim": "$out"} if join["op"] == "concat" else join
+    asked = join["op"] == "concat" and len(sources) > 1  # a single map is joined to nothing, and gives its own width
+    made["join"] = {**join, "dim": "$out"} if asked else join
     if len(sources) == 1 and sources[0] == read[0]:  # else it would be that stage again
         made["stage_norm"] = "layer_norm"
     if draw(st.booleans()):
