@@ -141,15 +141,16 @@ def test_a_program_that_windows_tie_to_several_says_so(tmp_path: Path) -> None:
 
 
 class Windows(torch.nn.Module):
-    """Cut and join, with what they give in between: which position lies where."""
+    """Cut and join, with what they give in between: which position lies where. Joined as they are, and made smaller."""
 
     def __init__(self, shift: int) -> None:
         super().__init__()
         self.shift = shift
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         tiles = cut_windows(x, 4, self.shift)
-        return tiles, join_windows(tiles, 4, x.shape[1], x.shape[2], self.shift)
+        joined = (join_windows(t, 4, x.shape[1], x.shape[2], self.shift) for t in (tiles, tiles[:, ::2, 1:]))
+        return tiles, *joined
 
 
 @pytest.mark.parametrize("shift", [0, 3])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from math import isqrt
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import blockforge as bf
 from blockforge.blocks import registry
 from blockforge.blocks.base import Shape
 from blockforge.blocks.mixers.attention import Attention
 from blockforge.blocks.windows import cut_windows, join_windows
 from blockforge.errors import OpError
+from blockforge.testing import check_spec
 from blockforge.testing.measure import randomise
 
 SHAPES = [Shape(8, 12, 8), Shape(7, 9, 8), Shape(5, 13, 8), Shape(4, 8, 8), Shape(3, 10, 8)]
@@ -128,3 +131,29 @@ def test_global_bias_refuses_another_size() -> None:
 def test_wrong_shifts(parameters: dict[str, int], message: str) -> None:
     with pytest.raises(OpError, match=message):
         registry.make("attention", parameters, "mixer")
+
+
+@pytest.mark.parametrize(
+    ("op", "window"),
+    [
+        ({"op": "conv", "kernel_size": 3, "stride": 2, "dim": "$out"}, 4),
+        ({"op": "conv", "kernel_size": 3, "stride": [2, 1], "dim": "$out"}, 3),
+        ({"op": "resize", "scale": 2}, 3),
+        ("global_pool", 3),
+        ({"op": "linear", "dim": 24}, 3),
+    ],
+)
+def test_layers_in_windows_may_change_the_map(op: Any, window: int) -> None:
+    """Windows of another size make up another map, as tiles do; its shapes and costs are the module's."""
+
+    def network(op: Any, **stage: Any) -> bf.Architecture:
+        stem = {"op": "conv", "dim": 16, "kernel_size": 4, "stride": 4}
+        layer, after = {"op": op, "norm": "none", "skip": False}, {"layers": [{"op": "conv", "kernel_size": 3}]}
+        spec = {"blockforge": 1, "name": "windows", "input": {"size": 32}, "num_classes": 3, "stem": stem}
+        spec |= {"blocks": {"b": [layer]}, "stages": [{"layers": "b", "depth": 1, **stage}, after]}
+        return bf.compile(spec | {"head": ["global_pool", "logits"], "defaults": {"norm": "layer_norm"}})
+
+    windows, tiles = network(op, window=window), network({"op": "tiles", "size": window, "of": op})
+    assert [w.end.last.out_shape for w in windows.stages] == [t.end.last.out_shape for t in tiles.stages]
+    assert (windows.params, windows.macs) == (tiles.params, tiles.macs)
+    check_spec(windows)

@@ -70,6 +70,12 @@ def refusal(name: str, shape: Shape) -> OpError:
     return OpError(text, hint=hint, code="tokens")
 
 
+def refusal_inside(name: str, shape: Shape) -> OpError:
+    """Of what puts a map together from what is in it, which gives tokens."""
+    text = f"'{name}' makes one map of what is in it, and that gives {shape}, with {_counted(shape)} beside it"
+    return OpError(text, hint="drop_tokens or take_token at the end of what is in it", code="tokens")
+
+
 def _have_tokens(shapes: tuple[Shape, ...]) -> bool:
     return max([len(shape) for shape in shapes]) > 3  # asked of every part: no generator
 

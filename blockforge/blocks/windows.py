@@ -50,17 +50,22 @@ def cut_windows(x: Tensor, window: int, shift: int = 0) -> Tensor:
 
 
 def join_windows(x: Tensor, window: int, height: int, width: int, shift: int = 0) -> Tensor:
-    """The inverse of `cut_windows`, the padding cut off: (B * tiles, window, window, C) -> (B, H, W, C)."""
+    """The inverse of `cut_windows`, the padding cut off: (B * tiles, window, window, C) -> (B, H, W, C). Tiles that
+    have become another size, h x w, give the map that they make up, of which nothing is cut off."""
     rows, columns = tiles_along(height, window), tiles_along(width, window)
+    h, w = x.shape[1:3]
+    is_kept = (h, w) == (window, window)
     if is_symbolic(height, width):
+        if not is_kept:
+            height, width = rows * h, columns * w
         batch, dim = x.shape[0] // (rows * columns), x.shape[-1]
-        numbers = _in_tiles(height, width, window, shift, x.device)
-        x = _gathered(x.flatten(0, 2), batch, rows * columns * window * window, numbers)
+        numbers = _in_tiles(height, width, h, w, shift, x.device)
+        x = _gathered(x.flatten(0, 2), batch, rows * columns * h * w, numbers)
         return x.reshape(batch, height, width, dim)
     x = rearrange(x, "(b rows columns) h w c -> b (rows h) (columns w) c", rows=rows, columns=columns)
     if shift:
         x = x.roll((shift, shift), (1, 2))
-    if height % window or width % window or torch.compiler.is_dynamo_compiling():
+    if is_kept and (height % window or width % window or torch.compiler.is_dynamo_compiling()):
         x = x[:, :height, :width].contiguous()
     return x
 
@@ -95,13 +100,13 @@ def _of_tiles(rows: int, columns: int, window: int, shift: int, device: torch.de
     return y * width + x
 
 
-def _in_tiles(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """The number among the windows' positions of each position of the map, in row-major order."""
-    rows, columns = tiles_along(height, window), tiles_along(width, window)
+def _in_tiles(height: int, width: int, h: int, w: int, shift: int, device: torch.device) -> Tensor:
+    """The number among the positions of windows of h x w of each position of the map, in row-major order."""
+    rows, columns = tiles_along(height, h), tiles_along(width, w)
     y, x = _divided(torch.arange(height * width, dtype=torch.int64, device=device), width)
-    (_, y), (_, x) = (_divided(t + n * window - shift, n * window) for t, n in ((y, rows), (x, columns)))
-    (row, y), (column, x) = _divided(y, window), _divided(x, window)
-    return ((row * columns + column) * window + y) * window + x
+    (_, y), (_, x) = (_divided(t + n * side - shift, n * side) for t, n, side in ((y, rows, h), (x, columns, w)))
+    (row, y), (column, x) = _divided(y, h), _divided(x, w)
+    return ((row * columns + column) * h + y) * w + x
 
 
 def _divided(numbers: Tensor, by: int) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,8 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 """What things may be called, choices among them."""
-Name = Annotated[str, Field(pattern=NAME, max_length=100)]
+MAX_NAME = 100
+Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
 _NAMED = {"type": "string", "pattern": NAME, "maxLength": 100}
 LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 """What `$name` can say."""

@@ -35,6 +35,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     ),
     "repeat": network({"op": {"op": "repeat", "times": 3, "of": ["layer_norm", linear()]}}),
     "share": network({"op": {"op": "repeat", "times": 3, "share": True, "of": ["layer_norm", linear()]}}),
+    "shared on smaller maps": network(
+        {"op": {"op": "repeat", "share": True, "of": [dwconv(stride=2), "attention"]}, "skip": False},
+        stages=[{"dim": 32, "depth": 1, "layers": "b"}],
+    ),
     "positions": network({"op": {"op": "across", "of": [linear(20), linear("$in")]}}),
     "rows": network({"op": {"op": "across", "axis": "rows", "of": [linear(20), linear("$in")]}}),
     "tiles": network({"op": {"op": "tiles", "size": 4, "of": "mlp"}}),
@@ -126,6 +130,65 @@ def test_weights_shared_by_repetitions_count_once() -> None:
     )
     assert shared.params == once.params
     assert shared.macs > once.macs
+
+
+POOL = {"op": "avg_pool", "kernel_size": 2, "ceil": True}
+
+
+@pytest.mark.parametrize(
+    ("of", "match"),
+    [
+        (linear(24), "'linear' reads 16x10x14 the first time and 24x10x14 later"),
+        ([POOL, "pos_embed"], "'pos_embed' reads 16x5x7 the first time and 16x3x4 later"),
+        ([POOL, {"op": "across", "axis": "rows", "of": "linear"}], "'across' reads 16x5x7 the first time"),
+        ([POOL, "small"], "'linear' is not among the parts of the first time"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(of: Any, match: str) -> None:
+    """Weights for one width or one size of the map serve no other. One error, at what asks for it."""
+    spec = network(
+        {"op": {"op": "repeat", "share": True, "of": of}, "skip": False},
+        define={"small": {"op": "linear", "when": "$(height < 5)"}},
+        stages=[{"depth": 1, "layers": "b"}],
+        stem={"op": "conv", "dim": 16, "kernel_size": 4, "stride": 4},
+    )
+    with pytest.raises(bf.SpecError, match=match) as e:
+        bf.compile(spec)
+    assert [d.path[-1] for d in e.value.diagnostics] == ["share"]
+
+
+def test_parts_that_are_shared_keep_the_names_that_they_found() -> None:
+    """Of two that are called alike the second has a number, each time."""
+    source = {"from": "input", "op": linear("$in")}
+    of = {"a_from_0": source, "a": {"from": [source]}, "z": {"from": ["a_from_0", "a"]}}
+    op = {"op": "repeat", "share": True, "of": {"op": "graph", "of": of}}
+    program = bf.compile(network({"op": op})).nodes["stages.0.layers.0.repeat"].written_out
+    assert program is not None
+    names = [step.path for step in program.steps]
+    assert names[:3] == names[3:]
+    assert "0.graph.a_from_0_2" in names
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "a b"])
+@pytest.mark.parametrize("op", ["parallel", "split", "graph"])
+def test_members_are_called_by_names(op: str, key: str) -> None:
+    member = {"from": "input", "op": "gelu"} if op == "graph" else "gelu"
+    with pytest.raises(bf.SpecError, match=f"'{key}' cannot be a name here") as e:
+        bf.compile(network({"op": {"op": op, "of": {key: member}}}))
+    assert len(e.value.diagnostics) == 1
+
+
+@pytest.mark.parametrize("op", ["tiles", "across"])
+def test_tokens_within_what_works_on_a_map_are_told_by_its_name(op: str) -> None:
+    with pytest.raises(bf.SpecError, match=rf"'{op}' makes one map of what is in it.*\n.*\n? *hint: drop_tokens"):
+        bf.compile(network({"op": {"op": op, "of": "add_tokens"}}))
+
+
+@pytest.mark.parametrize("post_act", [["relu", "gelu"], "mlp", ["relu", "mlp"]])
+def test_behind_the_sum_of_a_residual_stands_one_activation(post_act: Any) -> None:
+    with pytest.raises(bf.SpecError, match="post_act is one activation"):
+        bf.compile(network({"op": {"op": "residual", "of": "mlp", "post_act": post_act}}))
+    bf.compile(network({"op": {"op": "residual", "of": "mlp", "post_act": ["relu"]}}))
 
 
 def test_a_split_without_ops_is_refused() -> None:

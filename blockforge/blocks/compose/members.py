@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from blockforge.blocks.compose.frame import Bound, Frame, plain
 from blockforge.blocks.compose.written import Map, Seq
 from blockforge.errors import OpError, Path
+from blockforge.spec.fields import MAX_NAME
 from blockforge.spec.schema_errors import shown
+from blockforge.spec.yaml.scalars import shorten
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""Of a module: also a number, as those in a `nn.Sequential` have."""
 
 
 def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
     """The members of a list or a mapping of ops, each with its name: its key, or what its op is called, numbered."""
     value, frame = bound.value, bound.frame
     if isinstance(value, Map):
-        for key, member in value.items:
+        for key, member in keyed(value, bound.place):
             yield key, Bound(member, frame, (*value.at, key))
         return
     if not isinstance(value, Seq):
@@ -26,6 +32,17 @@ def named(bound: Bound) -> Iterator[tuple[str, Bound]]:
         name = _called(member, frame)
         counts[name] = counts.get(name, 0) + 1
         yield name if counts[name] == 1 else f"{name}_{counts[name]}", Bound(member, frame, (*value.at, i))
+
+
+def keyed(members: Map, at: Path) -> Iterator[tuple[str, Any]]:
+    """A mapping of members by name. Raises: OpError for a key that is no name: it is to be that of a module."""
+    for key, member in members.items:
+        if not (_NAME.fullmatch(key) and len(key) <= MAX_NAME):
+            hint = "a name is letters, digits, _ and -"
+            error = OpError(f"'{shorten(key)}' cannot be a name here", hint=hint, code="name").placed_at((*at, key))
+            error.is_of_text = True
+            raise error
+        yield key, member
 
 
 def called_by(bound: Bound) -> str:

@@ -10,14 +10,16 @@ from typing import Any
 from torch import nn
 
 from blockforge.blocks import registry
-from blockforge.blocks.base import AnyOp, Kind, Norm, Placed, Shape
+from blockforge.blocks.base import AnyOp, AnyPlaced, Kind, Norm, Placed, Shape
 from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.mistakes import Mistakes
 from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Program, Step
 from blockforge.blocks.compose.rolled import MOVED, Rolled, mask_for, rolled_of
+from blockforge.blocks.compose.shared import same_module
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.facts import Facts, facts
+from blockforge.blocks.tokens import maps_at
 from blockforge.errors import OpError, Path
 from blockforge.kernels.costs import DEFAULT
 
@@ -38,6 +40,10 @@ class Steps:
         self.mistakes = Mistakes()
         self.names: dict[tuple[str, ...], int] = {}
         self.is_shared = False
+        self.firsts: dict[tuple[str, ...], AnyPlaced] = {}
+        """The parts that have modules of their own, by the names of these."""
+        self.unshared: OpError | None = None
+        """What is wrong with a part that was to run an earlier one's module and cannot."""
 
     def step(self, op: AnyOp, inputs: tuple[int, ...], dim: int | None, name: tuple[str, ...], at: Path = ()) -> int:
         """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
@@ -51,18 +57,27 @@ class Steps:
         name = tuple(map(module_name, name))
         if name and name[0] in _OF_COMPOSED:
             name = (f"{name[0]}_op", *name[1:])
-        own = name if self.is_shared else self._unique(name)
+        own = self._unique(name)
+        if not self.is_shared:
+            self.firsts[own] = placed
+        elif self.unshared is None and ((first := self.firsts.get(own)) is None or not same_module(first, placed)):
+            self.unshared = _unshared(own, placed, first, at)
         cut = mask_for(placed, [self.shapes[i] for i in inputs], [self.rolled[i] for i in inputs])
         y = self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at), said)
         self.stands_as(y, *inputs)
         return y
 
     @contextmanager
-    def sharing(self, is_shared: bool) -> Iterator[None]:
-        """Inside, steps run the modules of earlier steps of their names."""
-        before, self.is_shared = self.is_shared, self.is_shared or is_shared
+    def sharing(self, names: dict[tuple[str, ...], int]) -> Iterator[None]:
+        """Inside, steps run the modules of earlier steps of their names. `names`: those that there were before these
+        steps, so that names are found anew as they were found then. Raises: OpError where a step cannot."""
+        before, self.is_shared = (self.is_shared, self.names), True
+        self.names = dict(names)
         yield
-        self.is_shared = before
+        self.is_shared, self.names = before
+        error, self.unshared = self.unshared, None
+        if error is not None:
+            raise error
 
     def stands_as(self, y: int, *inputs: int) -> None:
         """In rolled tiles the value `y` stands at the positions of these, as far as it is as large."""
@@ -108,6 +123,20 @@ class Steps:
         program = Program(self.shapes[0], tuple(self.steps))
         program.known_facts[DEFAULT] = tuple(self.said)
         return program
+
+
+def _unshared(name: tuple[str, ...], placed: AnyPlaced, first: AnyPlaced | None, at: Path) -> OpError:
+    """What is wrong with a part that cannot run the module of this name, which an earlier one has."""
+    here, said = " and ".join(map(str, maps_at(placed.op.kind, placed.place))), f"'{placed.op.op}'"
+    if placed.op.op not in registry.BLOCKS:
+        said = f"'{name[-2]}'"  # nobody wrote the part: what is made of it has its name before
+    text = f"{said} is not among the parts of the first time, whose weights all times have"
+    if first is not None:
+        there = " and ".join(map(str, maps_at(first.op.kind, first.place)))
+        text = f"{said} reads {there} the first time and {here} later, and is not the same for both"
+    error = OpError(text, hint="an op that gives the shape which it reads, or share: false", code="share")
+    error.sources = [(f"{said} is written here", at)] if at else []
+    return error
 
 
 @functools.cache

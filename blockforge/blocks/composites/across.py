@@ -12,7 +12,7 @@ from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.layers import same_size
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
-from blockforge.blocks.tokens import refusal
+from blockforge.blocks.tokens import refusal, refusal_inside
 from blockforge.errors import OpError
 
 Axis = Literal["positions", "rows", "columns"]
@@ -40,6 +40,8 @@ class Across(Composite):
         turned = build.step(Turn(axis=self.axis), (x,), None, (*name, "turn"))
         build.moves(turned, x)
         y = build.inner(self.of, turned, build.shapes[turned].dim, name, self.of.frame.on(build.shapes[turned], None))
+        if build.shapes[y].extra:
+            raise refusal_inside(self.op, build.shapes[y]).placed_at(self.of.place)
         back = TurnBack(axis=self.axis, height=shape.height, width=shape.width)
         whole = build.step(back, (y,), None, (*name, "back"))
         build.stands_as(whole, x)

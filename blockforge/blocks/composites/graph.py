@@ -7,6 +7,7 @@ from typing import Any
 from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound, plain
 from blockforge.blocks.compose.joined import Joiner
+from blockforge.blocks.compose.members import keyed
 from blockforge.blocks.compose.written import Map, Seq, place_in
 from blockforge.blocks.registry import part
 from blockforge.errors import OpError, Path, did_you_mean
@@ -30,7 +31,7 @@ class Graph(Composite):
         if not isinstance(self.of.value, Map):
             raise OpError("of is a mapping that names the members", hint="{a: {from: input, op: ...}, ...}", param="of")
         members = _Members(build, x)
-        for key, value in self.of.value.items:
+        for key, value in keyed(self.of.value, self.of.place):
             if key == "input":
                 text, hint = "'input' is what the graph reads, and no name of a member", "give it another name"
                 raise OpError(text, hint=hint, code="value").placed_at((*self.of.place, key))

@@ -28,7 +28,8 @@ class Residual(Composite):
     norm: Bound = Bound("none")
     """Before the op; none: none."""
     scale: InitialScale | None = None
-    """Initial value of a learnt scale a channel behind the op (LayerScale), or none."""
+    """Initial value of a learnt scale a channel behind the op (LayerScale), or none. On the identity path it is
+    `skip: {op: scale, bias: true}`."""
     drop_path: bool = True
     """false: this branch is never dropped."""
     rate: Rate = 0.0
@@ -52,7 +53,20 @@ class Residual(Composite):
                 y = build.step(DropPathPart(rate=self.rate), (y,), None, (*name, "drop_path"), self.of.place)
             around = x if skip is True else build.add(self.skip, x, dim, (*name, "skip"), path)
             y = self._add(build, around, y, name)
-        return build.add(self.post_act, y, None, (*name, "post_act"))
+        return self._activated(build, y, name)
+
+    def _activated(self, build: Builder, y: int, name: tuple[str, ...]) -> int:
+        """Behind the sum one activation, as in a branch: what else may follow stands behind the residual."""
+        before = len(build.steps)
+        y = build.add(self.post_act, y, None, (*name, "post_act"))
+        acts = build.steps[before:]
+        if len(acts) > 1 or any(step.op.kind != "act" for step in acts):
+            text, hint = (
+                "post_act is one activation",
+                "other ops stand in a list behind the residual: [{op: residual}, ...]",
+            )
+            raise OpError(text, hint=hint, code="wrong-kind").placed_at(self.post_act.place)
+        return y
 
     def _add(self, build: Builder, around: int, y: int, name: tuple[str, ...]) -> int:
         if build.shapes[around] != build.shapes[y]:

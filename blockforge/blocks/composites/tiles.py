@@ -13,7 +13,7 @@ from blockforge.blocks.compose.program import Step
 from blockforge.blocks.compose.tiling import Cut, Paste, Tiling
 from blockforge.blocks.facts import facts
 from blockforge.blocks.registry import part
-from blockforge.blocks.tokens import refusal
+from blockforge.blocks.tokens import refusal, refusal_inside
 from blockforge.errors import OpError
 
 
@@ -61,6 +61,8 @@ class Tiles(Composite):
         cut = build.append(_step(Cut(tiling=tiling), shape, x, outside * grid.tiles, outside, (*name, "cut")))
         build.moves(cut, x, rolls=self.shift != 0)
         y = build.inner(self.of, cut, dim, name, self.of.frame.on(build.shapes[cut], dim))
+        if build.shapes[y].extra:
+            raise refusal_inside(self.op, build.shapes[y]).placed_at(self.of.place)
         paste = Paste(tiling=tiling, height=shape.height, width=shape.width)
         whole = build.append(_step(paste, build.shapes[y], y, outside, outside, (*name, "paste"), cut))
         build.stands_as(whole, x)

@@ -243,4 +243,5 @@ class Attend(Join):
         bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
         grows = self.bias is not None and self.bias.grows()
         made = TalkingAttendModule if self.talking_heads else AttendModule
-        return made(splits, self.qk_norm, self.cosine, self.scale, bias, (roles.q[:2], roles.k[:2]), grows)
+        sizes = (roles.q[:2], roles.k[:2]) if bias is not None else None
+        return made(splits, self.qk_norm, self.cosine, self.scale, bias, sizes, grows)

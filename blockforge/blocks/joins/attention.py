@@ -74,8 +74,8 @@ class HeadsModule(nn.Module):
 
 
 class AttendModule(HeadsModule):
-    """Softmax attention, see `Attend`. `sizes`: height and width of the queries and of the keys that it is built for;
-    `grows`: whether the bias serves larger ones."""
+    """Softmax attention, see `Attend`. `sizes`: height and width of the queries and of the keys that its bias is
+    built for; `grows`: whether the bias serves larger ones."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class AttendModule(HeadsModule):
         cosine: bool,
         scale: float | None,
         bias: nn.Module | None,
-        sizes: tuple[Size, Size],
+        sizes: tuple[Size, Size] | None,
         grows: bool = False,
     ) -> None:
         super().__init__(splits, qk_norm)
@@ -134,6 +134,7 @@ class AttendModule(HeadsModule):
 
     def tile(self, maps: tuple[Tensor, ...]) -> Size | None:
         """The maps' size where it is not the one that the bias is built for. Raises: OpError if that does not serve."""
+        assert self.sizes is not None
         (height, width), keys = ((x.shape[1], x.shape[2]) for x in (maps[0], maps[-1]))
         if is_symbolic(height, width, *keys):
             return (height, width) if self.sizes[0] == self.sizes[1] else None
@@ -157,7 +158,7 @@ class TalkingAttendModule(AttendModule):
         cosine: bool,
         scale: float | None,
         bias: nn.Module | None,
-        sizes: tuple[Size, Size],
+        sizes: tuple[Size, Size] | None,
         grows: bool = False,
     ) -> None:
         super().__init__(splits, qk_norm, cosine, scale, bias, sizes, grows)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from blockforge.blocks.base import AnyPlaced, MapOp, Placed, Reducing, Shape
 from blockforge.blocks.facts import facts
 from blockforge.blocks.joins.meeting import unasked_width
-from blockforge.blocks.tokens import refusal
+from blockforge.blocks.tokens import refusal, refusal_inside
+from blockforge.blocks.windows import tiles_along
 from blockforge.compiler.graph.nodes import Shapes
 from blockforge.compiler.graph.promises import broken_promise, entry_to_blame, wrong_width
 from blockforge.compiler.graph.sites import (
@@ -92,8 +93,7 @@ class _Infer:
             case WindowInSite():
                 return self._window_in(site)
             case WindowOutSite():
-                tiles, like = self.shapes[site.inputs[0]], self.shapes[site.like]
-                return Shapes(tiles.out_shape, like.out_shape, reduction=like.reduction)
+                return self._window_out(site)
             case JoinSite():
                 return self._join(site)
             case BlockSite():
@@ -249,7 +249,7 @@ class _Infer:
             text = f"window {window} is larger than the map of stage {site.stage}, {size}"
             hint = f"zeros fill the rest; a window of {max(shape.height, shape.width)} covers the whole map"
             self.report.warn("window", text, site.path, hint=hint)
-        windows = -(-shape.height // window) * -(-shape.width // window)
+        windows = tiles_along(shape.height, window) * tiles_along(shape.width, window)
         return Shapes(shape, Shape(window, window, shape.dim), windows, main.reduction)
 
     def _blame(self, site: BranchSite, shape: Shape, out: Shape, wrong: OpError) -> None:
@@ -261,6 +261,18 @@ class _Infer:
         else:
             entry, error = blamed
             self._complain(entry, entry.planned, self.shapes[entry.name].in_shape, error)
+
+    def _window_out(self, site: WindowOutSite) -> Shapes:
+        """Tiles of a kept size make up the map that they were cut from; of another size what they give side by side."""
+        given, like = self.shapes[site.inputs[0]], self.shapes[site.like]
+        tile, whole, window = given.out_shape, like.out_shape, site.window
+        if tile.extra:
+            e = refusal_inside("window", tile)
+            self.report.error(e.code, str(e), site.path, hint=e.hint)
+        if tile[:2] == (window, window):
+            return Shapes(tile, whole._replace(dim=tile.dim), reduction=like.reduction)
+        height, width = (n * tiles_along(side, window) for n, side in zip(tile[:2], whole[:2], strict=True))
+        return Shapes(tile, Shape(height, width, tile.dim), reduction=given.reduction)
 
     def _complain(self, site: BlockSite, planned: PlannedOp, shape: Shape, e: OpError) -> None:
         """Note a block that cannot stand at a place; once, however many layers it is in."""
@@ -282,7 +294,7 @@ class _Infer:
         calls = [*e.calls[: MAX_CALLS - 1], *e.calls[max(MAX_CALLS - 1, len(e.calls) - 1) :]]
         ways = [*e.sources[:MAX_SOURCES], *((f"{what} is called here", at) for what, at in calls)]
         related += [(text, loc) for text, at in ways if (loc := self.plan.locs.value(at)) is not None]
-        origins, on_key = mistake.planned.origins, e.code == "unknown-key"
+        origins, on_key = mistake.planned.origins, e.code in ("unknown-key", "name")
         report_at(self.report, origins, e.code, text, path, hint=e.hint, on_key=on_key, related=related)
 
 

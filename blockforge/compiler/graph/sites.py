@@ -86,7 +86,7 @@ class WindowInSite(WindowSite):
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOutSite(WindowSite):
-    """The tiles are put together and cropped to the map of the site `like`."""
+    """The tiles are put together and, if they kept their size, cropped to the map of the site `like`."""
 
     like: str
     kind = "window_out"

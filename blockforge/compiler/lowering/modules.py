@@ -139,7 +139,7 @@ class WindowIn(nn.Module):
 
 
 class WindowOut(nn.Module):
-    """Put the tiles of `WindowIn` back and crop: (B * tiles, w, w, C), H, W -> (B, H, W, C)."""
+    """Put the tiles of `WindowIn` back and crop: (B * tiles, w, w, C), H, W -> (B, H, W, C), see `join_windows`."""
 
     def __init__(self, window: int) -> None:
         super().__init__()
