@@ -23,6 +23,7 @@ from blockforge.spec.definitions import LIBRARY_KEYS, LibrarySpec
 from blockforge.spec.fields import NAME
 from blockforge.spec.forms import OP_NAME
 from blockforge.spec.glossary import REQUIRED, Glossary
+from blockforge.spec.load import Library
 from blockforge.spec.model import ConnectSpec, Spec
 from blockforge.spec.slots import OpSpec
 from blockforge.spec.sources import EdgeOpSpec
@@ -50,14 +51,17 @@ _LANGUAGE: dict[str, type[BaseModel]] = {
 }
 
 
-def json_schema(spec: Spec | Glossary | None = None) -> Schema:
+def json_schema(spec: Spec | Library | None = None) -> Schema:
     """The schema: a whole spec, with `extends` a patch of one, or a file of definitions.
 
     Args:
         spec: what gives definitions that are known as blocks are. Without it, a spec that has any may call ops by any
             name.
     """
-    glossary = Glossary.of(spec.lifted) if isinstance(spec, Spec) else spec or Glossary()
+    if isinstance(spec, Spec):
+        glossary = Glossary.of(spec.lifted)
+    else:
+        glossary = spec.glossary if spec is not None else Glossary()
     whole, patch = _Writer(glossary), _Writer(glossary, partial=True)
     writers, rule = [whole, patch], _spec_or_patch(whole, patch)
     if spec is None:
@@ -87,7 +91,7 @@ def _library_or(rule: Schema, writer: _Writer) -> Schema:
     return {"if": alone, "then": writer.definition("LibrarySpec"), "else": rule}
 
 
-def schema_text(spec: Spec | Glossary | None = None) -> str:
+def schema_text(spec: Spec | Library | None = None) -> str:
     """The schema as it is packaged beside the zoo (`specs/schema.json`), or that for what gives definitions."""
     return json.dumps(json_schema(spec), indent=1, ensure_ascii=False) + "\n"
 

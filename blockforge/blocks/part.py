@@ -65,13 +65,10 @@ class Join(Op[tuple[Shape, ...], int | None]):
     module."""
     masked: ClassVar[bool] = False
     """Whether its module takes a keyword `mask`, which says what positions of a shifted tile belong together."""
+    alone: ClassVar[bool] = False
+    """Whether it makes something else of a single map."""
     pairwise: ClassVar[bool] = False
     """Whether more than two maps may be joined one after the other: the result of two, then the third."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether it makes something else of a single map."""
-        return False
 
     def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...] | None:
         """What each map is multiplied by, if the result is their sum then and all are of one shape. The default, None:

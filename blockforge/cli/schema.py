@@ -34,11 +34,9 @@ def schema(
       blockforge --plugin my_blocks.py schema -o schema.json
     """
     from blockforge.schema import schema_text
-    from blockforge.spec import load
-    from blockforge.spec.load import load_library
+    from blockforge.spec.load import load_either
 
-    library = load_library(file) if file is not None else None
-    text = schema_text(library[0] if library else load(file) if file is not None else None)
+    text = schema_text(None if file is None else load_either(file))
     if output is None:
         print(text, end="")
     else:

@@ -12,9 +12,9 @@ from blockforge.compiler import compile_spec
 from blockforge.compiler.candidates import compile_candidate
 from blockforge.compiler.uncalled import wrong_calls
 from blockforge.errors import Diagnostic, SpecError
-from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes, load
+from blockforge.spec import Hole, Overrides, Spec, SpecLike, holes
 from blockforge.spec.glossary import Glossary
-from blockforge.spec.load import load_library
+from blockforge.spec.load import Library, load_either
 from blockforge.spec.relations.repair import relations_of
 
 _OTHER_FILLINGS = 8
@@ -41,9 +41,9 @@ def check_source(source: SpecLike, overrides: Overrides | None = None) -> Findin
     """Compile a spec, or of a space enough candidates to meet every option of every hole; a file of definitions is read
     with those that it uses."""
     try:
-        if (library := load_library(source)) is not None:
-            return Finding(list(wrong_calls(*library)), f"definitions: {', '.join(library[0].define) or 'none'}")
-        spec = load(source, overrides)
+        spec = load_either(source, overrides)
+        if isinstance(spec, Library):
+            return Finding(list(wrong_calls(*spec)), f"definitions: {', '.join(spec.glossary.define) or 'none'}")
         if holes(spec):
             return _Space(spec).run()
         arch = compile_spec(spec)

@@ -9,11 +9,10 @@ from typing import Any
 from blockforge.blocks import registry
 from blockforge.blocks.compose.expand import read_by
 from blockforge.blocks.compose.steps import INSIDE
-from blockforge.errors import Diagnostic, Locs, OpError, Path, did_you_mean
-from blockforge.spec.calls import Call
+from blockforge.errors import Diagnostic, Locs, OpError, did_you_mean
+from blockforge.spec.calls import Call, calls
 from blockforge.spec.forms import OP_KEYS
 from blockforge.spec.glossary import Glossary
-from blockforge.spec.values import Hole
 
 _OF_PLACE = "missing-key"
 """Code of what a place may still give."""
@@ -24,34 +23,9 @@ def wrong_calls(glossary: Glossary, locs: Locs) -> Iterator[Diagnostic]:
     to blocks that they cannot take."""
     for name in glossary.define:
         definition = glossary.own(name)
-        for call in _calls(definition.body, definition.body_path):
+        for call in calls(definition.body, definition.body_path, is_op=True, surely=True):
             if glossary.find(call.name) is None:
                 yield from _wrong(call, glossary, locs)
-
-
-def _calls(value: Any, at: Path) -> Iterator[Call]:
-    """The named ops where surely an op stands: in lists and under `op` and `of`. What `from` and `join` name are maps
-    and aggregators, and what other parameters hold their block knows."""
-    if isinstance(value, str):
-        yield Call(value, at, {})
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _calls(item, (*at, i))
-    elif isinstance(value, Hole):
-        for i, option in enumerate(value.options):
-            yield from _calls(option, (*at, *value.way_to(i)))
-    elif isinstance(value, Mapping):
-        named = isinstance(value.get("op"), str) and not value.keys() & {"from", "join"}
-        if named:
-            yield Call(value["op"], at, value)
-        elif "op" in value:
-            yield from _calls(value["op"], (*at, "op"))
-        members = value.get("of")
-        if isinstance(members, Mapping) and "op" not in members:
-            for key, member in members.items():
-                yield from _calls(member, (*at, "of", key))
-        elif members is not None:
-            yield from _calls(members, (*at, "of"))
 
 
 def _wrong(call: Call, glossary: Glossary, locs: Locs) -> Iterator[Diagnostic]:

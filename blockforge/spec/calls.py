@@ -71,23 +71,30 @@ class Call(NamedTuple):
     given: Mapping[str, Any]
 
 
-def calls(value: Any, at: Path, is_op: bool = False) -> Iterator[Call]:
-    """The named ops in a tree. A text is one in a list that is an op, in `of` and where `is_op` says so."""
+def calls(value: Any, at: Path, is_op: bool = False, surely: bool = False) -> Iterator[Call]:
+    """The named ops in a tree. A text is one in a list that is an op, in `of` and where `is_op` says so; under `from`
+    it is the name of a map.
+
+    Args:
+        surely: without those in other parameters, which may be ops of a kind that only their block knows.
+    """
     if isinstance(value, str) and is_op:
         yield Call(value, at, {})
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from calls(item, (*at, i), is_op)
+            yield from calls(item, (*at, i), is_op, surely)
     elif isinstance(value, Hole):
         for i, option in enumerate(value.options):
-            yield from calls(option, (*at, *value.way_to(i)), is_op)
+            yield from calls(option, (*at, *value.way_to(i)), is_op, surely)
     elif isinstance(value, dict):
         is_call = isinstance(value.get("op"), str) and "from" not in value  # else an edge, with an op on it
         if is_call:
             yield Call(value["op"], at, value)
+        has_members = is_op and value.keys().isdisjoint(("op", "from"))
         for key, item in value.items():
-            if key != "op" or not is_call:
-                yield from calls(item, (*at, key), key in ("op", "of") or ("op" not in value and is_op))
+            is_inner = key in ("op", "of") or has_members
+            if (key != "op" or not is_call) and (is_inner or key == "from" or not surely):
+                yield from calls(item, (*at, key), is_inner, surely)
 
 
 def _check_names(definition: Definition, lets: Collection[str], report: Report) -> None:

@@ -129,8 +129,8 @@ NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 """What things may be called, choices among them."""
 MAX_NAME = 100
 Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
-_NAMED = {"type": "string", "pattern": NAME, "maxLength": 100}
-LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+_NAMED = {"type": "string", "pattern": NAME, "maxLength": MAX_NAME}
+LetName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=MAX_NAME)]
 """What `$name` can say."""
 StageName = Annotated[Name, WrapValidator(_map_name), WithJsonSchema({"anyOf": [{"type": "integer"}, _NAMED]})]
 """A stage by its name or its number."""

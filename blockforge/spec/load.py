@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockforge.errors import Diagnostic, Loc, Locs, Report, Source, SpecError, did_you_mean
 from blockforge.plugins import YamlFiles
@@ -53,7 +53,11 @@ def load(source: SpecLike, overrides: Overrides | None = None) -> Spec:
     """
     if isinstance(source, Spec):
         return parse(override(Document(source.tree, source.locs), overrides)) if overrides else source
-    document = extend(_whole(_open(source)), _find)
+    return _loaded(_open(source), overrides)
+
+
+def _loaded(base: Base, overrides: Overrides | None) -> Spec:
+    document = extend(_whole(base), _find)
     if overrides:
         document = inline(Base("--set", override(document, overrides)), _find_definitions)
     return parse(document)
@@ -64,23 +68,33 @@ def from_text(text: str, name: str = "<text>") -> Spec:
     return parse(extend(_whole(Base(name, load_text(text, name))), _find))
 
 
-def load_library(source: SpecLike) -> tuple[Glossary, Locs] | None:
-    """What a file of definitions gives, with those that it uses, and where it stands; None: the source is something
-    else.
+class Library(NamedTuple):
+    """What a file of definitions gives, with those that it uses, and where it stands."""
+
+    glossary: Glossary
+    locs: Locs
+
+
+def load_either(source: SpecLike, overrides: Overrides | None = None) -> Spec | Library:
+    """A spec as `load` gives it, or what a file of definitions gives.
 
     Raises:
-        SpecError: with every error in its definitions.
+        SpecError: with every error that the pass found.
     """
-    base = None if isinstance(source, Spec) else _open(source)
-    if base is None or not is_library(base.document.tree):
-        return None
+    if isinstance(source, Spec):
+        return load(source, overrides)
+    base = _open(source)
+    return _library(base) if is_library(base.document.tree) else _loaded(base, overrides)
+
+
+def _library(base: Base) -> Library:
     document = inline(base, _find_definitions)
     report = Report(document.locs)
     lifted = lift(document.tree, report)
     validated(LibrarySpec, lifted, report)
     check_definitions(lifted, report)
     report.close()
-    return Glossary.of(lifted), document.locs
+    return Library(Glossary.of(lifted), document.locs)
 
 
 def parse(document: Document) -> Spec:

@@ -78,14 +78,10 @@ def swap(
     folder = Path(out) if out is not None else None
     tuning = tuning_of(finetune, weights, recipe) if finetune is not None else None
     work = Work(tuning, controls, folder, seed, progress)
-    if workers > 1:
-        arguments = {
-            "model": model, "data": data, "budget": budget, "weights": weights, "overrides": overrides,
-            "images": images, "alternatives": alternatives, "steps": steps, "score_steps": score_steps, "seed": seed,
-            "progress": progress,
-        }  # fmt: skip
-        work_together(arguments, workers, folder)
     asked = Asked(model, data, weights, overrides, images, alternatives, steps, seed)
+    if workers > 1:
+        more = {"budget": budget, "score_steps": score_steps, "progress": progress}
+        work_together({**vars(asked), **more}, workers, folder)
     found = scored(asked, budget, score_steps, folder, progress)
     task, kept, labels, ties, teacher = found.task, found.kept, found.labels, found.ties, found.teacher
     network, candidates, batches = task.network, task.candidates, task.batches

@@ -374,6 +374,7 @@ def test_a_part_may_be_called_as_a_module_calls_its_own(name: str) -> None:
         ({"op": "across", "of": linear(5)}, "across positions gives 5, it reads 140 .*hint: dim: .in"),
         ({"op": "across", "axis": "rows", "of": linear(5)}, "across rows gives 5, it reads 10"),
         ({"op": "tiles", "size": 4, "count": 2}, r"size and count are both given .*op\.count"),
+        ({"op": "tiles", "size": 7, "count": 2}, r"size and count are both given .*op\.count"),
         ({"op": "graph", "of": {"input": {"from": "input"}}}, r"'input' is what the graph reads.*op\.of\.input"),
     ],
 )

@@ -158,6 +158,7 @@ def test_wrong_names_are_told(defining: Callable[..., Spec], define: str, op: st
         "{f: {params: {k: required}, body: x}, g: {op: f, k: 2, dim: 3, when: $(in > 3)}}",
         "{f: {op: graph, of: {a: {from: input, op: g, join: sum}, b: {from: {from: a, op: {op: g}}, op: [g]}}}, g: m}",
         "{f: {params: {act: relu}, body: [$act, {op: $act}]}}",
+        "{f: {op: graph, of: {g: {from: input, op: x}, h: {from: [g, input]}}}, g: {params: {k: required}, body: x}}",
     ],
 )
 def test_what_definitions_may_say(defining: Callable[..., Spec], define: str) -> None:

@@ -73,8 +73,10 @@ class Steps:
         steps, so that names are found anew as they were found then. Raises: OpError where a step cannot."""
         before, self.is_shared = (self.is_shared, self.names), True
         self.names = dict(names)
-        yield
-        self.is_shared, self.names = before
+        try:
+            yield
+        finally:
+            self.is_shared, self.names = before
         error, self.unshared = self.unshared, None
         if error is not None:
             raise error

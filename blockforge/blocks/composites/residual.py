@@ -61,11 +61,9 @@ class Residual(Composite):
         y = build.add(self.post_act, y, None, (*name, "post_act"))
         acts = build.steps[before:]
         if len(acts) > 1 or any(step.op.kind != "act" for step in acts):
-            text, hint = (
-                "post_act is one activation",
-                "other ops stand in a list behind the residual: [{op: residual}, ...]",
-            )
-            raise OpError(text, hint=hint, code="wrong-kind").placed_at(self.post_act.place)
+            hint = "other ops stand in a list behind the residual: [{op: residual}, ...]"
+            error = OpError("post_act is one activation", hint=hint, code="wrong-kind")
+            raise error.placed_at(self.post_act.place)
         return y
 
     def _add(self, build: Builder, around: int, y: int, name: tuple[str, ...]) -> int:

@@ -54,7 +54,7 @@ class Tiles(Composite):
         shape, outside = build.shapes[x], build.tiles[x]
         if shape.extra:
             raise refusal(self.op, shape)
-        if self.count is not None and self.size != (7, 7):
+        if self.count is not None and "size" in self.model_fields_set:
             raise OpError("size and count are both given", hint="keep one of them", param="count", code="both")
         tiling = Tiling(self.size if self.count is None else None, self.count, self.shift, self.order)
         grid = tiling.on(shape.height, shape.width)

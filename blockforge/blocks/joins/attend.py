@@ -56,6 +56,7 @@ class Attend(Join):
     """
 
     masked = True
+    alone = True
     silent = frozenset({"talking_heads", "normalize"})
     mixes: ClassVar[bool] = True
 
@@ -111,10 +112,6 @@ class Attend(Join):
         if self.cosine and self.scale is not None:
             raise OpError("cosine has no scale", hint="its factor is learnt", code="value")
         return self
-
-    @property
-    def alone(self) -> bool:
-        return True
 
     def tokens_are(self) -> TokenRule:
         return "all" if self.bias is None else "none"

@@ -24,14 +24,11 @@ class Fusion(FoldedJoin):
     """
 
     token_rule = "each"
-
     pairwise = False
+    alone = True
+
     eps: Eps = 1e-4
     """Added to the sum of the weights."""
-
-    @property
-    def alone(self) -> bool:
-        return True
 
     @property
     def commutes(self) -> bool:

@@ -59,12 +59,9 @@ class WeightedSumJoin(FoldedJoin):
 
     op = "sum"
     pairwise = False
+    alone = True
     weights: Weights
     """The factors, in the order of the maps."""
-
-    @property
-    def alone(self) -> bool:
-        return True
 
     @property
     def commutes(self) -> bool:
