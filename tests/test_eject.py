@@ -230,6 +230,7 @@ def test_long_expressions_break_as_ruff_breaks_them() -> None:
         ("y = x.add_(self.eps or 0.0)", "y = x.add_(self.eps or 0.0)"),
         ("y = f(not torch.jit.is_tracing() and (a or is_symbolic(x)) and b)", "y = f(a and b)"),
         ("y = (a or untouched(x)) and (b or c)", "y = a and (b or c)"),
+        ("y = a and (b or c or untouched(x))", "y = a and (b or c)"),
         ("if all(untouched(c) for c in cs) or a:\n    return 1", "if a:\n    return 1"),
         ("if untouched(x):\n    return 1  # fast\nelse:\n    # plain\n    y = 2", "y = 2"),
         ("own = untouched(x)\ny = g(x, own)", "y = g(x, False)"),

@@ -49,14 +49,15 @@ def _edits(text: bytes) -> Iterator[tuple[int, int, str]]:
                     yield from reads or [(*lines(node), "")]
             case ast.expr() if new := _plain(node):
                 start, end = span(node)
-                around = text[start - 1 : start] + text[end : end + 1]
-                if (
-                    isinstance(node, ast.BoolOp)
-                    and around == b"()"
-                    and text[start - 2 : start - 1] in (b" ", b"(", b"[")
-                ):
-                    start, end = start - 1, end + 1  # with the parentheses around it
+                is_term = isinstance(node, ast.BoolOp) and not isinstance(new, ast.BoolOp)
+                if is_term and _in_parentheses(text, start, end):
+                    start, end = start - 1, end + 1
                 yield start, end, new if isinstance(new, str) else ast.unparse(new).replace("'", '"')
+
+
+def _in_parentheses(text: bytes, start: int, end: int) -> bool:
+    """Whether parentheses that only group are right around a place, which what is one term does not need."""
+    return text[start - 1 : start] + text[end : end + 1] == b"()" and text[start - 2 : start - 1] in (b" ", b"(", b"[")
 
 
 def _plain(node: ast.expr) -> ast.expr | str | None:
