@@ -23,6 +23,9 @@ BAND = 2**17
 """Elements of a map that the gradient of the weights reads at once: half a megabyte, which stays in the cache, and
 whose copies, two of each operand in oneDNN's own order, are small."""
 
+FEWEST = 4
+"""Images that are worth laying side by side as the channels of one: a small convolution is more call than work."""
+
 
 def dwconv(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """See the package's `dwconv`."""
@@ -56,12 +59,14 @@ def _convolved(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _of_weight(x_BCHW: Tensor, dy_BCHW: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of x with dy as the kernel, an image and some of its rows at a time; all add up."""
-    images, height = x_BCHW.shape[0], x_BCHW.shape[2]
-    rows = -(-height // -(-x_BCHW.shape[1:].numel() // BAND))
+    """The convolution of x with dy as the kernel, some images or some rows of one at a time; all add up."""
+    (images, _, height, _), size = x_BCHW.shape, x_BCHW.shape[1:].numel()
+    together, rows = BAND // size, -(-height // -(-size // BAND))
+    if together < FEWEST:
+        together = 1
     dw = torch.zeros_like(weight)
-    for image, first in itertools.product(range(images), range(0, height, rows)):
-        x, dy = x_BCHW[image : image + 1], dy_BCHW[image : image + 1]
+    for image, first in itertools.product(range(0, images, together), range(0, height, rows)):
+        x, dy = x_BCHW[image : image + together], dy_BCHW[image : image + together]
         dw = dw + _of_rows(x, dy, weight.shape, first, min(first + rows, height))
     return dw
 
@@ -72,6 +77,14 @@ def _of_rows(x: Tensor, dy: Tensor, shape: tuple[int, ...], first: int, end: int
     reach = h // 2
     above, below = max(0, reach - first), max(0, end + reach - x.shape[2])  # rows of padding
     padded = max(above, below)  # a convolution pads on both sides alike
-    read, kernel = x[:, :, max(0, first - reach) : end + reach], dy[:, :, first:end].transpose(0, 1)
-    of_rows = conv2d(read, kernel, padding=(padded, w // 2), groups=channels)
-    return of_rows[:, :, padded - above : padded - above + h].transpose(0, 1)
+    read, kernel = _as_one(x[:, :, max(0, first - reach) : end + reach]), _as_one(dy[:, :, first:end]).transpose(0, 1)
+    of_rows = conv2d(read, kernel, padding=(padded, w // 2), groups=kernel.shape[0])
+    of_rows = of_rows[:, :, padded - above : padded - above + h]
+    return (of_rows.unflatten(1, (-1, channels)).sum(1) if len(x) > 1 else of_rows).transpose(0, 1)
+
+
+def _as_one(x_BCHW: Tensor) -> Tensor:
+    """One image with the channels of all, which one image is."""
+    if len(x_BCHW) == 1:
+        return x_BCHW
+    return x_BCHW.permute(2, 3, 0, 1).flatten(2).unsqueeze(0).permute(0, 3, 1, 2)

@@ -52,6 +52,19 @@ def test_some_rows_at_a_time(sides: tuple[int, int], band: int, monkeypatch: pyt
     assert_close(found, results(DEFINITION, given), 1e-5)
 
 
+@pytest.mark.parametrize("sides", [(7, 7), (5, 9)])
+def test_images_side_by_side(sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = operands(7, 5, 6, 8, sides=sides)
+    monkeypatch.setattr(onednn_impl, "BAND", 4 * 5 * 6 * 8)  # four, then the three that are left
+    taken = []
+    one = onednn_impl._as_one
+    monkeypatch.setattr(onednn_impl, "_as_one", lambda x: taken.append(len(x)) or one(x))
+    with poisoned():
+        found = results(BY_ONEDNN, given)
+    assert_close(found, results(DEFINITION, given), 1e-5)
+    assert taken == [4, 4, 3, 3]
+
+
 def test_the_definition_has_the_derivative_of_its_values() -> None:
     given = tuple(t.detach().double().requires_grad_() for t in operands(2, 4, 3, 2, sides=(3, 5)))
     assert torch.autograd.gradcheck(DEFINITION, given)
