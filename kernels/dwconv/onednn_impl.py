@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, pad
 
 from blockforge.kernels.dwconv import torch_impl
 
@@ -78,7 +78,10 @@ def _of_rows(x: Tensor, dy: Tensor, shape: tuple[int, ...], first: int, end: int
     above, below = max(0, reach - first), max(0, end + reach - x.shape[2])  # rows of padding
     padded = max(above, below)  # a convolution pads on both sides alike
     read, kernel = _as_one(x[:, :, max(0, first - reach) : end + reach]), _as_one(dy[:, :, first:end]).transpose(0, 1)
-    of_rows = conv2d(read, kernel, padding=(padded, w // 2), groups=kernel.shape[0])
+    if kernel.shape[2:] == (1, 1):  # with one image and thread torch takes a channel at a time
+        of_rows = pad(read * kernel.transpose(0, 1), (w // 2, w // 2, padded, padded))
+    else:
+        of_rows = conv2d(read, kernel, padding=(padded, w // 2), groups=kernel.shape[0])
     of_rows = of_rows[:, :, padded - above : padded - above + h]
     return (of_rows.unflatten(1, (-1, channels)).sum(1) if len(x) > 1 else of_rows).transpose(0, 1)
 
