@@ -24,7 +24,8 @@ import torch
 from blockforge import __version__
 from blockforge.compiler import Architecture
 from blockforge.compiler.candidates import compile_candidate
-from blockforge.errors import BlockforgeError, BudgetError, SearchError, SpecError
+from blockforge.errors import BlockforgeError, BudgetError, DataError, OutputError, SearchError, SpecError
+from blockforge.extras import MissingExtraError
 from blockforge.interrupts import EvaluationInterrupts, Stopped
 from blockforge.search.budget import as_budget, excess
 from blockforge.search.fidelity.table import Network, Session, Setting, Store, Table, Training
@@ -228,6 +229,8 @@ def _train(arch: Architecture, setting: Setting, job: Job, session: int) -> Trai
             figures = {"top1": round(last.top1, 3), **losses}
         except DivergedError:
             figures = {"top1": round(100 / len(open_cached(setting.data).classes), 3)}
+        except (DataError, MissingExtraError, OutputError):
+            raise  # no network's fault: all that follow would fail alike
         except BlockforgeError as e:
             figures = {"top1": None, "failed": str(e).partition("\n")[0][:200]}
     return Training(

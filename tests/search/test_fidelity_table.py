@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from blockforge.compiler import Architecture
-from blockforge.errors import BlockforgeError, RunError, SearchError
+from blockforge.errors import BlockforgeError, DataError, OutputError, RunError, SearchError
+from blockforge.extras import MissingExtraError
 from blockforge.interrupts import EvaluationInterrupts
 from blockforge.search.fidelity import collect as collecting
 from blockforge.search.fidelity.collect import Work, collect, open_store, setting_of
@@ -162,6 +163,23 @@ def test_what_a_network_cannot_do_is_kept_with_it(trained: list[Any], few_file: 
     table = Store(out.with_suffix(".jsonl")).read()
     assert table is not None
     assert {t.failed for t in table.trainings.values()} == {None, "it cannot be trained"}
+
+
+@pytest.mark.parametrize(
+    "error", [MissingExtraError("this needs kornia"), DataError("the images have gone"), OutputError("disk full")]
+)
+def test_what_is_no_networks_fault_ends_it(
+    error: BlockforgeError, trained: list[Any], few_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> EpochRecord:
+        raise error
+
+    monkeypatch.setattr(collecting, "train_steps", missing)
+    with pytest.raises(type(error), match=str(error)):
+        run(wanted(space=few_file, networks=3, repeats=1), out := tmp_path / "f.json")
+    table = Store(out.with_suffix(".jsonl")).read()
+    assert table is not None
+    assert not table.trainings
 
 
 def test_other_trainings_are_refused(trained: list[Any], few_file: str, tmp_path: Path) -> None:
