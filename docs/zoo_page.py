@@ -22,10 +22,6 @@ NOT_SAID = """## Networks that are not here
 
 What a network of the literature needs that YAML alone does not say, and so is a [block in Python](adding-a-block.md):
 
-- **MViT v2** (`mvitv2_tiny`): its convolutions pool each head of the queries, keys and values with one set of
-  weights for all heads, and its bias of positions is a product with the queries, a row and a column at a time. `split`
-  gives each share weights of its own, and a `bias` of `attend` does not read the queries. BoTNet and the encoder of SAM
-  have such a bias, too.
 - **VOLO, HaloNet**: patches that overlap, each with a mixing of its own, and put together again.
 - **GCViT**: queries of the whole map that every window reads; an op in `tiles` reads its tile alone.
 - **CoaT**: layers with weights of their own but for one convolution, which all of a stage share; `repeat` shares all or

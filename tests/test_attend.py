@@ -371,9 +371,10 @@ def test_places_that_do_not_fit(params: dict[str, Any], shapes: Shapes, message:
         ({"form": "channels", "scale": 0.5}, "channels has no scale"),
         ({"normalize": False}, "softmax has no normalize"),
         ({"cosine": True, "scale": 0.5}, "cosine has no scale"),
-        ({"bias": "rel_pos"}, "a bias is rel_pos_table, rel_pos_mlp, or none"),
+        ({"bias": "rel_pos"}, "a bias is rel_pos_table, rel_pos_mlp, rel_pos_vectors, or none"),
         ({"bias": {"op": "rel_pos_mlp", "hidden": 0}}, "rel_pos_mlp: hidden: "),
         ({"bias": {"op": "rel_pos_table", "hidden": 4}}, "rel_pos_table: hidden: "),
+        ({"bias": {"op": "rel_pos_vectors", "hidden": 4}}, "rel_pos_vectors: hidden: "),
     ],
 )
 def test_parameters_that_do_not_fit(params: dict[str, Any], message: str) -> None:

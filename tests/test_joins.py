@@ -209,6 +209,7 @@ class Around(nn.Module):
         ("concat", {"resize": "nearest"}, 3),
         ("attend", {"num_heads": 2, "bias": "rel_pos_table"}, 1),
         ("attend", {"num_heads": 2, "bias": "rel_pos_mlp"}, 1),
+        ("attend", {"num_heads": 2, "bias": "rel_pos_vectors"}, 1),
         ("attend", {"num_heads": 2, "form": "relu_linear"}, 1),
     ],
 )

@@ -94,18 +94,27 @@ def _parallel(draw: st.DrawFn, depth: int) -> Any:
 def _attend(draw: st.DrawFn, depth: int) -> Any:
     query = {"op": "linear", "dim": "$in"}
     of = [query, [{"op": "avg_pool", "kernel_size": 2, "stride": 2}, {"op": "linear", "dim": "$(2 * in)"}]]
-    small = {"op": "parallel", "of": of, "join": {"op": "attend", "num_heads": 2}}
-    beside = [{"op": "linear", "dim": "$(3 * in)"}, {"op": "attend", "num_heads": 2}]
+    attend: dict[str, Any] = {"op": "attend", "num_heads": 2}
+    attend |= draw(st.sampled_from([{}, {"bias": "rel_pos_vectors"}, {"bias": "rel_pos_vectors", "cosine": True}]))
+    small = {"op": "parallel", "of": of, "join": attend}
+    beside = [{"op": "linear", "dim": "$(3 * in)"}, attend]
     return draw(st.sampled_from([small, beside]))
 
 
 @st.composite
 def _split(draw: st.DrawFn, depth: int) -> Any:
     of = draw(_members(depth, 2, 2))
-    op: dict[str, Any] = {"op": "split", "of": of}
-    if draw(st.booleans()):
-        op |= {"sizes": ["$(in // 4)", "$(in - in // 4)"], "of": [of[0], "identity"]}
-    return op
+    how: dict[str, Any] = draw(
+        st.sampled_from(
+            [
+                {"of": of},
+                {"sizes": ["$(in // 4)", "$(in - in // 4)"], "of": [of[0], "identity"]},
+                {"count": 2, "of": of[0], "share": draw(st.booleans())},
+                {"count": 4, "of": [{"op": "dwconv", "bias": False}, "layer_norm"], "share": True},
+            ]
+        )
+    )
+    return {"op": "split", **how}
 
 
 @st.composite

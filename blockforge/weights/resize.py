@@ -40,7 +40,7 @@ def resized_to(own: Tensor, value: Tensor, key: str, resize: Mapping[str, Resize
 def resized_in_words(keys: list[str]) -> str:
     """A line for the user."""
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-    return f"resized from another image or window size, bicubic: {keys[0]}{more}"
+    return f"resized from another image or window size: {keys[0]}{more}"
 
 
 def _plain(shape: Any) -> tuple[int, ...]:

@@ -249,10 +249,11 @@ def _of_ops(rng: random.Random, depth: int, *names: str) -> Any:
         "join": rng.choice(("sum", "concat", {"op": "attend", "num_heads": 2}, "mul")), "times": _number(rng),
         "size": rng.choice((1, 3, [2, 5])), "axis": "rows", "norm": _of_ops(rng, 0), "skip": _of_ops(rng, 0),
         "when": rng.choice((True, False, "$(in > 9)")), "dim": _number(rng), "share": True, "shift": 1,
+        "count": _number(rng),
     }  # fmt: skip
     keys = {
-        "parallel": ("join",), "split": ("join",), "residual": ("norm", "skip"), "tiles": ("size", "shift"),
-        "across": ("axis",), "repeat": ("times", "share"),
+        "parallel": ("join",), "split": ("join", "count", "share"), "residual": ("norm", "skip"),
+        "tiles": ("size", "shift"), "across": ("axis",), "repeat": ("times", "share"),
     }.get(how, ())  # fmt: skip
     return op | {k: more[k] for k in (*keys, "when", "dim") if rng.random() < (0.5 if k in keys else 0.15)}
 

@@ -14,7 +14,7 @@ import blockforge as bf
 from blockforge.testing import check_spec
 from blockforge.testing.composites import DEFINE, composed_ops
 
-CANNOT_MEET = {"shape", "sizes", "widths", "divisibility", "map-too-small", "limit"}
+CANNOT_MEET = {"shape", "sizes", "widths", "divisibility", "map-too-small", "limit", "share"}
 """What a strategy cannot know when it draws an op: which map will reach it."""
 
 

@@ -41,6 +41,7 @@ BUILT_FOR = {
     "cait_xxs24_224": 64,
     "crossvit_9_240": 120,
     "deit_small_distilled_patch16_224": 64,
+    "mvitv2_tiny": 64,
     "pit_s_224": 64,
     "swinv2_tiny": 128,
     "vit_small_patch16_224": 64,

@@ -45,15 +45,29 @@ class Steps:
         self.unshared: OpError | None = None
         """What is wrong with a part that was to run an earlier one's module and cannot."""
 
-    def step(self, op: AnyOp, inputs: tuple[int, ...], dim: int | None, name: tuple[str, ...], at: Path = ()) -> int:
-        """A plain part, at the end of the program. `inputs`: one value, or of a join its maps."""
+    def step(
+        self,
+        op: AnyOp,
+        inputs: tuple[int, ...],
+        dim: int | None,
+        name: tuple[str, ...],
+        at: Path = (),
+        tiles: int | None = None,
+    ) -> int:
+        """A plain part, at the end of the program.
+
+        Args:
+            inputs: one value, or of a join its maps.
+            tiles: how many of an image it gives, where these are not those that it reads.
+        """
         if len(self.steps) >= MAX_STEPS:
             raise OpError(f"a block has at most {MAX_STEPS} parts", hint="fewer repetitions", code="limit")
         if not self.mistakes.unknown.isdisjoint(inputs):
             return self.unknown(inputs[0], dim)
         placed = at_place(op, tuple(self.shapes[i] for i in inputs), dim)
         said = facts(placed)
-        tiles = max(self.tiles[i] for i in inputs)
+        read = max(self.tiles[i] for i in inputs)
+        tiles = read if tiles is None else tiles
         name = tuple(map(module_name, name))
         if name and name[0] in _OF_COMPOSED:
             name = (f"{name[0]}_op", *name[1:])
@@ -63,7 +77,8 @@ class Steps:
         elif self.unshared is None and ((first := self.firsts.get(own)) is None or not same_module(first, placed)):
             self.unshared = _unshared(own, placed, first, at)
         cut = mask_for(placed, [self.shapes[i] for i in inputs], [self.rolled[i] for i in inputs])
-        y = self.append(Step(placed, inputs, said.out_shape, tiles, tiles, self.is_shared, cut, own, at), said)
+        runs = min(read, tiles)
+        y = self.append(Step(placed, inputs, said.out_shape, tiles, runs, self.is_shared, cut, own, at), said)
         self.stands_as(y, *inputs)
         return y
 

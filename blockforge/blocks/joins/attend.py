@@ -44,15 +44,16 @@ class Attend(Join):
     Keys and values may be of another size than the queries, values of another width.
 
     Shape: q_BHWC, k_BhwC, v_BhwD -> y_BHWD, also kv_Bhw(C + D), or qkv_BHW(2C + D).
-    Cost: L S (C + D) multiply-adds of L queries and S keys, 2 L S num_heads^2 more of talking heads;
-        `relu_linear` has (L + S) C (D / num_heads + 1), `channels` 2 L C^2 / num_heads.
+    Cost: L S (C + D) multiply-adds of L queries and S keys, 2 L S num_heads^2 more of talking heads, L (h + w) C more
+        of `rel_pos_vectors`; `relu_linear` has (L + S) C (D / num_heads + 1), `channels` 2 L C^2 / num_heads.
     Raises: OpError if the heads do not divide the widths, or the maps do not fit each other; at run time if a table of
         positions meets a map that is larger than the one it was built for.
     Reference: Attention Is All You Need, https://arxiv.org/abs/1706.03762; relu_linear: EfficientViT, ICCV 2023,
     https://arxiv.org/abs/2205.14756; channels: XCiT, NeurIPS 2021, https://arxiv.org/abs/2106.09681, and by products as
     they are: DaViT, ECCV 2022, https://arxiv.org/abs/2204.03645; cosine and rel_pos_mlp: Swin Transformer V2,
     CVPR 2022, https://arxiv.org/abs/2111.09883; symmetric tables: LeViT, ICCV 2021, https://arxiv.org/abs/2104.01136;
-    talking heads: https://arxiv.org/abs/2003.02436.
+    talking heads: https://arxiv.org/abs/2003.02436; rel_pos_vectors: MViT v2, CVPR 2022,
+    https://arxiv.org/abs/2112.01526.
     """
 
     masked = True
@@ -74,7 +75,8 @@ class Attend(Join):
     """LayerNorm of the queries and of the keys of each head."""
     bias: BiasParam = None
     """What is added to the products: `rel_pos_table`, {op: rel_pos_table, symmetric: true}, {op: rel_pos_mlp, hidden:
-    512}, or none."""
+    512}, `rel_pos_vectors`, or none. The last one reads the queries: their products, without `scale`, with a learnt
+    vector for each vertical and each horizontal distance, which all heads share (decomposed relative positions)."""
     order: Order = "by_role"
     """Channels of a map that holds several: all queries, then keys, then values; by_head: so for each head in turn.
     `layout` says the same."""
@@ -209,15 +211,17 @@ class Attend(Join):
         """Multiply-adds of `cost` that a call makes once, for however many maps lie in the batch: where attention
         stands in tiles they do not grow with their number."""
         roles = self.roles(shapes)
-        return self.bias.cost(roles.q, roles.k, roles.num_heads).macs if self.bias is not None else 0
+        return self.bias.once(roles.q, roles.k, roles.num_heads) if self.bias is not None else 0
 
     def mask_elements(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
         """Elements that a mask takes for one map while attention runs: see `AttendModule.forward`."""
         roles = self.roles(shapes)
+        if self.bias is not None and self.bias.reads_queries:
+            return 0  # it lies in the bias
         return roles.q.positions * roles.k.positions * (roles.num_heads if self.bias is not None else 1)
 
     def workspace(self, shapes: tuple[Shape, ...], dim: int | None) -> int:
-        if self.talking_heads:
+        if self.talking_heads or (self.bias is not None and self.bias.reads_queries):
             return super().workspace(shapes, dim)
         roles = self.roles(shapes)
         q, k = roles.q.elements, roles.k.elements
@@ -238,7 +242,7 @@ class Attend(Join):
         if self.form == "channels":
             return ChannelAttendModule(splits) if self.normalize is not False else ChannelProducts(splits, self.scale)
         bias = self.bias.build(roles.q, roles.k, heads) if self.bias is not None else None
-        grows = self.bias is not None and self.bias.grows()
+        grows, reads = (self.bias.grows(), self.bias.reads_queries) if self.bias is not None else (False, False)
         made = TalkingAttendModule if self.talking_heads else AttendModule
         sizes = (roles.q[:2], roles.k[:2]) if bias is not None else None
-        return made(splits, self.qk_norm, self.cosine, self.scale, bias, sizes, grows)
+        return made(splits, self.qk_norm, self.cosine, self.scale, bias, sizes, grows, reads)

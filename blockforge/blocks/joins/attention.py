@@ -75,7 +75,7 @@ class HeadsModule(nn.Module):
 
 class AttendModule(HeadsModule):
     """Softmax attention, see `Attend`. `sizes`: height and width of the queries and of the keys that its bias is
-    built for; `grows`: whether the bias serves larger ones."""
+    built for; `grows`: whether the bias serves larger ones; `reads_queries`: whether it is made of the queries."""
 
     def __init__(
         self,
@@ -86,10 +86,11 @@ class AttendModule(HeadsModule):
         bias: nn.Module | None,
         sizes: tuple[Size, Size] | None,
         grows: bool = False,
+        reads_queries: bool = False,
     ) -> None:
         super().__init__(splits, qk_norm)
         self.scale = 1.0 if cosine else scale
-        self.sizes, self.grows, self.rel_pos = sizes, grows, bias
+        self.sizes, self.grows, self.reads_queries, self.rel_pos = sizes, grows, reads_queries, bias
         self.logit_scale = nn.Parameter(torch.empty(splits.num_heads, 1, 1)) if cosine else None
         self.reset_parameters()
 
@@ -114,18 +115,22 @@ class AttendModule(HeadsModule):
             k = F.normalize(k, dim=-1)
         if self.splits.kv_heads < self.splits.num_heads:
             k, v = (t.expand(-1, self.splits.num_heads, -1, -1) for t in (k, v))
-        y = self.attended(q, k, v, self.added(maps_BHWC, mask))
+        y = self.attended(q, k, v, self.added(q, maps_BHWC, mask))
         return y.transpose(1, 2).flatten(2).unflatten(1, (height, width))
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
         """The values that each query finds, (B, N, L, D)."""
         return attention(q, k, v, added, self.scale)
 
-    def added(self, maps: tuple[Tensor, ...], mask: Tensor | None) -> Tensor | None:
+    def added(self, q: Tensor, maps: tuple[Tensor, ...], mask: Tensor | None) -> Tensor | None:
         """What is added to the logits: the bias of the positions, and the mask of each tile."""
-        bias = self.rel_pos(self.tile(maps)) if self.rel_pos is not None else None
+        bias: Tensor | None = None
+        if self.rel_pos is not None:
+            bias = self.rel_pos(q, self.tile(maps)) if self.reads_queries else self.rel_pos(self.tile(maps))
         if mask is None:
             return bias
+        if bias is not None and self.reads_queries:
+            return masked(bias, mask)
         mask = mask[:, None]
         if bias is not None:
             mask = bias.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias + mask
@@ -148,6 +153,16 @@ class AttendModule(HeadsModule):
         return height, width
 
 
+def masked(bias_BNLS: Tensor, mask_TLS: Tensor) -> Tensor:
+    """A bias for each tile of a batch under the masks of these, in its own memory; see `AttendModule.forward`."""
+    of_tiles, mask = bias_BNLS.unflatten(0, (-1, mask_TLS.shape[0])), mask_TLS[:, None]
+    if mask.dtype == torch.bool:
+        of_tiles.masked_fill_(~mask, -torch.inf)
+    else:
+        of_tiles.add_(mask)
+    return bias_BNLS
+
+
 class TalkingAttendModule(AttendModule):
     """Softmax attention whose heads are mixed, before the softmax and behind it."""
 
@@ -160,8 +175,9 @@ class TalkingAttendModule(AttendModule):
         bias: nn.Module | None,
         sizes: tuple[Size, Size] | None,
         grows: bool = False,
+        reads_queries: bool = False,
     ) -> None:
-        super().__init__(splits, qk_norm, cosine, scale, bias, sizes, grows)
+        super().__init__(splits, qk_norm, cosine, scale, bias, sizes, grows, reads_queries)
         self.mix_products = Linear(splits.num_heads, splits.num_heads)
         self.mix_weights = Linear(splits.num_heads, splits.num_heads)
 

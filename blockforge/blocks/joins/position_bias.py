@@ -1,6 +1,6 @@
 """What `attend` adds to its logits for relative positions: each says its costs and makes a module.
 
-Shapes: L queries, S keys; a module gives (1, heads, L, S).
+Shapes: B batch, N heads, L queries, S keys, D channels of a head; a module gives (1, N, L, S), or (B, N, L, S).
 
 These are parameters of `attend`, and no blocks that a spec may name elsewhere.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
@@ -19,14 +19,18 @@ from blockforge.blocks import primitives
 from blockforge.blocks.base import Cost, Op, Shape
 from blockforge.blocks.fields import Width
 from blockforge.blocks.rel_pos import RelativePositionBias, RelativePositionMLP, table_rows
+from blockforge.blocks.rel_pos_vectors import RelativePositionVectors, vectors_along
 from blockforge.errors import OpError
 
 
 class PositionBias(Op[Shape, Shape, int]):
     """A bias of logits. Its place: the maps of the queries and of the keys, and the number of heads. Module:
-    `forward(tile=None)`; with `tile` that of a map of another height and width, see `blocks.rel_pos`."""
+    `forward(tile=None)`, or `forward(q_BNLD, tile=None)` where it reads the queries; with `tile` that of a map of
+    another height and width, see `blocks.rel_pos`."""
 
     kind = "join"
+    reads_queries: ClassVar[bool] = False
+    """Whether it is made of the queries, for each image; else it is one for all of them."""
 
     def check(self, queries: Shape, keys: Shape, num_heads: int) -> None:
         if queries.height > keys.height or queries.width > keys.width:
@@ -37,8 +41,11 @@ class PositionBias(Op[Shape, Shape, int]):
         return Shape(queries.positions, keys.positions, num_heads)
 
     def workspace(self, queries: Shape, keys: Shape, num_heads: int) -> int:
-        """Nothing: it is made once for all images."""
+        """Nothing for an image where it is made once for all of them; else it is counted with the attention."""
         return 0
+
+    def once(self, queries: Shape, keys: Shape, num_heads: int) -> int:
+        return 0 if self.reads_queries else self.cost(queries, keys, num_heads).macs
 
     @abstractmethod
     def grows(self) -> bool:
@@ -81,7 +88,29 @@ class RelPosMLP(PositionBias):
         return RelativePositionMLP(keys[:2], num_heads, self.hidden, queries[:2])
 
 
-_BIASES: dict[str, type[PositionBias]] = {cls.op: cls for cls in (RelPosTable, RelPosMLP)}
+class RelPosVectors(PositionBias):
+    """The query's products with a learnt vector for the vertical and one for the horizontal distance, see
+    `RelativePositionVectors`."""
+
+    op = "rel_pos_vectors"
+    reads_queries = True
+
+    def check(self, queries: Shape, keys: Shape, num_heads: int) -> None:
+        """There may be more queries than keys."""
+
+    def grows(self) -> bool:
+        return False
+
+    def cost(self, queries: Shape, keys: Shape, num_heads: int) -> Cost:
+        head_dim = queries.dim // num_heads
+        products = primitives.matmul(queries.positions, head_dim, keys.height + keys.width, num_heads)
+        return products + Cost(params=sum(vectors_along(queries[:2], keys[:2])) * head_dim)
+
+    def build(self, queries: Shape, keys: Shape, num_heads: int) -> nn.Module:
+        return RelativePositionVectors(keys[:2], queries.dim // num_heads, queries[:2])
+
+
+_BIASES: dict[str, type[PositionBias]] = {cls.op: cls for cls in (RelPosTable, RelPosMLP, RelPosVectors)}
 
 
 def _bias(value: Any) -> Any:
