@@ -52,7 +52,7 @@ def neighbours_of(tree: Any, path: Path, define: Mapping[str, Any], inside: bool
     """All that may change in an op, or in a list of them, as it is written: its block first, then its parameters.
 
     Args:
-        define: the definitions that it may call.
+        define: the definitions that it may call; where one is called as a block is, the name means the definition.
         inside: it is a part of a composed op; parts keep their blocks.
     """
     if isinstance(tree, list):
@@ -60,10 +60,11 @@ def neighbours_of(tree: Any, path: Path, define: Mapping[str, Any], inside: bool
             yield from neighbours_of(item, (*path, i), define, inside)
         return
     op = tree.get("op") if isinstance(tree, dict) else tree if isinstance(tree, str) else None
-    if isinstance(op, str) and op in registry.BLOCKS and registry.get(op).kind in _KEPT:
-        return
-    if isinstance(op, str) and op in registry.BLOCKS and not inside:
-        yield from _exchanged(op, tree, path)
+    if isinstance(op, str) and op in registry.BLOCKS and op not in define:
+        if registry.get(op).kind in _KEPT:
+            return
+        if not inside:
+            yield from _exchanged(op, tree, path, define)
     if not isinstance(tree, dict):
         return
     yield from _parameters(tree, path, define)
@@ -110,7 +111,7 @@ def _is_rule(name: str, params: Mapping[str, Any]) -> bool:
     return False
 
 
-def _exchanged(op: str, tree: Any, path: Path) -> Iterator[Open]:
+def _exchanged(op: str, tree: Any, path: Path, define: Mapping[str, Any]) -> Iterator[Open]:
     """The op itself, or another of its kind with the parameters that both declare."""
     kind = registry.get(op).kind
     if kind not in _EXCHANGED:
@@ -121,7 +122,7 @@ def _exchanged(op: str, tree: Any, path: Path) -> Iterator[Open]:
     options: list[Any] = [tree]
     labels = [op]
     for name, cls in registry.blocks(kind).items():
-        if name == op:
+        if name == op or name in define:
             continue
         shared = {k: v for k, v in params.items() if k in cls.model_fields}
         for said in (shared, {}):
@@ -144,7 +145,7 @@ def _parameters(tree: Mapping[str, Any], path: Path, define: Mapping[str, Any]) 
     op = tree.get("op")
     if not isinstance(op, str):
         return
-    if op in registry.BLOCKS and not issubclass(registry.get(op), Composite):
+    if op not in define and op in registry.BLOCKS and not issubclass(registry.get(op), Composite):
         yield from _of_block(op, tree, path)
         return
     defaults = define.get(op, {}).get("params", {}) if isinstance(define.get(op), dict) else {}

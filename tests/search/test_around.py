@@ -99,6 +99,15 @@ def test_what_may_change_is_found_by_its_type() -> None:
     assert {"stages.2.connect.stride", "stages.2.connect.window"} <= holes(space_of("sparx_mamba")).keys()
 
 
+def test_a_name_of_a_block_and_of_a_definition_means_the_definition() -> None:
+    blocks = {**COMPOSED["blocks"], "a": [{"op": "dwconv"}, "attention"]}
+    define = {**COMPOSED["define"], "attention": [{"op": "linear", "dim": "$out"}]}
+    found = holes(around({**COMPOSED, "blocks": blocks, "define": define}))
+    labels = next(hole.labels for name, hole in found.items() if name.startswith("blocks.a") and hole.labels)
+    assert "dwconv" in labels
+    assert "attention" not in labels
+
+
 def test_widths_stay_tied() -> None:
     composed, streams = space_of("composed"), space_of("streams")
     assert [stage["dim"] for stage in composed.tree["stages"]] == ["$width_0", "$(2 * width_0)"]
