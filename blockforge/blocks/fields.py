@@ -48,7 +48,7 @@ def _norm(value: Any) -> Any:
     if value is None or isinstance(value, Norm) or value == "none":
         return None if value == "none" else value
     if not is_op(value):
-        raise PydanticCustomError("norm", "a norm is a name, {{op: ...}}, a list of ops, or none")
+        raise PydanticCustomError("norm", "{what}", {"what": "a norm is a name, {op: ...}, a list of ops, or none"})
     return norm_of(Bound(freeze(value)))
 
 

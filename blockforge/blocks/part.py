@@ -61,8 +61,8 @@ class Join(Op[tuple[Shape, ...], int | None]):
 
     kind = "join"
     inline: ClassVar[str | None] = None
-    """Python for what its module would do, `"{} + {}"`, of a join without parameters: inside a block it then has no
-    module."""
+    """Python for what its module would do, `"added({}, {})"`, of a join without parameters: inside a block it then has
+    no module."""
     masked: ClassVar[bool] = False
     """Whether its module takes a keyword `mask`, which says what positions of a shifted tile belong together."""
     alone: ClassVar[bool] = False

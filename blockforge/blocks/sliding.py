@@ -102,11 +102,9 @@ class Window:
 
     def _side(self, side: int, before: int, after: int, axis: int) -> int:
         stride, rest = self.stride[axis], side + before + after - self.reach[axis]
-        if rest < 0:
-            return 0
         if not self.ceil:
-            return rest // stride + 1
-        given = -(-rest // stride) + 1
+            return max(rest // stride + 1, 0)
+        given = max(-(-rest // stride) + 1, 0)
         return given - 1 if (given - 1) * stride >= side + before else given  # the last one may begin in the padding
 
 

@@ -17,9 +17,10 @@ from blockforge.compiler.costs.liveness import live_bytes, peak_bytes
 from blockforge.compiler.deploy.network import deployment
 from blockforge.compiler.graph import canonical
 from blockforge.compiler.graph.nodes import Edge, Node, digraph
-from blockforge.compiler.graph.sites import AskedSite, EdgeSite, HeadSite, ReducingSite, SkipSite
+from blockforge.compiler.graph.sites import HeadSite
 from blockforge.compiler.graph.units import Stage, Unit, stages_of, units_of
-from blockforge.errors import Diagnostic, OpError, SpecError
+from blockforge.compiler.least_image import least_image
+from blockforge.errors import Diagnostic, SpecError
 from blockforge.kernels.costs import DEFAULT, CostError, check_backend
 from blockforge.spec.holes import fill
 from blockforge.spec.model import Spec
@@ -246,20 +247,9 @@ class Architecture:
         return canonical.digest(list(self.nodes.values()))
 
     @functools.cached_property
-    def least_image(self) -> int:
-        """The smallest side of an image of which every stem, downsample and edge of a stage leaves something."""
-        if self.trained is not None:
-            return self.trained.least_image
-        needed = dict.fromkeys(self.nodes, 1)
-        for node in reversed(self.nodes.values()):
-            site, shape, side = node.site, node.shapes.in_shape, needed[node.name]
-            if isinstance(site, ReducingSite | EdgeSite):
-                least, side = side, 1 if isinstance(site, EdgeSite) else side
-                while side < max(shape.height, least) and _height_from(site, Shape(side, side, shape.dim)) < least:
-                    side += 1
-            for source in () if isinstance(site, SkipSite) else site.inputs:
-                needed[source] = max(needed[source], side)
-        return next(iter(needed.values()))
+    def least_image(self) -> tuple[int, int]:
+        """Height and width of the smallest image of which all that reads it leaves something."""
+        return self.trained.least_image if self.trained is not None else least_image(self.nodes)
 
     def stage_shapes(self) -> list[Shape]:
         """What each stage gives: its map, and how many tokens stand beside it."""
@@ -334,11 +324,3 @@ class Architecture:
     def _repr_html_(self) -> str:
         """The picture, for notebooks; in a frame of its own, where blocks open."""
         return blockforge.framed_svg(self)
-
-
-def _height_from(site: AskedSite, shape: Shape) -> int:
-    """Rows of what a site gives of a map; none where it cannot stand."""
-    try:
-        return site.at(shape, ()).out_shape().height
-    except OpError:
-        return 0

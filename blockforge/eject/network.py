@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import re
 import textwrap
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import fx
 
+from blockforge.blocks.joins.meeting import added
 from blockforge.compiler.architecture import Architecture
 from blockforge.compiler.lowering.lower import emit, emit_heads
 from blockforge.eject.classes import RATES
@@ -57,7 +57,7 @@ class Network:
 
     def functions(self) -> list[Any]:
         """What the graph calls beside modules."""
-        return [n.target for n in self.stages.nodes if n.op == "call_function" and n.target is not operator.add]
+        return [n.target for n in self.stages.nodes if n.op == "call_function" and n.target is not added]
 
     def text(self) -> str:
         """The class; a line for each statement, however long."""
@@ -110,7 +110,7 @@ class Network:
             args = [text(a) for a in node.args]
             if node.op == "call_method":
                 return f"{args[0]}.{node.target}({', '.join(args[1:])})"
-            if node.target is operator.add:
+            if node.target is added:
                 return " + ".join(args)
             called = self._path(str(node.target)) if node.op == "call_module" else getattr(node.target, "__name__", "")
             return f"{called}({', '.join(args)})"

@@ -6,6 +6,8 @@ are x_BHWC throughout; a convolution, as torch has it, takes and gives x_BCHW.
 
 from __future__ import annotations
 
+from operator import ge
+
 import torch
 from torch import Tensor, nn
 
@@ -105,9 +107,9 @@ def bi_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) ->
     return torch.cat([ssd(x, dt, A, B, C, D), ssd(x2, dt2, A2, B2, C2, D2, reverse=True)], dim=2)
 
 
-def image_map(x_BCHW: Tensor, channels: int, least: int = 1) -> Tensor:
+def image_map(x_BCHW: Tensor, channels: int, least: tuple[int, int] = (1, 1)) -> Tensor:
     """The image as a map, x_BHWC."""
-    if x_BCHW.ndim != 4 or x_BCHW.shape[1] != channels or min(x_BCHW.shape[2:]) < least:
-        wants = f"images (B, {channels}, H, W) of {least}x{least} or larger"
+    if x_BCHW.ndim != 4 or x_BCHW.shape[1] != channels or not all(map(ge, x_BCHW.shape[2:], least)):
+        wants = f"images (B, {channels}, H, W) of {least[0]}x{least[1]} or larger"
         raise OpError(f"the network wants {wants}, got {tuple(x_BCHW.shape)}")
     return x_BCHW.permute(0, 2, 3, 1)

@@ -14,7 +14,8 @@ QUESTIONS |= {"is_symbolic", "is_transformed", "rehearsing"}
 
 @functools.cache
 def rewritten(function: str) -> str:
-    """The text of a function, every condition on `QUESTIONS` decided; activations and classifiers are just called."""
+    """The text of a function, every condition on `QUESTIONS` decided; activations and classifiers are just called,
+    maps are just added."""
     text = textwrap.dedent(function).encode()
     while edit := next(_edits(text), None):
         start, end, new = edit
@@ -65,6 +66,8 @@ def _plain(node: ast.expr) -> ast.expr | str | None:
     match node:
         case ast.Call(func=ast.Name(id="activate" | "classify"), args=[module, x, *_]):
             return ast.Call(module, [x], [])
+        case ast.Call(func=ast.Name(id="added"), args=[x, y]):
+            return ast.BinOp(x, ast.Add(), y)
         case ast.Call(func=ast.Name(id="residual_dwconv"), args=[module, ast.Name(id=x)]):
             return f"{x} + {ast.unparse(module)}({x}.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)"
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in QUESTIONS:

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
-from blockforge.errors import Path, Report, did_you_mean
+from blockforge.errors import Path, Report
+from blockforge.spec.expressions.foreign import constant, known_names
 from blockforge.spec.expressions.tree import names
-from blockforge.spec.forms import OP_KEYS
+from blockforge.spec.forms import OP_KEYS, unknown_key
 from blockforge.spec.glossary import REQUIRED, Definition, Glossary, has_params
 from blockforge.spec.model import BranchSpec
 from blockforge.spec.reporting import NOWHERE, inside, report_at
@@ -131,8 +132,8 @@ def _hint(name: str, known: list[str], definition: Definition, lets: Collection[
         return "a default may name the parameters before it"
     if name in lets:
         return f"definitions do not see what let gives: make it a parameter, and call with {name}: ${name}"
-    near = did_you_mean(name, (*known, *PLACE), what="names here")
-    if has_params(definition.glossary.define[definition.name]):
+    near = known_names(name, (*known, *PLACE), "names here")
+    if has_params(definition.glossary.define[definition.name]) or constant(name):
         return near
     return f"{near}; one of its own is a parameter: {{params: {{{name}: required}}, body: ...}}"
 
@@ -153,7 +154,7 @@ def _check_call(call: Call, definition: Definition, more: Collection[str], repor
     for key in call.given:
         if key not in definition.params and key not in (*OP_KEYS, *more, *_missing(definition)):
             text, known = f"definition '{call.name}' has no parameter '{key}'", (*definition.params, *OP_KEYS)
-            hint = did_you_mean(str(key), known, what="known here")
+            hint = unknown_key(str(key), known, "known here")
             _report_once(report, "unknown-key", text, (*call.path, key), hint, on_key=True)
     for name, default in definition.params.items():
         if default == REQUIRED and name not in call.given:

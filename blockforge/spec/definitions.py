@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from blockforge.spec.fields import LetName, Name
 from blockforge.spec.forms import Form, refuse, wrong_forms
@@ -25,6 +26,9 @@ class DefinitionSpec(Model):
 
 def _definition(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, dict) and "op" not in value:
+        unknown = PydanticCustomError("extra_forbidden", "no key", {"keys": ("op", *DefinitionSpec.model_fields)})
+        others = value.keys() - DefinitionSpec.model_fields.keys()
+        refuse(InitErrorDetails(type=unknown, loc=(key,), input=value[key]) for key in sorted(others, key=str))
         DefinitionSpec.model_validate(value)
     else:
         refuse(wrong_forms(value))

@@ -114,6 +114,15 @@ def _map_name(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return handler(value) if isinstance(value, str) else value
 
 
+def number_or(model: type, key: str, value: Any) -> Any:
+    """A mapping, or a number, which stands for one under its most frequent key."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {key: value}
+    if not isinstance(value, dict | model):
+        raise PydanticCustomError("form_type", "{forms}", {"forms": f"a number, or a mapping as {{{key}: 0.1}}"})
+    return value
+
+
 Open = _OpenValidator(_open_value)
 OneOrMore = _OneOrMoreValidator(_one_or_more)
 OrNone = _NoneValidator(_none)

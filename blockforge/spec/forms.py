@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from blockforge.errors import Path
+from blockforge.errors import Path, did_you_mean
 from blockforge.spec.values import Expr, Hole, Ref
 
 OP_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)?$"
 """A block's, a definition's, or with a dot that of a definition in a file that is used under a prefix."""
 OP_KEYS = ("op", "dim", "when")
 """What may stand beside an op that has no name."""
+BRANCH_KEYS = ("norm", "scale", "drop_path", "post_act", "skip")
+"""What a branch says beside its op."""
 MAX_NAME = 201
 _PATTERN = re.compile(OP_NAME)
 
@@ -69,7 +72,26 @@ def _wrong_inside(value: Any, at: Path) -> Iterator[InitErrorDetails]:
 def beside_no_name(value: dict[Any, Any], own: tuple[str, ...], at: Path = ()) -> Iterator[InitErrorDetails]:
     """The keys beside an op without a name, which has no parameters, that are not `own` keys of the place."""
     if isinstance(value["op"], list | dict) and "from" not in value:  # with it, it is a member of a graph
-        yield from (_error("extra_forbidden", value[key], (*at, key)) for key in value if key not in own)
+        for key in value:
+            if key not in own:
+                context = {"keys": own, "more": of_branch(str(key)) or ""}
+                wrong = PydanticCustomError("extra_forbidden", "no key", context)
+                yield InitErrorDetails(type=wrong, loc=(*at, key), input=value[key])
+
+
+def of_branch(key: str) -> str | None:
+    """What to do about a key beside an op that has none of this name, if a branch has."""
+    hint = f"a branch of a block has {key}, and so has {{op: residual, of: ..., {key}: ...}}"
+    return hint if key in BRANCH_KEYS else None
+
+
+def unknown_key(key: str, known: Iterable[str], what: str) -> str:
+    """What to do about a key beside an op that it does not know."""
+    names, own = list(known), difflib.get_close_matches(key, OP_KEYS, n=1)
+    if elsewhere := of_branch(key):
+        return f"{elsewhere}; {did_you_mean('', names, what=what)}"
+    listed = did_you_mean(key, names, what=what)
+    return f"did you mean '{own[0]}'? {listed}" if own and not listed.startswith("did") else listed
 
 
 def _wrong(value: Any, at: Path) -> InitErrorDetails:
@@ -91,6 +113,15 @@ def _form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
+def _bool_or_form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, bool | str | dict | list):
+        raise PydanticCustomError("form_type", "{forms}", {"forms": "true, false or a block"})
+    refuse(iter(()) if isinstance(value, bool) else wrong_forms(value))
+    return value
+
+
+BoolOrForm = WrapValidator(_bool_or_form)
+"""`true`, `false`, or an op in any form."""
 Form = Annotated[Any, WrapValidator(_form), WithJsonSchema({"form": "op"})]
 """An op in any form; `blockforge.schema` spells out what the JSON schema says of it."""
 
@@ -104,11 +135,15 @@ def _wrong_layer(value: Any, at: Path) -> Iterator[InitErrorDetails]:
         yield from wrong_forms(value, at)
 
 
+def _layers_type(value: Any) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("layers_type", "a pattern"), loc=(), input=value)
+
+
 def _layers(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, list) and value:
         refuse(error for i, item in enumerate(value) for error in _wrong_layer(item, (i,)))
     elif not isinstance(value, str):
-        refuse(wrong_forms(value) if isinstance(value, list) else iter([_error("string_type", value, ())]))
+        refuse(wrong_forms(value) if isinstance(value, list) else iter([_layers_type(value)]))
     return value
 
 

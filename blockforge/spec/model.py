@@ -27,8 +27,9 @@ from blockforge.spec.fields import (
     Rate,
     Side,
     StageName,
+    number_or,
 )
-from blockforge.spec.forms import Layers
+from blockforge.spec.forms import BoolOrForm, Layers
 from blockforge.spec.references import lift
 from blockforge.spec.slots import (
     AggregatorSpec,
@@ -61,7 +62,7 @@ class ScaleSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"branch": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return number_or(cls, "branch", value)
 
 
 Scale = Annotated[ScaleSpec | None, OrNone, Open]
@@ -76,7 +77,7 @@ class BranchKeys(Model):
     """false: this branch is never dropped."""
     post_act: OptionalAct = None
     """Activation after the sum, as in ResNet's first design; none: the sum is the result."""
-    skip: Annotated[bool | Name | list[Any] | dict[str, Any], Open] = True
+    skip: Annotated[bool | Name | list[Any] | dict[str, Any], BoolOrForm, Open] = True
     """false: no identity path and nothing that drops: the result is what the op gives, scaled; an op: on that path."""
 
     @model_validator(mode="after")
@@ -183,7 +184,7 @@ class DropPathSpec(Model):
     def _short_form(cls, value: Any) -> Any:
         if isinstance(value, dict) and {"linear", "constant"} <= value.keys():
             raise PydanticCustomError("both", "linear and constant are both given; keep one of them")
-        return {"linear": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return number_or(cls, "linear", value)
 
 
 class Basics(Model):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from blockforge.errors import Path, Report, did_you_mean
+from blockforge.errors import Path, Report
+from blockforge.spec.expressions.foreign import known_names
 from blockforge.spec.expressions.tree import names
 from blockforge.spec.reporting import NOWHERE, inside, report_at
 from blockforge.spec.values import EARLY, LATE, Expr, Ref, all_values
@@ -37,11 +38,11 @@ def _given(tree: Any) -> set[str]:
 def _check(tree: Any, known: set[str], report: Report, path: Path) -> None:
     for value in all_values(tree):
         if isinstance(value, Ref) and value.name not in known and value.name not in (*EARLY, *LATE):
-            hint = did_you_mean(value.name, known, what="names")
+            hint = known_names(value.name, known, "names")
             _unknown(value.name, hint, report, value.written or path)
         for name in names(value.node) if isinstance(value, Expr) else ():
             if name.value[0] not in known and name.value[0] not in (*EARLY, *LATE):
-                hint = did_you_mean(name.value[0], known.union(EARLY, LATE), what="names")
+                hint = known_names(name.value[0], known.union(EARLY, LATE), "names")
                 within = functools.partial(inside, text=value.text, column=name.column, length=name.length)
                 _unknown(name.value[0], hint, report, value.written or path, within)
 

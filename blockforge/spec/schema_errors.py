@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import types
 from collections.abc import Iterable
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -20,6 +21,7 @@ _SAID = {
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
+    "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
@@ -30,6 +32,8 @@ _SAID = {
     "literal_error": "{expected}",
     "stage_type": "the name or number of a stage",
     "op_type": "a block: a name, {{op: name}} with its parameters, or a list of blocks",
+    "layers_type": "a pattern of names, or a list of patterns and blocks",
+    "form_type": "{forms}",
 }
 _NAME = "letters, digits, _ and -, starting with a letter"
 _LET_NAME = "letters, digits and _, starting with a letter, so that $name can say it"
@@ -73,7 +77,7 @@ def report_schema_errors(
                 _known_keys(model, loc, more_keys, **details.get("ctx", {})),
             )
         elif kind == "missing":
-            message, hint = f"the key '{loc[-1]}' is missing", _describe(model, loc)
+            message, hint = f"the key '{loc[-1]}' is missing", _misspelt(details) or _describe(model, loc)
         elif "[key]" in details["loc"]:
             message, hint = (
                 f"'{shorten(str(loc[-1]))}' cannot be a name here",
@@ -85,29 +89,42 @@ def report_schema_errors(
         report_at(report, origins, code, message, path, hint=hint, on_key=on_key)
 
 
+def _misspelt(details: Any) -> str | None:
+    """What to do about a key that is missing where another stands that is nearly called so."""
+    keys, missing = details["input"] if isinstance(details["input"], dict) else (), str(details["loc"][-1])
+    close = difflib.get_close_matches(missing, map(str, keys), n=1)
+    return f"did you mean it by '{shorten(close[0])}'?" if close else None
+
+
+def law(details: Any) -> str | None:
+    """`a whole number`, of a value of another type."""
+    text = _SAID.get(details["type"])
+    return text.format(**details.get("ctx", {})) if text is not None else None
+
+
 def sentence(details: Any) -> str:
     """`this should be at most 16384, not 99999`."""
-    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    kind, value, context, wanted = details["type"], details["input"], details.get("ctx", {}), law(details)
     if isinstance(value, Hole | Ref | Expr):
         what = "hole" if isinstance(value, Hole) else "reference" if isinstance(value, Ref) else "expression"
-        law = f"this should be {_SAID[kind].format(**context)}" if kind in _SAID else "a value must be written here"
-        return f"{law}, not {shown(value)}: no {what} may stand here"
+        said = f"this should be {wanted}" if wanted else "a value must be written here"
+        return f"{said}, not {shown(value)}: no {what} may stand here"
     if value is None and kind != "empty":
-        return (
-            f"there is no value here; it should be {_SAID[kind].format(**context)}"
-            if kind in _SAID
-            else "there is no value here"
-        )
+        return f"there is no value here; it should be {wanted}" if wanted else "there is no value here"
+    if kind == "missing" and isinstance(value, list | tuple):
+        return f"this list should have {details['loc'][-1] + 1} items, not {len(value)}"
     if kind in ("too_short", "too_long"):
-        law, count = ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
+        side, count = ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
         items = "item" if count == 1 else "items"
-        return f"this list should have at {law} {count} {items}, not {context['actual_length']}"
+        return f"this list should have at {side} {count} {items}, not {context['actual_length']}"
     if kind == "string_pattern_mismatch":
         return f"'{shorten(str(value))}' is not a name: {_name_law(details)}"
-    if kind not in _SAID:
+    if wanted is None:
         return str(details["msg"][0].lower() + details["msg"][1:])
     the_text = "the text " if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") else ""
-    return f"this should be {_SAID[kind].format(**context)}, not {the_text}{shown(value)}"
+    left_out = {"list_type": ": [] is an empty one", "dict_type": ": {} is an empty one"}
+    empty = left_out.get(kind, "") if value == "none" else ""
+    return f"this should be {wanted}, not {the_text}{shown(value)}{empty}"
 
 
 def _name_law(details: Any) -> str:
@@ -118,8 +135,8 @@ def shown(value: Any) -> str:
     """A value in a message, as YAML says it."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if isinstance(value, bool) or value is None:
+        return str(value).lower() if value is not None else "an empty value"
     if isinstance(value, Expr):
         return shorten(value.text)
     if isinstance(value, Hole | Ref):
@@ -158,15 +175,23 @@ def _model_at(model: type[BaseModel], loc: Path) -> type[BaseModel] | None:
         current = _unwrap(current)
         if isinstance(part, str) and part.startswith("$"):
             next(parts, None)
-        elif isinstance(current, type) and issubclass(current, BaseModel):
+            continue
+        if isinstance(part, str):
+            current = _of_item(current)
+        if isinstance(current, type) and issubclass(current, BaseModel):
             field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
             current = field.annotation if field else None
         elif get_origin(current) in (list, dict):
             current = get_args(current)[-1]
         else:
             return None
-    current = _unwrap(current)
+    current = _of_item(_unwrap(current))
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _of_item(annotation: Any) -> Any:
+    """Of a list the type of its items: a key where an index should be is one of a single item."""
+    return _unwrap(get_args(annotation)[-1]) if get_origin(annotation) is list else annotation
 
 
 def _unwrap(annotation: Any) -> Any:

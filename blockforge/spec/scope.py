@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from blockforge.errors import Path, Report, did_you_mean, format_path
+from blockforge.errors import Path, Report, format_path
+from blockforge.spec.expressions.foreign import known_names
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
 from blockforge.spec.model import BranchSpec
 from blockforge.spec.reporting import NOWHERE, Origins, inside, report_at
@@ -170,7 +171,7 @@ class Values:
     def _reference(self, ref: Ref, scope: Scope) -> tuple[Any, Path]:
         binding = scope.find(ref.name)
         if binding is None:
-            known = did_you_mean(ref.name, set(scope.names()), what="names")
+            known = known_names(ref.name, set(scope.names()), "names")
             if scope.outer is None:
                 self._fail("unknown-name", f"no let gives ${ref.name}", ref.written, known)
             stage = format_path(scope.path[:-1])

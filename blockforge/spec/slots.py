@@ -42,7 +42,7 @@ class OpSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, list):
+        if not isinstance(value, dict | cls):
             refuse(wrong_forms(value))  # here, for the key `op` is not written
         if isinstance(value, str | Ref | Expr | Hole | list):
             return {"op": value}

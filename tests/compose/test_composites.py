@@ -247,6 +247,8 @@ def test_attention_in_rolled_tiles_keeps_apart_what_the_roll_brought_together(of
         [POOL, *ATTEND, "resize"],
         [POOL, {"op": "pad", "top": 1, "left": 1, "bottom": 1, "right": 1}, *ATTEND],
         ["space_to_depth", *ATTEND],
+        [{"op": "adaptive_pool", "size": 2}, *ATTEND, "resize"],
+        [{"op": "adaptive_pool", "size": 4}, *ATTEND],  # as large as tiles of this map by chance
         [crossing(linear("$in"), [POOL, linear("$(2 * in)")])],
         [crossing(["global_pool", linear("$in")], linear("$(2 * in)"))],
     ],

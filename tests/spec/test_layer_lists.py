@@ -135,7 +135,7 @@ def test_holes_in_a_list() -> None:
     [
         ({"layers": []}, r"this list should have at least 1 item, not 0 \(stages\[0\].layers\)"),
         ({"layers": [3]}, r"this should be a block: .*, not 3 \(stages\[0\].layers\[0\]\)"),
-        ({"layers": 3}, r"this should be text, not 3"),
+        ({"layers": 3}, r"this should be a pattern of names, or a list of patterns and blocks, not 3"),
         ({"layers": [{"kernel_size": 3}]}, r"the key 'op' is missing \(stages\[0\].layers\[0\].op\)"),
         ({"layers": [CONV, "a*2 c"]}, r"there is no block named 'c' \(stages\[0\].layers\[1\]\)"),
         ({"layers": [CONV, {"$choice": ["a", "c"]}]}, r"no block named 'c' \(stages\[0\].layers\[1\].\$choice\[1\]\)"),

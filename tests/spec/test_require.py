@@ -233,3 +233,40 @@ def test_relations_survive_yaml(space: Spec, tmp_path: Any) -> None:
 def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
     with pytest.raises(bf.SpecError, match=r"nothing is named 'stages\.0\.dims'(.*\n)*.*did you mean 'stages\.0\.dim'"):
         bf.load({**SPACE, "require": ["stages.0.dims > 3"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("S is 3", "write =="),
+        ("S is not 3", "write !="),
+        ("S <> 3", "write !="),
+        ("S == 1 && S > 0", "write and"),
+        ("S == 1 || S > 3", "write or"),
+        ("!S", "write not"),
+        ("S == 1 AND S > 0", "write and"),
+        ("S ** 2 > 3", "x * x is a square; there is no sign for powers"),
+        ("S => 3", "write >= or <="),
+        ("S = 3", "== compares"),
+        ("S === 3", "write =="),
+        ("S ? 1 : 2", "write a if c else b"),
+        ("S in [1, 2]", "compare with each, as in M == 1 or M == 2"),
+        ("S not in (1, 2)", "compare with each, as in M == 1 or M == 2"),
+        ("int(S / 2) > 1", "floor, ceil and round make whole numbers"),
+        ("sqrt(S) > 1", "functions: min, max, abs, floor, ceil, round, up, near"),
+        ("S > 1_000", "numbers are written as 12, 0.5 or 1e-3"),
+        ("M == 'all", "quotes begin and end a text"),
+    ],
+)
+def test_what_other_languages_write_is_told_in_this_one(text: str, hint: str) -> None:
+    with pytest.raises(ExpressionError) as e:
+        parse(text)
+    assert e.value.hint == hint
+
+
+@pytest.mark.parametrize(("word", "here"), [("False", "false"), ("True", "true"), ("None", "none"), ("null", "none")])
+def test_constants_of_other_languages_are_names_of_none(word: str, here: str) -> None:
+    with pytest.raises(bf.SpecError, match=f"nothing is named '{word}'(?s:.*)hint: write {here}; "):
+        bf.load({**SPACE, "require": [f"not {word}"]})
+    with pytest.raises(bf.SpecError, match=f"no let gives \\${word}(?s:.*)hint: write {here}; "):
+        bf.load({**SPACE, "let": {**SPACE["let"], "S": f"$(3 if {word} else 4)"}})  # type: ignore[dict-item]

@@ -15,10 +15,11 @@ from blockforge.blocks.compose.frame import Bound, Frame, called, parameter, pla
 from blockforge.blocks.compose.members import called_by, key_of_op, named, truth, width
 from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.compose.program import Program
-from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias
+from blockforge.blocks.compose.steps import INSIDE, Steps, is_norm_without_bias, not_inside
 from blockforge.blocks.compose.written import Map, Seq, freeze, parts_of, place_in
 from blockforge.blocks.part import Part
 from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.spec.schema_errors import shown
 from blockforge.spec.values import EARLY, Expr, Ref
 
 MAX_DEPTH = 64
@@ -147,7 +148,7 @@ class Builder(Steps):
         if op in _ABSENT:
             return x
         if not isinstance(op, str):
-            raise OpError(f"{op!r} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
+            raise OpError(f"{shown(op)} is no op", hint="an op is a name, {op: name, ...} or a list", code="value")
         return self.call(op, {}, scope, at, x, dim, name)
 
     def _count(self, ops: int) -> None:
@@ -162,11 +163,11 @@ class Builder(Steps):
     def _mapping(self, value: Map, scope: Frame, at: Path, x: int, dim: int | None, name: tuple[str, ...]) -> int:
         if "op" not in value:
             raise OpError("an op is missing", hint="an op is a name, {op: name, ...} or a list", code="value")
-        if "when" in value and not truth(key_of_op(value, "when", scope, at)):
+        if "when" in value and not truth(key_of_op(value, "when", scope, at), at):
             return x
-        own = key_of_op(value, "dim", scope, at) if "dim" in value else None
-        if own is not None:
-            dim = width(own)
+        is_asked = "dim" in value
+        if is_asked:
+            dim = width(key_of_op(value, "dim", scope, at))
         op, rest = value.get("op"), value.without(*_OWN)
         if not isinstance(op, str):
             op_name = scope.value(op)
@@ -181,7 +182,7 @@ class Builder(Steps):
             raise OpError(text, hint="put it into the op itself", param=next(iter(rest)), code="unknown-key")
         else:
             y = self.add(Bound(op, scope, (*at, "op")), x, dim, name)
-        if own is not None and self.shapes[y].dim != dim and y not in self.mistakes.unknown:
+        if is_asked and self.shapes[y].dim != dim and y not in self.mistakes.unknown:
             given = self.shapes[y].dim
             hint = "a conv or a linear gives any width"
             raise OpError(
@@ -227,6 +228,8 @@ class Builder(Steps):
             known, defined = registry.blocks(*INSIDE), frame.definitions.table
             hint = did_you_mean(op, [n for n in known if n not in defined], what="known here", first=defined)
             raise OpError(f"there is no op named '{op}'", hint=hint, code="unknown-op")
+        if (kind := registry.BLOCKS[op].kind) not in INSIDE and op not in registry.TWINS:
+            raise not_inside(op, kind)
         cls = registry.get(op, *INSIDE)
         ops, of_place = read_by(cls)
         given: dict[str, Any] = {
@@ -267,7 +270,7 @@ class Builder(Steps):
         """Whether `when` leaves an op out."""
         value, frame = bound.value, bound.frame
         if isinstance(value, Map) and "when" in value:
-            return not truth(key_of_op(value, "when", frame, bound.place))
+            return not truth(key_of_op(value, "when", frame, bound.place), bound.place)
         if isinstance(value, Map) and "op" in value and len(value.items) == 1:
             return value.get("op") in _ABSENT
         if isinstance(value, (Map, Seq, str)):

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 from blockforge.blocks import registry
 from blockforge.blocks.base import AnyOp, Shape
 from blockforge.blocks.compose.written import Map, Seq, freeze, place_in, thaw
-from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.errors import OpError, Path
+from blockforge.spec.expressions.foreign import known_names
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError
+from blockforge.spec.forms import unknown_key
 from blockforge.spec.values import Expr, Ref
 
 
@@ -73,9 +75,8 @@ class Frame:
         for known, value in self.names:
             if known == name:
                 return plain(value) if isinstance(value, Bound) else value
-        known_names = [k for k, _ in self.names]
         text = f"nothing is called '{name}' here"
-        raise OpError(text, hint=did_you_mean(name, known_names, what="names here"), code="unknown-name")
+        raise OpError(text, hint=known_names(name, [k for k, _ in self.names], "names here"), code="unknown-name")
 
     def value(self, written: Any) -> Any:
         """What is written, read here: a plain value, or a `Bound` where ops or names are in it."""
@@ -229,7 +230,7 @@ def called(definition: Definition, home: Definitions, given: Mapping[str, Any], 
     known = dict(definition.params)
     for key in given:
         if key not in known:
-            hint = did_you_mean(key, known, what=f"parameters of {definition.name}")
+            hint = unknown_key(key, known, f"parameters of {definition.name}")
             text = f"'{definition.name}' has no parameter '{key}'"
             raise OpError(text, hint=hint, param=key, code="unknown-key")
     frame = Frame(place.names, home)

@@ -70,7 +70,7 @@ class Add(Join):
     token_rule = "each"
     pairwise = True
     elementwise = True
-    inline = "{} + {}"
+    inline = "added({}, {})"
 
     def factors(self, shapes: tuple[Shape, ...]) -> tuple[float, ...]:
         return (1.0, 1.0)

@@ -75,10 +75,11 @@ def key_of_op(op: Map, key: str, frame: Frame, at: Path) -> Any:
         raise e.placed_at((*at, key)) from None
 
 
-def truth(value: Any) -> bool:
-    """What `when` says. Raises: OpError."""
+def truth(value: Any, at: Path) -> bool:
+    """What `when` says of the op at a place. Raises: OpError."""
     if not isinstance(value, bool):
-        raise OpError(f"when is true or false, not {shown(value)}", param="when", code="value")
+        hint = "as in when: $(in != out)"
+        raise OpError(f"when is true or false, not {shown(value)}", hint=hint, param="when", code="value").placed_at(at)
     return value
 
 

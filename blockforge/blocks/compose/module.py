@@ -14,6 +14,7 @@ from blockforge.blocks.base import Layout
 from blockforge.blocks.building import built
 from blockforge.blocks.compose import memory
 from blockforge.blocks.compose.program import Program, Step
+from blockforge.blocks.joins.meeting import added
 from blockforge.blocks.layers import residual_dwconv
 from blockforge.kernels.cpu import activate, untouched
 
@@ -98,7 +99,7 @@ def _written(program: Program, names: tuple[tuple[str, ...], ...]) -> str:
 def _compiled(text: str, made: tuple[type, ...]) -> Run:
     """The function that `code` writes: nothing of a spec is in the text but names of modules."""
     scope: dict[str, Any] = {"activate": activate, "untouched": untouched, "called": called, "made": made}
-    scope["residual_dwconv"] = residual_dwconv
+    scope |= {"added": added, "residual_dwconv": residual_dwconv}
     exec(compile(text, "<composed block>", "exec"), scope)
     run: Run = scope["run"]
     return run

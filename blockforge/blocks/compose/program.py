@@ -133,11 +133,14 @@ class Program:
         return self.steps[value - 1].shape if value else self.shape
 
     def shape_on(self, shape: Shape) -> Shape:
-        """What its steps, outside of tiles, give on another map, where they are to be the same."""
+        """What its steps, outside of tiles, give on another map, where they are to be the same; where one leaves
+        nothing of it, that."""
         shapes = [shape]
         for step in self.steps:
             given, (_, *place) = tuple(shapes[i] for i in step.inputs), step.placed.place
             shapes.append(Placed(step.op, (given if step.op.kind == "join" else given[0], *place)).out_shape())
+            if min(shapes[-1][:2]) < 1:
+                break
         return shapes[-1]
 
     def cost(self) -> Cost:

@@ -1,16 +1,16 @@
 """Rolled tiles while a program is written: which of its values stand at the positions of a tile.
 
 A mask keeps apart the positions of the map where it was cut. So it serves what reads these positions: the tile itself,
-and what is as large and was made of it, position by position or of neighbours. What is pooled or unfolded, cut into
-tiles again or turned on its side stands at other positions; a map that comes out of other tiles, or is turned back, as
-large as it went in, stands where it stood.
+and what is as large and was made of it, position by position or of neighbours. What is pooled or unfolded, made
+a grid of a size of its own, cut into tiles again or turned on its side stands at other positions; a map that comes out
+of other tiles, or is turned back, as large as it went in, stands where it stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from blockforge.blocks.base import AnyPlaced, Shape
+from blockforge.blocks.base import AnyPlaced, Placed, Shape
 from blockforge.blocks.part import Join
 from blockforge.errors import OpError
 
@@ -27,6 +27,19 @@ def rolled_of(read: Iterable[tuple[Shape, Rolled]], given: Shape) -> Rolled:
         return None
     places = {rolled for shape, rolled in maps if shape[:2] == given[:2]}
     return places.pop() if len(places) == 1 else MOVED
+
+
+def keeps_size(placed: AnyPlaced) -> bool:
+    """Whether what an op gives is as large as what it reads on any map: a grid of cells is by chance."""
+    op, (shape, *place) = placed.op, placed.place
+    if isinstance(op, Join):
+        return True
+    larger = shape._replace(height=shape.height + 1, width=shape.width + 1)
+    try:
+        given = Placed(op, (larger, *place)).out_shape()
+    except OpError:  # made for maps of one size
+        return True
+    return (given.height, given.width) == (larger.height, larger.width)
 
 
 def mask_for(placed: AnyPlaced, shapes: Sequence[Shape], rolled: Sequence[Rolled]) -> int | None:

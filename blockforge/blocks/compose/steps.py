@@ -15,7 +15,7 @@ from blockforge.blocks.compose.frame import Bound
 from blockforge.blocks.compose.mistakes import Mistakes
 from blockforge.blocks.compose.module import Composed
 from blockforge.blocks.compose.program import Program, Step
-from blockforge.blocks.compose.rolled import MOVED, Rolled, mask_for, rolled_of
+from blockforge.blocks.compose.rolled import MOVED, Rolled, keeps_size, mask_for, rolled_of
 from blockforge.blocks.compose.shared import same_module
 from blockforge.blocks.compose.written import Map
 from blockforge.blocks.facts import Facts, facts
@@ -80,6 +80,8 @@ class Steps:
         runs = min(read, tiles)
         y = self.append(Step(placed, inputs, said.out_shape, tiles, runs, self.is_shared, cut, own, at), said)
         self.stands_as(y, *inputs)
+        if self.rolled[y] is not None and not keeps_size(placed):
+            self.rolled[y] = MOVED
         return y
 
     @contextmanager
@@ -179,9 +181,17 @@ def at_place(op: AnyOp, shapes: tuple[Shape, ...], dim: int | None) -> Placed[*t
         return Placed(op, (shape,))
     if kind in ("stem", "downsample"):
         return Placed(op, (shape, dim if dim is not None else shape.dim))
+    raise not_inside(op.op, kind)
+
+
+def not_inside(name: str, kind: Kind) -> OpError:
+    """What is wrong with a block of a kind that stands nowhere inside another."""
     if kind == "aggregator":
-        raise OpError(f"'{op.op}' joins maps", hint="as in {op: parallel, join: " + op.op + ", of: [...]}", param="op")
-    raise OpError(f"a {op.kind} such as '{op.op}' does not stand inside a block", param="op", code="wrong-kind")
+        text, hint = f"'{name}' joins maps", f"as in {{op: parallel, join: {name}, of: [...]}}"
+    else:
+        text = f"'{name}' is a {kind}, which stands under head or heads and not inside other ops"
+        hint = "here the same is made of ops, as in [global_pool, layer_norm, logits]"
+    return OpError(text, hint=hint, param="op", code="wrong-kind")
 
 
 def is_norm_without_bias(member: Bound | None) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from blockforge.blocks.compose.expand import Builder, Composite
-from blockforge.blocks.compose.frame import Bound, plain
+from blockforge.blocks.compose.frame import Bound, Frame, plain
 from blockforge.blocks.compose.joined import Joiner
 from blockforge.blocks.compose.members import keyed
 from blockforge.blocks.compose.written import Map, Seq, place_in
-from blockforge.blocks.registry import part
+from blockforge.blocks.registry import BLOCKS, part
 from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.spec.schema_errors import shown
 
 _KEYS = ("from", "join", "op", "when")
 _SOURCE_KEYS = ("from", "op")
@@ -68,15 +70,24 @@ class _Members:
     def _alone(self, member: Bound, name: tuple[str, ...]) -> int:
         """An op on what the member before gives."""
         self.unread.pop(self.newest, None)
+        if isinstance(member.value, Map) and "op" not in member.value:
+            _check_keys(member, _KEYS, "a member")
+        if isinstance(member.value, Map) and (key := _meant_from(member.value, member.frame)) is not None:
+            hint = f"did you mean 'from'? keys of a member: {', '.join(_KEYS)}"
+            error = OpError(f"'{member.value.get('op')}' has no parameter '{key}'", hint=hint, code="unknown-key")
+            raise error.placed_at((*member.place, key))
         return self.build.add(member, self.last, None, name)
 
     def _joined(self, member: Bound, name: tuple[str, ...]) -> int:
         value, frame = member.value, member.frame
         _check_keys(member, _KEYS, "a member")
-        before, sources = self.last, value.get("from")
+        before, sources, at = self.last, value.get("from"), (*member.place, "from")
+        if "from" in value and sources is None:
+            raise OpError("there is no value here", hint="absent: the member before", code="value").placed_at(at)
         joiner = Joiner(self.build, Bound(value.get("join", "sum"), frame, value.at), (*name[:-1], f"{name[-1]}_join"))
         for i, source in enumerate(sources.items if isinstance(sources, Seq) else (sources,)):
-            place, read = (*name[:-1], f"{name[-1]}_from_{i}"), Bound(source, frame, value.at)
+            there = (*at, i) if isinstance(sources, Seq) else at
+            place, read = (*name[:-1], f"{name[-1]}_from_{i}"), Bound(source, frame, there)
             if (x := self._source(read, before, place)) is not None:
                 joiner.take(x, str(source.get("from") if isinstance(source, Map) else source), read.place)
         return self.build.add(
@@ -104,7 +115,8 @@ class _Members:
         at = place_in(source.value, source.at)
         if not isinstance(member, str):
             hint = "several are a list: from: [a, {from: b, op: ...}]"
-            raise OpError("a source is the name of a member", hint=hint, code="value").placed_at(at)
+            text = f"a source is the name of a member, not {shown(member)}"
+            raise OpError(text, hint=hint, code="value").placed_at(at)
         if member not in self.known:
             hint = did_you_mean(member, self.known, what="before it stand")
             raise OpError(f"no member '{member}' stands before this one", hint=hint, code="unknown-name").placed_at(at)
@@ -112,8 +124,19 @@ class _Members:
         return self.known[member]
 
 
+def _meant_from(member: Map, frame: Frame) -> str | None:
+    """The key of an op that is nearly called `from`, if the op has no such parameter."""
+    op, keys = member.get("op"), [key for key, _ in member.items if key not in (*_KEYS, "dim")]
+    if not isinstance(op, str) or not (close := difflib.get_close_matches("from", keys, n=1)):
+        return None
+    definition = frame.definitions.table.get(op)
+    known = dict(definition[0].params) if definition else getattr(BLOCKS.get(op), "model_fields", {})
+    return close[0] if close[0] not in known else None
+
+
 def _check_keys(written: Bound, keys: tuple[str, ...], what: str) -> None:
     """Raise `OpError` for a key that a mapping of a graph does not have."""
     if unknown := next((key for key, _ in written.value.items if key not in keys), None):
         hint = did_you_mean(unknown, keys) + "; parameters of the op go into it: op: {op: ..., ...}"
-        raise OpError(f"{what} has no key '{unknown}'", hint=hint, code="unknown-key").placed_at(written.place)
+        error = OpError(f"{what} has no key '{unknown}'", hint=hint, code="unknown-key")
+        raise error.placed_at((*written.place, unknown))

@@ -76,13 +76,30 @@ class Meeting(NamedTuple):
         return (height, width) != tuple(own) and own.numel() > 1
 
 
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of an identity path and what was made beside it, x_BHWC and y_BHWC. Raises: OpError for images of a size
+    at which theirs differ, as where one has a size of its own: nothing is broadcast."""
+    (height, width), (rows, columns) = x.shape[1:3], y.shape[1:3]
+    if is_symbolic(rows, columns, height, width) or torch.jit.is_tracing():
+        return x + y
+    if rows != height or columns != width:
+        hint = "what $height or $width gave, and a grid, has one size: build the model for this one with input.size"
+        raise _apart(height, width, rows, columns, hint)
+    return x + y
+
+
 def _check_sides(x: Tensor, height: int, width: int) -> None:
     rows, columns = x.shape[1:3]
     if is_symbolic(rows, columns, height, width) or torch.jit.is_tracing():
         return
     if (1 < rows != height > 1) or (1 < columns != width > 1):
-        text = f"maps of {height}x{width} and {rows}x{columns} do not meet at this size of the image"
-        raise OpError(text, hint="a size that all strides divide, or resize: bilinear in the join", code="sizes")
+        hint = "a size that all strides divide, or resize: bilinear in the join"
+        raise _apart(height, width, rows, columns, hint)
+
+
+def _apart(height: int, width: int, rows: int, columns: int, hint: str) -> OpError:
+    text = f"maps of {height}x{width} and {rows}x{columns} do not meet at this size of the image"
+    return OpError(text, hint=hint, code="sizes")
 
 
 def _side(sizes: list[int], shapes: tuple[Shape, ...]) -> int:

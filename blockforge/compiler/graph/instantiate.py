@@ -22,9 +22,10 @@ from blockforge.blocks.joins.aggregated import as_join
 from blockforge.blocks.part import Join
 from blockforge.compiler.graph.branches import as_residual, is_residual
 from blockforge.compiler.graph.connect import RULES, Feeds, RuleError, fed_by, make_rule
-from blockforge.errors import OpError, Path, Report, did_you_mean
+from blockforge.errors import OpError, Path, Report
 from blockforge.provenance import hint_in_comment
 from blockforge.spec import late
+from blockforge.spec.forms import unknown_key
 from blockforge.spec.model import ConnectSpec
 from blockforge.spec.plan import Branch, Head, Plan, PlannedOp, Reads, Stage
 from blockforge.spec.reporting import NOWHERE, report_at
@@ -156,8 +157,9 @@ class Maker:
             hint = self._hint(e, op.path)
             name = op.spec.op if isinstance(op.spec.op, str) else ""
             if unknown and len(path) == 1 and name in registry.BLOCKS:  # a branch has keys of its own beside the op's
-                known = {**registry.get(name).model_fields, **type(op.spec).model_fields}
-                hint = did_you_mean(str(path[0]), known, what="known here")
+                own = (field.alias or key for key, field in type(op.spec).model_fields.items())
+                known = {*registry.get(name).model_fields, *own}
+                hint = unknown_key(str(path[0]), known, "known here")
             place = (*op.at, *path, "op") if e.param == "op" else (*op.at, *path)
             report_at(self.report, op.origins, e.code, str(e), place, hint=hint, on_key=unknown)
 

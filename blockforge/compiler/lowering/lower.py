@@ -6,7 +6,6 @@ generates Python that drops every map after its last use.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from torch import fx, nn
 
 from blockforge.blocks.base import Act, Norm, Placed, Shape
 from blockforge.blocks.building import built
+from blockforge.blocks.joins.meeting import added
 from blockforge.compiler.graph.nodes import Node
 from blockforge.compiler.graph.sites import (
     BranchSite,
@@ -153,7 +153,7 @@ class _Emitter:
                 args = (graph.placeholder("x"), unit.last.out_shape.dim, self.arch.least_image)
                 return graph.create_node("call_function", image_map, args, name="image")
             case SumSite():
-                return graph.create_node("call_function", operator.add, args, name=name)
+                return graph.create_node("call_function", added, args, name=name)
             case WindowOutSite():
                 args += self.size(site.like, name)
             case SkipSite() if unit.last.shapes.rounding is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blockforge.blocks.joins.meeting import added
 from blockforge.blocks.layers import DropPath, channel_affine
 from blockforge.blocks.leaves import layout_of, on_map
 from blockforge.blocks.recompute import checkpoint
@@ -73,7 +74,7 @@ class Branch(nn.Module):
         if self.skip_scale is not None and self.skip_bias is not None:
             x = channel_affine(x, self.skip_scale, self.skip_bias)
         if self.skip:
-            y = x + self.drop_path(y)
+            y = added(x, self.drop_path(y))
         return self.post_act(y) if self.post_act is not None else y
 
     def _is_as_made(self) -> bool:
@@ -152,17 +153,18 @@ class WindowOut(nn.Module):
         return f"window={self.window}"
 
 
-def image_map(image_BCHW: Tensor, channels: int, least: int = 1) -> Tensor:
-    """The image as a map, x_BHWC. Raises: OpError if a side is less than `least`.
+def image_map(image_BCHW: Tensor, channels: int, least: tuple[int, int] = (1, 1)) -> Tensor:
+    """The image as a map, x_BHWC. Raises: OpError if a side is less than that of the `least` one.
 
     In inference it is laid out so, which the first convolution is faster on. Where gradients are kept it stays as
     it lies: the copy would be kept with them.
     """
     if isinstance(image_BCHW, Tensor) and not torch.jit.is_tracing():  # tracers pass what has no shape yet
         _check_images(image_BCHW, channels)
-        if min(image_BCHW.shape[-2:]) < least:
-            size = "x".join(map(str, image_BCHW.shape[-2:]))
-            raise OpError(f"the network leaves nothing of images of {size}", hint=f"{least}x{least} or larger")
+        (height, width), (rows, columns) = image_BCHW.shape[-2:], least
+        if height < rows or width < columns:
+            text = f"the network leaves nothing of images of {height}x{width}"
+            raise OpError(text, hint=f"{rows}x{columns} or larger")
     if channels == 1:  # permuted, it would keep strides that a convolution takes for NCHW
         return image_BCHW.squeeze(1).unsqueeze(-1).contiguous()
     x = image_BCHW.permute(0, 2, 3, 1)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from blockforge.errors import format_path, parse_path
+from blockforge.spec.expressions.foreign import instead
 from blockforge.spec.expressions.tree import EXAMPLE, ExpressionError, Node
 
 MAX_EXPRESSION, MAX_NESTING = 500, 30
@@ -36,7 +37,6 @@ _TOKEN = re.compile(
 _CONSTANTS = {"true": True, "false": False, "none": "none"}
 _WORDS = ("and", "or", "not", "if", "else")
 _BEFORE_NOT = ("", "(", "[", "and", "or", "not", "if", "else")
-_INSTEAD = {"=": "== compares", "&": "write and", "|": "write or", "!": "write not"}
 _KINDS: dict[type[ast.AST], str] = {
     ast.And: "and", ast.Or: "or", ast.Not: "not", ast.USub: "negative",
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%",
@@ -94,8 +94,7 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(text, position)
         if match is None:
             column = end - len(text[position:end].lstrip())
-            hint = _INSTEAD.get(text[column], EXAMPLE)
-            raise ExpressionError(f"'{text[column]}' has no place here", column, hint=hint)
+            raise _misplaced(text, column, text[column], "has no place here")
         kind = str(match.lastgroup)
         written, position = match[kind], match.end()
         tokens.append(_Token("word" if written in _WORDS else kind, written, match.start(kind), position))
@@ -108,13 +107,13 @@ def _check_order(text: str, tokens: Sequence[_Token]) -> None:
     before, after_value = "", False
     for token in tokens:
         if after_value:
-            after_value = _check_after_value(token, opened)
+            after_value = _check_after_value(text, token, opened)
         elif token.text.endswith("("):
             _open(token, opened)
         elif token.kind in ("number", "name", "text"):
             after_value = True
         elif token.text != "-" and not (token.text == "not" and before in _BEFORE_NOT):
-            raise _misplaced(token, "stands where a value should")
+            raise _misplaced(text, token.start, token.text, "stands where a value should")
         before = token.text
     if not after_value:
         raise ExpressionError("a value is missing at the end", max(0, len(text.rstrip()) - 1))
@@ -122,7 +121,7 @@ def _check_order(text: str, tokens: Sequence[_Token]) -> None:
         raise _never_closed(opened[-1])
 
 
-def _check_after_value(token: _Token, opened: list[_Token]) -> bool:
+def _check_after_value(text: str, token: _Token, opened: list[_Token]) -> bool:
     """Whether a token behind a value ends one itself; `opened`: brackets, and `if` that still needs its `else`."""
     last = opened[-1] if opened else None
     if token.text == "[":
@@ -137,7 +136,7 @@ def _check_after_value(token: _Token, opened: list[_Token]) -> bool:
     if _joins(token, last):
         return False
     if last is None or (token.text == "," and last.text != "if"):
-        raise _misplaced(token, "has no place here")
+        raise _misplaced(text, token.start, token.text, "has no place here")
     raise _never_closed(last)
 
 
@@ -154,8 +153,9 @@ def _joins(token: _Token, last: _Token | None) -> bool:
     return token.text in ("and", "or") or (token.kind == "sign" and token.text not in "()[]")
 
 
-def _misplaced(token: _Token, why: str) -> ExpressionError:
-    return ExpressionError(f"'{token.text}' {why}", token.start, len(token.text))
+def _misplaced(text: str, column: int, piece: str, why: str) -> ExpressionError:
+    hint = instead(text, column, CALLS) or EXAMPLE
+    return ExpressionError(f"'{piece}' {why}", column, len(piece), hint)
 
 
 def _never_closed(bracket: _Token) -> ExpressionError:

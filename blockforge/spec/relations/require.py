@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blockforge.errors import Report, did_you_mean
+from blockforge.errors import Report
 from blockforge.spec.expressions.evaluation import excess, failing
+from blockforge.spec.expressions.foreign import known_names
 from blockforge.spec.expressions.parser import parse
 from blockforge.spec.expressions.tree import AbsentError, ExpressionError, LookUp, Node, names
 from blockforge.spec.relations.lookup import all_at, every_option, value_at
@@ -49,7 +50,7 @@ def check_relations(tree: Any, report: Report) -> None:
             for name in names(parse(text)):
                 if next(all_at(tree, name.value, every_option), None) is None:
                     shown = text[name.column : name.column + name.length]
-                    hint = did_you_mean(shown.removeprefix("$"), _known(tree), what="holes and names")
+                    hint = known_names(shown.removeprefix("$"), _known(tree), "holes and names")
                     raise ExpressionError(f"nothing is named '{shown}'", name.column, name.length, hint)
         except ExpressionError as e:
             _report(report, "relation", str(e), i, text, e.column, e.length, e.hint)
