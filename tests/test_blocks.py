@@ -97,6 +97,20 @@ def test_memory_of_blocks_narrower_inside_than_outside(name: str, parameters: di
     check_workspace(op, *example_places(op.kind)[0])
 
 
+RATIOS = [
+    (name, field) for name, cls in BLOCKS.items() for field, info in cls.model_fields.items()
+    if cls.kind in ("mixer", "ffn", "stem", "downsample") and info.annotation is float
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field"), RATIOS)
+def test_a_share_of_the_width_that_leaves_nothing_is_refused(name: str, field: str) -> None:
+    cls = BLOCKS[name]
+    place = (Shape(4, 4, 8),) if cls.kind in ("mixer", "ffn") else (Shape(8, 8, 8), 8)
+    with pytest.raises(OpError):
+        cls.model_validate({field: 0.01}).check(*place)
+
+
 @pytest.mark.parametrize("cls", registry.blocks("mixer", "ffn", "norm").values(), ids=lambda cls: cls.op)
 def test_memory_on_the_map_of_a_small_window(cls: type[AnyOp]) -> None:
     """What a block holds for each channel is little beside a map, and much beside nine positions."""

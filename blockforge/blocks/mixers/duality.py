@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape, divisible
+from blockforge.blocks.base import Cost, Mixer, Shape, divisible, hidden_width
 from blockforge.blocks.fields import Count, OddKernel, Ratio
 from blockforge.blocks.layers import DWConv, Linear, default_init
 from blockforge.blocks.leaves import on_nchw
@@ -80,7 +80,7 @@ class Duality(Mixer):
         if self.num_heads and self.head_dim:
             hint = "one follows from the other"
             raise OpError("num_heads and head_dim are both given", hint=hint, param="head_dim")
-        inner, heads = self.inner(shape.dim), self.heads(shape.dim)
+        inner, heads = hidden_width(shape.dim, self.expand, "expand"), self.heads(shape.dim)
         if self.head_dim:
             divisible(inner, self.head_dim, "the inner width", "head_dim", "head_dim")
         divisible(inner, heads, "the inner width", "num_heads", "num_heads")

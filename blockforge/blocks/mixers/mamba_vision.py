@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from blockforge.blocks import primitives
-from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import Count, Ratio
 from blockforge.blocks.layers import Conv2d, Linear, default_init, init_states
 from blockforge.blocks.leaves import bias_of, on_nchw
@@ -68,9 +68,9 @@ class MambaVision(Mixer):
         return self.model_copy(update={"dt_rank": self.rank(shape.dim)})
 
     def check(self, shape: Shape) -> None:
-        inner = self.inner(shape.dim)
+        inner = hidden_width(shape.dim, self.expand, "expand")
         if inner % 2 and self.branch != "none":
-            hint = f"{inner - 1} or {inner + 1} would do, or branch: none"
+            hint = (f"{inner - 1} or " if inner > 1 else "") + f"{inner + 1} would do, or branch: none"
             raise OpError(f"the inner width {inner} is odd, and a branch takes half of it", hint=hint)
 
     def cost(self, shape: Shape) -> Cost:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks import primitives
 from blockforge.blocks.acts.silu import SiLU
-from blockforge.blocks.base import Cost, Mixer, Shape
+from blockforge.blocks.base import Cost, Mixer, Shape, hidden_width
 from blockforge.blocks.fields import ActParam, Count, NormParam, OddKernel, Ratio, Width
 from blockforge.blocks.layers import ConvInit, DWConv, Linear, default_init, init_states
 from blockforge.blocks.leaves import layout_of, on_map
@@ -97,9 +97,7 @@ class SS2D(Mixer):
         return self.model_copy(update={"dim": dim}), self.inner(dim) * (1 + self.gate)
 
     def check(self, shape: Shape) -> None:
-        inner = self.inner(self.given(shape))
-        if inner < 1:
-            raise OpError(f"expand {self.expand:g} leaves no channels of {shape.dim}", param="expand")
+        inner = hidden_width(self.given(shape), self.expand, "expand")
         if self.dim is not None and shape.dim != inner * (1 + self.gate):
             text = f"with dim {self.dim} it reads a map of width {inner * (1 + self.gate)}, not {shape.dim}"
             raise OpError(text, hint="leave dim to the aggregators", param="dim")

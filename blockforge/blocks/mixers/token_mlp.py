@@ -33,6 +33,9 @@ class TokenMLP(Mixer):
     def hidden(self, dim: int) -> int:
         return hidden_width(dim, self.mlp_ratio)
 
+    def check(self, shape: Shape) -> None:
+        self.hidden(shape.dim)
+
     def inside(self, shape: Shape) -> Shape:
         """The hidden map, a row of positions for each channel."""
         return Shape(1, shape.dim, self.hidden(shape.dim))
