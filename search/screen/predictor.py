@@ -1,4 +1,4 @@
-"""What networks may be worth, learnt from those that were evaluated: trees on the figures of their graphs.
+"""What networks may be worth, learnt from those that were evaluated: a Gaussian process on the figures of their graphs.
 
 Places are predicted and not values: of those known, 0 is the worst and 1 the best. A network that did not train at all
 then weighs no more than any other, and several objectives are of one size.
@@ -6,6 +6,7 @@ then weighs no more than any other, and several objectives are of one size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,8 +19,10 @@ from blockforge.search.study import pareto
 Row = Mapping[str, float]
 Places = npt.NDArray[np.float64]
 """A row a network, a column an objective."""
-_TREES, _LEAF, _SHARE = 100, 2, 1 / 3
-"""How many, the fewest networks of a leaf, and the share of the figures that each split looks at."""
+_NOISE = 0.1
+"""Variance of what a place says of a network, of all that is known 1: another seed gives it another place."""
+_FARTHEST = 2.0
+"""Standard deviations from the mean of the known beyond which a figure is taken for no farther."""
 
 
 def check_installed() -> None:
@@ -28,32 +31,43 @@ def check_installed() -> None:
 
 
 class Predictor:
-    """Extremely randomised trees (Geurts et al., 2006, https://doi.org/10.1007/s10994-006-6226-1).
-
-    The same for the same rows in the same order.
+    """A Gaussian process (Rasmussen and Williams, 2006, https://gaussianprocess.org/gpml) on standardised figures, with
+    a Matern kernel whose length grows as the distance of random networks does, with the root of the figures' number.
+    Nothing is fitted but the places themselves: ten networks cannot say more.
 
     Args:
         rows: the figures of networks, by name; what one does not have is 0.
         values: of each, a column an objective; larger is better.
-        seed: of the trees.
     """
 
-    def __init__(self, rows: Sequence[Row], values: npt.ArrayLike, seed: int = 0) -> None:
+    def __init__(self, rows: Sequence[Row], values: npt.ArrayLike) -> None:
         check_installed()
-        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import Matern
 
-        self.names = sorted({name for row in rows for name in row})
         known = np.asarray(values, float).reshape(len(rows), -1)
         places = np.column_stack([rank(column.tolist()) / max(1, len(rows) - 1) for column in known.T])
-        self._trees = ExtraTreesRegressor(_TREES, min_samples_leaf=_LEAF, max_features=_SHARE, random_state=seed)
-        self._trees.fit(self._matrix(rows), places.squeeze(1) if places.shape[1] == 1 else places)
+        names = sorted({name for row in rows for name in row})
+        figures = _matrix(rows, names)
+        differ = np.ptp(figures, axis=0) > 0
+        self._names = [name for name, does in zip(names, differ, strict=True) if does]
+        self._mean, self._spread = figures[:, differ].mean(0), figures[:, differ].std(0)
+        kernel = Matern(max(1.0, math.sqrt(len(self._names))), "fixed", nu=2.5)
+        self._process = GaussianProcessRegressor(kernel, alpha=_NOISE, optimizer=None, normalize_y=True)
+        self._process.fit(self._standardised(rows), places)
 
     def predict(self, rows: Sequence[Row]) -> Places:
-        """The place of each among those known, 0 to 1; 1 is the best."""
-        return np.asarray(self._trees.predict(self._matrix(rows)), float).reshape(len(rows), -1)
+        """The place of each among those known: 0 the worst, 1 the best, and what is thought better still lies above."""
+        return np.asarray(self._process.predict(self._standardised(rows)), float).reshape(len(rows), -1)
 
-    def _matrix(self, rows: Sequence[Row]) -> npt.NDArray[np.float64]:
-        return np.array([[row.get(name, 0.0) for name in self.names] for row in rows], float)
+    def _standardised(self, rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+        """With a column of zeros, so that there is one where all known networks are alike."""
+        figures = (_matrix(rows, self._names) - self._mean) / self._spread
+        return np.column_stack([np.clip(figures, -_FARTHEST, _FARTHEST), np.zeros(len(rows))])
+
+
+def _matrix(rows: Sequence[Row], names: Sequence[str]) -> npt.NDArray[np.float64]:
+    return np.array([[row.get(name, 0.0) for name in names] for row in rows], float).reshape(len(rows), len(names))
 
 
 def likeliest(places: Places, seed: int) -> int:

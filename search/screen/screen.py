@@ -46,7 +46,7 @@ class Screen:
         numbers = tuple(record.number for record in known)
         if self._predictor is None or numbers != self._known:
             values = -losses(known, self.plan.signs)
-            self._predictor, self._known = Predictor(rows, values, self.plan.seed), numbers
+            self._predictor, self._known = Predictor(rows, values), numbers
             self._rows = {str(record.candidate): row for record, row in zip(known, rows, strict=True)}
         places = self._predictor.predict([self._row(arch, answers) for arch, answers in pool])
         best = likeliest(places, seed)

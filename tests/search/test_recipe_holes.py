@@ -140,9 +140,8 @@ def test_another_recipe_is_another_study(code: str, tmp_path: Path) -> None:
         bf.search(NET, objective=f"{code}:score", recipe={**RECIPE, "lr": 1e-3}, trials=2, out=tmp_path / "run")
 
 
-def test_a_screen_sees_the_recipe_too(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_screen_sees_the_recipe_too(code: str) -> None:
     """Three networks: what there is to learn is the recipe."""
-    monkeypatch.setattr("blockforge.search.screen.predictor._TREES", 20)
     settings: dict[str, Any] = {"objective": f"{code}:score", "recipe": RECIPE, "sampler": "random", "trials": 20}
     plain, screened = (bf.search(NET, screen=screen, **settings) for screen in (None, 6))
     assert screened.evaluated == 20

@@ -24,7 +24,6 @@ Replayed = command.Replayed
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockforge.search.screen.predictor._TREES", 10)
     monkeypatch.setattr(searches, "PLAIN", 13)
     monkeypatch.setattr(searches, "SCREENED", 12)
     monkeypatch.setattr(tail, "resampled", functools.partial(resampled, resamples=50))

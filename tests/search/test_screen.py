@@ -31,11 +31,6 @@ def worth(arch: bf.Architecture) -> float:
     return float(sams * 10 + last.end.last.out_shape.dim - arch.stages[0].end.last.out_shape.dim)
 
 
-@pytest.fixture(autouse=True)
-def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockforge.search.screen.predictor._TREES", 10)
-
-
 def trials_of(result: Any) -> list[tuple[Any, ...]]:
     return [(t.holes, t.state, t.values, t.guess, t.random) for t in result.trials]
 
@@ -56,12 +51,22 @@ def test_a_predictor_learns_places_and_repeats() -> None:
     new = [{"a": 2.0, "b": -2.0}, {"a": -2.0, "b": 2.0}, {"a": -2.0, "c": 1.0}]
     places = Predictor(rows, values).predict(new)
     assert places.shape == (3, 2)
-    assert ((places >= 0) & (places <= 1)).all()
     assert places[0, 0] > 0.5 > places[1, 0]
     assert places[0, 1] > places[1, 1]
     assert np.array_equal(places, Predictor(rows, values).predict(new))
     assert likeliest(places, seed=0) == 0
     assert likeliest(places[:, :1], seed=0) == 0
+
+
+def test_networks_that_are_all_alike_are_worth_the_same() -> None:
+    places = Predictor([{"a": 1.0}] * 3, [3.0, 1.0, 2.0]).predict([{"a": 1.0}, {"a": 5.0}])
+    assert places.ravel().tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_figure_far_beyond_the_known_ones_counts_as_a_far_one() -> None:
+    known = Predictor([{"a": float(a)} for a in range(10)], list(range(10)))
+    far, farther = known.predict([{"a": 100.0}, {"a": 1e9}])
+    assert far == farther > 0.5
 
 
 def test_of_several_objectives_each_that_is_not_beaten_has_a_chance() -> None:
@@ -81,7 +86,7 @@ def test_every_sampler_is_screened_and_goes_on_as_without_a_stop(tiny: Spec, sam
     assert min(t.number for t in screened) >= FEWEST
     assert len(screened) >= 5
     assert not any(t.random for t in screened)
-    assert all(t.guess is not None and 0 <= t.guess[0] <= 1 for t in screened)
+    assert all(t.guess is not None and -0.5 < t.guess[0] < 1.5 for t in screened)
 
 
 def test_screening_finds_better_networks_where_there_is_something_to_learn(tiny: Spec) -> None:
