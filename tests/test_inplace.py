@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,9 +12,11 @@ from torch import Tensor, nn
 from blockforge.blocks import registry
 from blockforge.blocks.acts.identity import Identity
 from blockforge.blocks.base import Shape
+from blockforge.blocks.compose.of_parts import OfParts
 from blockforge.blocks.layers import Conv2d
 from blockforge.blocks.maps import Maps
 from blockforge.kernels.cpu import activate
+from blockforge.testing.examples import accepts, variants
 
 
 @pytest.mark.parametrize("name", [name for name, cls in registry.blocks("act").items() if cls != Identity])
@@ -93,3 +97,42 @@ def test_hooks_of_the_backward_pass_on_either_side(name: str) -> None:
     assert seen == [name]
     torch.testing.assert_close(y.detach(), before)
     assert row[1].inplace
+
+
+SMALL = [Shape(1, 1, 8), Shape(1, 1, 4), Shape(2, 1, 4), Shape(1, 4, 1), Shape(4, 4, 1), Shape(4, 8, 4)]
+"""In a batch of one some of these lie in memory as parts of them do, or as they would on their side."""
+BESIDE_TOKENS = [Shape(2, 2, 8, 1), Shape(1, 1, 8, 2)]
+
+
+@pytest.mark.parametrize("name", registry.blocks("part"))
+def test_what_is_said_to_be_copied_is_a_copy(name: str) -> None:
+    """What comes next may overwrite it."""
+    for op in variants(registry.get(name)):
+        shapes = SMALL if op.tokens_are() != "own" or isinstance(op, OfParts) else [*SMALL, *BESIDE_TOKENS]
+        for shape in [s for s in shapes if accepts(op, s, None) and min(op.out_shape(s, None)[:2]) > 0]:
+            x = torch.randn(1, *shape.row)
+            module, maps = op.build(shape, None).eval(), x.permute(0, 3, 1, 2) if op.layout == "NCHW" else x
+            with torch.no_grad():
+                is_view = module(maps).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+            assert not (is_view and op.workspace(shape, None)), (op, shape)
+
+
+AROUND: list[dict[str, Any]] = [
+    *({"op": "across", "axis": axis} for axis in ("positions", "rows", "columns")),
+    {"op": "tiles", "size": 4},
+    {"op": "tiles", "size": 1, "order": "grid"},
+    {"op": "split", "count": 4, "share": True},
+]
+
+
+@pytest.mark.parametrize("around", AROUND, ids=str)
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+def test_what_overwrites_a_map_in_another_order_leaves_the_map_alone(around: dict[str, Any], shape: Shape) -> None:
+    both = registry.make("parallel", {"of": ["identity", {**around, "of": "relu"}], "join": "concat"}, "part")
+    if not accepts(both, shape, None):
+        return
+    x = torch.randn(1, *shape)
+    before = x.clone()
+    with torch.no_grad():
+        assert torch.equal(both.build(shape, None).eval()(x), torch.cat([before, before.relu()], -1))
+    assert torch.equal(x, before)

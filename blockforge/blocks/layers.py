@@ -144,6 +144,12 @@ def same_size(x: Tensor, size: tuple[int, int], what: str) -> None:
         raise OpError(text, hint=hint)
 
 
+def copied(x: Tensor) -> Tensor:
+    """The same in memory of its own, laid out as its shape says; also where it lies so already, as a map of one
+    position does: what reads a copy may overwrite it."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def default_init(module: M) -> M:
     """`module`, all linear layers and convolutions in it started as torch does, for code that leaves it at that."""
     for layer in module.modules():

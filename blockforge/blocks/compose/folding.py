@@ -5,10 +5,10 @@ Shapes: B batch, H height, W width, N shares, C channels of one.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.layers import copied
 from blockforge.blocks.part import Part
 
 
@@ -40,15 +40,14 @@ class Fold(Folding):
 
 
 class FoldModule(nn.Module):
-    """See `Fold`: (B, H, W, N * C) -> (N * B, H, W, C), in new memory whatever the sizes."""
+    """See `Fold`: (B, H, W, N * C) -> (N * B, H, W, C)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        x_NBHWC = x.unflatten(-1, (self.count, -1)).permute(3, 0, 1, 2, 4)
-        return x_NBHWC.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        return copied(x.unflatten(-1, (self.count, -1)).permute(3, 0, 1, 2, 4)).flatten(0, 1)
 
 
 class Unfold(Folding):
@@ -74,5 +73,4 @@ class UnfoldModule(nn.Module):
         self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        x_BHWNC = x.unflatten(0, (self.count, -1)).permute(1, 2, 3, 0, 4)
-        return x_BHWNC.clone(memory_format=torch.contiguous_format).flatten(3)
+        return copied(x.unflatten(0, (self.count, -1)).permute(1, 2, 3, 0, 4)).flatten(3)

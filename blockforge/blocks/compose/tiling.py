@@ -135,7 +135,8 @@ class CutModule(nn.Module):
 
 
 def cut_tiles(x: Tensor, grid: Grid, order: Order) -> Tensor:
-    """(B, H, W, C) -> (B * tiles, h, w, C), zero-padded right and below, then rolled up and left."""
+    """(B, H, W, C) -> (B * tiles, h, w, C), zero-padded right and below, then rolled up and left; in their own memory
+    where that lies otherwise than the map's, as a row of tiles of a single image might not."""
     (h, w), (rows, columns) = grid.size, grid.along
     below, right = grid.padded[0] - x.shape[1], grid.padded[1] - x.shape[2]
     if below or right:
@@ -146,7 +147,8 @@ def cut_tiles(x: Tensor, grid: Grid, order: Order) -> Tensor:
         x = x.unflatten(1, (h, rows)).unflatten(3, (w, columns)).permute(0, 2, 4, 1, 3, 5)
     else:
         x = x.unflatten(1, (rows, h)).unflatten(3, (columns, w)).permute(0, 1, 3, 2, 4, 5)
-    return x.reshape(-1, h, w, x.shape[-1])
+    tiles = x.reshape(-1, h, w, x.shape[-1])
+    return tiles if is_symbolic(*tiles.shape) else tiles.contiguous()
 
 
 class Paste(Part):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.compose.expand import Builder, Composite
 from blockforge.blocks.compose.frame import Bound
-from blockforge.blocks.layers import same_size
+from blockforge.blocks.layers import copied, same_size
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.blocks.tokens import refusal, refusal_inside
@@ -80,8 +80,8 @@ class TurnModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         same_size(x, self.size, "an op across positions")
         if self.axis == "positions":
-            return x.flatten(1, 2).transpose(1, 2).contiguous()[:, None]
-        return (x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3)).contiguous()
+            return copied(x.flatten(1, 2).transpose(1, 2))[:, None]
+        return copied(x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3))
 
 
 class TurnBack(Part):
@@ -124,5 +124,5 @@ class TurnBackModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.axis == "positions":
-            return x.squeeze(1).transpose(1, 2).contiguous().unflatten(1, (self.height, -1))
-        return (x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3)).contiguous()
+            return copied(x.squeeze(1).transpose(1, 2)).unflatten(1, (self.height, -1))
+        return copied(x.transpose(1, 3) if self.axis == "rows" else x.transpose(2, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.layers import copied
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.blocks.token_rows import apart
@@ -46,7 +47,7 @@ class DropTokensModule(nn.Module):
         self.extra, self.size = shape.extra, (shape.height, shape.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return apart(x, self.extra, self.size, "drop_tokens")[1].contiguous()
+        return copied(apart(x, self.extra, self.size, "drop_tokens")[1])
 
     def extra_repr(self) -> str:
         return f"extra={self.extra}, size={self.size}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape, divisible
 from blockforge.blocks.divisors import nearest
+from blockforge.blocks.layers import copied
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 
@@ -43,7 +43,7 @@ class PixelShuffle(Part):
         return shape.elements if self.block > 1 else 0
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return PixelShuffleModule(self.block)
+        return PixelShuffleModule(self.block) if self.block > 1 else nn.Identity()
 
 
 class PixelShuffleModule(nn.Module):
@@ -54,8 +54,8 @@ class PixelShuffleModule(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        block = self.block
-        return rearrange(x, "b h w (c down right) -> b (h down) (w right) c", down=block, right=block)
+        x_BHWCdr = x.unflatten(-1, (-1, self.block, self.block))
+        return copied(x_BHWCdr.permute(0, 1, 4, 2, 5, 3)).flatten(1, 2).flatten(2, 3)
 
     def extra_repr(self) -> str:
         return f"block={self.block}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
 from blockforge.blocks.fields import Width
+from blockforge.blocks.layers import copied
 from blockforge.blocks.part import Part
 from blockforge.blocks.registry import part
 from blockforge.errors import OpError
@@ -56,7 +57,8 @@ class Slice(Part):
         return out.elements if out != shape else 0  # all channels are the map itself
 
     def build(self, shape: Shape, dim: int | None) -> nn.Module:
-        return SliceModule(self.start, self.out_shape(shape, dim).dim)
+        size = self.out_shape(shape, dim).dim
+        return SliceModule(self.start, size) if size != shape.dim else nn.Identity()
 
 
 class SliceModule(nn.Module):
@@ -67,7 +69,7 @@ class SliceModule(nn.Module):
         self.start, self.size = start, size
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[..., self.start : self.start + self.size].contiguous()
+        return copied(x[..., self.start : self.start + self.size])
 
     def extra_repr(self) -> str:
         return f"start={self.start}, size={self.size}"

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blockforge.blocks.base import Cost, Shape
+from blockforge.blocks.layers import copied
 from blockforge.blocks.part import Part
 from blockforge.blocks.parts.drop_tokens import check_tokens
 from blockforge.blocks.registry import part
@@ -60,7 +61,7 @@ class TakeTokenModule(nn.Module):
         self.first, self.end = first, end
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, self.first : self.end].contiguous()
+        return copied(x[:, :, self.first : self.end])
 
     def extra_repr(self) -> str:
         return f"first={self.first}, end={self.end}"
