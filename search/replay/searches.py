@@ -24,7 +24,7 @@ COUNTS = (10, 15, 20, 30, 40, 60)
 SCREENED, PLAIN = 20, 60
 """Trainings of a screened search, and those of one that is not which it is to keep up with."""
 Values = npt.NDArray[np.float64]
-"""What each training of each search reached, in its order, S x T."""
+"""A figure of each training of each search, in its order, S x T."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class Searches:
     Attributes:
         table: on which.
         values: by sampler, and whether it was screened: what each training reached, S x T.
+        means: of the same networks, the mean of all trainings that the table has of each: what they are worth.
         top: the best value of the table.
         pool: proposals of which a screen chooses.
     """
 
     table: Benchmark
     values: dict[tuple[str, bool], Values]
+    means: dict[tuple[str, bool], Values]
     top: float
     pool: int
 
@@ -50,6 +52,14 @@ class Searches:
     def lead(self, sampler: str, screened: int, plain: int) -> Estimate:
         """Of the best of the screened search after so many trainings over the plain one's after so many."""
         return _lead(self.best(sampler, True)[:, screened - 1] - self.best(sampler, False)[:, plain - 1])
+
+    def worth(self, sampler: str, screened: int, plain: int) -> Estimate:
+        """The same of what the networks that looked best are worth: one training flatters whoever has tried more."""
+        found = []
+        for of, trainings in ((True, screened), (False, plain)):
+            best = self.values[sampler, of][:, :trainings].argmax(1)
+            found.append(self.means[sampler, of][np.arange(len(best)), best])
+        return _lead(found[0] - found[1])
 
     def picked(self, sampler: str, trainings: int) -> Estimate:
         """Of the mean of what the screened search trained once it was screened, up to so many, over the plain one's."""
@@ -84,15 +94,18 @@ def replay_searches(
                           "\n  hint: blockforge bench fidelity trains more")  # fmt: skip
     most = min(PLAIN, len(table))
     values: dict[tuple[str, bool], Values] = {}
+    means: dict[tuple[str, bool], Values] = {}
     for sampler in SAMPLERS:
         for screen, trials in ((None, most), (pool, min(SCREENED, most))):
-            rows = []
+            rows, worth = [], []
             for seed in range(searches):
                 taken = table.replay(make_sampler(sampler, seed), trials, seed=0, screen=screen)
                 rows.append([table.value(n, seed=0) for n in taken])
+                worth.append([table.value(n) for n in taken])
                 told(f"{sampler}{', screened' if screen else ''}: {seed + 1} of {searches}")
-            values[sampler, screen is not None] = np.asarray(rows)
-    return Searches(table, values, max(table.value(n, seed=0) for n in table.networks), pool)
+            kind = (sampler, screen is not None)
+            values[kind], means[kind] = np.asarray(rows), np.asarray(worth)
+    return Searches(table, values, means, max(table.value(n, seed=0) for n in table.networks), pool)
 
 
 def text_table(searches: Searches) -> TextTable:
@@ -122,5 +135,7 @@ def summary(searches: Searches) -> Iterator[str]:
         whole = ", the whole table" if many == networks else ""
         yield (
             f"{sampler}: the best of {few} screened ones lies {equal} points above that of {few} others, and "
-            f"{all_plain} above that of {many}{whole}; of others it takes {needed or f'more than {many}'}."
+            f"{all_plain} above that of {many}{whole}; of others it takes {needed or f'more than {many}'}. "
+            f"By all their trainings it is worth {_points(searches.worth(sampler, few, few))} and "
+            f"{_points(searches.worth(sampler, few, many))} more."
         )

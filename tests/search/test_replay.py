@@ -82,12 +82,13 @@ def test_of_equals_better_is_hardly_ever_said_and_the_winner_looked_better_than_
 
 def test_leads_are_of_equal_seeds() -> None:
     plain = np.arange(40.0).reshape(2, 20)
-    found = searches.Searches(
-        table({1: [1.0], 2: [1.0]}), {("tpe", False): plain, ("tpe", True): plain + 0.5}, 45.0, 8
-    )  # fmt: skip
+    values = {("tpe", False): plain, ("tpe", True): plain + 0.5}
+    means = {("tpe", False): plain - plain**2, ("tpe", True): plain}  # of ours, one training says what they are worth
+    found = searches.Searches(table({1: [1.0], 2: [1.0]}), values, means, 45.0, 8)
     assert found.lead("tpe", 10, 10) == (0.5, 0.5, 0.5)
     assert found.picked("tpe", 12) == (0.5, 0.5, 0.5)
     assert found.lead("tpe", 10, 20) == (-9.5, -9.5, -9.5)
+    assert found.worth("tpe", 2, 1) == pytest.approx((201, 1, 401))  # 1 - 0 and 21 - (20 - 400)
     assert (found.needed("tpe", 10), found.needed("tpe", 20)) == (11, None)
 
 
