@@ -95,15 +95,20 @@ def fed_by(rule: Rule, depth: int, first_stage: bool) -> Feeds:
     return feeds
 
 
+def _given(value: Any) -> str:
+    """What a rule gives, which is Python and no YAML."""
+    return "None" if value is None else shown(value)
+
+
 def _wrong(feeds: Any, depth: int) -> str | None:
     """What is no answer of a rule; None: all is right."""
     if not isinstance(feeds, Mapping):
-        return shown(feeds)
+        return _given(feeds)
     for layer, sources in feeds.items():
         if not _is_layer(layer) or not 0 <= layer < depth:
             return f"something to {shown(layer)}, of layers 0 to {depth - 1}"
         if not isinstance(sources, tuple | list) or not sources:
-            return f"{shown(sources)} to layer {layer}"
+            return f"{_given(sources)} to layer {layer}"
         if (wrong := next((s for s in sources if not _is_layer(s) or not STAGE_INPUT <= s < layer), None)) is not None:
             return f"{shown(wrong)} to layer {layer}, which receives from {STAGE_INPUT} to {layer - 1}"
         if len(set(sources)) < len(sources):
