@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 import blockforge as bf
+from blockforge.blocks.joins.meeting import added
 from blockforge.compiler import Architecture
 from blockforge.compiler.lowering.backbone import Backbone
 from blockforge.compiler.lowering.modules import image_map
@@ -159,9 +160,9 @@ def test_printed_code_is_the_module(source: Path) -> None:
     """`print(model.code)`, run by hand, computes what the module computes."""
     model = randomise(bf.build(source, seed=0)).eval()
     assert isinstance(model, Backbone)
-    names = {"torch": torch, "operator_add": torch.add, "blockforge_compiler_lowering_modules_image_map": image_map}
-    scope: dict[str, object] = {"device": torch.device, **names}
-    exec("from __future__ import annotations\n" + model.code.replace("_operator_add", "operator_add"), scope)
+    functions = {f"{f.__module__.replace('.', '_')}_{f.__name__}": f for f in (added, image_map)}
+    scope: dict[str, object] = {"torch": torch, "device": torch.device, **functions}
+    exec("from __future__ import annotations\n" + model.code, scope)
     forward = scope["forward"]
     assert callable(forward)
     x = torch.randn(2, 3, *model.arch.plan.input.size)
