@@ -305,11 +305,17 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of several names that is spelt most like another, in any case; None: none is nearly."""
+    folded = {n.lower(): n for n in known}
+    close = difflib.get_close_matches(name.lower()[:80], folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
 def did_you_mean(name: str, known: Iterable[object], what: str = "known", first: Iterable[object] = ()) -> str:
     """`did you mean 'ss2d'? known: attention, sam, ss2d`. What is known may be keys of a mapping: of any kind; `first`:
     what is known and stands before the others."""
     names = [n for group in (first, known) for n in sorted(str(k)[:80] for k in group)]
-    folded = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower()[:80], folded, n=1, cutoff=0.6)
+    close = nearest(name, names)
     listed = f"{what}: {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}" if names else f"{what}: none"
-    return f"did you mean '{folded[close[0]]}'? {listed}" if close else listed
+    return f"did you mean '{close}'? {listed}" if close is not None else listed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from blockforge.errors import Path, did_you_mean
+from blockforge.errors import Path, did_you_mean, nearest
 from blockforge.spec.values import Expr, Hole, Ref
 
 OP_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)?$"
@@ -87,11 +86,12 @@ def of_branch(key: str) -> str | None:
 
 def unknown_key(key: str, known: Iterable[str], what: str) -> str:
     """What to do about a key beside an op that it does not know."""
-    names, own = list(known), difflib.get_close_matches(key, OP_KEYS, n=1)
+    names = list(known)
     if elsewhere := of_branch(key):
         return f"{elsewhere}; {did_you_mean('', names, what=what)}"
     listed = did_you_mean(key, names, what=what)
-    return f"did you mean '{own[0]}'? {listed}" if own and not listed.startswith("did") else listed
+    own = nearest(key, OP_KEYS) if nearest(key, names) is None else None
+    return f"did you mean '{own}'? {listed}" if own is not None else listed
 
 
 def _wrong(value: Any, at: Path) -> InitErrorDetails:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -10,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from blockforge.described import descriptions
-from blockforge.errors import Path, Report, did_you_mean
+from blockforge.errors import Path, Report, did_you_mean, nearest
 from blockforge.spec.reporting import NOWHERE, Origins, report_at
 from blockforge.spec.values import BROKEN, Expr, Hole, Ref
 from blockforge.spec.yaml.scalars import shorten
@@ -92,8 +91,8 @@ def report_schema_errors(
 def _misspelt(details: Any) -> str | None:
     """What to do about a key that is missing where another stands that is nearly called so."""
     keys, missing = details["input"] if isinstance(details["input"], dict) else (), str(details["loc"][-1])
-    close = difflib.get_close_matches(missing, map(str, keys), n=1)
-    return f"did you mean it by '{shorten(close[0])}'?" if close else None
+    close = nearest(missing, map(str, keys))
+    return f"did you mean it by '{shorten(close)}'?" if close is not None else None
 
 
 def law(details: Any) -> str | None:

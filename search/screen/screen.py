@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from blockforge.compiler import Architecture, compile_spec
 from blockforge.search.screen.features import features
 from blockforge.search.screen.predictor import Predictor, likeliest
@@ -50,7 +48,7 @@ class Screen:
             self._rows = {str(record.candidate): row for record, row in zip(known, rows, strict=True)}
         places = self._predictor.predict([self._row(arch, answers) for arch, answers in pool])
         best = likeliest(places, seed)
-        return best, [round(float(place), 4) for place in np.atleast_1d(places[best])]
+        return best, [round(float(place), 4) for place in places[best].clip(0, 1)]
 
     def _known_row(self, record: TrialRecord) -> dict[str, float]:
         """The figures of a candidate, whose network is compiled once in a process."""

@@ -73,8 +73,8 @@ class TrialRecord:
         widths: values by path that were scaled to fit the budget.
         rung: 0, or how often the candidate has gone up since.
         random: its values were drawn, whatever was known of other candidates.
-        guess: where it was screened, what was thought of it: the place among the networks known then, of which the
-            worst had 0 and the best 1, for each value.
+        guess: where it was screened, what was thought of it: the place among the networks known then, 0 to 1 (the
+            best), for each value.
         start: the name of the spec it was, where the search was given one to start from.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from blockforge.blocks.compose.expand import Builder, Composite
@@ -11,7 +10,7 @@ from blockforge.blocks.compose.joined import Joiner
 from blockforge.blocks.compose.members import keyed
 from blockforge.blocks.compose.written import Map, Seq, place_in
 from blockforge.blocks.registry import BLOCKS, part
-from blockforge.errors import OpError, Path, did_you_mean
+from blockforge.errors import OpError, Path, did_you_mean, nearest
 from blockforge.spec.schema_errors import shown
 
 _KEYS = ("from", "join", "op", "when")
@@ -127,11 +126,11 @@ class _Members:
 def _meant_from(member: Map, frame: Frame) -> str | None:
     """The key of an op that is nearly called `from`, if the op has no such parameter."""
     op, keys = member.get("op"), [key for key, _ in member.items if key not in (*_KEYS, "dim")]
-    if not isinstance(op, str) or not (close := difflib.get_close_matches("from", keys, n=1)):
+    if not isinstance(op, str) or (close := nearest("from", keys)) is None:
         return None
     definition = frame.definitions.table.get(op)
     known = dict(definition[0].params) if definition else getattr(BLOCKS.get(op), "model_fields", {})
-    return close[0] if close[0] not in known else None
+    return close if close not in known else None
 
 
 def _check_keys(written: Bound, keys: tuple[str, ...], what: str) -> None:

@@ -51,7 +51,7 @@ class Duality(Mixer):
     """Directions of the scan, each with its own share of the heads and with `num_groups` groups."""
 
     def inner(self, dim: int) -> int:
-        return int(dim * self.expand)
+        return hidden_width(dim, self.expand, "expand")
 
     def heads(self, dim: int) -> int:
         """Number of heads on a map of width `dim`."""
@@ -80,7 +80,7 @@ class Duality(Mixer):
         if self.num_heads and self.head_dim:
             hint = "one follows from the other"
             raise OpError("num_heads and head_dim are both given", hint=hint, param="head_dim")
-        inner, heads = hidden_width(shape.dim, self.expand, "expand"), self.heads(shape.dim)
+        inner, heads = self.inner(shape.dim), self.heads(shape.dim)
         if self.head_dim:
             divisible(inner, self.head_dim, "the inner width", "head_dim", "head_dim")
         divisible(inner, heads, "the inner width", "num_heads", "num_heads")

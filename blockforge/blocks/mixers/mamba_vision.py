@@ -51,7 +51,7 @@ class MambaVision(Mixer):
     """Whether the convolution reads earlier tokens alone, as in Mamba."""
 
     def inner(self, dim: int) -> int:
-        return int(dim * self.expand)
+        return hidden_width(dim, self.expand, "expand")
 
     def scanned(self, dim: int) -> int:
         """Channels of the scan."""
@@ -68,7 +68,7 @@ class MambaVision(Mixer):
         return self.model_copy(update={"dt_rank": self.rank(shape.dim)})
 
     def check(self, shape: Shape) -> None:
-        inner = hidden_width(shape.dim, self.expand, "expand")
+        inner = self.inner(shape.dim)
         if inner % 2 and self.branch != "none":
             hint = (f"{inner - 1} or " if inner > 1 else "") + f"{inner + 1} would do, or branch: none"
             raise OpError(f"the inner width {inner} is odd, and a branch takes half of it", hint=hint)

@@ -81,7 +81,7 @@ class SS2D(Mixer):
 
     def inner(self, dim: int) -> int:
         """Channels of a scan."""
-        return int(dim * self.expand)
+        return hidden_width(dim, self.expand, "expand")
 
     def rank(self, dim: int) -> int:
         return self.dt_rank or math.ceil(dim / 16)
@@ -97,7 +97,7 @@ class SS2D(Mixer):
         return self.model_copy(update={"dim": dim}), self.inner(dim) * (1 + self.gate)
 
     def check(self, shape: Shape) -> None:
-        inner = hidden_width(self.given(shape), self.expand, "expand")
+        inner = self.inner(self.given(shape))
         if self.dim is not None and shape.dim != inner * (1 + self.gate):
             text = f"with dim {self.dim} it reads a map of width {inner * (1 + self.gate)}, not {shape.dim}"
             raise OpError(text, hint="leave dim to the aggregators", param="dim")
