@@ -112,16 +112,23 @@ class TensorBoard:
         make_folder(folder)
         self.writer = SummaryWriter(str(folder), purge_step=run.step or None)
         self.settings = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in run.settings.items()}
-        self.apart = run.apart
+        self.apart, self.step = run.apart, run.step
 
     def log(self, values: Mapping[str, float], step: int) -> None:
+        self.step = step
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
     def end(self, values: Mapping[str, float], how: End) -> None:
         if self.apart:
-            self.writer.add_hparams(self.settings, {**values, "finished": float(how == "finished")}, run_name=".")
+            from torch.utils.tensorboard.summary import hparams
+
+            # `add_hparams` opens a second file, which readers take before this one or after it, by its name.
+            ended = {**values, "finished": float(how == "finished")}
+            for part in hparams(self.settings, ended):
+                self.writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
+            self.log(ended, self.step)
         self.writer.close()
 
 
@@ -131,7 +138,7 @@ class MLflow:
     def __init__(self, run: Run) -> None:
         from mlflow.entities import Param
 
-        self.client = _mlflow(run.folder)
+        self.client, self.step = _mlflow(run.folder), run.step
         if (known := _earlier(run, "mlflow")) is not None:
             self.id = known
             self.client.update_run(self.id, status="RUNNING")
@@ -148,12 +155,12 @@ class MLflow:
 
         from mlflow.entities import Metric
 
-        now = int(1000 * time.time())
+        self.step, now = step, int(1000 * time.time())
         self.client.log_batch(self.id, metrics=[Metric(name, v, now, step) for name, v in values.items()])
 
     def end(self, values: Mapping[str, float], how: End) -> None:
         if values:
-            self.log(values, 0)
+            self.log(values, self.step)  # of a metric's values, the one of the last step stands in its tables
         status = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[how]
         self.client.set_terminated(self.id, status)
 

@@ -94,7 +94,7 @@ def of_searches() -> TextTable:
     best = {
         (s, screened): np.full((3, 20 if screened else 60), 84.25) for s in searches.SAMPLERS for screened in (0, 1)
     }
-    return searches.text_table(searches.Searches(bf.benchmark("tiny-fashion"), best, 84.96, 16))  # type: ignore[arg-type]
+    return searches.text_table(searches.Searches(bf.benchmark("tiny-fashion"), best, best, 84.96, 16))  # type: ignore[arg-type]
 
 
 def of_tail() -> TextTable:
