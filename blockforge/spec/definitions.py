@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from blockforge.spec.fields import LetName, Name
+from blockforge.spec.fields import LetName, Name, Version
 from blockforge.spec.forms import Form, refuse, wrong_forms
 from blockforge.spec.slots import Model
 
@@ -57,7 +57,7 @@ class UseSpec(Model):
 class LibrarySpec(Model):
     """A file of definitions, as it is written: `{blockforge: 1, define: {...}}`. Specs read it by `use`."""
 
-    blockforge: Literal[1]
+    blockforge: Version
     """Version of the language."""
     define: Definitions = {}
     """Its definitions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -13,7 +13,7 @@ from pydantic import (
     WithJsonSchema,
     WrapValidator,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError
 from pydantic_core.core_schema import ErrorType
 
 from blockforge.spec.values import Expr, Hole, Ref
@@ -55,7 +55,7 @@ def _moved(error: Any, loc: tuple[str | int, ...]) -> InitErrorDetails:
     value = error["input"]
     if error["type"] in _KNOWN:
         return InitErrorDetails(type=error["type"], loc=loc, input=value, ctx=error.get("ctx", {}))
-    ours = PydanticCustomError(error["type"], "{text}", {"text": error["msg"]})
+    ours = PydanticCustomError(error["type"], "{text}", {**error.get("ctx", {}), "text": error["msg"]})
     return InitErrorDetails(type=ours, loc=loc, input=value)
 
 
@@ -64,6 +64,17 @@ def _none(value: Any) -> Any:
     if value is None:
         raise PydanticCustomError("empty", "there is no value here; write none to leave it out")
     return None if value == "none" else value
+
+
+def _no_bool(value: Any) -> Any:
+    """For Python, true is 1."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("literal_error", {"expected": "1"})
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_no_bool)]
+"""Of the language."""
 
 
 class _OpenValidator(WrapValidator):

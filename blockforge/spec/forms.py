@@ -114,7 +114,7 @@ def _form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _bool_or_form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    if not isinstance(value, bool | str | dict | list):
+    if not isinstance(value, bool | str | dict | list) or value == "none":
         raise PydanticCustomError("form_type", "{forms}", {"forms": "true, false or a block"})
     refuse(iter(()) if isinstance(value, bool) else wrong_forms(value))
     return value

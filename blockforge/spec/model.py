@@ -6,7 +6,7 @@ Which ops exist and what their parameters mean is the registry's to say, not thi
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -27,6 +27,7 @@ from blockforge.spec.fields import (
     Rate,
     Side,
     StageName,
+    Version,
     number_or,
 )
 from blockforge.spec.forms import BoolOrForm, Layers
@@ -205,7 +206,7 @@ class Spec(Basics):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["head"]}, {"required": ["heads"]}]})
 
-    blockforge: Literal[1]
+    blockforge: Version
     """Version of this language: 1."""
     name: Name
     """Name of the architecture: letters, digits, _ and -."""

@@ -37,12 +37,12 @@ class Replayed:
 
     def as_dict(self) -> dict[str, Any]:
         """The same figures, for JSON."""
-        values = {
-            f"{sampler}{', screened' if screened else ''}": rows.round(4).tolist()
-            for (sampler, screened), rows in self.searches.values.items()
-        }
+        values, means = (
+            {f"{sampler}{', screened' if screened else ''}": rows.round(4).tolist() for (sampler, screened), rows in of}
+            for of in (self.searches.values.items(), self.searches.means.items())
+        )
         return {
-            "table": repr(self.table), "top": self.searches.top, "values": values,
+            "table": repr(self.table), "top": self.searches.top, "values": values, "means": means,
             "tail": dataclasses.asdict(self.tail),
             "claims": [dataclasses.asdict(c) for c in (self.claims, self.many_claims)],
         }  # fmt: skip

@@ -112,6 +112,9 @@ def test_the_command_tells_all_of_it(capsys: pytest.CaptureFixture[str], monkeyp
     told: Any = json.loads(capsys.readouterr().out)
     assert set(told["values"]) == {"random", "random, screened", "tpe", "tpe, screened"}
     assert [len(row) for row in told["values"]["tpe, screened"]] == [12, 12]
+    assert {kind: np.shape(rows) for kind, rows in told["means"].items()} == {
+        kind: np.shape(rows) for kind, rows in told["values"].items()
+    }
     assert [c["searches"] for c in told["claims"]] == [2, 4]
     monkeypatch.setenv("COLUMNS", "120")
     console().print(kept[0].report())
