@@ -23,13 +23,14 @@ LOGS = "workers"
 
 
 def work_together(arguments: Mapping[str, Any], workers: int, folder: Path | None) -> None:
-    """Start workers that fill a swap's folder, and wait for them. What one leaves undone is left to who asks next.
+    """Start workers that fill a swap's folder, and wait for them. What one leaves undone, also for a mistake that
+    whoever asks next finds as well, is left to them.
 
     Args:
         arguments: of `run.fill`.
         workers: how many; GPUs are dealt to them in turns.
         folder: of the swap.
-    Raises: RunError if workers cannot open what is given, or with what one of them says is wrong.
+    Raises: RunError if workers cannot open what is given.
     """
     if folder is None:
         raise RunError("workers share a folder\n  hint: --out DIR")
@@ -55,12 +56,8 @@ def work_together(arguments: Mapping[str, Any], workers: int, folder: Path | Non
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    for number, code in enumerate(ended):
-        if code == 1:
-            printed = (folder / LOGS / f"worker{number}.log").read_text(encoding="utf-8", errors="replace")
-            raise RunError(printed.rpartition("error: ")[2].strip())
-        if code:
-            note(f"worker {number} ended with exit code {code}; what it was at is done here")
+    if early := [str(number) for number, code in enumerate(ended) if code]:
+        note(f"workers that ended early: {', '.join(early)} ({folder / LOGS} says why); what is left is done here")
 
 
 def _as_text(arguments: Mapping[str, Any]) -> str:
