@@ -20,6 +20,10 @@ class ConfirmProgress:
         if self.shown is not None:
             self.shown.stop()
 
+    def knows(self, done: int) -> bool:
+        """Whether it has been told so many."""
+        return self.shown is not None and done == self.done
+
     def __call__(self, done: int, most: int) -> bool:
         """Whether a training has ended since the last call."""
         ended, self.done, self.most = done > self.done, done, most

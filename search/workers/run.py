@@ -247,6 +247,8 @@ class _Run:
         self._search_ended()
         self._control_ended()
         known = read_trainings(confirmation, self.plan)
+        if self.confirming.knows(len(known)):
+            return False
         entered = entrants(self.plan, history.records.values(), read_control(self.storage, self.place.name, self.plan))
         _, most = next_trainings(entered, known, self.plan.config.confirm.seeds)
         return self.confirming(len(known), most)

@@ -19,8 +19,10 @@ import blockforge as bf
 from blockforge.cli import main
 from blockforge.errors import SearchError
 from blockforge.search.confirm import session as confirming
+from blockforge.search.confirm.entrants import entrants
 from blockforge.search.confirm.race import FINAL, RACE
 from blockforge.search.result import SearchResult
+from blockforge.search.workers import run
 from blockforge.spec import to_yaml
 from blockforge.train import checkpoint
 
@@ -124,7 +126,11 @@ def test_none_of_it_where_it_is_not_wanted(data: str) -> None:
     assert search(None, None).confirmed is None
 
 
-def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_confirm(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(run, "entrants", lambda *given: looks.append(1) or entrants(*given))
     (tmp_path / "space.yaml").write_text(to_yaml(bf.load(SPACE)))
     arguments = ["search", str(tmp_path / "space.yaml"), "--data", data, "--objective", "params", "--trials", "2"]
     more = ["--confirm", "1", "--confirm-seeds", "3", "--epochs", "1", "--workers", "2", "--out", str(tmp_path / "run")]
@@ -139,6 +145,8 @@ def test_workers_confirm(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     known = bf.search.open_result(tmp_path / "run").confirmed  # type: ignore[attr-defined]
     (chance,) = (e.label for e in known.entered.baselines if e.role == "random")
     assert re.fullmatch("the best of [23] random candidates at equal cost", chance)  # two workers may make one more
+
+    assert 0 < len(looks) <= len(known.trainings) + 1, "who waits looks again only where a training has ended"
 
 
 def test_the_control_is_as_many_random_candidates_evaluated_alike(
