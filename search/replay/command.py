@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -37,12 +37,13 @@ class Replayed:
 
     def as_dict(self) -> dict[str, Any]:
         """The same figures, for JSON."""
-        values, means = (
-            {f"{sampler}{', screened' if screened else ''}": rows.round(4).tolist() for (sampler, screened), rows in of}
-            for of in (self.searches.values.items(), self.searches.means.items())
-        )
+
+        def by_kind(of: Mapping[tuple[str, bool], searched.Values]) -> dict[str, Any]:
+            return {f"{s}{', screened' if screened else ''}": v.round(4).tolist() for (s, screened), v in of.items()}
+
         return {
-            "table": repr(self.table), "top": self.searches.top, "values": values, "means": means,
+            "table": repr(self.table), "top": self.searches.top,
+            "values": by_kind(self.searches.values), "means": by_kind(self.searches.means),
             "tail": dataclasses.asdict(self.tail),
             "claims": [dataclasses.asdict(c) for c in (self.claims, self.many_claims)],
         }  # fmt: skip

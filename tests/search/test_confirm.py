@@ -145,7 +145,6 @@ def test_workers_confirm(
     known = bf.search.open_result(tmp_path / "run").confirmed  # type: ignore[attr-defined]
     (chance,) = (e.label for e in known.entered.baselines if e.role == "random")
     assert re.fullmatch("the best of [23] random candidates at equal cost", chance)  # two workers may make one more
-
     assert 0 < len(looks) <= len(known.trainings) + 1, "who waits looks again only where a training has ended"
 
 

@@ -34,6 +34,8 @@ def test_workers_fill_the_folder_and_see_their_own_gpus(
     logs = [(out / "workers" / f"worker{number}.log").read_text() for number in range(2)]
     assert ["on cpu, GPUs 3" in logs[0], "on cpu, GPUs 5" in logs[1]] == [True, True]
     monkeypatch.setattr(scoring, "score", real)
+    with pytest.raises(RunError, match="holds the scores of another run: other images"):
+        bf.swap(spec, "digits", "60%", workers=2, out=out, **{**given, "images": 8})
     with pytest.raises(BudgetError, match="smallest"):
         bf.swap(spec, "digits", "1%", workers=2, out=out, **given)
     assert f"workers that ended early: 0, 1 ({out / 'workers'} says why)" in capfd.readouterr().err
