@@ -97,9 +97,11 @@ def distilled(
             known |= {a: _read(files[a]) for a in part if a in files and files[a].exists()}
             advance(_steps(lessons) * sum(a in known for a in part))
             branches = {a: _begun(model, a, lessons, kept or {}) for a in part if a not in known}
-            if branches:
-                _learn_alone(model, branches, images(), lessons, advance)
-                _learn_inside(model, branches, images, lessons, advance)
+            learners = {a: b for a, b in branches.items() if next(b.parameters(), None) is not None}  # pooling has none
+            if learners:
+                _learn_alone(model, learners, images(), lessons, advance)
+                _learn_inside(model, learners, images, lessons, advance)
+            advance(_steps(lessons) * (len(branches) - len(learners)))
             for alternative, branch in branches.items():
                 known[alternative] = branch.state_dict()
                 if alternative in files:

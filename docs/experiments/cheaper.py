@@ -1,4 +1,4 @@
-"""As good and cheaper: `blockforge search --around SEED --cheaper macs` for narrow seeds, and again at twice the steps.
+"""As good and cheaper: `blockforge search --around SEED --cheaper COST` for narrow seeds, and again at twice the steps.
 
 For each seed: the search with its confirmation and its control (random candidates, as many as the search evaluated),
 then the winner, the seed and the best random candidate trained for twice as many epochs with fresh seeds, measured on
@@ -153,6 +153,8 @@ def cheaper(
     seeds: Annotated[list[str], typer.Argument(metavar="SEED...", help="Specs of specs/narrow.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything is kept.")] = Path("runs/cheaper"),
     data: Annotated[str, typer.Option(help="What to train on.")] = "fashion?val=0.1&train=0.38",
+    channels: Annotated[int, typer.Option(help="Of the images.")] = 1,
+    cost: Annotated[str, typer.Option(help="What is to be saved, as in --cheaper.")] = "macs",
     steps: Annotated[int, typer.Option(help="Of the trainings that rank.")] = 160,
     trials: Annotated[int, typer.Option(help="Candidates, and as many random ones.")] = 16,
     confirm: Annotated[int, typer.Option(help="Finalists.")] = 3,
@@ -160,11 +162,12 @@ def cheaper(
     epochs: Annotated[int, typer.Option(help="Of the trainings that confirm; then twice as many.")] = 1,
     only_table: Annotated[bool, typer.Option("--table", help="Print what there is.")] = False,
 ) -> None:
-    """Look for networks as good as the seeds at three quarters of their MACs. Stops and goes on at any time.
+    """Look for networks as good as the seeds at three quarters of their cost. Stops and goes on at any time.
 
     \b
     Examples:
       python docs/experiments/cheaper.py mambavision smt --out runs/cheaper
+      python docs/experiments/cheaper.py vssd smt --data "cifar10?val=0.1&train=0.38" --channels 3 --out runs/cifar10
       python docs/experiments/cheaper.py mambavision --table
     """
     torch.set_num_threads(1)
@@ -175,9 +178,10 @@ def cheaper(
             result = bf.search.open_result(out / name)  # type: ignore[attr-defined]
         else:
             result = bf.search(
-                around=f"specs/narrow/{name}.yaml", cheaper="macs", margin=MARGIN, data=data, seed=0,
-                objectives=[f"micro:steps={steps},data={data}", "macs"], trials=trials, confirm=confirm,
-                confirm_seeds=repeats, epochs=epochs, control=True, out=out / name, progress=True,
+                around=f"specs/narrow/{name}.yaml", overrides={"input.channels": channels}, cheaper=cost,
+                margin=MARGIN, data=data, seed=0, objectives=[f"micro:steps={steps},data={data}", cost],
+                trials=trials, confirm=confirm, confirm_seeds=repeats, epochs=epochs, control=True,
+                out=out / name, progress=True,
             )  # fmt: skip
             if result.signal is not None:
                 raise SystemExit(128 + result.signal)

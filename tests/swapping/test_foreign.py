@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,30 @@ def test_foreign_blocks_learn_and_stand_in(page: Path, parent: bf.Backbone) -> N
     assert all(parameter.requires_grad for parameter in parent.parameters())
     with torch.no_grad():
         torch.testing.assert_close(with_alternatives(parent, arch.source, [found], kept).eval()(x), alone)
+
+
+@pytest.mark.parametrize("names", [("pool",), ("pool", "dw")])
+def test_a_block_without_parameters_has_nothing_to_learn(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone in a page or beside others; it is scored and chosen like them, and all steps are told."""
+    blocks = {"pool": "[{op: pooling, norm: none, scale: none}]", "dw": "[{op: dwconv, kernel_size: 3}]"}
+    page = tmp_path / "page.yaml"
+    page.write_text("\n".join(["blocks:", *(f"  {name}: {blocks[name]}" for name in names)]), encoding="utf-8")
+    parent = bf.build(written_out(NET), seed=0).eval()
+    arch = parent.arch
+    found = list(foreign_alternatives(arch, arch.source, foreign_blocks(page)))
+    told: list[int] = []
+    monkeypatch.setattr(lessons, "counting", lambda *_: contextlib.nullcontext(told.append))
+    kept = distilled(parent, found, _images, Lessons(2, 1), None, {})
+    assert sum(told) == 3 * len(found) == 3 * 2 * len(names)
+    pools = [a for a in found if a.label == "pool"]
+    assert [dict(kept[a]) for a in pools] == [{}, {}]
+    x = next(_images())
+    with torch.no_grad(), standing_in(parent, pools[0], kept):
+        alone = parent(x)
+    with torch.no_grad():
+        torch.testing.assert_close(with_alternatives(parent, arch.source, pools[:1], kept).eval()(x), alone)
 
 
 def test_from_the_command_line(page: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
