@@ -180,6 +180,9 @@ def bench_compare(
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "micro",
     epochs: Annotated[int, typer.Option(min=1, help="Of each training, in place of the recipe's.")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure on the test images, not on those to choose by.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = 1,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -190,21 +193,23 @@ def bench_compare(
     Examples:
       blockforge bench compare runs/a/best/rank1_*.yaml specs/narrow/*.yaml --budget 4MMACs --runs runs.csv
       blockforge bench compare smt_t vssd_tiny --budget 20MMACs --set input.size=64 --runs runs.csv
+      blockforge bench compare a.yaml b.yaml --budget 2MMACs --data cifar10 --seeds 16 --test --runs runs.csv
     """
     import dataclasses
 
     from blockforge.search.equal_cost import compare, trainings
 
     networks = compare.fitted(specs, budget, fit, overrides or ())
-    training = trainings.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers)
+    training = trainings.train_all(list(networks.values()), runs, data, recipe, epochs, seeds, workers, test)
     for run, done, total in training:
         progress = f"{done}/{total}: {run.name}, seed {run.seed}: {run.top1:.2f}% in {run.seconds:.1f} s"
         print(progress, file=sys.stderr, flush=True)
-    rows = compare.compare(networks, trainings.runs_of(runs, data, recipe, epochs), seeds)
+    images = trainings.measured_on(data, test)
+    rows = compare.compare(networks, trainings.runs_of(runs, images, recipe, epochs), seeds)
     if json:
         print_json([dataclasses.asdict(row) for row in rows])
         return
-    title = f"{fit:.0%} to 100% of {budget}, {recipe} on {data}, {epochs} epochs, {seeds} seeds"
+    title = f"{fit:.0%} to 100% of {budget}, {recipe} on {images}, {epochs} epochs, {seeds} seeds"
     console().print(compare.table(rows, title))
     console().print(compare.summary(rows))
 

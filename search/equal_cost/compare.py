@@ -12,6 +12,7 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.console.text_table import Label, Number, TextTable
 from blockforge.errors import BlockforgeError, BudgetError
 from blockforge.search.budget import as_budget, over
+from blockforge.search.confirm.statistics import Interval, difference, simultaneous
 from blockforge.search.equal_cost.trainings import Run
 from blockforge.search.space.fit import fit
 
@@ -26,6 +27,7 @@ class Row:
 
     Attributes:
         seconds: mean of a training.
+        each: top-1 of each seed.
     """
 
     spec: str
@@ -41,6 +43,7 @@ class Row:
     high: float
     loss: float
     seconds: float
+    each: dict[int, float]
 
 
 def fitted(specs: Sequence[str], budget: str, share: float, overrides: Sequence[str] = ()) -> dict[str, Architecture]:
@@ -71,10 +74,12 @@ def compare(networks: dict[str, Architecture], runs: Sequence[Run], seeds: int) 
         own = [run for run in runs if run.hash == arch.hash and run.seed < seeds]
         tops = [run.top1 for run in own]
         sd = statistics.stdev(tops) if len(tops) > 1 else math.nan
-        means = (statistics.fmean(values) for values in ([r.loss for r in own], [r.seconds for r in own]))
+        loss, seconds = (statistics.fmean(values) for values in ([r.loss for r in own], [r.seconds for r in own]))
         dims = tuple(shape.dim for shape in arch.stage_shapes())
         costs = arch.macs, arch.params, arch.depth, dims
-        rows.append(Row(name, arch.hash, *costs, len(own), statistics.fmean(tops), sd, min(tops), max(tops), *means))
+        each = {run.seed: run.top1 for run in own}
+        spread = statistics.fmean(tops), sd, min(tops), max(tops)
+        rows.append(Row(name, arch.hash, *costs, len(own), *spread, loss, seconds, each))
     return sorted(rows, key=lambda row: -row.top1)
 
 
@@ -92,13 +97,21 @@ def table(rows: Sequence[Row], title: str) -> TextTable:
     return shown
 
 
+def leads(rows: Sequence[Row]) -> dict[str, Interval]:
+    """By how much the first is ahead of each other, seeds in pairs; intervals that hold together."""
+    confidence = simultaneous(len(rows) - 1)
+    return {row.spec: difference(rows[0].each, row.each, confidence) for row in rows[1:]}
+
+
 def summary(rows: Sequence[Row]) -> str:
-    """How far the first leads the second, beside what seeds alone may make of it."""
+    """How far the first leads the others, beside what seeds alone may make of it."""
     if len(rows) < 2:
         return "There is nothing to compare with."
-    first, second = rows[:2]
-    lead = f"{first.spec} leads {second.spec} by {first.top1 - second.top1:.2f} points"
-    if first.seeds < 2:
+    if rows[0].seeds < 2:
+        lead = f"{rows[0].spec} leads {rows[1].spec} by {rows[0].top1 - rows[1].top1:.2f} points"
         return f"{lead}; one seed does not say whether others would agree."
-    error = math.hypot(first.sd, second.sd) / math.sqrt(first.seeds)
-    return f"{lead}; the standard error of that difference over {first.seeds} seeds is {error:.2f}."
+    said = [
+        f"{rows[0].spec} leads {name} by {lead} points: {'better' if lead.better else 'not shown to be better'}"
+        for name, lead in leads(rows).items()
+    ]
+    return "\n".join([*said, "Intervals are of 95% for all together, over the seeds in pairs."])

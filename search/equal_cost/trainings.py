@@ -19,14 +19,15 @@ from blockforge.compiler import Architecture, compile_spec
 from blockforge.files import cut_torn_line
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
 from blockforge.search.objectives.network import one_thread, open_cached
-from blockforge.train import Data, DivergedError, fit, load_recipe, open_data
+from blockforge.train import Data, DivergedError, evaluate, fit, load_recipe, open_data
 
 SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. `top1` in percent and `loss` are those of the last epoch on the evaluation images."""
+    """One training run. `top1` in percent and `loss` are those of the last epoch on the images to choose by or to test:
+    `data` says which, see `measured_on`."""
 
     name: str
     hash: str
@@ -52,6 +53,11 @@ def read_runs(file: Path) -> list[Run]:
     return read_rows(file, Run)
 
 
+def measured_on(data: str, test: bool) -> str:
+    """What a run's `data` says."""
+    return f"{data}, test images" if test else data
+
+
 def runs_of(file: Path, data: str, recipe: str, epochs: int) -> list[Run]:
     """The rows of trainings that were made alike. Raises: TableError."""
     return [run for run in read_runs(file) if (run.data, run.recipe, run.epochs) == (data, recipe, epochs)]
@@ -65,20 +71,23 @@ def train_all(
     epochs: int,
     seeds: int = SEEDS,
     workers: int = 1,
+    test: bool = False,
 ) -> Iterator[tuple[Run, int, int]]:
     """Train what the table lacks, all candidates with one seed before the next seed.
 
     Args:
         workers: processes that train; this one alone writes the table.
+        test: measure on the test images, which no run is chosen by.
     Gives: each new run, the number of its row, and how many there will be.
-    Raises: what `fit` raises; a run that diverged counts with what it had reached.
+    Raises: what `fit` raises; a run that diverged counts with what it had reached. DataError: no test images.
     """
     cut_torn_line(file)
     known = {run.key for run in read_runs(file)}
     wanted = [(arch, seed) for seed in range(seeds) for arch in candidates]
-    missing = [(arch, seed) for arch, seed in wanted if (arch.hash, seed, data, recipe, epochs) not in known]
-    jobs = [(arch.spec.tree, data, recipe, epochs, seed) for arch, seed in missing]
-    open_data(data), load_recipe(recipe)  # mistakes are seen here, and not in every worker
+    images = measured_on(data, test)
+    missing = [(arch, seed) for arch, seed in wanted if (arch.hash, seed, images, recipe, epochs) not in known]
+    jobs = [(arch.spec.tree, data, recipe, epochs, seed, test) for arch, seed in missing]
+    open_data(data).part("test" if test else "val"), load_recipe(recipe)  # mistakes are seen here, not in every worker
     for number, run in enumerate(_trained(jobs, workers), len(wanted) - len(missing) + 1):
         append_row(file, run)
         yield run, number, len(wanted)
@@ -102,20 +111,23 @@ def _train_job(job: tuple[Any, ...]) -> Run:
     return _train(*job)
 
 
-def _train(tree: Mapping[str, Any], data: str, recipe: str, epochs: int, seed: int) -> Run:
-    return train_one(compile_spec(tree), open_cached(data), recipe, epochs, seed)
+def _train(tree: Mapping[str, Any], data: str, recipe: str, epochs: int, seed: int, test: bool) -> Run:
+    return train_one(compile_spec(tree), open_cached(data), recipe, epochs, seed, test)
 
 
-def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int) -> Run:
+def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int, test: bool = False) -> Run:
     """Train one network, on one thread."""
     with one_thread():
         try:
             result = fit(arch, data, recipe, epochs=epochs, seed=seed)
         except DivergedError as e:
             result = e.result
-    top1 = result.final if result.history else 100 / len(data.classes)
-    loss = result.history[-1].val_loss if result.history else math.inf
+        top1 = result.final if result.history else 100 / len(data.classes)
+        loss = result.history[-1].val_loss if result.history else math.inf
+        if test and result.history:
+            measured = evaluate(result.model, data, recipe=recipe, split="test")
+            top1, loss = measured.top1, measured.loss
     return Run(
-        arch.name, arch.hash, seed, data.name, recipe, epochs, arch.macs, arch.params, arch.depth,
+        arch.name, arch.hash, seed, measured_on(data.name, test), recipe, epochs, arch.macs, arch.params, arch.depth,
         round(top1, 3), round(loss, 5), round(result.seconds, 2),
     )  # fmt: skip

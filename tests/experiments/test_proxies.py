@@ -136,7 +136,7 @@ def test_points_of_another_table(tmp_path: Path) -> None:
 # --- our own truth
 
 
-def fake_run(arch: bf.Architecture, data: Any, recipe: str, epochs: int, seed: int) -> Run:
+def fake_run(arch: bf.Architecture, data: Any, recipe: str, epochs: int, seed: int, test: bool) -> Run:
     top1 = 50 + arch.params / 1e5 + seed
     return Run(
         arch.name, arch.hash, seed, data.name, recipe, epochs, arch.macs, arch.params, arch.depth, top1, 1.0, 0.0

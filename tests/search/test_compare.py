@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from blockforge.errors import BudgetError
 from blockforge.search.equal_cost import trainings as made_alike
 from blockforge.search.equal_cost.compare import CompareError, Row, compare, fitted, summary
 from blockforge.search.equal_cost.trainings import Run, read_runs, runs_of, train_all
-from blockforge.train import Data
+from blockforge.train import Data, open_data
 
 CONVOLUTIONS = """
 blockforge: 1
@@ -69,8 +71,14 @@ def test_rows_are_means_over_the_seeds_that_were_asked_for() -> None:
     assert (first.spec, first.top1, first.low, first.high, first.seconds) == ("b", 95, 93, 97, 2.5)
     assert (second.spec, second.top1, second.seeds) == ("a", 91, 2)
     assert (first.sd, second.sd) == pytest.approx((math.sqrt(8), math.sqrt(2)))
-    text = "b leads a by 4.00 points; the standard error of that difference over 2 seeds is 2.24."
-    assert summary([first, second]) == text
+    assert first.each == {0: 93, 1: 97}
+    text = "b leads a by +4.00 (-8.71 to +16.71) points: not shown to be better"
+    assert summary([first, second]).splitlines()[0] == text
+    surer = dataclasses.replace(first, each={0: 93, 1: 95.01})
+    third = dataclasses.replace(second, spec="c", each={0: 0, 1: 90})
+    said = summary([surer, second, third]).splitlines()
+    assert said[0] == "b leads a by +3.01 (+2.88 to +3.13) points: better"
+    assert re.fullmatch(r"b leads c by \+49.0. \(-.*\) points: not shown to be better", said[1])
     assert "one seed does not say" in summary(compare(networks, runs, seeds=1))
     assert summary([first]) == "There is nothing to compare with."
 
@@ -79,7 +87,7 @@ def test_rows_are_means_over_the_seeds_that_were_asked_for() -> None:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     made: list[tuple[str, int]] = []
 
-    def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int) -> Run:
+    def train_one(arch: Architecture, data: Data, recipe: str, epochs: int, seed: int, test: bool) -> Run:
         made.append((arch.name, seed))
         return run_of(arch, seed, 90 + seed + arch.depth, epochs)
 
@@ -104,6 +112,22 @@ def test_the_command_goes_on_and_keeps_other_settings_apart(
     assert {run.epochs for run in runs_of(Path("r.csv"), "digits", "micro", 2)} == {2}
     assert main([*command, "--epochs", "1", "--seeds", "1", "--recipe", "nosuch"]) == 1
     assert "nosuch" in capsys.readouterr().err
+
+
+def test_test_images_are_measured_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """They tell other figures than those to choose by, and the table keeps both."""
+    command = ["bench", "compare", "a.yaml", "--budget", BUDGET, "--runs", "r.csv", "--epochs", "1", "--seeds", "1"]
+    assert main([*command, "--data", "digits"]) == 0
+    assert main([*command, "--data", "digits", "--test"]) == 0
+    assert "digits, test images" in capsys.readouterr().out
+    one, other = read_runs(Path("r.csv"))
+    assert (one.data, other.data) == ("digits", "digits, test images")
+    assert (one.hash, one.seed) == (other.hash, other.seed)
+    assert one.loss != other.loss
+    images = open_data("digits").parts["test"]
+    assert (other.top1 * len(images) / 100) == pytest.approx(round(other.top1 * len(images) / 100), abs=1e-2)
+    assert main([*command, "--data", "digits", "--test"]) == 0
+    assert len(read_runs(Path("r.csv"))) == 2
 
 
 @pytest.mark.slow  # two processes, each of which imports torch
