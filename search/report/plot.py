@@ -23,10 +23,10 @@ def plot(result: SearchResult) -> Figure:
     figure = new_figure(8.4, 5.2)
     axes = figure.add_subplot()
     scored, front = result.ranked, result.pareto
-    _candidates(axes, figure, scored)
-    _front(axes, front)
     left, right = _limits(scored, result.budget.macs)
     axes.set_xlim(left, right)
+    _candidates(axes, figure, scored)
+    _front(axes, front)
     if result.budget.macs is not None:
         limit, label = result.budget.macs, _budget_label(result)
         axes.axvline(limit, color=_RED, linestyle="--", linewidth=1.2, label=label)
@@ -63,10 +63,11 @@ def _front(axes: Axes, front: list[TrialRecord]) -> None:
         macs, scores, "o", markersize=9, markerfacecolor="none", markeredgecolor=_ORANGE, markeredgewidth=1.6,
         label="Pareto front", zorder=4,
     )  # fmt: skip
-    best = front[-1]
+    best, (left, right) = front[-1], axes.get_xlim()
+    side = -1 if macs[-1] > (left + right) / 2 else 1  # where there is room for the words
     axes.annotate(
-        f"{_value(best):.4g}, {format_count(best.params or 0)} params", (macs[-1], scores[-1]),
-        xytext=(-8, 10), textcoords="offset points", ha="right", fontsize=8.5, color=_ORANGE,
+        f"{_value(best):.4g}, {format_count(best.params or 0)} params", (macs[-1], scores[-1]), xytext=(8 * side, 10),
+        textcoords="offset points", ha="right" if side < 0 else "left", fontsize=8.5, color=_ORANGE,
     )  # fmt: skip
 
 

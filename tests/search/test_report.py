@@ -7,12 +7,15 @@ import io
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
 
 import blockforge as bf
 from blockforge.console.progress import Bar, Lines
 from blockforge.search import SearchResult, search
+from blockforge.search.report.plot import _front
 from blockforge.search.report.summary import report
 from blockforge.search.study.records import TrialRecord
 from blockforge.search.workers.trial_progress import TrialProgress
@@ -65,6 +68,19 @@ def test_plot_is_a_picture_with_something_on_it(found: SearchResult) -> None:
     image = imread(found.folder / "pareto.png")
     assert min(image.shape[:2]) >= 500
     assert len({tuple(p) for p in image[::7, ::7, :3].reshape(-1, 3)}) > 20
+
+
+@pytest.mark.parametrize("macs", [0, 30, 100])
+def test_the_label_of_the_best_lies_within_the_axes(macs: int) -> None:
+    figure = Figure(figsize=(8.4, 5.2))
+    axes = figure.add_subplot()
+    axes.set_xlim(0, 100)
+    _front(axes, [TrialRecord(0, "scored", score=0.123456, values=(0.123456,), macs=macs, params=12_345_678)])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    words, inside = axes.texts[0].get_window_extent(), axes.get_window_extent()
+    assert inside.x0 <= words.x0
+    assert words.x1 <= inside.x1
 
 
 def _printed(result: SearchResult) -> str:
