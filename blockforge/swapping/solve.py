@@ -54,7 +54,7 @@ def _solved(
     scaled = np.array(costs) / max(1e-30, *map(abs, costs))
     whole = np.arange(len(scaled)) < number  # whether both of two are chosen follows from each
     options = {"mip_rel_gap": 0.0}  # else what is within 0.01% of the best is taken for it
-    with _stdout_to_stderr():
+    with _without_stdout():
         solved = milp(
             scaled, constraints=_limits(rows, len(scaled)), integrality=whole, bounds=Bounds(0, 1), options=options
         )
@@ -105,13 +105,15 @@ def _limits(rows: Sequence[Row], columns: int) -> Any:
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """HiGHS writes lines of its own to standard output now and then, past Python; they are no part of a command's."""
+def _without_stdout() -> Iterator[None]:
+    """HiGHS writes names of its own functions to standard output now and then, past Python and whatever it is asked for:
+    they say nothing to a user, and are no part of a command's output."""
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         yield
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+        os.close(nowhere)

@@ -12,7 +12,7 @@ from blockforge.cli import script
 
 
 def _rows() -> list[Row]:
-    """Two seeds, where the choice leads by a point over random, and scores order networks perfectly."""
+    """Two seeds: the choice leads by a point over random, and scores order networks perfectly. Longer ways at 80%."""
     rows = []
     for seed in range(2):
         rows.append(Row("net", seed, 100, "parent", 1000, 0, 0, 0, 90.0, 40.0, 8.0))
@@ -20,12 +20,16 @@ def _rows() -> list[Row]:
             for way, loss in (("choice", 0.0), ("uniform", 0.5), ("skip", 1.5), ("random0", 1.0), ("random1", 1.01)):
                 low = 0.1 * number + loss + 0.01 * seed
                 rows.append(Row("net", seed, budget, way, 10 * budget, low, low, 80.0, 90 - low, 4.0, 8.0))
+        for way, top1 in (("scratch", 89.89), ("taught", 90.14), ("longer", 90.39)):
+            rows.append(Row("net", seed, 80, way, 800, 0, 0, 0, top1 - 0.01 * seed, 30.0, 8.0))
     return rows
 
 
 def test_the_table_tells_leads_and_order() -> None:
     text = "\n".join(table(_rows()))
     assert "| 60% | -0.10 \u00b1 0.01 | +1.01 \u00b1 0.00, 4 of 4 | +0.50 \u00b1 0.00, 2 of 2 |" in text
+    longer = "+0.11 \u00b1 0.00, 2 of 2 | -0.14 \u00b1 0.00, 0 of 2 | +0.25 \u00b1 0.00 |"
+    assert text.splitlines()[2].endswith(longer)
     assert "tau of expected with top-1 (2 times 20 networks or more): 1.00 \u00b1 0.00 over all budgets, 1.00" in text
     assert "scoring, of one training of the parent, %: 20" in text
 
