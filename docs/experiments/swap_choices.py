@@ -103,6 +103,19 @@ def spec_of(parent: str, channels: int, share: int) -> Architecture:
     return scaled
 
 
+def trained(*given: Any, **settings: Any) -> Any:
+    """The network that `fit` trained to the end; a signal ends the experiment, which goes on from there."""
+    result = fit(*given, **settings)
+    if result.signal is not None:
+        raise SystemExit(128 + result.signal)
+    return result.model
+
+
+def trained_parent(arch: Architecture, data: Data, seed: int, folder: Path) -> Any:
+    """A trained network; it is kept."""
+    return trained(arch, data, "micro", epochs=EPOCHS, seed=seed, out=folder).eval()
+
+
 class Parent:
     """A trained network with what its networks are chosen by."""
 
@@ -110,9 +123,9 @@ class Parent:
         self.data, self.seed, self.name = data, seed, name
         folder = kept / f"{name}-{seed}"
         started = time.process_time()
-        model = fit(arch, data, "micro", epochs=EPOCHS, seed=seed, out=folder).model
+        model = trained_parent(arch, data, seed, folder)
         self.seconds = time.process_time() - started
-        self.model = by_layers(model.eval())
+        self.model = by_layers(model)
         self.macs = self.model.arch.macs
         started = time.process_time()
         batches = images_of(self.model, data, folder / "model.safetensors", scored, seed)
@@ -164,7 +177,7 @@ class Parent:
 
     def _trained(self, model: Any, recipe: Any, teacher: Any) -> float:
         started = time.process_time()
-        fit(model, self.data, recipe, seed=self.seed, teacher=teacher)
+        trained(model, self.data, recipe, seed=self.seed, teacher=teacher)
         return time.process_time() - started
 
     def _row(self, budget: int, way: str, model: Any, expected: float, kl: float, before: float, took: float) -> Row:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from swap_choices import EPOCHS, MICRO, TUNED, small, spec_of
+from swap_choices import MICRO, TUNED, small, spec_of, trained, trained_parent
 
 import blockforge as bf
 from blockforge.cli import script
@@ -29,7 +29,7 @@ from blockforge.compiler import Architecture
 from blockforge.files import cut_torn_line
 from blockforge.search.budget import measured_latency
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
-from blockforge.train import Data, evaluate, fit
+from blockforge.train import Data, evaluate
 
 PAGE = """
 define:
@@ -103,7 +103,7 @@ def rows_of(
         seconds = time.process_time() - started
         for (cost, share), answer in zip(own, found.answers, strict=True):
             others = sum(a.mark != "" for a in answer.chosen)
-            fit(answer.model, data, {**MICRO, **TUNED}, seed=seed, teacher=model)
+            trained(answer.model, data, {**MICRO, **TUNED}, seed=seed, teacher=model)
             arch = answer.model.arch
             yield Row(
                 name, seed, cost, share, way, arch.macs, round(measured_latency(arch, None), 3),
@@ -147,7 +147,7 @@ def swap_foreign(
             if data is None or not wanted:
                 continue
             folder = kept / f"{name}-{seed}"
-            model = fit(spec_of(name, 3, share), data, "micro", epochs=EPOCHS, seed=seed, out=folder).model.eval()
+            model = trained_parent(spec_of(name, 3, share), data, seed, folder)
             print(f"{name}, seed {seed}: {_top1(model, data):.2f}", flush=True)
             for row in rows_of(name, seed, model, data, wanted, steps):
                 append_row(rows, row)

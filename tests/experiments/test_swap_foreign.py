@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import swap_choices
 import swap_foreign
 from swap_choices import small, spec_of
 from swap_foreign import Row, table
@@ -36,7 +37,7 @@ def test_budgets_are_shares_of_what_the_parent_costs() -> None:
 def test_rows_are_made_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parent on a few digits, with other blocks and without."""
     monkeypatch.setattr(swap_foreign, "small", lambda *_: small("digits", 60, 30, 30))
-    monkeypatch.setattr(swap_foreign, "EPOCHS", 1)
+    monkeypatch.setattr(swap_choices, "EPOCHS", 1)
     monkeypatch.setattr(swap_foreign, "spec_of", lambda name, *_: spec_of(name, 1, 100))
     given = ["--rows", str(tmp_path / "r.csv"), "--kept", str(tmp_path / "p"), "--parents", "resnet"]
     given += ["--budgets", "macs:60", "--steps", "1"]
