@@ -106,8 +106,8 @@ def _limits(rows: Sequence[Row], columns: int) -> Any:
 
 @contextmanager
 def _without_stdout() -> Iterator[None]:
-    """HiGHS writes names of its own functions to standard output now and then, past Python and whatever it is asked for:
-    they say nothing to a user, and are no part of a command's output."""
+    """HiGHS writes names of its own functions to standard output now and then, past Python: they are no part of a
+    command's output, and say nothing to a user."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -122,7 +122,8 @@ def table(name: str, result: SearchResult, rows: list[Row], epochs: int) -> Iter
     for role, arch in found.items():
         there = {row.seed: row.top1 for row in rows if row.network == arch.hash}
         both = sorted(own.keys() & there.keys())
-        lead = difference({s: own[s] for s in both}, {s: there[s] for s in both}) if role != "winner" else None
+        pairs = role != "winner" and len(both) > 1
+        lead = difference({s: own[s] for s in both}, {s: there[s] for s in both}) if pairs else None
         now, longer = measured[role], mean_interval(list(there.values()))
         yield (
             f"| {name}: {role} | {arch.macs / 1e6:.2f}M | {arch.training_memory(64).total / 2**20:.0f} MiB "

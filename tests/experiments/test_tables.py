@@ -1,0 +1,42 @@
+"""The tables of trainings that are kept say what the docs say of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from blockforge.search.confirm.statistics import Interval, difference, simultaneous
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _lead(table: str, stage: str, other: str, comparisons: int = 1) -> Interval:
+    """By how much the winner is ahead on the test images, seeds in pairs."""
+    text = (DOCS / "experiments" / "tables" / f"{table}.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["stage"] == stage]
+    ours, theirs = ({int(r["seed"]): float(r["test"]) for r in rows if r["network"] == n} for n in ("winner", other))
+    return difference(ours, theirs, simultaneous(comparisons))
+
+
+@pytest.mark.parametrize(
+    ("table", "stage", "other", "comparisons", "better"),
+    [
+        ("cheaper_cifar10", "final", "seed", 1, True),
+        ("cheaper_cifar10", "longer", "seed", 1, True),
+        ("cheaper_cifar10", "final", "generic", 2, False),
+        ("cheaper_cifar10", "final", "random", 2, False),
+        ("better_cifar10", "final", "mambavision_32", 5, False),
+        ("better_cifar10", "final", "smt_t", 5, True),
+        ("better_cifar10", "final", "sparx_mamba_t", 5, False),
+        ("better_cifar10", "final", "vssd_tiny", 5, True),
+        ("better_cifar10", "final", "random", 5, False),
+    ],
+)
+def test_leads_are_those_that_the_docs_tell(table: str, stage: str, other: str, comparisons: int, better: bool) -> None:
+    lead = _lead(table, stage, other, comparisons)
+    estimate, interval = str(lead).split(" ", 1)
+    assert interval in (DOCS / "search.md").read_text(encoding="utf-8")
+    assert f"{estimate} " in (DOCS / "search.md").read_text(encoding="utf-8").replace("**", "")
+    assert lead.better == better
