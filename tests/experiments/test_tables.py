@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+import swap_choices
 
 from blockforge.search.confirm.statistics import Interval, difference, simultaneous
+from blockforge.search.equal_cost.kept_rows import read_rows
 
 DOCS = Path(__file__).parents[2] / "docs"
+TABLES = DOCS / "experiments" / "tables"
 
 
 def _lead(table: str, stage: str, other: str, comparisons: int = 1) -> Interval:
     """By how much the winner is ahead on the test images, seeds in pairs."""
-    text = (DOCS / "experiments" / "tables" / f"{table}.csv").read_text(encoding="utf-8")
+    text = (TABLES / f"{table}.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(text.splitlines()) if row["stage"] == stage]
     ours, theirs = ({int(r["seed"]): float(r["test"]) for r in rows if r["network"] == n} for n in ("winner", other))
     return difference(ours, theirs, simultaneous(comparisons))
@@ -40,3 +44,12 @@ def test_leads_are_those_that_the_docs_tell(table: str, stage: str, other: str, 
     assert interval in (DOCS / "search.md").read_text(encoding="utf-8")
     assert f"{estimate} " in (DOCS / "search.md").read_text(encoding="utf-8").replace("**", "")
     assert lead.better == better
+
+
+def test_leads_of_a_swap_are_those_that_the_docs_tell() -> None:
+    rows = read_rows(TABLES / "swap_cifar10.csv", swap_choices.Row)
+    said = [line.strip() for line in (DOCS / "swap.md").read_text(encoding="utf-8").splitlines()]
+    told = list(swap_choices.table(rows))
+    assert [line for line in told[2:5] if line not in said] == []
+    taus = [re.findall(r"\d\.\d\d \u00b1 \d\.\d\d", line)[0] for line in told if line.startswith("tau of")]
+    assert [tau for tau in taus if not any(tau in line for line in said)] == []
