@@ -3,12 +3,14 @@
 For every parent, seed and budget: the combination that the solver chooses, uniform thinning, skipping alone, and random
 combinations of the same alternatives; each is fine-tuned with distillation for one epoch, a fifth of the parent's
 training, and measured once on the test images. Beside them networks as narrow as the budget asks for, trained from
-scratch as long as the parent, with and without its answers, and the choice fine-tuned for two epochs, about a third of
-what the latter cost. A row is written as soon as it is known; the same command goes on where it was stopped.
+scratch as long as the parent, with and without its answers; the choice fine-tuned for two epochs, about a third of what
+the latter cost; and the parent itself fine-tuned like the others. A row is written as soon as it is known; the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import statistics
@@ -56,8 +58,8 @@ TUNED = {"epochs": 1, "lr": 1e-3, "warmup_epochs": 0.1, "distill": {"temperature
 
 @dataclass(frozen=True)
 class Row:
-    """A network. `way` is parent, choice, uniform, skip, random0, ..., scratch, taught (from scratch, distilled) or
-    longer (the choice, fine-tuned for twice as long).
+    """A network. `way` is parent, tuned (it fine-tuned), choice, uniform, skip, random0, ..., scratch, taught (from
+    scratch, distilled) or longer (the choice, fine-tuned for twice as long).
 
     Attributes:
         macs: its multiply-adds; 0: this way reaches no such budget.
@@ -152,6 +154,10 @@ class Parent:
     def row(self, budget: int, way: str) -> Row:
         if way in ("scratch", "taught"):
             return self._from_scratch(budget, way)
+        if way == "tuned":
+            same = copy.deepcopy(self.model)
+            seconds = self._trained(same, {**MICRO, **TUNED}, self.model)
+            return self._row(budget, way, same, 0, 0, 0, seconds)
         chosen = self.picked(budget, way)
         if chosen is None:
             return Row(self.name, self.seed, budget, way, 0, 0, 0, 0, 0, 0, 0)
@@ -210,6 +216,7 @@ def wanted(
     scratch = [budget for budget in SCRATCH if budget in budgets]
     for seed in range(seeds):
         for parent in parents:
+            yield parent, seed, 100, "tuned"
             yield from ((parent, seed, budget, way) for budget in scratch for way in LONG)
 
 
@@ -260,11 +267,12 @@ def table(rows: list[Row]) -> Iterator[str]:
     known = {row.key: row for row in rows if row.macs}
     pairs = sorted({row.key[:2] for row in rows})
     randoms = sorted({row.way for row in rows if row.way.startswith("random")})
-    yield "| budget | against the parent | random | uniform | skip alone | scratch | taught | longer, over taught |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| budget | the parent | it tuned | random | uniform | skip alone | scratch | taught | longer, over taught |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for budget in sorted({row.budget for row in rows} - {100}, reverse=True):
         own = {pair: known[*pair, budget, "choice"].top1 for pair in pairs if (*pair, budget, "choice") in known}
-        cells = [_spread([top1 - known[*pair, 100, "parent"].top1 for pair, top1 in own.items()])]
+        whole = [{p: known[*p, 100, way].top1 for p in own if (*p, 100, way) in known} for way in ("parent", "tuned")]
+        cells = [_spread([own[pair] - top1 for pair, top1 in reached.items()]) for reached in whole]
         for ways in (randoms, ["uniform"], ["skip"], ["scratch"], ["taught"]):
             others = {pair: [known[key].top1 for way in ways if (key := (*pair, budget, way)) in known] for pair in own}
             leads = [own[pair] - statistics.fmean(top1) for pair, top1 in others.items() if top1]
@@ -278,7 +286,7 @@ def table(rows: list[Row]) -> Iterator[str]:
         sign = 1 if name == "macs" else -1
         taus, within = [], []
         for pair in pairs:
-            own_rows = [r for r in known.values() if r.key[:2] == pair and r.way not in ("parent", *LONG)]
+            own_rows = [r for r in known.values() if r.key[:2] == pair and r.way not in ("parent", "tuned", *LONG)]
             if len(own_rows) >= ENOUGH:
                 taus.append(kendalltau([sign * getattr(r, name) for r in own_rows], [r.top1 for r in own_rows])[0])
                 within.append(_within(own_rows, name, sign))
