@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import swap_choices
+import swap_foreign
 
 from blockforge.search.confirm.statistics import Interval, difference, simultaneous
 from blockforge.search.equal_cost.kept_rows import read_rows
@@ -57,3 +58,9 @@ def test_leads_of_a_swap_are_those_that_the_docs_tell(table: str, budgets: int) 
         tau for line in told if line.startswith("tau of") for tau in re.findall(r"\d\.\d\d \u00b1 \d\.\d\d", line)[:1]
     ]
     assert [tau for tau in taus if not any(tau in line for line in said)] == []
+
+
+def test_what_foreign_blocks_add_is_what_the_docs_tell() -> None:
+    said = (DOCS / "swap.md").read_text(encoding="utf-8").splitlines()
+    told = list(swap_foreign.table(read_rows(TABLES / "swap_foreign.csv", swap_foreign.Row)))
+    assert [line for line in told if line not in said] == []
