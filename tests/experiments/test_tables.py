@@ -10,8 +10,11 @@ import pytest
 import swap_choices
 import swap_foreign
 
+import blockforge as bf
 from blockforge.search.confirm.statistics import Interval, difference, simultaneous
+from blockforge.search.equal_cost.compare import compare, leads
 from blockforge.search.equal_cost.kept_rows import read_rows
+from blockforge.search.equal_cost.trainings import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLES = DOCS / "experiments" / "tables"
@@ -64,3 +67,16 @@ def test_what_foreign_blocks_add_is_what_the_docs_tell() -> None:
     said = (DOCS / "swap.md").read_text(encoding="utf-8").splitlines()
     told = list(swap_foreign.table(read_rows(TABLES / "swap_foreign.csv", swap_foreign.Row)))
     assert [line for line in told if line not in said] == []
+
+
+def test_the_winner_at_twice_the_length_is_what_the_docs_tell() -> None:
+    runs = read_rows(TABLES / "better_cifar10_twice.csv", Run)
+    specs = (TABLES / f"better_cifar10_{name}.yaml" for name in ("winner", "mambavision_32"))
+    rows = compare({file.stem: bf.compile(file) for file in specs}, runs, seeds=14)
+    (lead,) = leads(rows).values()
+    said = (DOCS / "search.md").read_text(encoding="utf-8")
+    assert f"**{str(lead).replace(' (', ' points (')}**" in said
+    assert [row.seeds for row in rows] == [14, 14]
+    for row in rows:
+        assert f"| {row.spec} | {row.top1:.2f} \u00b1 {row.sd:.2f} | {row.low:.2f} | {row.high:.2f} |" in said
+    assert all(rows[0].each[seed] > rows[1].each[seed] for seed in range(14))
