@@ -193,7 +193,7 @@ def test_statistics_of_norms_follow_what_is_thinner() -> None:
             torch.testing.assert_close(branch.train()(*read), plain, rtol=1e-2, atol=2e-2)
 
 
-def test_what_the_solver_says_is_no_output(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_sees_what_the_solver_says(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written past Python, as HiGHS does now and then."""
     import scipy.optimize
 
@@ -205,8 +205,8 @@ def test_what_the_solver_says_is_no_output(capfd: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(scipy.optimize, "milp", milp)
     found = [Alternative(Slot(0, 0, 0, "a", "mlp"), "x", None, saved={"macs": 2})]
     assert best(found, [0.0], {"macs": 1}) == [0]
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "HighsMipSolverData::\n")
+    os.write(1, b"ours\n")
+    assert capfd.readouterr() == ("ours\n", "")
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
