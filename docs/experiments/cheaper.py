@@ -121,9 +121,8 @@ def table(name: str, result: SearchResult, rows: list[Row], epochs: int) -> Iter
     own = {row.seed: row.top1 for row in rows if row.network == found["winner"].hash}
     for role, arch in found.items():
         there = {row.seed: row.top1 for row in rows if row.network == arch.hash}
-        both = sorted(own.keys() & there.keys())
-        pairs = role != "winner" and len(both) > 1
-        lead = difference({s: own[s] for s in both}, {s: there[s] for s in both}) if pairs else None
+        pairs = own.keys() & there.keys() if role != "winner" else ()
+        lead = difference(own, there) if len(pairs) > 1 else None
         now, longer = measured[role], mean_interval(list(there.values()))
         yield (
             f"| {name}: {role} | {arch.macs / 1e6:.2f}M | {arch.training_memory(64).total / 2**20:.0f} MiB "
@@ -139,9 +138,9 @@ def table(name: str, result: SearchResult, rows: list[Row], epochs: int) -> Iter
     yield f"{name}: the winner has {', '.join(f'{share:.0%} of the {cost}' for cost, share in shares.items())}."
     yield f"At {known.seeds} seeds: {known.baselines[0].verdict}."
     theirs = {row.seed: row.top1 for row in rows if row.network == found["seed"].hash}
-    both = sorted(own.keys() & theirs.keys())
+    both = own.keys() & theirs.keys()
     if len(both) > 1:
-        longer = difference({s: own[s] for s in both}, {s: theirs[s] for s in both})
+        longer = difference(own, theirs)
         said = "not worse by more than" if longer.not_inferior(MARGIN) else "not shown to be within"
         yield f"At {epochs} epochs, {len(both)} seeds: {said} {MARGIN:g} points: {longer}."
 

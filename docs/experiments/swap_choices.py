@@ -10,7 +10,6 @@ command goes on where it was stopped.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import statistics
@@ -53,6 +52,10 @@ LONG = ("taught", "longer", "scratch")
 EPOCHS = 5
 ENOUGH = 20
 """Networks of a parent from which a tau is told."""
+RowsOption = Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not made again.")]
+KeptOption = Annotated[Path, typer.Option(metavar="DIR", help="Where trained parents are kept.")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings of each parent.")]
+TableOption = Annotated[bool, typer.Option("--table", help="Print the table of what there is.")]
 TUNED = {"epochs": 1, "lr": 1e-3, "warmup_epochs": 0.1, "distill": {"temperature": 2.0, "share": 0.5}}
 
 
@@ -118,6 +121,11 @@ def trained_parent(arch: Architecture, data: Data, seed: int, folder: Path) -> A
     return trained(arch, data, "micro", epochs=EPOCHS, seed=seed, out=folder).eval()
 
 
+def top1_of(model: Any, data: Data, split: str = "test") -> float:
+    """In percent."""
+    return round(evaluate(model, data, recipe=MICRO, split=split).top1, 3)
+
+
 class Parent:
     """A trained network with what its networks are chosen by."""
 
@@ -143,6 +151,8 @@ class Parent:
 
     def picked(self, budget: int, way: str) -> list[int] | None:
         least = {"macs": self.macs * (1 - budget / 100)}
+        if way == "tuned":
+            return []
         if way in ("choice", "longer"):
             return self.losses.best(self.found, least, self.ties)
         if way == "skip":
@@ -154,10 +164,6 @@ class Parent:
     def row(self, budget: int, way: str) -> Row:
         if way in ("scratch", "taught"):
             return self._from_scratch(budget, way)
-        if way == "tuned":
-            same = copy.deepcopy(self.model)
-            seconds = self._trained(same, {**MICRO, **TUNED}, self.model)
-            return self._row(budget, way, same, 0, 0, 0, seconds)
         chosen = self.picked(budget, way)
         if chosen is None:
             return Row(self.name, self.seed, budget, way, 0, 0, 0, 0, 0, 0, 0)
@@ -165,7 +171,7 @@ class Parent:
         model = with_alternatives(self.model, self.model.arch.source, picked, self.kept).eval()
         kl = compare(self.own, answers(model, self.batches), None).kl
         model.classes = self.model.classes
-        before = self._top1(model, "val")
+        before = top1_of(model, self.data, "val")
         more = {"epochs": 2} if way == "longer" else {}
         seconds = self._trained(model, {**MICRO, **TUNED, **more}, self.model)
         expected = self.losses.total(chosen)
@@ -191,14 +197,11 @@ class Parent:
             round(expected, 6),
             round(kl, 6),
             before,
-            self._top1(model, "test"),
+            top1_of(model, self.data),
             round(took, 2),
             round(self.scoring, 2),
         )
         return Row(self.name, self.seed, budget, way, model.arch.macs, *figures)
-
-    def _top1(self, model: Any, split: str) -> float:
-        return round(evaluate(model, self.data, recipe=MICRO, split=split).top1, 3)
 
 
 MICRO: dict[str, Any] = {"extends": "micro", "epochs": EPOCHS}
@@ -221,12 +224,12 @@ def wanted(
 
 
 def swap_choices(
-    rows: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not made again.")],
-    kept: Annotated[Path, typer.Option(metavar="DIR", help="Where trained parents are kept.")] = Path("runs/parents"),
+    rows: RowsOption,
+    kept: KeptOption = Path("runs/parents"),
     parents: Annotated[
         str, typer.Option(metavar="NAME,...", help="Specs of specs/narrow.")
     ] = "swin,mambavision,convnext",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each parent.")] = 5,
+    seeds: SeedsOption = 5,
     data: Annotated[str, typer.Option(help="What to train on.")] = "fashion",
     images: Annotated[int, typer.Option(help="Of them, to train on.")] = 3200,
     val: Annotated[int, typer.Option(help="Of them, to choose by.")] = 1000,
@@ -236,7 +239,7 @@ def swap_choices(
     share: Annotated[int, typer.Option(help="Of a spec's multiply-adds, those of the parent: it is narrower.")] = 100,
     budgets: Annotated[str, typer.Option(help="Shares of the parent's.")] = "80,60,45,30",
     randoms: Annotated[int, typer.Option(help="Random combinations of a budget.")] = 2,
-    only_table: Annotated[bool, typer.Option("--table", help="Print the table of what there is.")] = False,
+    only_table: TableOption = False,
 ) -> None:
     """Compare a swap's choices with others of the same budget. Stops and goes on at any time.
 

@@ -21,7 +21,19 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from swap_choices import MICRO, TUNED, small, spec_of, trained, trained_parent
+from swap_choices import (
+    MICRO,
+    TUNED,
+    KeptOption,
+    RowsOption,
+    SeedsOption,
+    TableOption,
+    small,
+    spec_of,
+    top1_of,
+    trained,
+    trained_parent,
+)
 
 import blockforge as bf
 from blockforge.cli import script
@@ -29,7 +41,7 @@ from blockforge.compiler import Architecture
 from blockforge.files import cut_torn_line
 from blockforge.search.budget import measured_latency
 from blockforge.search.equal_cost.kept_rows import append_row, read_rows
-from blockforge.train import Data, evaluate
+from blockforge.train import Data
 
 PAGE = """
 define:
@@ -108,26 +120,22 @@ def rows_of(
             yield Row(
                 name, seed, cost, share, way, arch.macs, round(measured_latency(arch, None), 3),
                 arch.training_memory(64).total, others, len(answer.chosen), round(answer.expected, 6),
-                round(answer.score.kl, 6), _top1(answer.model, data), round(seconds, 1),
+                round(answer.score.kl, 6), top1_of(answer.model, data), round(seconds, 1),
             )  # fmt: skip
 
 
-def _top1(model: Any, data: Data) -> float:
-    return round(evaluate(model, data, recipe=MICRO, split="test").top1, 3)
-
-
 def swap_foreign(
-    rows: Annotated[Path, typer.Option(metavar="FILE.csv", help="The table; what it has is not made again.")],
-    kept: Annotated[Path, typer.Option(metavar="DIR", help="Where trained parents are kept.")] = Path("runs/parents"),
+    rows: RowsOption,
+    kept: KeptOption = Path("runs/parents"),
     parents: Annotated[str, typer.Option(metavar="NAME,...", help="Specs of specs/narrow.")] = "swin,mambavision",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each parent.")] = 1,
+    seeds: SeedsOption = 1,
     budgets: Annotated[
         str, typer.Option(help="Cost and share, of macs, latency and memory.")
     ] = "macs:60,macs:45,macs:30,latency:70,latency:50,memory:80",
     share: Annotated[int, typer.Option(help="Of a spec's multiply-adds, those of the parent.")] = 50,
     steps: Annotated[int, typer.Option(help="Of each foreign block alone.")] = 80,
     images: Annotated[int, typer.Option(help="To train on.")] = 25600,
-    only_table: Annotated[bool, typer.Option("--table", help="Print the table of what there is.")] = False,
+    only_table: TableOption = False,
 ) -> None:
     """Compare answers with and without foreign blocks. Stops and goes on at any time.
 
@@ -148,7 +156,7 @@ def swap_foreign(
                 continue
             folder = kept / f"{name}-{seed}"
             model = trained_parent(spec_of(name, 3, share), data, seed, folder)
-            print(f"{name}, seed {seed}: {_top1(model, data):.2f}", flush=True)
+            print(f"{name}, seed {seed}: {top1_of(model, data):.2f}", flush=True)
             for row in rows_of(name, seed, model, data, wanted, steps):
                 append_row(rows, row)
                 print(f"{name}, seed {seed}, {row.cost} {row.budget}%, {row.way}: {row.top1:.2f}", flush=True)
