@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from blockforge.units import format_count
 if TYPE_CHECKING:
     from blockforge.search.result import SearchResult
 
+_WIDE = 56
+"""Letters that there is room for beside the upright axis."""
 _BLUE, _ORANGE, _GREY, _RED = "#4c78a8", "#e4572e", "#888888", "#b02a30"
 
 
@@ -79,7 +82,8 @@ def _value(trial: TrialRecord) -> float:
 
 def _value_label(result: SearchResult) -> str:
     better = "larger" if result.plan.signs[0] > 0 else "smaller"
-    return f"{result.plan.value_names[0]} ({result.objective.partition('(')[0]}; {better} is better)"
+    said = f"{result.plan.value_names[0]} ({result.objective.partition('(')[0]}; {better} is better)"
+    return textwrap.fill(said, _WIDE)
 
 
 def _limits(scored: list[TrialRecord], budget: int | None) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from rich.console import Console
 import blockforge as bf
 from blockforge.console.progress import Bar, Lines
 from blockforge.search import SearchResult, search
-from blockforge.search.report.plot import _front
+from blockforge.search.report.plot import _front, plot
 from blockforge.search.report.summary import report
 from blockforge.search.study.records import TrialRecord
 from blockforge.search.workers.trial_progress import TrialProgress
@@ -81,6 +81,17 @@ def test_the_label_of_the_best_lies_within_the_axes(macs: int) -> None:
     words, inside = axes.texts[0].get_window_extent(), axes.get_window_extent()
     assert inside.x0 <= words.x0
     assert words.x1 <= inside.x1
+
+
+def test_what_is_scored_is_whole_beside_its_axis(found: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = "micro:steps=120,data=cifar10?val=0.1&train=0.38, macs, latency"
+    monkeypatch.setattr(SearchResult, "objective", objective)
+    figure = plot(found)
+    FigureCanvasAgg(figure).draw()
+    words = figure.axes[0].yaxis.label.get_window_extent()
+    assert objective in figure.axes[0].get_ylabel().replace("\n", " ")
+    assert words.y0 >= 0
+    assert words.y1 <= figure.bbox.y1
 
 
 def _printed(result: SearchResult) -> str:
